@@ -1,0 +1,287 @@
+//! What can go wrong, shaped by what the caller does next.
+//!
+//! Every error names the operation and the path, and says which of three things
+//! is true of the disk ([`Outcome`]). The system's own words come from
+//! `source()` alone. This module knows nothing of the rest of the crate but paths.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::manifest::Generation;
+use crate::path::InvalidPath;
+
+/// The result of everything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation failed, and what is true of the disk now.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let store = cosave::Store::open(dir.path())?;
+/// let mut tx = store.begin()?;
+/// let error = tx.write("../outside", b"no").unwrap_err();
+/// assert!(matches!(error, cosave::Error::InvalidPath { .. }));
+/// assert_eq!(error.outcome(), cosave::Outcome::NothingHappened);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The path cannot be used. Nothing was touched; choose another path.
+    #[error("cannot use the path `{}`: {reason}; nothing was changed", path.display())]
+    InvalidPath {
+        /// The path as it was given.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: InvalidPath,
+    },
+    /// A precondition does not hold any more: somebody else changed the file. Nothing happened;
+    /// read again and try again ([`Store::update`](crate::Store::update) does both).
+    #[error("cannot commit: `{}` {found}; nothing was changed, read it again and retry", path.display())]
+    Conflict {
+        /// The file in question.
+        path: PathBuf,
+        /// What was found instead of what was expected.
+        found: &'static str,
+    },
+    /// Somebody else held the lock for longer than the time-out. Nothing happened; try again later.
+    #[error("cannot lock `{}` within {} ms{}; nothing was changed, try again later", path.display(), waited.as_millis(), held_by(holder.as_ref()))]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// How long was waited.
+        waited: Duration,
+        /// Who said to hold it, as far as known.
+        holder: Option<String>,
+    },
+    /// What is on disk cannot be what cosave wrote. Nothing was moved and nothing is lost; look at
+    /// the file, restore it, or give it up with [`Store::abandon`](crate::Store::abandon).
+    #[error("cannot trust `{}`: {reason}; nothing was moved, restore the file or abandon its generation", path.display())]
+    Corrupt {
+        /// The damaged file.
+        path: PathBuf,
+        /// What does not match.
+        reason: String,
+    },
+    /// The file system or the store's options do not allow this. Nothing happened.
+    #[error("cannot do this at `{}`: {reason}; nothing was changed", path.display())]
+    Unsupported {
+        /// Where.
+        path: PathBuf,
+        /// What is not possible.
+        reason: &'static str,
+    },
+    /// A writer of this transaction was dropped, or is still open. Nothing happened.
+    #[error("cannot commit: the writer of `{}` was not finished; nothing was changed", path.display())]
+    Unfinished {
+        /// The file whose writer was not finished.
+        path: PathBuf,
+    },
+    /// An earlier sync of this store failed, so the system's answers cannot be trusted any more.
+    /// Nothing happened; drop every clone of the store and open the root again.
+    #[error("cannot go on in `{}` after a failed sync; nothing was changed, open the root again", path.display())]
+    Poisoned {
+        /// The root.
+        path: PathBuf,
+    },
+    /// The system refused an operation. Nothing happened to any target.
+    #[error("cannot {operation} `{}`; no target was changed", path.display())]
+    Io {
+        /// What was tried.
+        operation: Operation,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The transaction is committed, but not every file is in place. Nothing is lost: the next
+    /// opening of the root, or the next commit, finishes it.
+    #[error("committed as generation {generation}, but cannot {operation} `{}`; the next opening of the root finishes it", path.display())]
+    NotApplied {
+        /// The generation that is committed.
+        generation: Generation,
+        /// What was tried.
+        operation: Operation,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The sync of the commit point failed: whether the transaction is committed is not known.
+    /// Open the root again and ask whether `generation` is there.
+    #[error("not known whether generation {generation} is committed: cannot {operation} `{}`; open the root again and look at its generation", path.display())]
+    InDoubt {
+        /// The generation to ask about.
+        generation: Generation,
+        /// What was tried.
+        operation: Operation,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn held_by(holder: Option<&String>) -> String {
+    holder.map(|holder| format!(" (held by {holder})")).unwrap_or_default()
+}
+
+/// Which of three things is true after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every target is as it was.
+    NothingHappened,
+    /// The transaction is committed; recovery finishes what is left to do.
+    Committed,
+    /// It is not known; the generation of the reopened root tells.
+    Unknown,
+}
+
+impl Error {
+    /// What is true of the disk after this error; computed from the variant.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::NotApplied { .. } => Outcome::Committed,
+            Self::InDoubt { .. } => Outcome::Unknown,
+            _ => Outcome::NothingHappened,
+        }
+    }
+
+    /// The generation that the error speaks of, when it has one.
+    #[must_use]
+    pub fn generation(&self) -> Option<Generation> {
+        match self {
+            Self::NotApplied { generation, .. } | Self::InDoubt { generation, .. } => Some(*generation),
+            _ => None,
+        }
+    }
+
+    /// Whether the same work, started anew, may succeed without anybody mending anything.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict { .. })
+    }
+
+    /// Whether the path that was asked for does not exist.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Makes a system's answer an error about `operation` on `path`.
+    pub(crate) fn io(operation: Operation, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { operation, path, source }
+    }
+
+    pub(crate) fn invalid(path: impl Into<PathBuf>, reason: InvalidPath) -> Self {
+        Self::InvalidPath { path: path.into(), reason }
+    }
+
+    pub(crate) fn corrupt(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+        Self::Corrupt { path: path.into(), reason: reason.into() }
+    }
+
+    /// The same failure, met after the commit point.
+    pub(crate) fn not_applied(self, generation: Generation) -> Self {
+        match self {
+            Self::Io { operation, path, source } => Self::NotApplied { generation, operation, path, source },
+            other => other,
+        }
+    }
+
+    /// The same failure, as another generation of the same batch met it.
+    pub(crate) fn for_generation(self, other: Generation) -> Self {
+        match self {
+            Self::NotApplied { operation, path, source, .. } => {
+                Self::NotApplied { generation: other, operation, path, source }
+            }
+            error => error.not_applied(other),
+        }
+    }
+
+    /// The same failure, met at the commit point.
+    pub(crate) fn in_doubt(self, generation: Generation) -> Self {
+        match self {
+            Self::Io { operation, path, source } => Self::InDoubt { generation, operation, path, source },
+            other => other,
+        }
+    }
+}
+
+/// What was being done when the system refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Opening the root.
+    Open,
+    /// Making the control directory.
+    Create,
+    /// Making a session's mark.
+    Begin,
+    /// Looking at a file or directory.
+    Look,
+    /// Reading a file.
+    Read,
+    /// Writing a staged file.
+    Stage,
+    /// Waiting for the disk.
+    Sync,
+    /// Taking a lock.
+    Lock,
+    /// Publishing the manifest.
+    Publish,
+    /// Moving a staged file over its target.
+    Move,
+    /// Removing a file.
+    Remove,
+    /// Marking a manifest as applied.
+    Retire,
+    /// Setting a file aside that somebody else changed.
+    Keep,
+    /// Removing what a dead session left.
+    Sweep,
+}
+
+impl std::fmt::Display for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Create => "create",
+            Self::Begin => "begin a session in",
+            Self::Look => "look at",
+            Self::Read => "read",
+            Self::Stage => "stage",
+            Self::Sync => "make durable",
+            Self::Lock => "lock",
+            Self::Publish => "publish",
+            Self::Move => "move a staged file to",
+            Self::Remove => "remove",
+            Self::Retire => "retire",
+            Self::Keep => "set aside",
+            Self::Sweep => "sweep",
+        })
+    }
+}
+
+impl From<Error> for io::Error {
+    /// For code that speaks `std::io` all through: keeps the message, and the system's kind.
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Io { source, .. } | Error::NotApplied { source, .. } | Error::InDoubt { source, .. } => {
+                source.kind()
+            }
+            Error::InvalidPath { .. } => io::ErrorKind::InvalidInput,
+            Error::Locked { .. } => io::ErrorKind::TimedOut,
+            Error::Corrupt { .. } => io::ErrorKind::InvalidData,
+            Error::Unsupported { .. } => io::ErrorKind::Unsupported,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}

@@ -1,0 +1,321 @@
+//! The real file system.
+//!
+//! The portable part is here: locks, and waves of syncs in flight together.
+//! What differs between systems lies in modules with functions of the same
+//! names, and nowhere else in the crate. Relies on the kernel alone; knows
+//! nothing of transactions.
+#![allow(clippy::disallowed_methods, reason = "this is the one place that calls the system")]
+
+mod sync;
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+use windows as system;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use uuid::Uuid;
+
+use super::*;
+
+/// How often a lock file may be replaced under our hands before we give up.
+const LOCK_TRIES_MAX: u32 = 100;
+
+/// The real file system below one root.
+#[derive(Debug)]
+pub(crate) struct OsFileSystem {
+    root: PathBuf,
+    control: Option<PathBuf>,
+    directories: system::Directories,
+    started: Instant,
+}
+
+impl OsFileSystem {
+    /// Opens an existing directory as a root.
+    pub(crate) fn open(root: &Path, control: Option<&Path>) -> io::Result<Self> {
+        let root = root.canonicalize()?;
+        let control = control.map(std::path::absolute).transpose()?;
+        let directories = system::Directories::open(&root, control.as_deref())?;
+        Ok(Self { root, control, directories, started: Instant::now() })
+    }
+
+    /// Makes a root and its parents, durably.
+    pub(crate) fn create_root(root: &Path) -> io::Result<()> {
+        let root = std::path::absolute(root)?;
+        if root.is_dir() {
+            return Ok(());
+        }
+        let mut missing: Vec<&Path> = root.ancestors().take_while(|path| !path.exists()).collect();
+        std::fs::create_dir_all(&root)?;
+        while let Some(path) = missing.pop() {
+            if let Some(parent) = path.parent() {
+                // Lost without this sync: the root's own name, with all that is ever saved in it.
+                let _durable = sync::directory(|| system::sync_path(parent))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self, open: impl Fn() -> io::Result<File>, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {
+        for _ in 0..LOCK_TRIES_MAX {
+            let file = open()?;
+            let tried = match kind {
+                LockKind::Shared => fs2::FileExt::try_lock_shared(&file),
+                LockKind::Exclusive => fs2::FileExt::try_lock_exclusive(&file),
+            };
+            match tried {
+                Ok(()) => {}
+                Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            // Whoever waits on a removed lock file would hold a lock that nobody else sees.
+            match self.directories.is_at(&file, path) {
+                Ok(true) => return Ok(Some(Box::new(OsLock(file)))),
+                Ok(false) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other("the lock file is replaced again and again"))
+    }
+}
+
+/// A held lock; the handle's end is the lock's.
+#[derive(Debug)]
+struct OsLock(File);
+
+impl Lock for OsLock {}
+
+impl Drop for OsLock {
+    fn drop(&mut self) {
+        // Closing lets go as well; this only does not wait for a duplicate in a child.
+        let _ = fs2::FileExt::unlock(&self.0);
+    }
+}
+
+/// A file that is being read.
+#[derive(Debug)]
+struct Reader(File);
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Seek for Reader {
+    fn seek(&mut self, position: io::SeekFrom) -> io::Result<u64> {
+        self.0.seek(position)
+    }
+}
+
+impl ReadFile for Reader {
+    fn metadata(&self) -> io::Result<Metadata> {
+        system::file_metadata(&self.0)
+    }
+
+    fn into_std(self: Box<Self>) -> Option<File> {
+        Some(self.0)
+    }
+}
+
+/// How much is written before the system is asked to begin write-back, in bytes.
+const KICK_BYTES: u64 = 8 * 1024 * 1024;
+
+/// A file that is being written.
+#[derive(Debug)]
+struct Writer {
+    file: File,
+    path: RelativePath,
+    mode: u32,
+    written: u64,
+    kicked: u64,
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.file.write(bytes)?;
+        self.written += length as u64;
+        if self.written - self.kicked >= KICK_BYTES {
+            system::start_write_back(&self.file, self.kicked, self.written - self.kicked);
+            self.kicked = self.written;
+        }
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl WriteFile for Writer {
+    fn keep(&mut self, like: &Metadata) -> io::Result<()> {
+        self.mode = system::keep(&self.file, self.mode, like)?;
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> io::Result<(Metadata, Unsynced)> {
+        if self.written > self.kicked {
+            system::start_write_back(&self.file, self.kicked, self.written - self.kicked);
+        }
+        let metadata = system::finish(&self.file)?;
+        let Self { file, path, .. } = *self;
+        Ok((metadata, Unsynced::file(Box::new(Written { file, path }))))
+    }
+}
+
+/// A written file that waits for its sync.
+#[derive(Debug)]
+struct Written {
+    file: File,
+    path: RelativePath,
+}
+
+impl OpenFile for Written {
+    fn path(&self) -> &RelativePath {
+        &self.path
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        // Lost without this sync: the file's bytes, length and permissions (fsync(2)).
+        system::sync_file(&self.file)
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+impl FileSystem for OsFileSystem {
+    fn metadata(&self, path: &RelativePath) -> io::Result<Metadata> {
+        self.directories.metadata(path)
+    }
+
+    fn list(&self, directory: &RelativePath) -> io::Result<Vec<DirectoryEntry>> {
+        self.directories.list(directory)
+    }
+
+    fn read_link(&self, path: &RelativePath) -> io::Result<PathBuf> {
+        self.directories.read_link(path)
+    }
+
+    fn root_path(&self) -> PathBuf {
+        self.root.clone()
+    }
+
+    fn full_path(&self, path: &RelativePath) -> PathBuf {
+        match (&self.control, path.as_path().strip_prefix(CONTROL_DIRECTORY)) {
+            (Some(control), Ok(rest)) if rest.as_os_str().is_empty() => control.clone(),
+            (Some(control), Ok(rest)) => control.join(rest),
+            _ => self.root.join(path.as_path()),
+        }
+    }
+
+    fn open(&self, path: &RelativePath) -> io::Result<Box<dyn ReadFile>> {
+        let file = self.directories.open_to_read(path)?;
+        if system::file_metadata(&file)?.kind != Kind::File {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(Box::new(Reader(file)))
+    }
+
+    fn may_write(&self, path: &RelativePath, known: &Metadata) -> io::Result<()> {
+        self.directories.may_write(path, known)
+    }
+
+    fn create_new(&self, path: &RelativePath, access: NewFile) -> io::Result<(Box<dyn WriteFile>, Unsynced)> {
+        let mode = match access {
+            NewFile::Private => 0o600,
+            NewFile::Ordinary => 0o666,
+        };
+        let file = self.directories.create_new(path, mode)?;
+        let writer = Writer { file, path: path.clone(), mode, written: 0, kicked: 0 };
+        Ok((Box::new(writer), Unsynced::directory(path.parent())))
+    }
+
+    fn overwrite(&self, path: &RelativePath) -> io::Result<Box<dyn WriteFile>> {
+        let file = self.directories.open_to_overwrite(path)?;
+        Ok(Box::new(Writer { file, path: path.clone(), mode: 0, written: 0, kicked: 0 }))
+    }
+
+    fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
+        self.directories.create_dir(path)?;
+        Ok(Unsynced::directory(path.parent()))
+    }
+
+    fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
+        self.directories.rename(from, to)?;
+        Ok(Unsynced::directory(from.parent()).and(Unsynced::directory(to.parent())))
+    }
+
+    fn link(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
+        self.directories.link(from, to)?;
+        Ok(Unsynced::directory(to.parent()))
+    }
+
+    fn remove_file(&self, path: &RelativePath) -> io::Result<Unsynced> {
+        self.directories.remove_file(path)?;
+        Ok(Unsynced::directory(path.parent()))
+    }
+
+    fn remove_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
+        self.directories.remove_dir(path)?;
+        self.directories.forget();
+        Ok(Unsynced::directory(path.parent()))
+    }
+
+    fn inherit(&self, path: &RelativePath) -> io::Result<Unsynced> {
+        let file = self.directories.open_to_sync(path)?;
+        Ok(Unsynced::file(Box::new(Written { file, path: path.clone() })))
+    }
+
+    fn sync(&self, wave: Wave, strategy: SyncStrategy) -> Result<Durable, SyncError> {
+        sync::wave(&self.directories, wave, strategy)
+    }
+
+    fn try_lock(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {
+        self.lock(|| self.directories.open_to_lock(path, system::Absent::Make), path, kind)
+    }
+
+    fn try_lock_existing(&self, path: &RelativePath) -> io::Result<Option<Box<dyn Lock>>> {
+        let open = || self.directories.open_to_lock(path, system::Absent::Fail);
+        self.lock(open, path, LockKind::Exclusive)
+    }
+
+    fn forget_directories(&self) {
+        self.directories.forget();
+    }
+
+    fn files_open_max(&self) -> usize {
+        system::files_open_max()
+    }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn unique(&self) -> Uuid {
+        Uuid::new_v4()
+    }
+
+    fn wait(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+
+    fn process(&self) -> u32 {
+        std::process::id()
+    }
+}

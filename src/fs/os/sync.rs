@@ -1,0 +1,85 @@
+//! One wave of syncs: many in flight together, so that the file system merges them.
+//!
+//! The threads wait and do not compute, so there are many more than cores; they
+//! live as long as the wave. Every member is attempted exactly once, whatever
+//! becomes of the others.
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::system::Directories;
+use crate::fs::{Durable, OpenFile, SyncError, Wave};
+use crate::options::SyncStrategy;
+use crate::path::RelativePath;
+
+/// How many syncs are in flight at once.
+const IN_FLIGHT_MAX: usize = 32;
+
+/// Pays all debts of a wave.
+pub(super) fn wave(directories: &Directories, wave: Wave, strategy: SyncStrategy) -> Result<Durable, SyncError> {
+    let (files, names) = wave.into_parts();
+    let _ = strategy;
+    let names: Vec<_> = names.into_iter().collect();
+    let answers = concurrently(files.len() + names.len(), |index| match files.get(index) {
+        Some(file) => file.sync().map(|()| Durable::synced()),
+        None => directory(|| directories.sync_directory(&names[index - files.len()])),
+    });
+    let mut durable = Durable::synced();
+    for (index, answer) in answers.into_iter().enumerate() {
+        match answer {
+            Ok(one) => durable = durable.and(one),
+            Err(source) => return Err(SyncError { path: path(&files, &names, index), source }),
+        }
+    }
+    Ok(durable)
+}
+
+fn path(files: &[Box<dyn OpenFile>], names: &[RelativePath], index: usize) -> RelativePath {
+    match files.get(index) {
+        Some(file) => file.path().clone(),
+        None => names[index - files.len()].clone(),
+    }
+}
+
+/// Syncs one directory. A system that refuses lowers the promise; one that fails is an error; a
+/// directory that is gone has no names to lose.
+pub(super) fn directory(sync: impl FnOnce() -> io::Result<()>) -> io::Result<Durable> {
+    match sync() {
+        Ok(()) => Ok(Durable::synced()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Durable::synced()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(Durable::names_unsupported())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Runs `work` for every index below `count`, at most `IN_FLIGHT_MAX` at once.
+fn concurrently<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    if count <= 1 {
+        return (0..count).map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let answers = Mutex::new(Vec::with_capacity(count));
+    let run = || loop {
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        if index >= count {
+            return;
+        }
+        let answer = work(index);
+        answers.lock().unwrap_or_else(PoisonError::into_inner).push((index, answer));
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..count.min(IN_FLIGHT_MAX) {
+            // Where no thread can be had, the others do its part.
+            if std::thread::Builder::new().spawn_scoped(scope, run).is_err() {
+                break;
+            }
+        }
+        run();
+    });
+    let mut answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
+    answers.sort_by_key(|(index, _)| *index);
+    answers.into_iter().map(|(_, answer)| answer).collect()
+}

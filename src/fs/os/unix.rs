@@ -1,0 +1,326 @@
+//! Unix: every call relative to a directory's handle, no symlink ever followed.
+//!
+//! A directory is opened name by name from the root's own handle, each with
+//! `O_NOFOLLOW`, so neither a link nor a race can lead outside. A bounded number
+//! of handles is kept, so that no path is walked twice; they are forgotten
+//! whenever the store takes its lock, since a directory may have been replaced.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, Identity, Kind, Metadata};
+use crate::path::RelativePath;
+
+/// How many directory handles are kept: enough for the trees that are saved often, few beside the
+/// 256 that a process may have on macOS.
+const HANDLES_MAX: usize = 32;
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// What to do where there is no file to lock.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    Make,
+    Fail,
+}
+
+/// Directory handles below one root.
+#[derive(Debug)]
+pub(super) struct Directories {
+    root: Arc<OwnedFd>,
+    /// The directory that holds the control directory, and its name there, if it lies elsewhere.
+    control: Option<(OwnedFd, std::ffi::OsString)>,
+    kept: Mutex<HashMap<RelativePath, Arc<OwnedFd>>>,
+}
+
+impl Directories {
+    pub(super) fn open(root: &Path, control: Option<&Path>) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = Arc::new(rustix::fs::open(root, flags, Mode::empty())?);
+        let control = control.map(|path| {
+            let parent = path.parent().unwrap_or(Path::new("/"));
+            std::fs::create_dir_all(parent)?;
+            let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+            Ok::<_, io::Error>((rustix::fs::open(parent, flags, Mode::empty())?, name))
+        });
+        Ok(Self { root, control: control.transpose()?, kept: Mutex::default() })
+    }
+
+    pub(super) fn forget(&self) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The handle of a directory.
+    pub(super) fn handle(&self, directory: &RelativePath) -> io::Result<Arc<OwnedFd>> {
+        if directory.is_root() {
+            return Ok(Arc::clone(&self.root));
+        }
+        let kept = |map: &HashMap<_, Arc<OwnedFd>>| map.get(directory).map(Arc::clone);
+        if let Some(handle) = kept(&self.kept.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(handle);
+        }
+        let opened = self.at(directory, |parent, name| rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()));
+        let handle = Arc::new(opened.map_err(not_a_directory)?);
+        let mut map = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if map.len() >= HANDLES_MAX {
+            map.clear();
+        }
+        map.insert(directory.clone(), Arc::clone(&handle));
+        Ok(handle)
+    }
+
+    /// Calls `work` with the handle of the directory that holds `path`, and the name there.
+    fn at<T>(&self, path: &RelativePath, work: impl Fn(&OwnedFd, &OsStr) -> rustix::io::Result<T>) -> io::Result<T> {
+        let call = |directory: &OwnedFd, name: &OsStr| loop {
+            match work(directory, name) {
+                Err(Errno::INTR) => {}
+                result => return result.map_err(io::Error::from),
+            }
+        };
+        match &self.control {
+            Some((parent, name)) if path.as_path() == Path::new(CONTROL_DIRECTORY) => call(parent, name),
+            _ if path.is_root() => call(&self.root, OsStr::new(".")),
+            _ => call(&*self.handle(&path.parent())?, path.name()),
+        }
+    }
+
+    pub(super) fn metadata(&self, path: &RelativePath) -> io::Result<Metadata> {
+        let stat = self.at(path, |directory, name| rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW))?;
+        Ok(from_stat(&stat))
+    }
+
+    pub(super) fn list(&self, directory: &RelativePath) -> io::Result<Vec<DirectoryEntry>> {
+        let opened = self.at(directory, |parent, name| rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()));
+        let mut names = Vec::new();
+        for entry in Dir::new(opened.map_err(not_a_directory)?)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                // Some file systems do not say (readdir(3)).
+                FileType::Unknown => self.metadata(&directory.child(name))?.kind,
+                known => kind(known),
+            };
+            names.push(DirectoryEntry { name: name.to_owned(), kind });
+        }
+        Ok(names)
+    }
+
+    pub(super) fn read_link(&self, path: &RelativePath) -> io::Result<PathBuf> {
+        let link = self.at(path, |directory, name| rustix::fs::readlinkat(directory, name, Vec::new()))?;
+        Ok(PathBuf::from(OsStr::from_bytes(link.to_bytes())))
+    }
+
+    fn open_with(&self, path: &RelativePath, flags: OFlags, mode: Mode) -> io::Result<File> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.at(path, |directory, name| rustix::fs::openat(directory, name, flags, mode)).map(File::from)
+    }
+
+    /// Without blocking, should the name lead to a pipe.
+    pub(super) fn open_to_read(&self, path: &RelativePath) -> io::Result<File> {
+        self.open_with(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())
+    }
+
+    /// On Linux any handle can be synced (fsync(2)).
+    pub(super) fn open_to_sync(&self, path: &RelativePath) -> io::Result<File> {
+        self.open_with(path, OFlags::RDONLY, Mode::empty())
+    }
+
+    pub(super) fn open_to_overwrite(&self, path: &RelativePath) -> io::Result<File> {
+        self.open_with(path, OFlags::WRONLY | OFlags::TRUNC, Mode::empty())
+    }
+
+    pub(super) fn create_new(&self, path: &RelativePath, mode: u32) -> io::Result<File> {
+        self.open_with(path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, Mode::from_raw_mode(mode as _))
+    }
+
+    /// Writable, since a lock on NFS wants that (flock(2)); where nothing can be written, a reader's
+    /// lock is better than none.
+    pub(super) fn open_to_lock(&self, path: &RelativePath, absent: Absent) -> io::Result<File> {
+        let create = if absent == Absent::Make { OFlags::CREATE } else { OFlags::empty() };
+        match self.open_with(path, OFlags::RDWR | create, Mode::from_raw_mode(0o666)) {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+            {
+                self.open_with(path, OFlags::RDONLY, Mode::empty()).map_err(|_| error)
+            }
+            result => result,
+        }
+    }
+
+    /// Whether `path` leads to this open file.
+    pub(super) fn is_at(&self, file: &File, path: &RelativePath) -> io::Result<bool> {
+        Ok(self.metadata(path)?.identity == file_metadata(file)?.identity)
+    }
+
+    pub(super) fn may_write(&self, path: &RelativePath, known: &Metadata) -> io::Result<()> {
+        if known.owner.0 == rustix::process::geteuid().as_raw() && known.mode & 0o200 != 0 {
+            return Ok(());
+        }
+        self.at(path, |directory, name| rustix::fs::accessat(directory, name, Access::WRITE_OK, AtFlags::EACCESS))
+    }
+
+    pub(super) fn create_dir(&self, path: &RelativePath) -> io::Result<()> {
+        self.at(path, |directory, name| rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o777)))
+    }
+
+    pub(super) fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<()> {
+        let target = self.handle(&to.parent())?;
+        self.at(from, |directory, name| rustix::fs::renameat(directory, name, &*target, to.name()))
+    }
+
+    pub(super) fn link(&self, from: &RelativePath, to: &RelativePath) -> io::Result<()> {
+        let target = self.handle(&to.parent())?;
+        self.at(from, |directory, name| {
+            rustix::fs::linkat(directory, name, &*target, to.name(), AtFlags::empty())
+        })
+    }
+
+    pub(super) fn remove_file(&self, path: &RelativePath) -> io::Result<()> {
+        self.at(path, |directory, name| rustix::fs::unlinkat(directory, name, AtFlags::empty()))
+    }
+
+    pub(super) fn remove_dir(&self, path: &RelativePath) -> io::Result<()> {
+        self.at(path, |directory, name| rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR))
+    }
+
+    /// Waits until a directory's names are on disk (fsync(2), NOTES).
+    pub(super) fn sync_directory(&self, directory: &RelativePath) -> io::Result<()> {
+        rustix::fs::fsync(&*self.handle(directory)?).map_err(io::Error::from)?;
+        if directory.is_root() {
+            if let Some((parent, _)) = &self.control {
+                // The control directory's own name is in another directory than the root.
+                rustix::fs::fsync(parent)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A symlink where a directory should be is refused, in the same words everywhere.
+fn not_a_directory(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) if code == Errno::LOOP.raw_os_error() => io::ErrorKind::NotADirectory.into(),
+        _ => error,
+    }
+}
+
+fn kind(file_type: FileType) -> Kind {
+    match file_type {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Symlink,
+        _ => Kind::Other,
+    }
+}
+
+#[allow(
+    clippy::unnecessary_cast,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::useless_conversion,
+    reason = "the widths of `stat`'s fields differ between systems"
+)]
+fn from_stat(stat: &Stat) -> Metadata {
+    let nanoseconds = Duration::from_nanos(stat.st_mtime_nsec as u64);
+    let seconds = Duration::from_secs(stat.st_mtime.unsigned_abs().into());
+    let modified = if stat.st_mtime >= 0 {
+        SystemTime::UNIX_EPOCH + seconds + nanoseconds
+    } else {
+        SystemTime::UNIX_EPOCH - seconds + nanoseconds
+    };
+    Metadata {
+        kind: kind(FileType::from_raw_mode(stat.st_mode as _)),
+        length: stat.st_size as u64,
+        modified,
+        mode: stat.st_mode as u32 & 0o7777,
+        owner: (stat.st_uid, stat.st_gid),
+        identity: Some(Identity { device: stat.st_dev as u64, inode: stat.st_ino as u64 }),
+        links: stat.st_nlink as u64,
+    }
+}
+
+pub(super) fn file_metadata(file: &File) -> io::Result<Metadata> {
+    Ok(from_stat(&rustix::fs::fstat(file)?))
+}
+
+/// The end of writing: what the file is now.
+pub(super) fn finish(file: &File) -> io::Result<Metadata> {
+    file_metadata(file)
+}
+
+/// Gives a file another's permissions, and its owner where that is allowed. The owner first, since
+/// changing it clears the set-user bits (chown(2)).
+pub(super) fn keep(file: &File, mode: u32, like: &Metadata) -> io::Result<u32> {
+    let (user, group) = like.owner;
+    let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let mut changed = false;
+    if (user, group) != me {
+        let (user, group) = (rustix::fs::Uid::from_raw(user), rustix::fs::Gid::from_raw(group));
+        changed = rustix::fs::fchown(file, Some(user), Some(group)).is_ok();
+    }
+    if like.mode != mode || changed {
+        rustix::fs::fchmod(file, Mode::from_raw_mode(like.mode as _))?;
+    }
+    Ok(like.mode)
+}
+
+/// Asks the kernel to begin writing a range to disk; waits for nothing, promises nothing.
+///
+/// `POSIX_FADV_DONTNEED` begins write-back of dirty pages (Linux, mm/fadvise.c) and then drops the
+/// clean ones, of which a range just written has none.
+#[cfg(target_os = "linux")]
+pub(super) fn start_write_back(file: &File, offset: u64, length: u64) {
+    // Only a hint: a failure is found by the sync.
+    let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(length), rustix::fs::Advice::DontNeed);
+}
+
+/// Elsewhere the sync begins the write-back.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn start_write_back(_file: &File, _offset: u64, _length: u64) {}
+
+/// On Apple systems the standard library asks for `F_FULLFSYNC`, since fsync there does not reach
+/// the medium (fsync(2) of Darwin). Volumes that do not know it get what they have.
+pub(super) fn sync_file(file: &File) -> io::Result<()> {
+    match file.sync_all() {
+        Err(error)
+            if cfg!(target_vendor = "apple")
+                && matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) =>
+        {
+            rustix::fs::fsync(file).map_err(io::Error::from)
+        }
+        result => result,
+    }
+}
+
+/// Syncs a directory that is named by a path outside any root.
+pub(super) fn sync_path(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// A third of what the process may have open, so that several transactions find room.
+pub(super) fn files_open_max() -> usize {
+    static MAX: OnceLock<usize> = OnceLock::new();
+    *MAX.get_or_init(|| {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
+        usize::try_from(limit.saturating_sub(64) / 3).unwrap_or(usize::MAX).clamp(16, 1024)
+    })
+}
+
+/// The device a handle lies on, to sync each file system once.
+#[cfg(target_os = "linux")]
+pub(super) fn device(file: impl AsFd) -> io::Result<u64> {
+    Ok(rustix::fs::fstat(file)?.st_dev)
+}

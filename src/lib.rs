@@ -1,0 +1,30 @@
+#![doc = include_str!("../README.md")]
+
+mod error;
+mod manifest;
+mod options;
+mod path;
+mod protocol;
+mod report;
+mod single;
+mod store;
+mod transaction;
+mod view;
+
+#[cfg(feature = "sim")]
+pub mod fs;
+#[cfg(not(feature = "sim"))]
+#[allow(unreachable_pub, dead_code, reason = "public with the feature `sim`")]
+mod fs;
+
+pub use error::{Error, Operation, Outcome, Result};
+pub use manifest::{
+    Action, Entry, Generation, Manifest, ManifestError, Stamp, StagedContent, TimeStamp, TransactionId,
+};
+pub use options::{Durability, StoreOptions, SyncStrategy};
+pub use path::{InvalidPath, RelativePath};
+pub use report::{Change, Commit, Difference, Finding, Mismatch, Problem, RecoveryReport, Status};
+pub use single::{create_new, write, write_with};
+pub use store::Store;
+pub use transaction::{FileWriter, Transaction};
+pub use view::{FileReader, View};

@@ -1,0 +1,498 @@
+//! The manifest: the checksummed list of what a transaction changes.
+//!
+//! Text to data and back, with no I/O. A manifest is a first line with the
+//! format's version and the BLAKE3 of all that follows, then JSON that a person
+//! can read. Whatever does not match exactly is refused: decoding never panics
+//! and never guesses, whatever bytes it is given.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::path::RelativePath;
+
+const FORMAT: &str = "cosave-manifest";
+const VERSION: &str = "1";
+
+/// The number of a commit: the first is 1, and it only grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// The number itself.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl From<u64> for Generation {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+impl From<Generation> for u64 {
+    fn from(generation: Generation) -> Self {
+        generation.0
+    }
+}
+
+impl PartialEq<u64> for Generation {
+    fn eq(&self, other: &u64) -> bool {
+        self.0 == *other
+    }
+}
+
+impl PartialOrd<u64> for Generation {
+    fn partial_cmp(&self, other: &u64) -> Option<std::cmp::Ordering> {
+        self.0.partial_cmp(other)
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The name of a transaction, never used twice: its session, and a count within it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TransactionId {
+    pub(crate) session: Uuid,
+    pub(crate) number: u64,
+}
+
+impl fmt::Display for TransactionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.session.simple(), self.number)
+    }
+}
+
+/// A time stamp as file systems keep it: nanoseconds since 1970, before it negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TimeStamp(i64);
+
+impl TimeStamp {
+    /// Nanoseconds since 1970-01-01 00:00 UTC.
+    #[must_use]
+    pub fn nanoseconds(self) -> i64 {
+        self.0
+    }
+}
+
+impl From<SystemTime> for TimeStamp {
+    fn from(time: SystemTime) -> Self {
+        let nanoseconds = |d: Duration| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX);
+        Self(match time.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(after) => nanoseconds(after),
+            Err(before) => -nanoseconds(before.duration()),
+        })
+    }
+}
+
+/// What tells one content of a file from another without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stamp {
+    /// Length in bytes.
+    pub length: u64,
+    /// Time of the last change.
+    pub modified: TimeStamp,
+}
+
+impl Stamp {
+    pub(crate) fn of(metadata: &crate::fs::Metadata) -> Self {
+        Self { length: metadata.length, modified: metadata.modified.into() }
+    }
+}
+
+/// What a transaction does with one path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The file.
+    pub path: RelativePath,
+    /// What was there before: nothing, or a file of this length and time stamp.
+    pub before: Option<Stamp>,
+    /// What is done.
+    pub action: Action,
+}
+
+/// What is done with a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The staged file takes the path.
+    Write(StagedContent),
+    /// The path is removed.
+    Remove,
+}
+
+/// The next content of a file, staged beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StagedContent {
+    /// The staged file's name, in the same directory.
+    pub name: OsString,
+    /// Its length and time stamp.
+    pub after: Stamp,
+    /// Its permission bits.
+    pub mode: u32,
+    /// The BLAKE3 of its bytes.
+    pub checksum: blake3::Hash,
+}
+
+impl Entry {
+    /// Where the staged file lies; `None` for a removal.
+    pub(crate) fn staged(&self) -> Option<RelativePath> {
+        match &self.action {
+            Action::Write(content) => Some(self.path.with_name(&content.name)),
+            Action::Remove => None,
+        }
+    }
+}
+
+/// The checksummed list of what a transaction changes.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let store = cosave::Store::open(dir.path())?;
+/// # let mut tx = store.begin()?;
+/// # tx.write("a", b"1")?;
+/// # tx.commit()?;
+/// let text = std::fs::read(dir.path().join(".cosave/1.applied"))?;
+/// let manifest = cosave::Manifest::decode(&text)?;
+/// assert_eq!(manifest.entries[0].path.to_string(), "a");
+/// println!("{manifest}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// Which transaction it was.
+    pub transaction: TransactionId,
+    /// When it was written, by the writer's clock; for people.
+    pub time: TimeStamp,
+    /// What it changes, in the order in which it was written.
+    pub entries: Vec<Entry>,
+}
+
+/// Why bytes are no manifest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// The first line is not a manifest's.
+    #[error("the first line is not that of a manifest")]
+    Header,
+    /// A later cosave wrote it.
+    #[error("it is of format version {0}, which this cosave does not know; use a newer one")]
+    Version(String),
+    /// Bytes were changed or are missing.
+    #[error("its checksum does not match: it was changed or cut short")]
+    Checksum,
+    /// The checksum is right, but the content is none that cosave writes.
+    #[error("its content is not valid: {0}")]
+    Content(String),
+}
+
+/// The form of an entry in JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EntryText {
+    path: Name,
+    operation: OperationText,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    staged: Option<Name>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    length: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    modified: Option<TimeStamp>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    mode: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    blake3: Option<String>,
+    before: Option<Stamp>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OperationText {
+    Write,
+    Remove,
+}
+
+/// A path or name: text where it is text, else its bytes in hexadecimal (Unix).
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Name {
+    Text(String),
+    Bytes { bytes: String },
+}
+
+impl Name {
+    pub(crate) fn new(name: &OsStr) -> Self {
+        match name.to_str() {
+            Some(text) => Self::Text(text.to_owned()),
+            None => Self::Bytes { bytes: to_hex(name.as_encoded_bytes()) },
+        }
+    }
+
+    pub(crate) fn decode(self) -> Result<OsString, ManifestError> {
+        match self {
+            Self::Text(text) => Ok(text.into()),
+            Self::Bytes { bytes } => from_hex(&bytes)
+                .and_then(os_string)
+                .ok_or_else(|| ManifestError::Content(format!("no name on this system: {bytes}"))),
+        }
+    }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes();
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    if digits.len() % 2 != 0 {
+        return None;
+    }
+    digits.chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
+}
+
+#[cfg(unix)]
+fn os_string(bytes: Vec<u8>) -> Option<OsString> {
+    Some(std::os::unix::ffi::OsStringExt::from_vec(bytes))
+}
+
+/// Where names are text, a name that is not text comes from another system: refused, not guessed.
+#[cfg(not(unix))]
+fn os_string(_bytes: Vec<u8>) -> Option<OsString> {
+    None
+}
+
+impl EntryText {
+    fn new(entry: &Entry) -> Self {
+        let path = Name::new(entry.path.as_path().as_os_str());
+        let empty = Self {
+            path,
+            operation: OperationText::Remove,
+            staged: None,
+            length: None,
+            modified: None,
+            mode: None,
+            blake3: None,
+            before: entry.before,
+        };
+        match &entry.action {
+            Action::Remove => empty,
+            Action::Write(content) => Self {
+                operation: OperationText::Write,
+                staged: Some(Name::new(&content.name)),
+                length: Some(content.after.length),
+                modified: Some(content.after.modified),
+                mode: Some(content.mode),
+                blake3: Some(content.checksum.to_hex().to_string()),
+                ..empty
+            },
+        }
+    }
+
+    fn decode(self) -> Result<Entry, ManifestError> {
+        let wrong = |what: &str| ManifestError::Content(what.to_owned());
+        let path = self.path.decode()?;
+        let path = RelativePath::new(&path)
+            .map_err(|reason| ManifestError::Content(format!("the path {path:?}: {reason}")))?;
+        let action = match (self.operation, self.staged, self.length, self.modified, self.mode, self.blake3) {
+            (OperationText::Remove, None, None, None, None, None) => Action::Remove,
+            (OperationText::Write, Some(name), Some(length), Some(modified), Some(mode), Some(hash)) => {
+                Action::Write(StagedContent {
+                    name: plain_name(name.decode()?)?,
+                    after: Stamp { length, modified },
+                    mode,
+                    checksum: blake3::Hash::from_hex(hash).map_err(|_| wrong("no BLAKE3 checksum"))?,
+                })
+            }
+            _ => return Err(wrong("an entry's fields do not fit its operation")),
+        };
+        Ok(Entry { path, before: self.before, action })
+    }
+}
+
+/// A staged name must be one name: a `/` in it could lead anywhere.
+fn plain_name(name: OsString) -> Result<OsString, ManifestError> {
+    match RelativePath::new(&name) {
+        Ok(path) if path.as_path().as_os_str() == name && path.parent().is_root() => Ok(name),
+        _ => Err(ManifestError::Content(format!("{name:?} is not one plain name"))),
+    }
+}
+
+/// All of a manifest but its entries.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ManifestText {
+    transaction: String,
+    time: TimeStamp,
+    entries: Vec<EntryText>,
+}
+
+impl Manifest {
+    /// The manifest as it is written to disk.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = format!(
+            "{{\"transaction\":\"{}\",\"time\":{},\"entries\":[",
+            self.transaction,
+            self.time.nanoseconds()
+        );
+        for (index, entry) in self.entries.iter().enumerate() {
+            body.push_str(if index == 0 { "\n" } else { ",\n" });
+            // Strings and numbers always have a JSON form, so an empty line cannot happen; if it
+            // did, decoding would refuse the manifest before it is published.
+            body.push_str(&serde_json::to_string(&EntryText::new(entry)).unwrap_or_default());
+        }
+        body.push_str("\n]}\n");
+        seal(FORMAT, &body)
+    }
+
+    /// Reads a manifest, and verifies its checksum.
+    ///
+    /// # Errors
+    /// [`ManifestError`] says what is wrong; no bytes make it panic.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
+        Self::parse(unseal(FORMAT, bytes)?)
+    }
+
+    /// As `decode`, believing a wrong checksum; only for tests that ask what then goes wrong.
+    pub(crate) fn decode_unverified(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let body = bytes.splitn(2, |b| *b == b'\n').nth(1).ok_or(ManifestError::Header)?;
+        Self::parse(std::str::from_utf8(body).map_err(|_| ManifestError::Checksum)?)
+    }
+
+    fn parse(body: &str) -> Result<Self, ManifestError> {
+        let text: ManifestText =
+            serde_json::from_str(body).map_err(|error| ManifestError::Content(error.to_string()))?;
+        let transaction = crate::protocol::layout::parse_transaction(&text.transaction)
+            .ok_or_else(|| ManifestError::Content("no transaction id".to_owned()))?;
+        let entries = text.entries.into_iter().map(EntryText::decode).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { transaction, time: text.time, entries })
+    }
+}
+
+impl fmt::Display for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "transaction {}", self.transaction)?;
+        for entry in &self.entries {
+            match &entry.action {
+                Action::Write(content) => writeln!(
+                    f,
+                    "write  {} ({} bytes, blake3 {})",
+                    entry.path,
+                    content.after.length,
+                    content.checksum.to_hex()
+                )?,
+                Action::Remove => writeln!(f, "remove {}", entry.path)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts a first line before `body` that says what it is and proves that it is whole.
+pub(crate) fn seal(format: &str, body: &str) -> Vec<u8> {
+    let hash = blake3::hash(body.as_bytes()).to_hex();
+    format!("{format} {VERSION} {hash}\n{body}").into_bytes()
+}
+
+/// Checks the first line, and returns the rest.
+pub(crate) fn unseal<'a>(format: &str, bytes: &'a [u8]) -> Result<&'a str, ManifestError> {
+    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(ManifestError::Header)?;
+    let (header, body) = (&bytes[..end], &bytes[end + 1..]);
+    let header = std::str::from_utf8(header).map_err(|_| ManifestError::Header)?;
+    let mut words = header.split(' ');
+    let (name, version, hash) = (words.next(), words.next(), words.next());
+    match (name, version, hash, words.next()) {
+        (Some(name), Some(version), Some(hash), None) if name == format => {
+            if version != VERSION {
+                return Err(ManifestError::Version(version.chars().take(20).collect()));
+            }
+            if *hash != *blake3::hash(body).to_hex() {
+                return Err(ManifestError::Checksum);
+            }
+        }
+        _ => return Err(ManifestError::Header),
+    }
+    std::str::from_utf8(body).map_err(|_| ManifestError::Content("it is not UTF-8".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let stamp = Stamp { length: 3, modified: TimeStamp(-5) };
+        let path = |text| RelativePath::new(text).expect("valid");
+        let content = StagedContent {
+            name: ".a.x.cosave".into(),
+            after: stamp,
+            mode: 0o640,
+            checksum: blake3::hash(b"abc"),
+        };
+        Manifest {
+            transaction: TransactionId { session: Uuid::from_u128(1), number: 2 },
+            time: TimeStamp(9),
+            entries: vec![
+                Entry { path: path("dir/a"), before: None, action: Action::Write(content) },
+                Entry { path: path("b \"quoted\"\n"), before: Some(stamp), action: Action::Remove },
+            ],
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_manifest_survives_the_round_trip_with_any_name() {
+        use std::os::unix::ffi::OsStrExt;
+        let mut written = manifest();
+        written.entries[0].path = RelativePath::new(OsStr::from_bytes(b"d/\xff\xfe")).expect("valid");
+        assert_eq!(Manifest::decode(&written.encode()), Ok(written));
+    }
+
+    #[test]
+    fn every_changed_bit_and_every_cut_is_noticed() {
+        let mut written = manifest();
+        written.entries[1].path = RelativePath::new("b").expect("valid");
+        let bytes = written.encode();
+        assert_eq!(Manifest::decode(&bytes), Ok(written));
+        for index in 0..bytes.len() {
+            assert!(Manifest::decode(&bytes[..index]).is_err(), "cut at {index}");
+            for bit in 0..8 {
+                let mut changed = bytes.clone();
+                changed[index] ^= 1 << bit;
+                assert!(Manifest::decode(&changed).is_err(), "bit {bit} of byte {index}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_named() {
+        let text = String::from_utf8(manifest().encode()).expect("text");
+        let later = text.replacen("cosave-manifest 1 ", "cosave-manifest 2 ", 1);
+        assert_eq!(Manifest::decode(later.as_bytes()), Err(ManifestError::Version("2".to_owned())));
+    }
+
+    #[test]
+    fn a_valid_checksum_does_not_make_hostile_paths_valid() {
+        for (from, to) in [("dir/a", "../a"), ("dir/a", "/a"), (".a.x.cosave", "../x"), (".a.x.cosave", "x/y")] {
+            let text = String::from_utf8(manifest().encode()).expect("text");
+            let body = text.split_once('\n').expect("two parts").1.replacen(from, to, 1);
+            let error = Manifest::decode(&seal(FORMAT, &body)).expect_err(to);
+            assert!(matches!(error, ManifestError::Content(_)), "{to}: {error}");
+        }
+    }
+}

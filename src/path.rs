@@ -1,0 +1,288 @@
+//! A path that cannot leave the root: checked once, at the door.
+//!
+//! Everything inside the crate speaks [`RelativePath`]; nobody asks again
+//! whether a path is absolute, climbs with `..`, or is empty. The type knows
+//! text only: it never looks at a disk, so symlinks are the business of the
+//! code that resolves targets.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+/// A path below the root, in its one normal spelling.
+///
+/// `a/b`, `./a//b` and `a/./b` are the same `RelativePath`. It never contains
+/// `..`, a root, a drive prefix or a NUL byte.
+///
+/// ```
+/// use cosave::RelativePath;
+///
+/// let path = RelativePath::new("./src//lib.rs")?;
+/// assert_eq!(path.as_path(), std::path::Path::new("src/lib.rs"));
+/// assert!(RelativePath::new("../secret").is_err());
+/// # Ok::<(), cosave::InvalidPath>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RelativePath(PathBuf);
+
+/// Why a path cannot be used; nothing was touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidPath {
+    /// The path is empty, or names the root itself.
+    #[error("the path is empty")]
+    Empty,
+    /// The path is absolute, and does not lie inside the root.
+    #[error("the path is absolute and lies outside the root")]
+    Absolute,
+    /// The path has a `..` component.
+    #[error("the path climbs with `..`")]
+    Parent,
+    /// The path contains a NUL byte.
+    #[error("the path contains a NUL byte")]
+    Nul,
+    /// A component is longer than file systems allow (255 bytes), or the path
+    /// is longer than the system can open.
+    #[error("a name in the path is longer than the file system allows")]
+    TooLong,
+    /// A component cannot be a file name on this system, such as `NUL` or
+    /// `a<b` on Windows.
+    #[error("a name in the path cannot be a file name on this system")]
+    Forbidden,
+    /// The path lies in the store's own control directory.
+    #[error("the path lies in the control directory, which is the store's own")]
+    Control,
+    /// The name looks like one of the store's staged files.
+    #[error("the name looks like a staged file, which only the store makes")]
+    Staged,
+    /// A directory is where the file would be.
+    #[error("the target is a directory")]
+    Directory,
+    /// The target is neither a file nor a symlink to one (a socket, a device, a pipe).
+    #[error("the target is not a regular file")]
+    Special,
+    /// A parent of the path is a file, or a symlink that leads nowhere.
+    #[error("a parent of the path is not a directory")]
+    NotADirectory,
+    /// A symlink in the path leads outside the root.
+    #[error("a symlink in the path leads outside the root")]
+    Escapes,
+    /// Two spellings in one transaction are the same file.
+    #[error("two paths of the transaction are one file under two spellings")]
+    Alias,
+}
+
+/// The longest name that every common file system takes, in bytes.
+pub(crate) const NAME_BYTES_MAX: usize = 255;
+/// The longest path that Linux opens in one call (`PATH_MAX`), less room for the root.
+const PATH_BYTES_MAX: usize = 4096 - 256;
+
+impl RelativePath {
+    /// Checks `path` and brings it into its normal spelling.
+    ///
+    /// # Errors
+    /// [`InvalidPath`] when the path is empty, absolute, climbs with `..`,
+    /// contains a NUL byte, or has a name that no file can have.
+    pub fn new(path: impl AsRef<Path>) -> Result<Self, InvalidPath> {
+        let path = path.as_ref();
+        if path.as_os_str().as_encoded_bytes().contains(&0) {
+            return Err(InvalidPath::Nul);
+        }
+        let mut normal = OsString::new();
+        for component in path.components() {
+            match component {
+                Component::CurDir => {}
+                Component::ParentDir => return Err(InvalidPath::Parent),
+                Component::RootDir | Component::Prefix(_) => return Err(InvalidPath::Absolute),
+                Component::Normal(name) => {
+                    check_name(name)?;
+                    if !normal.is_empty() {
+                        normal.push("/");
+                    }
+                    normal.push(name);
+                }
+            }
+        }
+        if normal.is_empty() {
+            return Err(InvalidPath::Empty);
+        }
+        if normal.as_encoded_bytes().len() > PATH_BYTES_MAX {
+            return Err(InvalidPath::TooLong);
+        }
+        Ok(Self(normal.into()))
+    }
+
+    /// The root itself: a directory, never a target.
+    #[must_use]
+    pub fn root() -> Self {
+        Self(PathBuf::new())
+    }
+
+    /// Whether this is the root itself.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.0.as_os_str().is_empty()
+    }
+
+    /// The path as the standard library's type; empty for the root.
+    #[must_use]
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The directory that holds this path; the root for a top-level name and for the root itself.
+    #[must_use]
+    pub fn parent(&self) -> Self {
+        Self(self.0.parent().map(Path::to_path_buf).unwrap_or_default())
+    }
+
+    /// The last name; empty for the root.
+    #[must_use]
+    pub fn name(&self) -> &OsStr {
+        self.0.file_name().unwrap_or_default()
+    }
+
+    /// The path of `name` in this directory.
+    ///
+    /// # Errors
+    /// [`InvalidPath`] when `name` is not one plain name.
+    pub fn join(&self, name: impl AsRef<OsStr>) -> Result<Self, InvalidPath> {
+        Self::new(self.0.join(Path::new(name.as_ref())))
+    }
+
+    /// A sibling: the same directory, another name that is known to be one plain name.
+    pub(crate) fn with_name(&self, name: impl AsRef<OsStr>) -> Self {
+        self.parent().child(name)
+    }
+
+    /// As `join`, for names made by this crate or read from a directory.
+    pub(crate) fn child(&self, name: impl AsRef<OsStr>) -> Self {
+        let mut text = self.0.clone().into_os_string();
+        if !text.is_empty() {
+            text.push("/");
+        }
+        text.push(name.as_ref());
+        Self(text.into())
+    }
+
+    /// Whether this path is `directory` or lies below it.
+    #[must_use]
+    pub fn starts_with(&self, directory: &Self) -> bool {
+        self.0.starts_with(&directory.0)
+    }
+
+    /// The directories from just below the root down to this path, this path included.
+    pub(crate) fn chain(&self) -> Vec<Self> {
+        let mut chain = Vec::new();
+        let mut current = Self::root();
+        for name in self.0.iter() {
+            current = current.child(name);
+            chain.push(current.clone());
+        }
+        chain
+    }
+
+    /// The names, from the top down.
+    pub fn names(&self) -> impl Iterator<Item = &OsStr> {
+        self.0.iter()
+    }
+}
+
+fn check_name(name: &OsStr) -> Result<(), InvalidPath> {
+    if name.as_encoded_bytes().len() > NAME_BYTES_MAX {
+        return Err(InvalidPath::TooLong);
+    }
+    if cfg!(windows) && !is_windows_name(name) {
+        return Err(InvalidPath::Forbidden);
+    }
+    Ok(())
+}
+
+/// Whether Windows can have a file of this name: no reserved device, no reserved
+/// character, no dot or space at the end (it would be dropped silently).
+/// Source: "Naming Files, Paths, and Namespaces", Microsoft Learn.
+fn is_windows_name(name: &OsStr) -> bool {
+    let text = name.to_string_lossy();
+    let stem = text.split('.').next().unwrap_or_default().trim_end();
+    let device = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"]
+        .iter()
+        .any(|d| stem.eq_ignore_ascii_case(d));
+    let port = stem.is_char_boundary(3)
+        && ["COM", "LPT"].iter().any(|d| stem[..stem.len().min(3)].eq_ignore_ascii_case(d))
+        && matches!(stem[3..].chars().collect::<Vec<_>>()[..], ['1'..='9' | '¹' | '²' | '³']);
+    let reserved = |c: char| matches!(c, '<' | '>' | ':' | '"' | '|' | '?' | '*' | '/' | '\\') || c < ' ';
+    !(device || port || text.chars().any(reserved) || text.ends_with(['.', ' ']))
+}
+
+impl AsRef<Path> for RelativePath {
+    fn as_ref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl fmt::Display for RelativePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_root() {
+            return f.write_str(".");
+        }
+        self.0.display().fmt(f)
+    }
+}
+
+impl fmt::Debug for RelativePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_one_path_are_equal() {
+        for spelling in ["a/b", "./a//b", "a/./b", "a/b/"] {
+            assert_eq!(RelativePath::new(spelling), RelativePath::new("a/b"), "{spelling}");
+        }
+    }
+
+    #[test]
+    fn what_could_leave_the_root_is_refused() {
+        let cases = [
+            ("", InvalidPath::Empty),
+            (".", InvalidPath::Empty),
+            ("/etc/passwd", InvalidPath::Absolute),
+            ("..", InvalidPath::Parent),
+            ("a/../b", InvalidPath::Parent),
+            ("a\0b", InvalidPath::Nul),
+        ];
+        for (path, reason) in cases {
+            assert_eq!(RelativePath::new(path), Err(reason), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_255_bytes_is_the_longest() {
+        assert!(RelativePath::new("n".repeat(255)).is_ok());
+        assert_eq!(RelativePath::new("n".repeat(256)), Err(InvalidPath::TooLong));
+    }
+
+    #[test]
+    fn windows_names_are_told_apart() {
+        for bad in ["NUL", "con.txt", "COM1", "lpt9.log", "a<b", "dot.", "space ", "a\\b"] {
+            assert!(!is_windows_name(OsStr::new(bad)), "{bad}");
+        }
+        for good in ["a", "console", "COM", "COM10", ".gitignore", "a.b"] {
+            assert!(is_windows_name(OsStr::new(good)), "{good}");
+        }
+    }
+
+    #[test]
+    fn the_chain_runs_from_the_top_down() {
+        let path = RelativePath::new("a/b/c").expect("valid");
+        let chain: Vec<_> = path.chain().iter().map(ToString::to_string).collect();
+        assert_eq!(chain, ["a", "a/b", "a/b/c"]);
+        assert_eq!(path.parent().to_string(), "a/b");
+        assert!(path.starts_with(&path.parent()));
+    }
+}

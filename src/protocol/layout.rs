@@ -1,0 +1,306 @@
+//! Every name below the control directory, and the staged names beside the
+//! targets: made and parsed here, and nowhere else.
+//!
+//! Pure text; no name is ever looked up from here. A name that is not exactly
+//! what this module would make is not ours, and nobody touches it.
+
+use std::ffi::OsStr;
+use std::fmt;
+
+use uuid::Uuid;
+
+use crate::fs::CONTROL_DIRECTORY;
+use crate::manifest::{Generation, TransactionId};
+use crate::path::{NAME_BYTES_MAX, RelativePath};
+
+const STAGED_SUFFIX: &str = ".cosave";
+const UUID_DIGITS: usize = 32;
+
+/// The control directory.
+pub(crate) fn control() -> RelativePath {
+    RelativePath::root().child(CONTROL_DIRECTORY)
+}
+
+/// Held exclusively to publish, apply and recover; shared to read.
+pub(crate) fn lock() -> RelativePath {
+    control().child("lock")
+}
+
+/// Held for a moment on the way to `lock`, by writers until they have it, so that readers in an
+/// endless row cannot keep a writer out.
+pub(crate) fn queue() -> RelativePath {
+    control().child("queue")
+}
+
+/// Keeps version control away; made last, so it also says that the control directory is durable.
+pub(crate) fn ignore() -> RelativePath {
+    control().child(".gitignore")
+}
+
+/// The sessions' directory.
+pub(crate) fn sessions() -> RelativePath {
+    control().child("sessions")
+}
+
+/// A session's mark, locked as long as the session lives.
+pub(crate) fn session(id: Uuid) -> RelativePath {
+    sessions().child(id.simple().to_string())
+}
+
+/// The `number`th record of where a session stages.
+pub(crate) fn record(session: Uuid, number: u32) -> RelativePath {
+    sessions().child(format!("{}.{number}", session.simple()))
+}
+
+/// A manifest before it is published.
+pub(crate) fn unpublished(id: TransactionId) -> RelativePath {
+    control().child(format!("{id}.tmp"))
+}
+
+/// A published manifest that may not be fully applied.
+pub(crate) fn pending(generation: Generation) -> RelativePath {
+    control().child(format!("{generation}.pending"))
+}
+
+/// A fully applied manifest.
+pub(crate) fn applied(generation: Generation) -> RelativePath {
+    control().child(format!("{generation}.applied"))
+}
+
+/// A manifest that somebody gave up.
+pub(crate) fn abandoned(generation: Generation) -> RelativePath {
+    control().child(format!("{generation}.abandoned"))
+}
+
+/// Says that a sync of this generation failed, so that what is seen may not be on disk.
+pub(crate) fn unsynced(generation: Generation) -> RelativePath {
+    control().child(format!("{generation}.unsynced"))
+}
+
+/// What a name in the control directory means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ControlName {
+    Pending(Generation),
+    Applied(Generation),
+    Abandoned(Generation),
+    Unsynced(Generation),
+    Unpublished(TransactionId),
+    Ignore,
+    Foreign,
+}
+
+/// Parses a name in the control directory.
+pub(crate) fn parse_control(name: &OsStr) -> ControlName {
+    parse_control_text(name).unwrap_or(ControlName::Foreign)
+}
+
+fn parse_control_text(name: &OsStr) -> Option<ControlName> {
+    let name = name.to_str()?;
+    if name == ".gitignore" {
+        return Some(ControlName::Ignore);
+    }
+    let (stem, kind) = name.split_once('.')?;
+    match kind {
+        "pending" => parse_generation(stem).map(ControlName::Pending),
+        "applied" => parse_generation(stem).map(ControlName::Applied),
+        "abandoned" => parse_generation(stem).map(ControlName::Abandoned),
+        "unsynced" => parse_generation(stem).map(ControlName::Unsynced),
+        "tmp" => parse_transaction(stem).map(ControlName::Unpublished),
+        _ => None,
+    }
+}
+
+/// What a name in the sessions' directory means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SessionName {
+    Mark(Uuid),
+    Record(Uuid, u32),
+    Foreign,
+}
+
+/// Parses a name in the sessions' directory.
+pub(crate) fn parse_session(name: &OsStr) -> SessionName {
+    let parse = || {
+        let name = name.to_str()?;
+        match name.split_once('.') {
+            None => parse_uuid(name).map(SessionName::Mark),
+            Some((id, number)) => {
+                let parsed: u32 = number.parse().ok()?;
+                (parsed.to_string() == number).then_some(())?;
+                parse_uuid(id).map(|id| SessionName::Record(id, parsed))
+            }
+        }
+    };
+    parse().unwrap_or(SessionName::Foreign)
+}
+
+fn parse_generation(text: &str) -> Option<Generation> {
+    let number: u64 = text.parse().ok()?;
+    (number > 0 && number.to_string() == text).then_some(Generation::from(number))
+}
+
+fn parse_uuid(text: &str) -> Option<Uuid> {
+    let plain = text.len() == UUID_DIGITS && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    plain.then(|| Uuid::try_parse(text).ok()).flatten()
+}
+
+/// Parses `<session>-<number>`.
+pub(crate) fn parse_transaction(text: &str) -> Option<TransactionId> {
+    let (session, number) = text.split_once('-')?;
+    let parsed: u64 = number.parse().ok()?;
+    (parsed.to_string() == number).then_some(())?;
+    Some(TransactionId { session: parse_uuid(session)?, number: parsed })
+}
+
+/// What makes a staged file's name its own: the transaction and a count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct StagedId {
+    pub(crate) transaction: TransactionId,
+    pub(crate) number: u64,
+}
+
+impl fmt::Display for StagedId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.transaction, self.number)
+    }
+}
+
+/// The staged name for `target`: `.<target>.<transaction>-<number>.cosave`, in `directory`.
+pub(crate) fn staged(directory: &RelativePath, target: &OsStr, id: StagedId) -> RelativePath {
+    directory.child(temporary_name(target, &id.to_string()))
+}
+
+/// The temporary name of a file that is saved alone: `.<target>.<uuid>.cosave`. No sweep touches it.
+pub(crate) fn single(target: &RelativePath, id: Uuid) -> RelativePath {
+    target.with_name(temporary_name(target.name(), &id.simple().to_string()))
+}
+
+/// A name that says that recovery set this file aside, unlike any staged name.
+pub(crate) fn kept(target: &RelativePath, generation: Generation, number: u32) -> RelativePath {
+    let ending = match number {
+        0 => format!(".kept-{generation}"),
+        _ => format!(".kept-{generation}-{number}"),
+    };
+    let part = cut(&target.name().to_string_lossy(), NAME_BYTES_MAX - ending.len()).to_owned();
+    target.with_name(part + &ending)
+}
+
+/// The target's own part is cut where the whole would be longer than a name can be.
+fn temporary_name(target: &OsStr, id: &str) -> String {
+    let room = NAME_BYTES_MAX - STAGED_SUFFIX.len() - id.len() - 2;
+    format!(".{}.{id}{STAGED_SUFFIX}", cut(&target.to_string_lossy(), room))
+}
+
+fn cut(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// Reads a staged name back; `None` for every name that `staged` does not make.
+pub(crate) fn parse_staged(name: &OsStr) -> Option<StagedId> {
+    let stem = name.to_str()?.strip_prefix('.')?.strip_suffix(STAGED_SUFFIX)?;
+    let (_, id) = stem.rsplit_once('.')?;
+    let (transaction, number) = id.rsplit_once('-')?;
+    let parsed: u64 = number.parse().ok()?;
+    (parsed.to_string() == number).then_some(())?;
+    Some(StagedId { transaction: parse_transaction(transaction)?, number: parsed })
+}
+
+/// Whether a name is no valid target, because only cosave makes such names. Case is ignored, since
+/// some file systems ignore it.
+pub(crate) fn is_reserved(name: &OsStr) -> bool {
+    let lower = name.to_string_lossy().to_ascii_lowercase();
+    let single = || {
+        let stem = lower.strip_prefix('.')?.strip_suffix(STAGED_SUFFIX)?;
+        let (_, id) = stem.rsplit_once('.')?;
+        parse_uuid(id)
+    };
+    parse_staged(OsStr::new(&lower)).is_some() || single().is_some()
+}
+
+/// Whether a path is the control directory or lies in it. Case is ignored, as above.
+pub(crate) fn is_control(path: &RelativePath) -> bool {
+    path.names().next().is_some_and(|first| first.eq_ignore_ascii_case(CONTROL_DIRECTORY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id() -> StagedId {
+        let transaction = TransactionId { session: Uuid::from_u128(0xabc), number: 7 };
+        StagedId { transaction, number: 12 }
+    }
+
+    fn target(name: &str) -> RelativePath {
+        RelativePath::new(name).expect("valid")
+    }
+
+    #[test]
+    fn a_staged_name_is_read_back_and_lies_beside_its_target() {
+        let path = target("src/Cargo.toml");
+        let staged = staged(&path.parent(), path.name(), id());
+        assert_eq!(staged.parent(), path.parent());
+        assert_eq!(parse_staged(staged.name()), Some(id()));
+        assert!(is_reserved(staged.name()));
+    }
+
+    #[test]
+    fn a_staged_name_fits_where_its_target_fits() {
+        for name in ["n".repeat(255), "ü".repeat(127)] {
+            let staged = staged(&RelativePath::root(), OsStr::new(&name), id());
+            assert!(staged.name().len() <= 255);
+            assert_eq!(parse_staged(staged.name()), Some(id()));
+            assert!(kept(&target(&name), Generation::from(u64::MAX), 9).name().len() <= 255);
+        }
+    }
+
+    #[test]
+    fn names_that_only_resemble_ours_are_not_ours() {
+        let uuid = "0123456789abcdef0123456789abcdef";
+        for name in [
+            "Cargo.toml".to_owned(),
+            ".x.cosave".to_owned(),
+            format!("x.{uuid}-1-2.cosave"),
+            format!(".x.{uuid}-01-2.cosave"),
+            format!(".x.{uuid}-1-+2.cosave"),
+            format!(".x.{}-1-2.cosave", uuid.to_uppercase()),
+            format!(".x.{uuid}-1-2.cosave.bak"),
+            format!(".x.{uuid}.cosave"),
+        ] {
+            assert_eq!(parse_staged(OsStr::new(&name)), None, "{name}");
+        }
+        for name in ["0.pending", "01.pending", "+1.pending", "1.pending.bak", "x.tmp", "pending"] {
+            assert_eq!(parse_control(OsStr::new(name)), ControlName::Foreign, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_control_name_is_read_back() {
+        let generation = Generation::from(42);
+        let transaction = id().transaction;
+        for (path, meaning) in [
+            (pending(generation), ControlName::Pending(generation)),
+            (applied(generation), ControlName::Applied(generation)),
+            (abandoned(generation), ControlName::Abandoned(generation)),
+            (unsynced(generation), ControlName::Unsynced(generation)),
+            (unpublished(transaction), ControlName::Unpublished(transaction)),
+            (ignore(), ControlName::Ignore),
+        ] {
+            assert_eq!(parse_control(path.name()), meaning);
+        }
+        let uuid = transaction.session;
+        assert_eq!(parse_session(session(uuid).name()), SessionName::Mark(uuid));
+        assert_eq!(parse_session(record(uuid, 3).name()), SessionName::Record(uuid, 3));
+    }
+
+    #[test]
+    fn a_single_files_temporary_is_reserved_but_never_swept() {
+        let single = single(&target("a"), Uuid::from_u128(5));
+        assert!(is_reserved(single.name()));
+        assert_eq!(parse_staged(single.name()), None);
+    }
+}

@@ -1,0 +1,105 @@
+//! What a transaction has put on disk and must take away again if it does not commit.
+//!
+//! Dropping it removes the files and the directories (while empty), quietly:
+//! what cannot be removed now is left to the sweep of the next opening, and the
+//! session's mark stays behind to lead it there.
+
+use std::io;
+use std::sync::Arc;
+
+use super::Engine;
+use super::session::Session;
+use crate::fs::Unsynced;
+use crate::options::Durability;
+use crate::path::RelativePath;
+
+/// Files and directories of a transaction that is not published.
+#[derive(Debug)]
+pub(crate) struct Leftovers {
+    engine: Arc<Engine>,
+    session: Arc<Session>,
+    files: Vec<RelativePath>,
+    directories: Vec<RelativePath>,
+}
+
+impl Leftovers {
+    pub(crate) fn new(engine: &Arc<Engine>, session: &Arc<Session>) -> Self {
+        Self {
+            engine: Arc::clone(engine),
+            session: Arc::clone(session),
+            files: Vec::new(),
+            directories: Vec::new(),
+        }
+    }
+
+    /// Answers for a file from now on.
+    pub(crate) fn add_file(&mut self, path: RelativePath) {
+        self.files.push(path);
+    }
+
+    /// Answers for a directory that was made; parents before children.
+    pub(crate) fn add_directory(&mut self, path: RelativePath) {
+        self.directories.push(path);
+    }
+
+    /// Follows a file that was renamed.
+    pub(crate) fn moved(&mut self, from: &RelativePath, to: RelativePath) {
+        if let Some(path) = self.files.iter_mut().find(|path| *path == from) {
+            *path = to;
+        }
+    }
+
+    /// Removes one file now.
+    pub(crate) fn remove(&mut self, path: &RelativePath) {
+        self.files.retain(|other| other != path);
+        self.take_away(path);
+    }
+
+    /// The transaction is published: everything is where it belongs, or recovery's to move.
+    pub(crate) fn published(&mut self) {
+        self.files.clear();
+        self.directories.clear();
+    }
+
+    /// It is not known whether the transaction is published: only a later opening can tell, and
+    /// must be led here.
+    pub(crate) fn leave(&mut self) {
+        self.published();
+        self.session.leave_mark();
+    }
+
+    fn owe(&self, debt: Unsynced) {
+        match self.engine.settings.durability {
+            // No promise was made for a power loss.
+            Durability::Process => debt.need_not_last(),
+            _ => self.session.owe(debt),
+        }
+    }
+
+    fn take_away(&self, path: &RelativePath) {
+        match self.engine.fs.remove_file(path) {
+            // Not synced now: nobody waits for an abort. The session syncs it before its own mark
+            // goes, since without the mark a staged name that came back would stay for ever.
+            Ok(debt) => self.owe(debt),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => self.session.leave_mark(),
+        }
+    }
+}
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        for path in std::mem::take(&mut self.files) {
+            self.take_away(&path);
+        }
+        for path in std::mem::take(&mut self.directories).iter().rev() {
+            match self.engine.fs.remove_dir(path) {
+                Ok(debt) => self.owe(debt),
+                // Somebody else has put something there, or has removed it: theirs.
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {}
+                Err(_) => self.session.leave_mark(),
+            }
+        }
+    }
+}
+

@@ -1,0 +1,130 @@
+//! Read: one consistent state, under a shared lock.
+//!
+//! If a dead writer left a published manifest behind, it is recovered first.
+//! Where that is not allowed (a read-only store), the state is read *through*
+//! the manifest: the staged file if it is there, else the target. So a reader
+//! sees all of a commit or none of it, whatever became of its writer.
+
+use std::collections::HashMap;
+
+use super::control::{self, Control};
+use super::lock::{self, Share};
+use super::{Engine, if_found, layout, recover};
+use crate::error::{Operation, Result};
+use crate::fs::ReadFile;
+use crate::manifest::{Generation, Manifest, Stamp};
+use crate::path::RelativePath;
+
+/// Tries to find a moment without a dead writer's manifest; one is enough unless writers keep dying.
+const RECOVERY_TRIES_MAX: u32 = 8;
+
+/// One state of the root, which no commit changes while this lives.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    _share: Share,
+    pub(crate) generation: Generation,
+    /// Where what a path leads to may not be at the path yet.
+    overlay: HashMap<RelativePath, Overlay>,
+}
+
+/// What a pending manifest says of a path.
+#[derive(Debug)]
+enum Overlay {
+    /// Its content is the staged file, until that is moved.
+    Staged(RelativePath),
+    /// What had this stamp is removed; anything else was put there since.
+    Removed(Option<Stamp>),
+}
+
+/// Begins to read, after finishing what a dead writer left.
+pub(crate) fn begin(engine: &Engine) -> Result<Reading> {
+    for _ in 0..RECOVERY_TRIES_MAX {
+        let share = lock::shared(engine)?;
+        engine.fs.forget_directories();
+        let control = Control::look(engine)?;
+        let pending = pending(engine, &control)?;
+        let dead = |(generation, manifest): &(Generation, Manifest)| {
+            is_orphaned(engine, &control, *generation, manifest)
+        };
+        if engine.settings.read_only || engine.is_poisoned() || !pending.iter().any(dead) {
+            return Ok(Reading::new(share, &control, &pending));
+        }
+        drop(share);
+        let locked = lock::exclusive(engine)?;
+        recover::recover(engine, &locked)?;
+    }
+    let share = lock::shared(engine)?;
+    let control = Control::look(engine)?;
+    let pending = pending(engine, &control)?;
+    Ok(Reading::new(share, &control, &pending))
+}
+
+/// The published manifests that follow the applied one without a gap.
+fn pending(engine: &Engine, control: &Control) -> Result<Vec<(Generation, Manifest)>> {
+    let mut pending = Vec::new();
+    let mut next = control.settled().next();
+    while control.pending.contains(&next) {
+        match control::manifest(engine, &layout::pending(next))? {
+            Some(manifest) => pending.push((next, manifest)),
+            None => break,
+        }
+        next = next.next();
+    }
+    Ok(pending)
+}
+
+/// Whether nobody alive answers for a published manifest. A living writer that has let go of the
+/// lock has waited for its commit point, and has moved its files.
+fn is_orphaned(
+    engine: &Engine,
+    control: &Control,
+    generation: Generation,
+    manifest: &Manifest,
+) -> bool {
+    if control.unsynced.contains(&generation) {
+        return true;
+    }
+    let mark = layout::session(manifest.transaction.session);
+    !matches!(engine.fs.try_lock_existing(&mark), Ok(None))
+}
+
+impl Reading {
+    fn new(share: Share, control: &Control, pending: &[(Generation, Manifest)]) -> Self {
+        let newest = pending.last().map(|(generation, _)| *generation);
+        let mut overlay = HashMap::new();
+        for entry in pending.iter().flat_map(|(_, manifest)| &manifest.entries) {
+            let over = entry.staged().map_or(Overlay::Removed(entry.before), Overlay::Staged);
+            overlay.insert(entry.path.clone(), over);
+        }
+        Self { _share: share, generation: newest.unwrap_or(control.settled()), overlay }
+    }
+
+    /// Opens what `path` (without symlinks) leads to in this state; `None` where there is nothing.
+    pub(crate) fn open(&self, engine: &Engine, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
+        let open = |path: &RelativePath| {
+            if_found(engine.fs.open(path)).map_err(engine.error(Operation::Read, path))
+        };
+        match self.overlay.get(path) {
+            None => open(path),
+            Some(Overlay::Removed(before)) => match open(path)? {
+                Some(file) => {
+                    let found = file.metadata().map_err(engine.error(Operation::Read, path))?;
+                    Ok((Some(Stamp::of(&found)) != *before).then_some(file))
+                }
+                None => Ok(None),
+            },
+            Some(Overlay::Staged(staged)) => match open(staged)? {
+                Some(file) => Ok(Some(file)),
+                None => open(path),
+            },
+        }
+    }
+
+    /// The paths in `directory` of which a listing may not tell the truth.
+    pub(crate) fn overlaid_in<'a>(
+        &'a self,
+        directory: &'a RelativePath,
+    ) -> impl Iterator<Item = &'a RelativePath> {
+        self.overlay.keys().filter(move |path| path.parent() == *directory)
+    }
+}

@@ -1,0 +1,238 @@
+//! Sweep: remove what dead sessions left; nothing else, ever.
+//!
+//! A session whose lock can be taken is dead. What is removed has exactly the
+//! name that a dead session's staged file has, is a regular file in a directory
+//! that a dead session recorded, and is named by no pending manifest. Runs under
+//! the lock, after recovery. Where anything cannot be understood, nothing is
+//! removed.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io;
+
+use uuid::Uuid;
+
+use super::control::{self, Control};
+use super::layout::{self, SessionName};
+use super::lock::Locked;
+use super::session::Record;
+use super::{Engine, if_found};
+use crate::error::{Operation, Result};
+use crate::fs::{Barrier, Kind, Lock, Rule, Wave};
+use crate::path::RelativePath;
+
+/// The sessions that left something, and what they recorded.
+#[derive(Debug, Default)]
+struct Sessions {
+    /// Dead ones, with the lock that keeps their name from being used while it is swept.
+    dead: BTreeMap<Uuid, Option<Box<dyn Lock>>>,
+    living: HashSet<Uuid>,
+    records: Vec<(Uuid, RelativePath)>,
+}
+
+/// Whether there is anything to sweep. The cost depends on the open sessions, not on the tree.
+pub(crate) fn is_needed(engine: &Engine, control: &Control) -> Result<bool> {
+    let mut sessions = Sessions::find(engine)?;
+    let unpublished = control.unpublished.iter().map(|id| id.session).collect::<Vec<_>>();
+    for session in unpublished {
+        if !sessions.is_alive(engine, session)? {
+            return Ok(true);
+        }
+    }
+    Ok(!sessions.dead.is_empty())
+}
+
+/// How many sessions are alive.
+pub(crate) fn alive(engine: &Engine) -> Result<usize> {
+    Ok(Sessions::find(engine)?.living.len())
+}
+
+/// Removes what dead sessions left; returns what was removed.
+pub(crate) fn sweep(engine: &Engine, _locked: &Locked) -> Result<Vec<RelativePath>> {
+    let control = Control::look(engine)?;
+    let mut sessions = Sessions::find(engine)?;
+    // A pending manifest that cannot be read could name anything.
+    let named = named_by_pending(engine, &control)?;
+    let (directories, made) = sessions.recorded(engine)?;
+    let mut removed = Vec::new();
+    let mut wave = Wave::new(Barrier::Swept);
+    for directory in directories {
+        sweep_directory(engine, &directory, &named, &mut sessions, &mut wave, &mut removed)?;
+    }
+    for directory in made.iter().rev() {
+        sweep_made(engine, directory, &mut wave, &mut removed)?;
+    }
+    // Lost without this sync: the removals, when the records that lead here are gone.
+    let _durable = engine.sync_always(wave)?;
+    for id in &control.unpublished {
+        if !sessions.is_alive(engine, id.session)? {
+            forget(engine, &layout::unpublished(*id))?;
+            removed.push(layout::unpublished(*id));
+        }
+    }
+    sessions.forget_dead(engine)?;
+    Ok(removed)
+}
+
+impl Sessions {
+    fn find(engine: &Engine) -> Result<Self> {
+        let directory = layout::sessions();
+        let listed = if_found(engine.fs.list(&directory));
+        let mut sessions = Self::default();
+        for entry in listed.map_err(engine.error(Operation::Look, &directory))?.unwrap_or_default() {
+            let id = match layout::parse_session(&entry.name) {
+                SessionName::Mark(id) => id,
+                SessionName::Record(id, number) => {
+                    sessions.records.push((id, layout::record(id, number)));
+                    id
+                }
+                SessionName::Foreign => continue,
+            };
+            sessions.is_alive(engine, id)?;
+        }
+        Ok(sessions)
+    }
+
+    /// Whether a session lives. One that began after the sessions were listed has its mark by now:
+    /// the mark is there, and locked, before anything is staged.
+    fn is_alive(&mut self, engine: &Engine, id: Uuid) -> Result<bool> {
+        if !engine.keeps(Rule::SweepDeadOnly) {
+            self.dead.entry(id).or_default();
+            return Ok(false);
+        }
+        if self.living.contains(&id) {
+            return Ok(true);
+        }
+        if self.dead.contains_key(&id) {
+            return Ok(false);
+        }
+        let path = layout::session(id);
+        let lock = match if_found(engine.fs.try_lock_existing(&path)) {
+            Ok(None) => None,
+            Ok(Some(Some(lock))) => Some(lock),
+            Ok(Some(None)) => {
+                self.living.insert(id);
+                return Ok(true);
+            }
+            Err(error) => return Err(engine.error(Operation::Lock, &path)(error)),
+        };
+        self.dead.insert(id, lock);
+        Ok(false)
+    }
+
+    /// The directories in which dead sessions staged, and those they made.
+    fn recorded(&self, engine: &Engine) -> Result<(BTreeSet<RelativePath>, BTreeSet<RelativePath>)> {
+        let (mut directories, mut made) = (BTreeSet::new(), BTreeSet::new());
+        for (_, path) in self.records.iter().filter(|(id, _)| self.dead.contains_key(id)) {
+            let read = if_found(control::read(engine, path));
+            let bytes = read.map_err(engine.error(Operation::Read, path))?.unwrap_or_default();
+            // A record that is not whole was never made durable, so nothing was staged on its word.
+            if let Some(record) = Record::decode(&bytes) {
+                directories.extend(record.directories);
+                made.extend(record.made);
+            }
+        }
+        let is_ours = |directory: &RelativePath| !layout::is_control(directory);
+        directories.retain(is_ours);
+        made.retain(is_ours);
+        Ok((directories, made))
+    }
+
+    /// Removes the records and marks of the dead, each mark last.
+    fn forget_dead(self, engine: &Engine) -> Result<()> {
+        for (_, path) in self.records.iter().filter(|(id, _)| self.dead.contains_key(id)) {
+            forget(engine, path)?;
+        }
+        for (id, lock) in self.dead {
+            if lock.is_some() || !engine.keeps(Rule::SweepDeadOnly) {
+                forget(engine, &layout::session(id))?;
+            }
+            drop(lock);
+        }
+        Ok(())
+    }
+}
+
+/// Removes a name of the control directory, if it is there.
+fn forget(engine: &Engine, path: &RelativePath) -> Result<()> {
+    let removed = if_found(engine.fs.remove_file(path));
+    if let Some(debt) = removed.map_err(engine.error(Operation::Sweep, path))? {
+        // No sync: what comes back is swept again.
+        debt.need_not_last();
+    }
+    Ok(())
+}
+
+/// The staged files that published manifests name: they are recovery's to move.
+fn named_by_pending(engine: &Engine, control: &Control) -> Result<HashSet<RelativePath>> {
+    let mut named = HashSet::new();
+    if !engine.keeps(Rule::SweepUnnamedOnly) {
+        return Ok(named);
+    }
+    for generation in control.pending.range(control.settled().next()..) {
+        if let Some(manifest) = control::manifest(engine, &layout::pending(*generation))? {
+            named.extend(manifest.entries.iter().filter_map(crate::manifest::Entry::staged));
+        }
+    }
+    Ok(named)
+}
+
+fn sweep_directory(
+    engine: &Engine,
+    directory: &RelativePath,
+    named: &HashSet<RelativePath>,
+    sessions: &mut Sessions,
+    wave: &mut Wave,
+    removed: &mut Vec<RelativePath>,
+) -> Result<()> {
+    let names = match engine.fs.list(directory) {
+        Ok(names) => names,
+        // Gone, or replaced by something else: then what was staged there is gone as well.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(());
+        }
+        Err(error) => return Err(engine.error(Operation::Sweep, directory)(error)),
+    };
+    // The names that a killed process removed can be gone from sight, but not from the disk.
+    wave.add(crate::fs::Unsynced::directory(directory.clone()));
+    for entry in names {
+        let Some(id) = layout::parse_staged(&entry.name) else { continue };
+        let path = directory.child(&entry.name);
+        if entry.kind != Kind::File
+            || named.contains(&path)
+            || sessions.is_alive(engine, id.transaction.session)?
+        {
+            continue;
+        }
+        let result = if_found(engine.fs.remove_file(&path));
+        if let Some(debt) = result.map_err(engine.error(Operation::Sweep, &path))? {
+            wave.add(debt);
+            removed.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Removes a directory that a dead transaction made, if nobody has put anything there.
+fn sweep_made(
+    engine: &Engine,
+    directory: &RelativePath,
+    wave: &mut Wave,
+    removed: &mut Vec<RelativePath>,
+) -> Result<()> {
+    match engine.fs.remove_dir(directory) {
+        Ok(debt) => {
+            wave.add(debt);
+            removed.push(directory.clone());
+            Ok(())
+        }
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(engine.error(Operation::Sweep, directory)(error)),
+    }
+}

@@ -1,0 +1,230 @@
+//! One file, atomic and durable, with no root and no control directory.
+//!
+//! A single file needs no manifest: the rename is atomic by itself (rename(2)).
+//! Two waits: the bytes, then the name. After a crash the old file or the new
+//! one is there, and perhaps a temporary file beside it, whose name no store
+//! sweeps, since nobody could tell whether its writer lives.
+
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Operation, Result};
+use crate::fs::os::OsFileSystem;
+use crate::fs::{Barrier, FileSystem, Kind, Metadata, NewFile, SyncError, Unsynced, Wave, WriteFile};
+use crate::options::SyncStrategy;
+use crate::path::{InvalidPath, RelativePath};
+use crate::protocol::{if_found, layout};
+
+/// How much is buffered, in bytes.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Replaces or makes one file: after a crash at any moment it has its old content or `bytes`, and
+/// once this returns `Ok`, it has `bytes` for good. Parents are made; permissions are kept; a
+/// symlink is followed.
+///
+/// # Errors
+/// [`Error::InvalidPath`] for a directory or an empty path, [`Error::Io`] otherwise; the file then
+/// has its old content, except after a failed sync of its directory, where both are possible.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("made/on/the/way/settings.json");
+/// cosave::write(&path, b"{}")?;
+/// assert_eq!(std::fs::read(&path)?, b"{}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
+    save(path.as_ref(), Existing::Replace, |file| file.write_all(bytes.as_ref()))
+}
+
+/// As [`write()`], with a function that writes the content to a buffered writer.
+///
+/// # Errors
+/// As [`write()`], and [`Error::Io`] with what `fill` returns; the file is then as it was.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("list.txt");
+/// use std::io::Write;
+///
+/// cosave::write_with(&path, |out| (1..=3).try_for_each(|n| writeln!(out, "{n}")))?;
+/// assert_eq!(std::fs::read(&path)?, b"1\n2\n3\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn write_with(
+    path: impl AsRef<Path>,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    save(path.as_ref(), Existing::Replace, |file| {
+        let mut buffered = BufWriter::with_capacity(BUFFER_BYTES, file);
+        fill(&mut buffered)?;
+        buffered.flush()
+    })
+}
+
+/// As [`write()`], but never replaces: of several that try, one wins.
+///
+/// # Errors
+/// As [`write()`], and [`Error::Conflict`] when the file exists.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("id");
+/// cosave::create_new(&path, "1")?;
+/// assert!(cosave::create_new(&path, "2").unwrap_err().is_conflict());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn create_new(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
+    save(path.as_ref(), Existing::Refuse, |file| file.write_all(bytes.as_ref()))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Existing {
+    Replace,
+    Refuse,
+}
+
+/// Removes the temporary file, unless it has become the target.
+struct Temporary<'a> {
+    fs: &'a dyn FileSystem,
+    path: Option<RelativePath>,
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        if let Some(Ok(debt)) = self.path.take().map(|path| self.fs.remove_file(&path)) {
+            // A temporary file that a power loss brings back harms nobody.
+            debt.need_not_last();
+        }
+    }
+}
+
+fn save(
+    given: &Path,
+    existing: Existing,
+    fill: impl FnOnce(&mut dyn WriteFile) -> io::Result<()>,
+) -> Result<()> {
+    let (directory, target) = locate(given, existing)?;
+    let open = OsFileSystem::open(&directory, None);
+    let fs = open.map_err(Error::io(Operation::Open, &directory))?;
+    save_on(&fs, &target, existing, fill).map_err(|failure| failure.into_error(given))
+}
+
+/// What failed; the path is the caller's to name.
+enum Failure {
+    Invalid(InvalidPath),
+    Exists,
+    Io(Operation, io::Error),
+}
+
+impl Failure {
+    fn into_error(self, path: &Path) -> Error {
+        match self {
+            Self::Invalid(reason) => Error::invalid(path, reason),
+            Self::Exists => Error::Conflict { path: path.to_path_buf(), found: "exists already" },
+            Self::Io(operation, source) => Error::io(operation, path)(source),
+        }
+    }
+}
+
+/// The protocol of a single file, on any file system.
+fn save_on(
+    fs: &dyn FileSystem,
+    target: &RelativePath,
+    existing: Existing,
+    fill: impl FnOnce(&mut dyn WriteFile) -> io::Result<()>,
+) -> Result<(), Failure> {
+    let io = |operation| move |error| Failure::Io(operation, error);
+    let sync = |wave| {
+        let synced = fs.sync(wave, SyncStrategy::PerFile);
+        synced.map_err(|SyncError { source, .. }| Failure::Io(Operation::Sync, source))
+    };
+    let found = if_found(fs.metadata(target)).map_err(io(Operation::Look))?;
+    may_replace(fs, target, found.as_ref(), existing)?;
+
+    let mut wave = Wave::new(Barrier::SingleStaged);
+    let mut names = Wave::new(Barrier::SingleRenamed);
+    for directory in target.parent().chain() {
+        match fs.create_dir(&directory) {
+            Ok(debt) => names.add(debt),
+            // Another may have made it just now, and not have synced it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                names.add(Unsynced::directory(directory.parent()));
+            }
+            Err(error) => return Err(Failure::Io(Operation::Create, error)),
+        }
+    }
+    let staged = layout::single(target, fs.unique());
+    let access = if found.is_some() { NewFile::Private } else { NewFile::Ordinary };
+    let (mut file, name) = fs.create_new(&staged, access).map_err(io(Operation::Stage))?;
+    let mut temporary = Temporary { fs, path: Some(staged.clone()) };
+    name.need_not_last();
+    fill(&mut *file).map_err(io(Operation::Stage))?;
+    if let Some(found) = &found {
+        file.keep(found).map_err(io(Operation::Stage))?;
+    }
+    let (_, content) = file.finish().map_err(io(Operation::Stage))?;
+    wave.add(content);
+    // Lost without this sync: the bytes, behind a name that is durable (ext4 and XFS then show an
+    // empty file or zeros).
+    let _durable = sync(wave)?;
+    match existing {
+        Existing::Replace => {
+            names.add(fs.rename(&staged, target).map_err(io(Operation::Move))?);
+            temporary.path = None;
+        }
+        // A link never replaces (link(2)), so of several one wins.
+        Existing::Refuse => match fs.link(&staged, target) {
+            Ok(debt) => names.add(debt),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(Failure::Exists),
+            Err(error) => return Err(Failure::Io(Operation::Move, error)),
+        },
+    }
+    drop(temporary);
+    // Lost without this sync: the name, that is, the whole save.
+    sync(names).map(drop)
+}
+
+fn may_replace(
+    fs: &dyn FileSystem,
+    target: &RelativePath,
+    found: Option<&Metadata>,
+    existing: Existing,
+) -> Result<(), Failure> {
+    match found {
+        None => Ok(()),
+        Some(_) if existing == Existing::Refuse => Err(Failure::Exists),
+        Some(found) if found.kind == Kind::File => {
+            fs.may_write(target, found).map_err(|error| Failure::Io(Operation::Stage, error))
+        }
+        Some(found) if found.kind == Kind::Directory => Err(Failure::Invalid(InvalidPath::Directory)),
+        Some(_) => Err(Failure::Invalid(InvalidPath::Special)),
+    }
+}
+
+/// The nearest directory that exists, and the target below it, with every symlink followed.
+fn locate(given: &Path, existing: Existing) -> Result<(PathBuf, RelativePath)> {
+    let invalid = |reason| Error::invalid(given, reason);
+    if given.as_os_str().as_encoded_bytes().contains(&0) {
+        return Err(invalid(InvalidPath::Nul));
+    }
+    let followed = match existing {
+        Existing::Replace if given.is_symlink() => {
+            given.canonicalize().map_err(Error::io(Operation::Look, given))?
+        }
+        _ => given.to_path_buf(),
+    };
+    let name = followed.file_name().ok_or_else(|| invalid(InvalidPath::Empty))?;
+    let mut missing = PathBuf::from(name);
+    let mut directory = followed.parent().unwrap_or(Path::new("")).to_path_buf();
+    loop {
+        let here = if directory.as_os_str().is_empty() { Path::new(".") } else { &directory };
+        if here.is_dir() {
+            let target = RelativePath::new(&missing).map_err(invalid)?;
+            return Ok((here.to_path_buf(), target));
+        }
+        let Some(name) = directory.file_name() else { return Err(invalid(InvalidPath::NotADirectory)) };
+        missing = Path::new(name).join(&missing);
+        directory.pop();
+    }
+}

@@ -1,0 +1,147 @@
+//! The view: one consistent state, and files that stay readable after it.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read, Seek};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use crate::error::{Operation, Result};
+use crate::fs::ReadFile;
+use crate::manifest::Generation;
+use crate::path::RelativePath;
+use crate::protocol::check::{self, Resolver};
+use crate::protocol::read::{self, Reading};
+use crate::protocol::{Engine, if_found, layout, lock};
+
+/// One consistent state of a root: all of every commit up to its generation, nothing of later ones.
+///
+/// Writers wait while a view is open. Programs that write without cosave are not kept out.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let store = cosave::Store::open(dir.path())?;
+/// # store.update(|tx| { tx.write("a", "1")?; tx.write("b", "1") })?;
+/// let view = store.view()?;
+/// assert_eq!(view.read("a")?, view.read("b")?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct View {
+    engine: Arc<Engine>,
+    reading: Reading,
+    resolver: Mutex<Resolver>,
+}
+
+impl View {
+    pub(crate) fn new(engine: Arc<Engine>) -> Result<Self> {
+        let reading = read::begin(&engine)?;
+        Ok(Self { engine, reading, resolver: Mutex::default() })
+    }
+
+    /// The generation that this view shows; 0 before the first commit.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.reading.generation
+    }
+
+    /// Reads a whole file.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) (`NotFound`) where there is none in this state,
+    /// [`Error::InvalidPath`](crate::Error::InvalidPath).
+    pub fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
+        let path = path.as_ref();
+        let mut bytes = Vec::new();
+        let mut file = self.open(path)?;
+        file.read_to_end(&mut bytes).map_err(crate::Error::io(Operation::Read, path))?;
+        Ok(bytes)
+    }
+
+    /// Opens a file. It stays readable, unchanged, also after the view is gone and the file replaced.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<FileReader> {
+        let path = self.resolve(path.as_ref())?;
+        match self.reading.open(&self.engine, &path)? {
+            Some(file) => Ok(FileReader { file }),
+            None => Err(self.engine.error(Operation::Read, &path)(io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    /// Whether there is a file at `path` in this state.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), without `NotFound`.
+    pub fn exists(&self, path: impl AsRef<Path>) -> Result<bool> {
+        let path = self.resolve(path.as_ref())?;
+        Ok(self.reading.open(&self.engine, &path)?.is_some())
+    }
+
+    /// The names in a directory in this state, sorted; `""` or `"."` is the root. Staged files and
+    /// the control directory are not listed.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) where there is no such directory,
+    /// [`Error::InvalidPath`](crate::Error::InvalidPath).
+    pub fn list(&self, directory: impl AsRef<Path>) -> Result<Vec<RelativePath>> {
+        let directory = self.resolve_directory(directory.as_ref())?;
+        let failed = |error| self.engine.error(Operation::Read, &directory)(error);
+        let mut names: BTreeSet<RelativePath> = if_found(self.engine.fs.list(&directory))
+            .map_err(failed)?
+            .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?
+            .into_iter()
+            .filter(|entry| !layout::is_reserved(&entry.name))
+            .map(|entry| directory.child(&entry.name))
+            .filter(|path| !layout::is_control(path))
+            .collect();
+        for path in self.reading.overlaid_in(&directory) {
+            match self.reading.open(&self.engine, path)? {
+                Some(_) => names.insert(path.clone()),
+                None => names.remove(path),
+            };
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    fn resolve(&self, path: &Path) -> Result<RelativePath> {
+        let path = check::relative(&self.engine, path)?;
+        Ok(lock(&self.resolver).resolve(&self.engine, &path)?.path)
+    }
+
+    fn resolve_directory(&self, path: &Path) -> Result<RelativePath> {
+        let is_root = path.components().all(|c| matches!(c, std::path::Component::CurDir));
+        if is_root || path == self.engine.root() {
+            return Ok(RelativePath::root());
+        }
+        check::resolve_directory(&self.engine, &check::relative(&self.engine, path)?)
+    }
+}
+
+/// A file of a view, open for reading.
+#[derive(Debug)]
+pub struct FileReader {
+    file: Box<dyn ReadFile>,
+}
+
+impl FileReader {
+    /// Its length in bytes.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn length(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.length)
+    }
+}
+
+impl Read for FileReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer)
+    }
+}
+
+impl Seek for FileReader {
+    fn seek(&mut self, position: io::SeekFrom) -> io::Result<u64> {
+        self.file.seek(position)
+    }
+}
