@@ -11,7 +11,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::{Engine, layout};
+use super::{Engine, control, layout};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Lock, LockKind};
 use crate::path::RelativePath;
@@ -36,7 +36,7 @@ pub(crate) struct Share {
 /// Waits for all others to let go.
 pub(crate) fn exclusive(engine: &Engine) -> Result<Locked> {
     let deadline = engine.fs.elapsed() + engine.settings.lock_timeout;
-    let queue = wait_for(engine, &layout::queue(), LockKind::Exclusive, deadline)?;
+    let queue = first(engine, LockKind::Exclusive, deadline)?;
     let lock = wait_for(engine, &layout::lock(), LockKind::Exclusive, deadline)?;
     drop(queue);
     // Whoever held the lock before may have moved directories about.
@@ -51,7 +51,7 @@ pub(crate) fn exclusive(engine: &Engine) -> Result<Locked> {
 pub(crate) fn shared(engine: &Engine) -> Result<Share> {
     let deadline = engine.fs.elapsed() + engine.settings.lock_timeout;
     let take = || {
-        let queue = wait_for(engine, &layout::queue(), LockKind::Shared, deadline)?;
+        let queue = first(engine, LockKind::Shared, deadline)?;
         let lock = wait_for(engine, &layout::lock(), LockKind::Shared, deadline)?;
         drop(queue);
         Ok(lock)
@@ -62,6 +62,19 @@ pub(crate) fn shared(engine: &Engine) -> Result<Share> {
             Ok(Share { _lock: None })
         }
         Err(error) => Err(error),
+    }
+}
+
+/// The queue's lock; on a root that was never used, in a control directory made for it.
+fn first(engine: &Engine, kind: LockKind, deadline: Duration) -> Result<Box<dyn Lock>> {
+    match wait_for(engine, &layout::queue(), kind, deadline) {
+        Err(Error::Io { source, .. })
+            if source.kind() == io::ErrorKind::NotFound && !engine.settings.read_only =>
+        {
+            control::ensure(engine)?;
+            wait_for(engine, &layout::queue(), kind, deadline)
+        }
+        result => result,
     }
 }
 

@@ -6,6 +6,8 @@
 //! nothing of transactions.
 #![allow(clippy::disallowed_methods, reason = "this is the one place that calls the system")]
 
+#[cfg(target_os = "linux")]
+mod linux;
 mod sync;
 #[cfg(unix)]
 mod unix;

@@ -1,0 +1,127 @@
+//! What the real file system promises the protocol.
+
+use std::io::Write as _;
+
+use super::*;
+use crate::fs::{Barrier, LockKind, NewFile, Wave};
+
+fn fixture() -> (tempfile::TempDir, OsFileSystem) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let fs = OsFileSystem::open(directory.path(), None).expect("a root");
+    (directory, fs)
+}
+
+fn path(text: &str) -> RelativePath {
+    RelativePath::new(text).expect("a valid path")
+}
+
+fn make(fs: &OsFileSystem, name: &str, bytes: &[u8]) -> Unsynced {
+    let (mut file, debt) = fs.create_new(&path(name), NewFile::Ordinary).expect("made");
+    file.write_all(bytes).expect("written");
+    debt.and(file.finish().expect("finished").1)
+}
+
+#[test]
+fn a_new_file_is_made_once() {
+    let (_root, fs) = fixture();
+    make(&fs, "a", b"1").need_not_last();
+    let again = fs.create_new(&path("a"), NewFile::Private).expect_err("exists");
+    assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+}
+
+#[test]
+fn a_rename_replaces_and_the_open_file_stays_readable() {
+    let (root, fs) = fixture();
+    make(&fs, "a", b"new").and(make(&fs, "b", b"old")).need_not_last();
+    let mut open = fs.open(&path("b")).expect("open");
+    if cfg!(unix) {
+        fs.rename(&path("a"), &path("b")).expect("renamed").need_not_last();
+        assert_eq!(std::fs::read(root.path().join("b")).expect("read"), b"new");
+    }
+    let mut text = String::new();
+    open.read_to_string(&mut text).expect("read");
+    assert_eq!(text, "old");
+}
+
+#[test]
+fn a_wave_of_many_files_is_synced() {
+    let (_root, fs) = fixture();
+    for strategy in [SyncStrategy::PerFile, SyncStrategy::FileSystem] {
+        let mut wave = Wave::new(Barrier::Staged);
+        for number in 0..300 {
+            wave.add(make(&fs, &format!("{strategy:?}{number}"), b"x"));
+        }
+        fs.sync(wave, strategy).map(|_| ()).expect("synced");
+    }
+}
+
+#[test]
+fn two_locks_exclude_each_other_within_one_process() {
+    let (_root, fs) = fixture();
+    let lock = path("lock");
+    let held = fs.try_lock(&lock, LockKind::Exclusive).expect("tried").expect("free");
+    assert!(fs.try_lock(&lock, LockKind::Shared).expect("tried").is_none());
+    assert!(fs.try_lock_existing(&lock).expect("tried").is_none());
+    drop(held);
+    let shared = fs.try_lock(&lock, LockKind::Shared).expect("tried").expect("free");
+    assert!(fs.try_lock(&lock, LockKind::Shared).expect("tried").is_some());
+    assert!(fs.try_lock(&lock, LockKind::Exclusive).expect("tried").is_none());
+    drop(shared);
+}
+
+#[test]
+fn a_lock_that_must_exist_is_not_made() {
+    let (_root, fs) = fixture();
+    let error = fs.try_lock_existing(&path("none")).map(|_| ()).expect_err("absent");
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+#[cfg(unix)]
+fn no_symlink_is_followed() {
+    let (root, fs) = fixture();
+    let outside = tempfile::tempdir().expect("a directory");
+    std::os::unix::fs::symlink(outside.path(), root.path().join("out")).expect("linked");
+    for result in [
+        fs.create_new(&path("out/a"), NewFile::Ordinary).map(|_| ()),
+        fs.metadata(&path("out/a")).map(|_| ()),
+        fs.list(&path("out")).map(|_| ()),
+        fs.create_dir(&path("out/d")).map(|_| ()),
+    ] {
+        assert_eq!(result.expect_err("refused").kind(), io::ErrorKind::NotADirectory);
+    }
+    assert_eq!(std::fs::read_dir(outside.path()).expect("listed").count(), 0);
+}
+
+#[test]
+fn a_directory_that_was_replaced_is_looked_up_anew() {
+    let (root, fs) = fixture();
+    std::fs::create_dir(root.path().join("d")).expect("made");
+    make(&fs, "d/a", b"1").need_not_last();
+    std::fs::rename(root.path().join("d"), root.path().join("e")).expect("moved");
+    std::fs::create_dir(root.path().join("d")).expect("made");
+    fs.forget_directories();
+    make(&fs, "d/b", b"2").need_not_last();
+    assert!(root.path().join("d/b").exists());
+}
+
+#[test]
+fn the_control_directory_can_lie_elsewhere() {
+    let (root, elsewhere) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+    let control = elsewhere.path().join("control");
+    let fs = OsFileSystem::open(root.path(), Some(&control)).expect("a root");
+    let mut wave = Wave::new(Barrier::Create);
+    wave.add(fs.create_dir(&path(CONTROL_DIRECTORY)).expect("made"));
+    wave.add(make(&fs, ".cosave/a", b"1"));
+    fs.sync(wave, SyncStrategy::Auto).map(|_| ()).expect("synced");
+    assert!(control.join("a").exists());
+    assert!(!root.path().join(CONTROL_DIRECTORY).exists());
+}
+
+#[test]
+fn a_directory_that_is_gone_owes_nothing() {
+    let (_root, fs) = fixture();
+    let mut wave = Wave::new(Barrier::Applied);
+    wave.add(Unsynced::directory(path("gone")));
+    fs.sync(wave, SyncStrategy::PerFile).map(|_| ()).expect("nothing to lose");
+}

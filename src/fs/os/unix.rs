@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -277,15 +277,8 @@ pub(super) fn keep(file: &File, mode: u32, like: &Metadata) -> io::Result<u32> {
     Ok(like.mode)
 }
 
-/// Asks the kernel to begin writing a range to disk; waits for nothing, promises nothing.
-///
-/// `POSIX_FADV_DONTNEED` begins write-back of dirty pages (Linux, mm/fadvise.c) and then drops the
-/// clean ones, of which a range just written has none.
 #[cfg(target_os = "linux")]
-pub(super) fn start_write_back(file: &File, offset: u64, length: u64) {
-    // Only a hint: a failure is found by the sync.
-    let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(length), rustix::fs::Advice::DontNeed);
-}
+pub(super) use super::linux::start_write_back;
 
 /// Elsewhere the sync begins the write-back.
 #[cfg(not(target_os = "linux"))]
@@ -319,8 +312,16 @@ pub(super) fn files_open_max() -> usize {
     })
 }
 
-/// The device a handle lies on, to sync each file system once.
+/// Everything that was written to the wave's file systems, each at once: `None` where one call
+/// cannot be trusted to do so.
 #[cfg(target_os = "linux")]
-pub(super) fn device(file: impl AsFd) -> io::Result<u64> {
-    Ok(rustix::fs::fstat(file)?.st_dev)
+pub(super) use super::linux::sync_file_systems;
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn sync_file_systems(
+    _directories: &Directories,
+    _files: &[Box<dyn crate::fs::OpenFile>],
+    _names: &[RelativePath],
+) -> Result<Option<crate::fs::Durable>, crate::fs::SyncError> {
+    Ok(None)
 }

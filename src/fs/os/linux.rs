@@ -1,0 +1,77 @@
+//! Linux: what it can do beyond Unix.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::num::NonZeroU64;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+
+use rustix::fs::Advice;
+
+use super::Written;
+use super::unix::Directories;
+use crate::fs::{Durable, OpenFile, SyncError};
+use crate::path::RelativePath;
+
+/// Asks the kernel to begin writing a range to disk; waits for nothing, promises nothing.
+///
+/// `POSIX_FADV_DONTNEED` begins write-back of dirty pages (mm/fadvise.c) and then drops the clean
+/// ones, of which a range just written has none.
+pub(super) fn start_write_back(file: &File, offset: u64, length: u64) {
+    // Only a hint: a failure is found by the sync.
+    let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(length), Advice::DontNeed);
+}
+
+/// Waits until all that was written to the wave's file systems is on disk, with one call for each
+/// (syncfs(2)). `None` on kernels before 5.8, which do not report what could not be written.
+pub(super) fn sync_file_systems(
+    directories: &Directories,
+    files: &[Box<dyn OpenFile>],
+    names: &[RelativePath],
+) -> Result<Option<Durable>, SyncError> {
+    if !reports_errors() {
+        return Ok(None);
+    }
+    let mut handles: Vec<(Arc<OwnedFd>, &RelativePath)> = Vec::new();
+    for name in names {
+        match directories.handle(name) {
+            Ok(handle) => handles.push((handle, name)),
+            // A directory that is gone has no names to lose.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(SyncError { path: name.clone(), source }),
+        }
+    }
+    // The files' own handles first: an error is reported to descriptions that were open before it.
+    let mut devices: BTreeMap<u64, (BorrowedFd<'_>, RelativePath)> = BTreeMap::new();
+    let mut add = |handle, path: &RelativePath| {
+        if let Ok(stat) = rustix::fs::fstat(handle) {
+            devices.entry(stat.st_dev).or_insert((handle, path.clone()));
+        }
+    };
+    for file in files {
+        let Some(written) = file.as_any().downcast_ref::<Written>() else { return Ok(None) };
+        add(written.file.as_fd(), file.path());
+    }
+    for (handle, name) in &handles {
+        add(handle.as_fd(), name);
+    }
+    let mut failed = None;
+    for (handle, path) in devices.into_values() {
+        if let Err(error) = rustix::fs::syncfs(handle) {
+            failed.get_or_insert(SyncError { path, source: error.into() });
+        }
+    }
+    failed.map_or(Ok(Some(Durable::synced())), Err)
+}
+
+/// Since Linux 5.8 syncfs reports errors of write-back (syncfs(2), VERSIONS).
+fn reports_errors() -> bool {
+    static REPORTS: OnceLock<bool> = OnceLock::new();
+    *REPORTS.get_or_init(|| {
+        let name = rustix::system::uname();
+        let release = name.release().to_string_lossy().into_owned();
+        let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        version >= (5, 8)
+    })
+}

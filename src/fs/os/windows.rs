@@ -1,0 +1,274 @@
+//! Windows: paths, since the standard library has no handle-relative calls.
+//!
+//! Before a path is used, each of its parents is checked not to be a symlink or
+//! junction; what was checked is remembered until it is to be forgotten. Unlike
+//! on Unix a race can slip between the check and the use. Renames and removals
+//! that somebody else's open handle forbids are tried again for a while.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::windows::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::Written;
+use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, Durable, Kind, Metadata, OpenFile, SyncError};
+use crate::path::RelativePath;
+
+/// Lets a directory be opened as a file (CreateFileW, Microsoft Learn).
+const FILE_FLAG_BACKUP_SEMANTICS: u32 = 0x0200_0000;
+/// "Access is denied", "sharing violation", "lock violation": a scanner, an indexer or a reader
+/// holds the file, most often for a moment.
+const HELD_BY_OTHERS: [i32; 3] = [5, 32, 33];
+/// The pauses double from 1 ms, 1 s in all.
+const TRIES_MAX: u32 = 10;
+
+/// How many files one transaction keeps open: far below the 8192 of the C runtime, which others use.
+const FILES_OPEN_MAX: usize = 512;
+
+/// What to do where there is no file to lock.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    Make,
+    Fail,
+}
+
+/// Paths below one root.
+#[derive(Debug)]
+pub(super) struct Directories {
+    root: PathBuf,
+    control: Option<PathBuf>,
+    checked: Mutex<HashSet<RelativePath>>,
+}
+
+impl Directories {
+    pub(super) fn open(root: &Path, control: Option<&Path>) -> io::Result<Self> {
+        if !std::fs::metadata(root)?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        if let Some(parent) = control.and_then(Path::parent) {
+            std::fs::create_dir_all(parent)?;
+        }
+        let control = control.map(Path::to_path_buf);
+        Ok(Self { root: root.to_path_buf(), control, checked: Mutex::default() })
+    }
+
+    pub(super) fn forget(&self) {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The full path, after every parent was found to be a plain directory.
+    fn at(&self, path: &RelativePath) -> io::Result<PathBuf> {
+        self.check(&path.parent())?;
+        Ok(self.full(path))
+    }
+
+    fn full(&self, path: &RelativePath) -> PathBuf {
+        match (&self.control, path.as_path().strip_prefix(CONTROL_DIRECTORY)) {
+            (Some(control), Ok(rest)) => control.components().chain(rest.components()).collect(),
+            _ => self.root.components().chain(path.as_path().components()).collect(),
+        }
+    }
+
+    fn check(&self, directory: &RelativePath) -> io::Result<()> {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        for parent in directory.chain() {
+            if checked.contains(&parent) {
+                continue;
+            }
+            if std::fs::symlink_metadata(self.full(&parent))?.is_dir() {
+                checked.insert(parent);
+            } else {
+                return Err(io::ErrorKind::NotADirectory.into());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn metadata(&self, path: &RelativePath) -> io::Result<Metadata> {
+        Ok(from_std(&std::fs::symlink_metadata(self.at(path)?)?))
+    }
+
+    pub(super) fn list(&self, directory: &RelativePath) -> io::Result<Vec<DirectoryEntry>> {
+        self.check(directory)?;
+        std::fs::read_dir(self.full(directory))?
+            .map(|entry| {
+                let entry = entry?;
+                Ok(DirectoryEntry { name: entry.file_name(), kind: kind(entry.file_type()?) })
+            })
+            .collect()
+    }
+
+    pub(super) fn read_link(&self, path: &RelativePath) -> io::Result<PathBuf> {
+        std::fs::read_link(self.at(path)?)
+    }
+
+    pub(super) fn open_to_read(&self, path: &RelativePath) -> io::Result<File> {
+        let path = self.at(path)?;
+        again_while_held(|| {
+            if std::fs::symlink_metadata(&path)?.is_file() {
+                File::open(&path)
+            } else {
+                Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+            }
+        })
+    }
+
+    /// FlushFileBuffers wants a handle that may write.
+    pub(super) fn open_to_sync(&self, path: &RelativePath) -> io::Result<File> {
+        let path = self.at(path)?;
+        again_while_held(|| OpenOptions::new().read(true).write(true).open(&path))
+    }
+
+    pub(super) fn open_to_overwrite(&self, path: &RelativePath) -> io::Result<File> {
+        OpenOptions::new().write(true).truncate(true).open(self.at(path)?)
+    }
+
+    pub(super) fn create_new(&self, path: &RelativePath, _mode: u32) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create_new(true).open(self.at(path)?)
+    }
+
+    pub(super) fn open_to_lock(&self, path: &RelativePath, absent: Absent) -> io::Result<File> {
+        let full = self.at(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(absent == Absent::Make);
+        match again_while_held(|| options.open(&full)) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                File::open(&full).map_err(|_| error)
+            }
+            result => result,
+        }
+    }
+
+    /// Whether `path` still leads to some file. A file that is open keeps its name here until it is
+    /// closed, or is marked as removed, which makes opening it fail.
+    pub(super) fn is_at(&self, _file: &File, path: &RelativePath) -> io::Result<bool> {
+        self.metadata(path).map(|_| true)
+    }
+
+    pub(super) fn may_write(&self, _path: &RelativePath, known: &Metadata) -> io::Result<()> {
+        if known.mode & 0o200 == 0 { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    }
+
+    pub(super) fn create_dir(&self, path: &RelativePath) -> io::Result<()> {
+        std::fs::create_dir(self.at(path)?)
+    }
+
+    /// `std::fs::rename` asks for POSIX semantics first (FileRenameInfoEx), under which a target that
+    /// others have open is replaced.
+    pub(super) fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<()> {
+        let (from, to) = (self.at(from)?, self.at(to)?);
+        again_while_held(|| std::fs::rename(&from, &to))
+    }
+
+    pub(super) fn link(&self, from: &RelativePath, to: &RelativePath) -> io::Result<()> {
+        std::fs::hard_link(self.at(from)?, self.at(to)?)
+    }
+
+    pub(super) fn remove_file(&self, path: &RelativePath) -> io::Result<()> {
+        let path = self.at(path)?;
+        again_while_held(|| std::fs::remove_file(&path))
+    }
+
+    pub(super) fn remove_dir(&self, path: &RelativePath) -> io::Result<()> {
+        let path = self.at(path)?;
+        match std::fs::remove_dir(&path) {
+            Err(error) if error.raw_os_error() == Some(145) => Err(io::ErrorKind::DirectoryNotEmpty.into()),
+            result => result,
+        }
+    }
+
+    /// No call is documented to make a directory's names durable; flushing its handle works on NTFS
+    /// where it is allowed.
+    pub(super) fn sync_directory(&self, directory: &RelativePath) -> io::Result<()> {
+        self.check(directory)?;
+        sync_path(&self.full(directory))
+    }
+}
+
+/// Tries again, with pauses that double, while somebody else holds the file.
+fn again_while_held<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut pause = Duration::from_millis(1);
+    for _ in 0..TRIES_MAX {
+        match work() {
+            Err(error) if error.raw_os_error().is_some_and(|code| HELD_BY_OTHERS.contains(&code)) => {
+                std::thread::sleep(pause);
+                pause *= 2;
+            }
+            result => return result,
+        }
+    }
+    work()
+}
+
+fn kind(file_type: std::fs::FileType) -> Kind {
+    if file_type.is_symlink() {
+        Kind::Symlink
+    } else if file_type.is_dir() {
+        Kind::Directory
+    } else {
+        Kind::File
+    }
+}
+
+fn from_std(metadata: &std::fs::Metadata) -> Metadata {
+    Metadata {
+        kind: kind(metadata.file_type()),
+        length: metadata.len(),
+        modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+        mode: if metadata.permissions().readonly() { 0o444 } else { 0o666 },
+        owner: (0, 0),
+        identity: None,
+        links: 1,
+    }
+}
+
+pub(super) fn file_metadata(file: &File) -> io::Result<Metadata> {
+    Ok(from_std(&file.metadata()?))
+}
+
+/// The end of writing. Setting the time stamp by hand keeps the system from moving it when the
+/// handle is closed (SetFileTime, Microsoft Learn).
+pub(super) fn finish(file: &File) -> io::Result<Metadata> {
+    file.set_modified(SystemTime::now())?;
+    file_metadata(file)
+}
+
+/// There are no permission bits, and a read-only file is not replaced.
+pub(super) fn keep(_file: &File, _mode: u32, like: &Metadata) -> io::Result<u32> {
+    Ok(like.mode)
+}
+
+/// No such hint; the sync begins the write-back.
+pub(super) fn start_write_back(_file: &File, _offset: u64, _length: u64) {}
+
+pub(super) fn sync_file(file: &File) -> io::Result<()> {
+    file.sync_all()
+}
+
+/// Syncs a directory by its path. What is refused is reported as unsupported, not as failed.
+pub(super) fn sync_path(directory: &Path) -> io::Result<()> {
+    let opened = OpenOptions::new().write(true).custom_flags(FILE_FLAG_BACKUP_SEMANTICS).open(directory);
+    match opened.and_then(|file| file.sync_all()) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        result => result,
+    }
+}
+
+pub(super) fn files_open_max() -> usize {
+    FILES_OPEN_MAX
+}
+
+/// Flushing a volume wants an administrator.
+pub(super) fn sync_file_systems(
+    _directories: &Directories,
+    files: &[Box<dyn OpenFile>],
+    _names: &[RelativePath],
+) -> Result<Option<Durable>, SyncError> {
+    debug_assert!(files.iter().all(|file| file.as_any().is::<Written>()), "only our own files");
+    Ok(None)
+}
