@@ -139,7 +139,10 @@ fn save_on(
         let synced = fs.sync(wave, SyncStrategy::PerFile);
         synced.map_err(|SyncError { source, .. }| Failure::Io(Operation::Sync, source))
     };
-    let found = if_found(fs.metadata(target)).map_err(io(Operation::Look))?;
+    let found = if_found(fs.metadata(target)).map_err(|error| match error.kind() {
+        io::ErrorKind::NotADirectory => Failure::Invalid(InvalidPath::NotADirectory),
+        _ => Failure::Io(Operation::Look, error),
+    })?;
     may_replace(fs, target, found.as_ref(), existing)?;
 
     let mut wave = Wave::new(Barrier::SingleStaged);

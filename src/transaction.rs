@@ -3,7 +3,7 @@
 //! Nothing that anybody reads is changed before `commit`. Files are streamed to
 //! disk as they are written, so memory does not grow with them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Write};
 use std::path::Path;
@@ -56,7 +56,10 @@ pub struct Transaction {
 struct State {
     /// Present from the first staged file on.
     started: Option<Started>,
-    slots: Vec<Slot>,
+    /// By number, that is, in the order in which they were begun.
+    slots: BTreeMap<u64, Slot>,
+    /// The numbers of the slots of each path, rising; more than one while a later write is open.
+    numbers_of: HashMap<RelativePath, Vec<u64>>,
     resolver: Resolver,
     reads: HashMap<RelativePath, Option<Stamp>>,
     preconditions: Vec<Precondition>,
@@ -82,6 +85,7 @@ struct Slot {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all are ready, so a box would only cost")]
 enum Content {
     /// A writer has it.
     Open,
@@ -105,7 +109,10 @@ impl Transaction {
         let path = path.as_ref();
         let mut open = self.begin_file(path)?;
         let written = open.write(|file| file.write_all(bytes.as_ref()));
-        written.map_err(Error::io(Operation::Stage, path))?;
+        if let Err(error) = written {
+            open.forget();
+            return Err(Error::io(Operation::Stage, path)(error));
+        }
         open.finish()
     }
 
@@ -163,7 +170,7 @@ impl Transaction {
     ) -> Result<bool> {
         let (path, bytes) = (path.as_ref(), bytes.as_ref());
         let target = self.resolve(path)?;
-        let staged_before = lock(&self.state).slots.iter().any(|slot| slot.path == target.path);
+        let staged_before = lock(&self.state).newest(&target.path).is_some();
         let same_length = target.existing.is_some_and(|found| found.length == bytes.len() as u64);
         if same_length && !staged_before {
             let (content, stamp) = self.read_target(&target.path)?;
@@ -224,7 +231,7 @@ impl Transaction {
         let target = self.resolve(path)?;
         let staged = {
             let state = lock(&self.state);
-            match state.slots.iter().rev().find(|slot| slot.path == target.path) {
+            match state.newest(&target.path) {
                 Some(Slot { content: Content::Ready(StagedChange::Write(file)), .. }) => {
                     Some(file.staged.clone())
                 }
@@ -247,7 +254,7 @@ impl Transaction {
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
         let state = lock(&self.state);
-        let ready = state.slots.iter().filter_map(|slot| match &slot.content {
+        let ready = state.slots.values().filter_map(|slot| match &slot.content {
             Content::Ready(change) => Some(describe(change)),
             Content::Open | Content::Unfinished => None,
         });
@@ -281,6 +288,26 @@ impl Transaction {
         })
     }
 
+    /// Commits several transactions as one batch, as threads that are ready together do; only so that
+    /// crash tests can make a batch without threads.
+    #[cfg(feature = "sim")]
+    #[doc(hidden)]
+    pub fn commit_together(transactions: Vec<Self>) -> Vec<Result<crate::Generation>> {
+        let Some(first) = transactions.first() else { return Vec::new() };
+        let engine = Arc::clone(&first.engine);
+        let stage = |transaction: Self| match transaction.collect()? {
+            Collection::Changes(collected, _) => stage::stage(&engine, *collected),
+            Collection::Nothing(..) => Err(Error::Unfinished { path: engine.root() }),
+        };
+        match transactions.into_iter().map(stage).collect::<Result<Vec<_>>>() {
+            Ok(batch) => group::commit_batch(&engine, batch)
+                .into_iter()
+                .map(|(_, result)| result.map(|receipt| receipt.generation))
+                .collect(),
+            Err(error) => vec![Err(error)],
+        }
+    }
+
     /// Gives up: removes everything that was staged. Nothing that anybody reads was changed.
     pub fn abort(self) {
         drop(self);
@@ -290,13 +317,14 @@ impl Transaction {
     fn collect(&self) -> Result<Collection> {
         let mut state = lock(&self.state);
         state.closed = true;
-        if let Some(slot) = state.slots.iter().find(|slot| !matches!(slot.content, Content::Ready(_))) {
+        if let Some(slot) = state.slots.values().find(|slot| !matches!(slot.content, Content::Ready(_))) {
             return Err(Error::Unfinished { path: self.engine.full(&slot.path) });
         }
         let mut preconditions = std::mem::take(&mut state.preconditions);
         let reads = std::mem::take(&mut state.reads);
         preconditions.extend(reads.into_iter().map(|(path, stamp)| Precondition::Same(path, stamp)));
-        let changes: Vec<_> = state.slots.drain(..).filter_map(Slot::into_change).collect();
+        let slots = std::mem::take(&mut state.slots);
+        let changes: Vec<_> = slots.into_values().filter_map(Slot::into_change).collect();
         refuse_aliases(&self.engine, &changes)?;
         let described = changes.iter().map(describe).collect();
         let Started { id, session, leftovers, wave } = match state.started.take() {
@@ -366,7 +394,9 @@ impl Transaction {
                 return Err(error);
             }
         };
-        state.replace(&file, Slot { path: file.clone(), number, content: Content::Open });
+        // What was written to this path before goes when this write is finished: one that fails
+        // must not take it along.
+        state.put(Slot { path: file, number, content: Content::Open });
         Ok(OpenFile {
             engine: Arc::clone(&self.engine),
             state: Arc::clone(&self.state),
@@ -377,17 +407,17 @@ impl Transaction {
 
     /// Returns whether there is anything to remove.
     fn remove_target(&mut self, target: Target) -> Result<bool> {
-        check::may_replace(&self.engine, &target)?;
+        check::may_remove(&self.engine, &target)?;
         let mut state = lock(&self.state);
         let path = target.path.clone();
-        let removed = state.take(&path);
+        let removed = state.take(&path, u64::MAX);
         let was_written = matches!(removed, Some(Content::Ready(StagedChange::Write(_)) | Content::Open));
         let was_removed = matches!(removed, Some(Content::Ready(StagedChange::Remove(_))));
         if target.existing.is_some() {
             state.numbers += 1;
             let number = state.numbers;
             let content = Content::Ready(StagedChange::Remove(target));
-            state.slots.push(Slot { path, number, content });
+            state.put(Slot { path, number, content });
             return Ok(!was_removed);
         }
         Ok(was_written)
@@ -431,16 +461,17 @@ impl Slot {
 }
 
 impl State {
-    /// The later write wins, and takes its place at the end.
-    fn replace(&mut self, path: &RelativePath, slot: Slot) {
-        self.take(path);
-        self.slots.push(slot);
+    /// Takes the writes to a path that were begun before `number` out of the transaction, and their
+    /// staged files away. Returns the newest.
+    fn take(&mut self, path: &RelativePath, number: u64) -> Option<Content> {
+        let numbers = self.numbers_of.get(path).cloned().unwrap_or_default();
+        let earlier = numbers.into_iter().filter(|own| *own < number);
+        earlier.filter_map(|number| self.take_one(number)).last()
     }
 
-    /// Takes a path out of the transaction, and its staged file away.
-    fn take(&mut self, path: &RelativePath) -> Option<Content> {
-        let index = self.slots.iter().position(|slot| slot.path == *path)?;
-        let slot = self.slots.remove(index);
+    fn take_one(&mut self, number: u64) -> Option<Content> {
+        let slot = self.remove(number)?;
+        let path = &slot.path;
         self.preconditions.retain(
             |condition| !matches!(condition, Precondition::Absent(other) | Precondition::Exists(other) if other == path),
         );
@@ -448,6 +479,27 @@ impl State {
             started.leftovers.remove(&file.staged);
         }
         Some(slot.content)
+    }
+
+    fn put(&mut self, slot: Slot) {
+        self.numbers_of.entry(slot.path.clone()).or_default().push(slot.number);
+        self.slots.insert(slot.number, slot);
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Slot> {
+        let slot = self.slots.remove(&number)?;
+        if let Some(numbers) = self.numbers_of.get_mut(&slot.path) {
+            numbers.retain(|other| *other != number);
+            if numbers.is_empty() {
+                self.numbers_of.remove(&slot.path);
+            }
+        }
+        Some(slot)
+    }
+
+    /// What was written to a path last.
+    fn newest(&self, path: &RelativePath) -> Option<&Slot> {
+        self.slots.get(self.numbers_of.get(path)?.last()?)
     }
 }
 
@@ -502,15 +554,25 @@ impl OpenFile {
 
     fn finish(mut self) -> Result<()> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
-        let (file, debt) = writer.finish(&self.engine)?;
+        let staged = writer.path().clone();
+        let (file, debt) = match writer.finish(&self.engine) {
+            Ok(finished) => finished,
+            Err(error) => {
+                self.leave(&staged, None);
+                return Err(error);
+            }
+        };
         let mut state = lock(&self.state);
         let state = &mut *state;
-        let slot = state.slots.iter_mut().find(|slot| slot.number == self.number);
-        match (slot, &mut state.started) {
+        match (state.slots.get_mut(&self.number), &mut state.started) {
             (Some(slot), Some(started)) if !state.closed => {
+                let path = file.target.path.clone();
                 slot.content = Content::Ready(StagedChange::Write(file));
                 started.wave.add(debt);
-                stage::sync_early(&self.engine, &mut started.wave)
+                let synced = stage::sync_early(&self.engine, &mut started.wave);
+                // The later write has won.
+                state.take(&path, self.number);
+                synced
             }
             (None, Some(started)) if !state.closed => {
                 // The path was written again since; the later write has won.
@@ -535,14 +597,22 @@ impl OpenFile {
         let staged = writer.path().clone();
         // Closed first: Windows keeps the name of an open file.
         drop(writer);
+        self.leave(&staged, content);
+    }
+
+    /// Takes the staged file away, and leaves `content` in its place, if anything.
+    fn leave(&self, staged: &RelativePath, content: Option<Content>) {
         let mut state = lock(&self.state);
         if let Some(started) = &mut state.started {
-            started.leftovers.remove(&staged);
+            started.leftovers.remove(staged);
         }
-        let Some(index) = state.slots.iter().position(|slot| slot.number == self.number) else { return };
         match content {
-            Some(content) => state.slots[index].content = content,
-            None => _ = state.slots.remove(index),
+            Some(content) => {
+                if let Some(slot) = state.slots.get_mut(&self.number) {
+                    slot.content = content;
+                }
+            }
+            None => _ = state.remove(self.number),
         }
     }
 }
@@ -592,8 +662,8 @@ impl FileWriter {
     /// Ends the file: it is part of the transaction now. Its write-back begins; nobody waits for it.
     ///
     /// # Errors
-    /// [`Error::Io`] when what is buffered cannot be written, [`Error::Unfinished`] when the
-    /// transaction is over.
+    /// [`Error::Io`] when what is buffered cannot be written; the transaction goes on as if this
+    /// writer had never been. [`Error::Unfinished`] when the transaction is over.
     pub fn finish(mut self) -> Result<()> {
         match self.inner.take().map(BufWriter::into_inner) {
             None => Ok(()),
@@ -602,6 +672,7 @@ impl FileWriter {
                 let (error, writer) = error.into_parts();
                 let (open, _unwritten) = writer.into_parts();
                 let path = open.writer.as_ref().map(|writer| open.engine.full(writer.path()));
+                open.forget();
                 Err(Error::io(Operation::Stage, path.unwrap_or_default())(error))
             }
         }

@@ -4,6 +4,7 @@
 //! what cannot be removed now is left to the sweep of the next opening, and the
 //! session's mark stays behind to lead it there.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::path::RelativePath;
 pub(crate) struct Leftovers {
     engine: Arc<Engine>,
     session: Arc<Session>,
-    files: Vec<RelativePath>,
+    files: BTreeSet<RelativePath>,
     directories: Vec<RelativePath>,
 }
 
@@ -27,14 +28,14 @@ impl Leftovers {
         Self {
             engine: Arc::clone(engine),
             session: Arc::clone(session),
-            files: Vec::new(),
+            files: BTreeSet::new(),
             directories: Vec::new(),
         }
     }
 
     /// Answers for a file from now on.
     pub(crate) fn add_file(&mut self, path: RelativePath) {
-        self.files.push(path);
+        self.files.insert(path);
     }
 
     /// Answers for a directory that was made; parents before children.
@@ -44,14 +45,14 @@ impl Leftovers {
 
     /// Follows a file that was renamed.
     pub(crate) fn moved(&mut self, from: &RelativePath, to: RelativePath) {
-        if let Some(path) = self.files.iter_mut().find(|path| *path == from) {
-            *path = to;
+        if self.files.remove(from) {
+            self.files.insert(to);
         }
     }
 
     /// Removes one file now.
     pub(crate) fn remove(&mut self, path: &RelativePath) {
-        self.files.retain(|other| other != path);
+        self.files.remove(path);
         self.take_away(path);
     }
 

@@ -165,11 +165,20 @@ impl Directories {
         Ok(self.metadata(path)?.identity == file_metadata(file)?.identity)
     }
 
+    /// Asked of the kernel even where owner and mode say yes: an immutable file (chattr(1)) and a
+    /// read-only mount refuse their owner as well. In a sticky directory another's file can be
+    /// written, but neither replaced nor removed (unlink(2), EPERM).
     pub(super) fn may_write(&self, path: &RelativePath, known: &Metadata) -> io::Result<()> {
-        if known.owner.0 == rustix::process::geteuid().as_raw() && known.mode & 0o200 != 0 {
+        self.at(path, |directory, name| rustix::fs::accessat(directory, name, Access::WRITE_OK, AtFlags::EACCESS))?;
+        let user = rustix::process::geteuid();
+        if known.kind == Kind::Directory || user.is_root() || known.owner.0 == user.as_raw() {
             return Ok(());
         }
-        self.at(path, |directory, name| rustix::fs::accessat(directory, name, Access::WRITE_OK, AtFlags::EACCESS))
+        let directory = self.metadata(&path.parent())?;
+        if directory.mode & 0o1000 != 0 && directory.owner.0 != user.as_raw() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(())
     }
 
     pub(super) fn create_dir(&self, path: &RelativePath) -> io::Result<()> {

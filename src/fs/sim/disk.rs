@@ -1,0 +1,383 @@
+//! The state of a simulated disk: what programs see, what a power loss keeps,
+//! and the operations between the two.
+//!
+//! Every directory has two maps of names, one that programs see and one that is
+//! durable; every file has two contents. A change of names happens in the
+//! visible map at once, and lies in an ordered log until a sync (or luck) makes
+//! it durable. Knows nothing of processes, errors or time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Model;
+use crate::fs::Kind;
+use crate::path::RelativePath;
+
+/// An inode's number; 0 is the root.
+pub(super) type Number = u32;
+
+/// The names in a directory.
+pub(super) type Names = BTreeMap<Arc<OsStr>, Number>;
+
+/// A file's content with the attributes that are synced with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Data {
+    pub(super) bytes: Arc<Vec<u8>>,
+    pub(super) modified: u64,
+    pub(super) mode: u32,
+}
+
+/// What an inode is.
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    File {
+        visible: Data,
+        durable: Option<Data>,
+        /// A failed sync has dropped what was to be written; the cache goes on showing it.
+        lost: bool,
+        /// A sync failed without saying so; the next one reports it.
+        owes_error: bool,
+    },
+    Directory {
+        visible: Names,
+        durable: Names,
+        /// Which file system it lies on.
+        device: u32,
+        /// Refuses new names.
+        read_only: bool,
+    },
+    Symlink(PathBuf),
+}
+
+/// One operation on names that may not be durable yet: all of its settings happen, or none.
+#[derive(Clone, Debug)]
+pub(super) struct Operation {
+    pub(super) device: u32,
+    pub(super) settings: Vec<(Number, Arc<OsStr>, Option<Number>)>,
+}
+
+impl Operation {
+    fn touches_directory(&self, directory: Number) -> bool {
+        self.settings.iter().any(|(set_in, ..)| *set_in == directory)
+    }
+
+    fn names_inode(&self, inode: Number) -> bool {
+        self.settings.iter().any(|(_, _, to)| *to == Some(inode))
+    }
+
+    fn shares_a_name(&self, other: &Self) -> bool {
+        self.settings.iter().any(|(directory, name, _)| {
+            other.settings.iter().any(|(other_directory, other_name, _)| {
+                directory == other_directory && name == other_name
+            })
+        })
+    }
+}
+
+/// The whole disk.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub(super) inodes: Vec<Option<Arc<Body>>>,
+    pub(super) log: Vec<Operation>,
+    /// Grows with every write, and is what time stamps are made of.
+    pub(super) clock: u64,
+    /// How many times the machine was started; makes unique names differ.
+    pub(super) boots: u64,
+    /// Files that are mount points themselves.
+    pub(super) busy: Vec<Number>,
+}
+
+pub(super) const ROOT: Number = 0;
+
+fn not_found() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
+impl State {
+    pub(super) fn new() -> Self {
+        Self { inodes: vec![Some(Arc::new(directory(0)))], log: Vec::new(), clock: 1, boots: 0, busy: Vec::new() }
+    }
+
+    pub(super) fn body(&self, inode: Number) -> io::Result<&Body> {
+        self.inodes.get(inode as usize).and_then(Option::as_deref).ok_or_else(not_found)
+    }
+
+    pub(super) fn body_mut(&mut self, inode: Number) -> io::Result<&mut Body> {
+        let slot = self.inodes.get_mut(inode as usize).and_then(Option::as_mut);
+        slot.map(Arc::make_mut).ok_or_else(not_found)
+    }
+
+    pub(super) fn add(&mut self, body: Body) -> Number {
+        self.inodes.push(Some(Arc::new(body)));
+        // A simulated disk with four thousand million files does not fit into memory.
+        Number::try_from(self.inodes.len() - 1).unwrap_or(Number::MAX)
+    }
+
+    /// The inode of a directory, without following links.
+    pub(super) fn directory(&self, path: &RelativePath) -> io::Result<Number> {
+        let mut inode = ROOT;
+        for name in path.names() {
+            let Body::Directory { visible, .. } = self.body(inode)? else {
+                return Err(io::ErrorKind::NotADirectory.into());
+            };
+            inode = *visible.get(name).ok_or_else(not_found)?;
+        }
+        match self.body(inode)? {
+            Body::Directory { .. } => Ok(inode),
+            _ => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    /// The inode that a path leads to, without following links.
+    pub(super) fn lookup(&self, path: &RelativePath) -> io::Result<Number> {
+        if path.is_root() {
+            return Ok(ROOT);
+        }
+        let parent = self.directory(&path.parent())?;
+        self.child(parent, path.name()).ok_or_else(not_found)
+    }
+
+    pub(super) fn child(&self, directory: Number, name: &OsStr) -> Option<Number> {
+        match self.body(directory).ok()? {
+            Body::Directory { visible, .. } => visible.get(name).copied(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn device(&self, inode: Number) -> u32 {
+        match self.body(inode) {
+            Ok(Body::Directory { device, .. }) => *device,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn refuses_names(&self, inode: Number) -> bool {
+        matches!(self.body(inode), Ok(Body::Directory { read_only: true, .. }))
+    }
+
+    /// Does an operation on names: visible at once, durable some time.
+    pub(super) fn operate(&mut self, model: Model, settings: Vec<(Number, Arc<OsStr>, Option<Number>)>) {
+        for (directory, name, to) in &settings {
+            if let Ok(Body::Directory { visible, .. }) = self.body_mut(*directory) {
+                set(visible, name, *to);
+            }
+        }
+        let device = settings.first().map_or(0, |(directory, ..)| self.device(*directory));
+        if model != Model::TornRename || settings.len() < 2 {
+            self.log.push(Operation { device, settings });
+            return;
+        }
+        // A rename in three parts: the old target goes, the new one comes, the source goes.
+        let (source, target) = (settings[0].clone(), settings[1].clone());
+        for part in [(target.0, target.1.clone(), None), target, source] {
+            self.log.push(Operation { device, settings: vec![part] });
+        }
+    }
+
+    /// Makes one logged operation durable.
+    pub(super) fn persist(&mut self, operation: &Operation) {
+        for (directory, name, to) in &operation.settings {
+            if let Ok(Body::Directory { durable, .. }) = self.body_mut(*directory) {
+                set(durable, name, *to);
+            }
+        }
+    }
+
+    /// What a file's sync does beside its data.
+    pub(super) fn sync_names_of_file(&mut self, model: Model, inode: Number, device: u32) {
+        match model {
+            Model::OrderedPrefix => self.persist_where(|operation| operation.device == device),
+            Model::JumpingPrefix => self.persist_where(|operation| operation.names_inode(inode)),
+            _ => {}
+        }
+    }
+
+    /// What a directory's sync does.
+    pub(super) fn sync_names_in(&mut self, model: Model, directory: Number) {
+        let device = self.device(directory);
+        match model {
+            Model::OrderedPrefix => self.persist_where(|operation| operation.device == device),
+            Model::NoDirectorySync => {}
+            _ => self.persist_where(|operation| operation.touches_directory(directory)),
+        }
+    }
+
+    /// A sync of a directory failed, and the kernel forgot what it was to write.
+    pub(super) fn lose_names_in(&mut self, directory: Number) {
+        self.log.retain(|operation| !operation.touches_directory(directory));
+    }
+
+    /// Persists what is wanted, and every earlier operation on the same names.
+    fn persist_where(&mut self, wanted: impl Fn(&Operation) -> bool) {
+        let mut chosen: Vec<bool> = self.log.iter().map(wanted).collect();
+        for later in (0..self.log.len()).rev() {
+            if chosen[later] {
+                for earlier in 0..later {
+                    chosen[earlier] |= self.log[earlier].shares_a_name(&self.log[later]);
+                }
+            }
+        }
+        let log = std::mem::take(&mut self.log);
+        for (operation, chosen) in log.into_iter().zip(chosen) {
+            if chosen {
+                self.persist(&operation);
+            } else {
+                self.log.push(operation);
+            }
+        }
+    }
+
+    /// Makes all that is visible durable: how tests set a disk up.
+    pub(super) fn settle(&mut self) {
+        self.log.clear();
+        for slot in self.inodes.iter_mut().flatten() {
+            match Arc::make_mut(slot) {
+                Body::File { visible, durable, lost, owes_error } => {
+                    *durable = Some(visible.clone());
+                    (*lost, *owes_error) = (false, false);
+                }
+                Body::Directory { visible, durable, .. } => durable.clone_from(visible),
+                Body::Symlink(_) => {}
+            }
+        }
+    }
+
+    /// Forgets inodes that no name leads to.
+    pub(super) fn collect(&mut self) {
+        let mut reached = vec![false; self.inodes.len()];
+        let mut ahead = vec![ROOT];
+        while let Some(inode) = ahead.pop() {
+            if std::mem::replace(&mut reached[inode as usize], true) {
+                continue;
+            }
+            if let Ok(Body::Directory { visible, durable, .. }) = self.body(inode) {
+                ahead.extend(visible.values().chain(durable.values()));
+            }
+        }
+        for operation in &self.log {
+            for to in operation.settings.iter().filter_map(|(_, _, to)| *to) {
+                reached[to as usize] = true;
+            }
+        }
+        for (slot, reached) in self.inodes.iter_mut().zip(reached) {
+            if !reached {
+                *slot = None;
+            }
+        }
+    }
+
+    /// A fingerprint that does not depend on how inodes are numbered.
+    pub(super) fn fingerprint(&self) -> [u8; 16] {
+        let mut writer = Fingerprint { state: self, numbers: HashMap::new(), ahead: Vec::new(), bytes: Vec::with_capacity(2048) };
+        writer.number(ROOT);
+        let mut next = 0;
+        while next < writer.ahead.len() {
+            let inode = writer.ahead[next];
+            next += 1;
+            writer.inode(inode);
+        }
+        for operation in &self.log {
+            writer.bytes.push(0xfe);
+            for (directory, name, to) in &operation.settings {
+                let directory = writer.number(*directory);
+                writer.text(name);
+                let to = to.map_or(u32::MAX, |to| writer.number(to));
+                writer.bytes.extend([directory, to].map(u32::to_le_bytes).concat());
+            }
+        }
+        let hash = blake3::hash(&writer.bytes);
+        std::array::from_fn(|index| hash.as_bytes()[index])
+    }
+}
+
+struct Fingerprint<'a> {
+    state: &'a State,
+    numbers: HashMap<Number, u32>,
+    ahead: Vec<Number>,
+    bytes: Vec<u8>,
+}
+
+impl Fingerprint<'_> {
+    fn number(&mut self, inode: Number) -> u32 {
+        let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+        *self.numbers.entry(inode).or_insert_with(|| {
+            self.ahead.push(inode);
+            next
+        })
+    }
+
+    fn text(&mut self, text: &OsStr) {
+        self.bytes.extend(text.as_encoded_bytes());
+        self.bytes.push(0);
+    }
+
+    fn data(&mut self, data: Option<&Data>) {
+        let Some(data) = data else { return self.bytes.push(0xfd) };
+        self.bytes.extend((data.bytes.len() as u64).to_le_bytes());
+        self.bytes.extend(data.bytes.iter());
+        self.bytes.extend(data.modified.to_le_bytes());
+        self.bytes.extend(data.mode.to_le_bytes());
+    }
+
+    fn names(&mut self, names: &Names) {
+        for (name, inode) in names {
+            self.text(name);
+            let number = self.number(*inode);
+            self.bytes.extend(number.to_le_bytes());
+        }
+        self.bytes.push(0xff);
+    }
+
+    fn inode(&mut self, inode: Number) {
+        match self.state.body(inode) {
+            Ok(Body::File { visible, durable, lost, owes_error }) => {
+                self.bytes.extend([1, u8::from(*lost), u8::from(*owes_error)]);
+                self.data(Some(visible));
+                self.data(durable.as_ref().filter(|durable| *durable != visible));
+            }
+            Ok(Body::Directory { visible, durable, .. }) => {
+                self.bytes.push(2);
+                self.names(visible);
+                if visible != durable {
+                    self.names(durable);
+                }
+            }
+            Ok(Body::Symlink(to)) => {
+                self.bytes.push(3);
+                self.text(to.as_os_str());
+            }
+            Err(_) => self.bytes.push(4),
+        }
+    }
+}
+
+fn set(names: &mut Names, name: &Arc<OsStr>, to: Option<Number>) {
+    match to {
+        Some(inode) => names.insert(Arc::clone(name), inode),
+        None => names.remove(name),
+    };
+}
+
+pub(super) fn directory(device: u32) -> Body {
+    Body::Directory { visible: Names::new(), durable: Names::new(), device, read_only: false }
+}
+
+pub(super) fn file(mode: u32, modified: u64) -> Body {
+    let visible = Data { bytes: Arc::default(), modified, mode };
+    Body::File { visible, durable: None, lost: false, owes_error: false }
+}
+
+pub(super) fn kind(body: &Body) -> Kind {
+    match body {
+        Body::File { .. } => Kind::File,
+        Body::Directory { .. } => Kind::Directory,
+        Body::Symlink(_) => Kind::Symlink,
+    }
+}
+
+pub(super) fn shared(name: &OsStr) -> Arc<OsStr> {
+    OsString::from(name).into()
+}

@@ -1,0 +1,378 @@
+//! Crashes a workload at every step, takes every outcome that the model allows,
+//! recovers, checks, and crashes the recovery at each of its steps in turn.
+//!
+//! Knows nothing of cosave: a [`Workload`] says how to set up, run, recover and
+//! check, over any [`FileSystem`]. States that are equal are visited once. A
+//! violation is a [`Case`] whose one line of text repeats it.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Crash, Model, Sabotage, SimDisk};
+use crate::fs::FileSystem;
+
+/// What is run, crashed, recovered and checked.
+pub trait Workload: Sync {
+    /// Its name, for messages.
+    fn name(&self) -> String;
+    /// Sets the disk up. What is there afterwards is durable.
+    fn prepare(&self, disk: &SimDisk);
+    /// Runs; says in `progress` what was begun and what was acknowledged. Must be deterministic.
+    fn run(&self, disk: &SimDisk, fs: Arc<dyn FileSystem>, progress: &Progress);
+    /// Looks at what a crash left, before any recovery.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn glance(&self, disk: &SimDisk, bounds: Bounds) -> Result<(), String> {
+        let _ = (disk, bounds);
+        Ok(())
+    }
+    /// Recovers, and says which generation it found.
+    ///
+    /// # Errors
+    /// Why it could not.
+    fn recover(&self, fs: Arc<dyn FileSystem>) -> Result<u64, String>;
+    /// Checks a recovered disk.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn check(&self, disk: &SimDisk, bounds: Bounds, recovered: u64) -> Result<(), String>;
+}
+
+/// What a run has begun, and what it was told is done.
+#[derive(Debug, Default)]
+pub struct Progress {
+    requested: AtomicU64,
+    acknowledged: AtomicU64,
+}
+
+impl Progress {
+    /// A commit that will have this generation is about to begin.
+    pub fn request(&self, generation: u64) {
+        self.requested.fetch_max(generation, Ordering::SeqCst);
+    }
+
+    /// A commit was acknowledged: it may not be lost any more.
+    pub fn acknowledge(&self, generation: u64) {
+        self.acknowledged.fetch_max(generation, Ordering::SeqCst);
+    }
+
+    /// What may be found after a crash now.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        Bounds {
+            floor: self.acknowledged.load(Ordering::SeqCst),
+            ceiling: self.requested.load(Ordering::SeqCst),
+        }
+    }
+}
+
+/// The generations that may be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Bounds {
+    /// The newest that was acknowledged.
+    pub floor: u64,
+    /// The newest that was begun.
+    pub ceiling: u64,
+}
+
+/// How far to look.
+#[derive(Clone, Debug)]
+pub struct Explorer {
+    /// What the disk may do.
+    pub model: Model,
+    /// How many times a recovery is crashed in its turn.
+    pub depth: u32,
+    /// How many outcomes of one power loss are looked at, at most.
+    pub outcomes_max: usize,
+    /// Decides the sample where there are more.
+    pub seed: u64,
+    /// Breaks the protocol.
+    #[doc(hidden)]
+    pub sabotage: Option<Sabotage>,
+}
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Crash states, equal ones counted each time they were reached.
+    pub states: u64,
+    /// Crash states that differ, each of which was recovered and checked.
+    pub distinct: u64,
+    /// Of these, crashes of a recovery.
+    pub nested: u64,
+    /// Recoveries that were run, crashed ones included.
+    pub recoveries: u64,
+}
+
+impl std::ops::AddAssign for Report {
+    fn add_assign(&mut self, other: Self) {
+        self.states += other.states;
+        self.distinct += other.distinct;
+        self.nested += other.nested;
+        self.recoveries += other.recoveries;
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { states, distinct, nested, recoveries } = self;
+        write!(f, "{states} crash states, {distinct} of them different ({nested} in a recovery), {recoveries} recoveries")
+    }
+}
+
+/// One crash: where, and what was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Point {
+    crash: Crash,
+    /// `None`: the process was killed. Else which outcome of a power loss.
+    outcome: Option<usize>,
+}
+
+/// A case that violates what was promised.
+#[derive(Clone, Debug)]
+pub struct Case {
+    workload: String,
+    explorer: Explorer,
+    points: Vec<Point>,
+    problem: String,
+}
+
+impl Case {
+    /// What was found.
+    #[must_use]
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
+
+    /// The crashes that lead there, as [`Explorer::replay`] reads them.
+    #[must_use]
+    pub fn path(&self) -> String {
+        let point = |point: &Point| {
+            let order = if point.crash.reversed { "r" } else { "f" };
+            let outcome = point.outcome.map_or("k".to_owned(), |outcome| format!("p{outcome}"));
+            format!("{}{order}{outcome}", point.crash.after)
+        };
+        self.points.iter().map(point).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Explorer { model, outcomes_max, seed, sabotage, .. } = &self.explorer;
+        write!(
+            f,
+            "workload={:?} model={model:?} outcomes_max={outcomes_max} seed={seed} sabotage={sabotage:?} path={}: {}",
+            self.workload,
+            self.path(),
+            self.problem
+        )
+    }
+}
+
+/// Threads that explore; the machine's parallelism would make counts differ between machines.
+const THREADS: u64 = 2;
+
+struct Search<'a> {
+    explorer: &'a Explorer,
+    workload: &'a dyn Workload,
+    seen: Mutex<HashSet<([u8; 16], Bounds, u32)>>,
+    counts: Mutex<Report>,
+    found: Mutex<Option<Case>>,
+}
+
+impl Explorer {
+    /// An explorer that looks at whatever `model` allows, with recoveries crashed twice.
+    #[must_use]
+    pub fn new(model: Model) -> Self {
+        Self { model, depth: 2, outcomes_max: 64, seed: 1, sabotage: None }
+    }
+
+    /// Explores every crash of a workload.
+    ///
+    /// # Errors
+    /// The first case found that violates what the workload checks.
+    pub fn explore(&self, workload: &dyn Workload) -> Result<Report, Box<Case>> {
+        let search = Search {
+            explorer: self,
+            workload,
+            seen: Mutex::default(),
+            counts: Mutex::default(),
+            found: Mutex::default(),
+        };
+        let (disk, steps) = self.rehearse(workload);
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (search, disk) = (&search, &disk);
+                scope.spawn(move || search.crash_run(disk, steps, thread));
+            }
+        });
+        let found = search.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match found {
+            Some(case) => Err(Box::new(case)),
+            None => Ok(search.counts.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    /// Runs the workload once, to the end, and counts its steps.
+    fn rehearse(&self, workload: &dyn Workload) -> (SimDisk, u64) {
+        let disk = SimDisk::new(self.model);
+        workload.prepare(&disk);
+        disk.settle();
+        disk.sabotage(self.sabotage);
+        let machine = disk.copy();
+        workload.run(&machine, machine.process(), &Progress::default());
+        (disk, machine.steps())
+    }
+
+    /// Repeats one case; `path` is that of a [`Case`].
+    ///
+    /// # Errors
+    /// The case, if it still violates what the workload checks.
+    pub fn replay(&self, workload: &dyn Workload, path: &str) -> Result<(), Box<Case>> {
+        let case = |points: &[Point], problem: String| {
+            let (workload, points) = (workload.name(), points.to_vec());
+            Box::new(Case { workload, explorer: self.clone(), points, problem })
+        };
+        let points: Option<Vec<Point>> = path.split(',').map(parse_point).collect();
+        let points = points.ok_or_else(|| case(&[], format!("{path:?} is no path of crashes")))?;
+        let (start, _) = self.rehearse(workload);
+        let mut bounds = Bounds { floor: 0, ceiling: 0 };
+        let mut disk = start;
+        for (index, point) in points.iter().enumerate() {
+            let machine = disk.copy();
+            machine.crash_at(point.crash);
+            if index == 0 {
+                let progress = Progress::default();
+                workload.run(&machine, machine.process(), &progress);
+                bounds = progress.bounds();
+            } else if let Ok(recovered) = workload.recover(machine.process()) {
+                bounds.floor = bounds.floor.max(recovered);
+            }
+            disk = match point.outcome {
+                None => machine.kill(),
+                Some(outcome) => {
+                    let losses = machine.power_losses(self.outcomes_max, self.seed);
+                    losses.into_iter().nth(outcome).ok_or_else(|| case(&points, "no such outcome".to_owned()))?
+                }
+            };
+        }
+        visit(workload, &disk, bounds).map(drop).map_err(|problem| case(&points, problem))
+    }
+}
+
+fn parse_point(text: &str) -> Option<Point> {
+    let at = text.find(['f', 'r'])?;
+    let (after, rest) = text.split_at(at);
+    let outcome = match rest.get(1..)? {
+        "k" => None,
+        outcome => Some(outcome.strip_prefix('p')?.parse().ok()?),
+    };
+    Some(Point { crash: Crash { after: after.parse().ok()?, reversed: rest.starts_with('r') }, outcome })
+}
+
+/// Looks, recovers and checks; returns the recovered machine.
+fn visit(workload: &dyn Workload, disk: &SimDisk, bounds: Bounds) -> Result<(SimDisk, u64), String> {
+    workload.glance(disk, bounds).map_err(|problem| format!("before recovery: {problem}"))?;
+    let machine = disk.copy();
+    let recovered = workload.recover(machine.process())?;
+    workload.check(&machine, bounds, recovered)?;
+    if let Some(path) = machine.retried_syncs().first() {
+        return Err(format!("a failed sync of {path} was tried again"));
+    }
+    Ok((machine, recovered))
+}
+
+impl Search<'_> {
+    fn crash_run(&self, disk: &SimDisk, steps: u64, thread: u64) {
+        for after in (0..=steps).filter(|after| after % THREADS == thread) {
+            for reversed in [false, true] {
+                let machine = disk.copy();
+                let crash = Crash { after, reversed };
+                machine.crash_at(crash);
+                let progress = Progress::default();
+                self.workload.run(&machine, machine.process(), &progress);
+                if self.is_over() {
+                    return;
+                }
+                self.outcomes(&machine, progress.bounds(), self.explorer.depth, crash, &mut Vec::new());
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Everything that may be found after this crash.
+    fn outcomes(&self, machine: &SimDisk, bounds: Bounds, depth: u32, crash: Crash, points: &mut Vec<Point>) {
+        let killed = std::iter::once((None, machine.kill()));
+        let losses = machine.power_losses(self.explorer.outcomes_max, self.explorer.seed);
+        let losses = losses.into_iter().enumerate().map(|(outcome, disk)| (Some(outcome), disk));
+        for (outcome, disk) in killed.chain(losses) {
+            points.push(Point { crash, outcome });
+            self.state(&disk, bounds, depth, points);
+            points.pop();
+            if self.is_over() {
+                return;
+            }
+        }
+    }
+
+    /// One crash state: recovered, checked, and its recovery crashed in turn.
+    fn state(&self, disk: &SimDisk, bounds: Bounds, depth: u32, points: &mut Vec<Point>) {
+        let key = (disk.fingerprint(), bounds, depth);
+        let is_new = self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        self.count(|counts| {
+            counts.states += 1;
+            if is_new {
+                counts.distinct += 1;
+                counts.recoveries += 1;
+                counts.nested += u64::from(points.len() > 1);
+            }
+        });
+        if !is_new {
+            return;
+        }
+        let (machine, recovered) = match visit(self.workload, disk, bounds) {
+            Ok(visited) => visited,
+            Err(problem) => return self.report(points, problem),
+        };
+        if depth == 0 {
+            return;
+        }
+        let steps = machine.steps();
+        // What recovery said is there must stay there.
+        let stable = Bounds { floor: bounds.floor.max(recovered), ceiling: bounds.ceiling };
+        self.outcomes(&machine, stable, depth - 1, Crash { after: steps, reversed: false }, points);
+        for after in 0..steps {
+            for reversed in [false, true] {
+                if self.is_over() {
+                    return;
+                }
+                let crash = Crash { after, reversed };
+                let machine = disk.copy();
+                machine.crash_at(crash);
+                self.count(|counts| counts.recoveries += 1);
+                let _ = self.workload.recover(machine.process());
+                self.outcomes(&machine, bounds, depth - 1, crash, points);
+            }
+        }
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Report)) {
+        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn report(&self, points: &[Point], problem: String) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.get_or_insert_with(|| Case {
+            workload: self.workload.name(),
+            explorer: self.explorer.clone(),
+            points: points.to_vec(),
+            problem,
+        });
+    }
+}

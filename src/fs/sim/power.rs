@@ -1,0 +1,223 @@
+//! What a power loss may leave: every outcome that a model allows, or, where
+//! these are too many, all the telling ones and a seeded sample of the rest.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::Model;
+use super::disk::{Body, Data, Number, State};
+
+/// Outcomes are listed in full up to this many operations on names.
+const SUBSETS_FULL_MAX: usize = 9;
+
+/// A small generator of its own, so that a seed means the same everywhere (SplitMix64).
+#[derive(Clone, Debug)]
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        // The bound is small, so the remainder's bias is, too.
+        usize::try_from(self.next() % (bound.max(1) as u64)).unwrap_or(0)
+    }
+}
+
+/// What becomes of a file's unsynced content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    New,
+    Old,
+    Empty,
+    Zeros,
+    Torn,
+    Garbage,
+}
+
+/// All disks that may be found after a power loss, each once.
+pub(super) fn outcomes(state: &State, model: Model, outcomes_max: usize, seed: u64) -> Vec<State> {
+    let mut random = Random(seed);
+    let names = name_choices(state, model, outcomes_max, &mut random);
+    let contents = content_choices(state, outcomes_max, &mut random);
+    let mut pairs: Vec<(usize, usize)> = Vec::new();
+    if names.len() * contents.len() <= outcomes_max {
+        pairs.extend((0..names.len()).flat_map(|name| (0..contents.len()).map(move |content| (name, content))));
+    } else {
+        // Every choice of either kind at least once, and a sample of the pairs.
+        pairs.extend((0..names.len()).map(|name| (name, name % contents.len())));
+        pairs.extend((0..contents.len()).map(|content| (names.len() - 1, content)));
+        while pairs.len() < outcomes_max {
+            pairs.push((random.below(names.len()), random.below(contents.len())));
+        }
+    }
+    let mut seen = HashSet::new();
+    let made = pairs.into_iter().map(|(name, content)| after(state, &names[name], &contents[content]));
+    made.filter(|state| seen.insert(state.fingerprint())).collect()
+}
+
+/// Which logged operations survive, as indices into the log.
+fn name_choices(state: &State, model: Model, choices_max: usize, random: &mut Random) -> Vec<Vec<usize>> {
+    let count = state.log.len();
+    match model {
+        Model::OrderedPrefix | Model::JumpingPrefix | Model::NoDirectorySync => prefixes(state),
+        _ if count <= SUBSETS_FULL_MAX && 1 << count <= choices_max => {
+            (0..1_usize << count).map(|bits| (0..count).filter(|bit| bits >> bit & 1 == 1).collect()).collect()
+        }
+        _ => subsets(count, choices_max, random),
+    }
+}
+
+/// Each file system keeps a prefix of its own operations.
+fn prefixes(state: &State) -> Vec<Vec<usize>> {
+    let mut devices: Vec<u32> = state.log.iter().map(|operation| operation.device).collect();
+    devices.sort_unstable();
+    devices.dedup();
+    let mut choices = vec![Vec::new()];
+    for device in devices {
+        let own: Vec<_> = (0..state.log.len()).filter(|index| state.log[*index].device == device).collect();
+        choices = choices
+            .into_iter()
+            .flat_map(|choice| (0..=own.len()).map(move |length| (choice.clone(), length)))
+            .map(|(mut choice, length)| {
+                choice.extend(&own[..length]);
+                choice
+            })
+            .collect();
+    }
+    for choice in &mut choices {
+        choice.sort_unstable();
+    }
+    choices
+}
+
+/// All prefixes, all that miss at most two, all that have at most two, and a sample.
+fn subsets(count: usize, choices_max: usize, random: &mut Random) -> Vec<Vec<usize>> {
+    let mut choices: Vec<Vec<usize>> = (0..=count).map(|length| (0..length).collect()).collect();
+    for first in 0..count {
+        choices.push(vec![first]);
+        choices.push((0..count).filter(|index| *index != first).collect());
+        for second in first + 1..count {
+            choices.push(vec![first, second]);
+            choices.push((0..count).filter(|index| *index != first && *index != second).collect());
+        }
+    }
+    while choices.len() < choices_max {
+        choices.push((0..count).filter(|_| random.next() & 1 == 1).collect());
+    }
+    choices
+}
+
+/// What becomes of each unsynced file.
+fn content_choices(state: &State, choices_max: usize, random: &mut Random) -> Vec<Vec<(Number, Content)>> {
+    let dirty: Vec<(Number, Vec<Content>)> = (0..)
+        .zip(&state.inodes)
+        .filter_map(|(inode, slot)| match slot.as_deref() {
+            Some(Body::File { visible, durable, lost, .. }) if durable.as_ref() != Some(visible) => {
+                Some((inode, possible(durable.is_some(), *lost)))
+            }
+            _ => None,
+        })
+        .collect();
+    let total = dirty.iter().try_fold(1_usize, |total, (_, options)| total.checked_mul(options.len()));
+    if let Some(total) = total.filter(|total| *total <= choices_max.min(256)) {
+        return (0..total)
+            .map(|mut code| {
+                let choose = |(inode, options): &(Number, Vec<Content>)| {
+                    let option = options[code % options.len()];
+                    code /= options.len();
+                    (*inode, option)
+                };
+                dirty.iter().map(choose).collect()
+            })
+            .collect();
+    }
+    let all = |choose: &mut dyn FnMut(&[Content]) -> Content| -> Vec<(Number, Content)> {
+        dirty.iter().map(|(inode, options)| (*inode, choose(options))).collect()
+    };
+    let mut choices = vec![all(&mut |options| options[0])];
+    for bad in 1..6 {
+        choices.push(all(&mut |options| options[bad.min(options.len() - 1)]));
+    }
+    for (inode, options) in &dirty {
+        let mut one = all(&mut |options| options[0]);
+        for choice in one.iter_mut().filter(|(other, _)| other == inode) {
+            choice.1 = options[options.len() - 1];
+        }
+        choices.push(one);
+    }
+    for _ in 0..16 {
+        choices.push(all(&mut |options| options[random.below(options.len())]));
+    }
+    choices
+}
+
+fn possible(has_old: bool, lost: bool) -> Vec<Content> {
+    match (has_old, lost) {
+        (true, true) => vec![Content::Old],
+        (false, true) => vec![Content::Empty, Content::Zeros],
+        (true, false) => vec![Content::New, Content::Old, Content::Torn, Content::Garbage],
+        (false, false) => vec![Content::New, Content::Empty, Content::Zeros, Content::Torn, Content::Garbage],
+    }
+}
+
+/// The disk as the next boot finds it.
+fn after(state: &State, names: &[usize], contents: &[(Number, Content)]) -> State {
+    let mut next = state.clone();
+    let log = std::mem::take(&mut next.log);
+    for index in names {
+        next.persist(&log[*index]);
+    }
+    for (inode, content) in contents {
+        if let Ok(Body::File { visible, durable, .. }) = next.body_mut(*inode) {
+            *durable = Some(remains(visible, durable.as_ref(), *content));
+        }
+    }
+    for slot in next.inodes.iter_mut().flatten() {
+        let stale = match slot.as_ref() {
+            Body::File { visible, durable, lost, owes_error } => {
+                durable.as_ref() != Some(visible) || *lost || *owes_error
+            }
+            Body::Directory { visible, durable, .. } => visible != durable,
+            Body::Symlink(_) => false,
+        };
+        if !stale {
+            continue;
+        }
+        match Arc::make_mut(slot) {
+            Body::File { visible, durable, lost, owes_error } => {
+                if let Some(durable) = durable {
+                    visible.clone_from(durable);
+                }
+                (*lost, *owes_error) = (false, false);
+            }
+            Body::Directory { visible, durable, .. } => visible.clone_from(durable),
+            Body::Symlink(_) => {}
+        }
+    }
+    next.boots += 1;
+    next.collect();
+    next
+}
+
+fn remains(new: &Data, old: Option<&Data>, content: Content) -> Data {
+    let with = |bytes: Vec<u8>| Data { bytes: Arc::new(bytes), ..new.clone() };
+    let half = new.bytes.len() / 2;
+    match content {
+        Content::New => new.clone(),
+        Content::Old => old.unwrap_or(new).clone(),
+        Content::Empty => with(Vec::new()),
+        Content::Zeros => with(vec![0; new.bytes.len()]),
+        Content::Torn => {
+            let mut bytes = new.bytes[..half].to_vec();
+            bytes.resize(new.bytes.len(), 0);
+            with(bytes)
+        }
+        Content::Garbage => with(new.bytes.iter().map(|byte| byte ^ 0xa5).chain(*b"garbage").collect()),
+    }
+}

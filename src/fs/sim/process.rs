@@ -1,0 +1,600 @@
+//! A simulated process: the file-system trait over a simulated disk.
+//!
+//! Every call that changes something, and every sync of one file or directory,
+//! is a step, before which the process can be killed; every call can meet an
+//! error. Once dead, a process changes nothing any more, so that the clean-up of
+//! the code under test does nothing, as in a real crash.
+
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use uuid::Uuid;
+
+use super::disk::{self, Body, Number};
+use super::{Aftermath, HeldLock, Machine, Model, Part, Sabotage, SimDisk};
+use crate::fs::{
+    Barrier, CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, Identity, Kind, Lock, LockKind, Metadata,
+    NewFile, OpenFile, ReadFile, Rule, SyncError, Unsynced, Wave, WriteFile,
+};
+use crate::options::SyncStrategy;
+use crate::path::RelativePath;
+
+/// The umask of simulated processes.
+const UMASK: u32 = 0o022;
+/// "No space left on device", "input/output error".
+const ENOSPC: i32 = 28;
+
+/// One process's view of a disk.
+#[derive(Clone, Debug)]
+pub(super) struct SimFileSystem {
+    pub(super) disk: SimDisk,
+    pub(super) process: u32,
+}
+
+fn dead() -> io::Error {
+    io::Error::other("the simulated process is dead")
+}
+
+impl Machine {
+    /// Begins a call: it may meet an error.
+    fn call(&mut self) -> io::Result<()> {
+        if self.crashed {
+            return Err(dead());
+        }
+        let number = self.calls;
+        self.calls += 1;
+        let hit = |fault: &&super::Fault| number == fault.after || fault.persistent && number > fault.after;
+        match self.faults.iter().find(hit) {
+            Some(fault) => Err(io::Error::from_raw_os_error(fault.error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins a change: the machine may crash before it.
+    fn step(&mut self) -> io::Result<()> {
+        if self.crash.is_some_and(|crash| self.steps >= crash.after) {
+            self.crashed = true;
+            self.locks.clear();
+            return Err(dead());
+        }
+        self.steps += 1;
+        Ok(())
+    }
+
+    fn change(&mut self) -> io::Result<()> {
+        self.call()?;
+        self.step()
+    }
+
+    fn metadata(&self, inode: Number) -> io::Result<Metadata> {
+        let body = self.state.body(inode)?;
+        let (length, modified, mode) = match body {
+            Body::File { visible, .. } => (visible.bytes.len() as u64, visible.modified, visible.mode),
+            _ => (0, 0, 0o755),
+        };
+        Ok(Metadata {
+            kind: disk::kind(body),
+            length,
+            modified: SystemTime::UNIX_EPOCH + Duration::from_secs(modified),
+            mode,
+            owner: (0, 0),
+            identity: Some(Identity { device: 0, inode: inode.into() }),
+            links: 1,
+        })
+    }
+
+    /// The directory that is to get or lose a name.
+    fn writable_parent(&self, path: &RelativePath) -> io::Result<Number> {
+        let parent = self.state.directory(&path.parent())?;
+        if self.state.refuses_names(parent) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(parent)
+    }
+
+    fn aftermath(&self) -> Aftermath {
+        self.faults.first().map_or(Aftermath::CacheShowsNew, |fault| fault.aftermath)
+    }
+
+    fn skips(&self, barrier: Barrier, is_file: bool, path: &RelativePath) -> bool {
+        let Some(Sabotage::Skip(skipped, part)) = self.sabotage else { return false };
+        let control = path.names().next().is_some_and(|name| name == CONTROL_DIRECTORY);
+        skipped == barrier
+            && match part {
+                Part::Everything => true,
+                Part::Files => is_file && !control,
+                Part::ControlFiles => is_file && control,
+                Part::Directories => !is_file && !control,
+                Part::ControlDirectories => !is_file && control,
+            }
+    }
+
+    fn sync_file(&mut self, inode: Number, device: u32) {
+        let model = self.model;
+        if model == Model::LyingSync {
+            return;
+        }
+        if let Ok(Body::File { visible, durable, lost, .. }) = self.state.body_mut(inode) {
+            if !*lost {
+                *durable = Some(visible.clone());
+            }
+        }
+        self.state.sync_names_of_file(model, inode, device);
+    }
+
+    fn fail_file(&mut self, inode: Number, aftermath: Aftermath) {
+        if let Ok(Body::File { visible, durable, lost, owes_error }) = self.state.body_mut(inode) {
+            match aftermath {
+                Aftermath::CacheShowsNew => *lost = true,
+                Aftermath::CacheShowsOld => {
+                    visible.bytes = durable.as_ref().map(|old| Arc::clone(&old.bytes)).unwrap_or_default();
+                    *lost = true;
+                }
+                Aftermath::ReportedLater => (*lost, *owes_error) = (true, true),
+            }
+        }
+    }
+
+    /// Whether a sync has nothing to do but was asked for again after it failed.
+    fn note_retry(&mut self, path: &RelativePath, inode: Number, has_news: bool) {
+        if self.failed.contains(&inode) && !has_news {
+            self.retried_syncs.push(path.clone());
+        }
+    }
+}
+
+impl SimFileSystem {
+    fn setting(path: &RelativePath, parent: Number, to: Option<Number>) -> (Number, Arc<std::ffi::OsStr>, Option<Number>) {
+        (parent, disk::shared(path.name()), to)
+    }
+
+    fn sync_one_file(&self, machine: &mut Machine, barrier: Barrier, file: &SimOpen) -> io::Result<()> {
+        machine.step()?;
+        if machine.skips(barrier, true, &file.path) {
+            return Ok(());
+        }
+        let owed = match machine.state.body_mut(file.inode) {
+            Ok(Body::File { owes_error, .. }) => std::mem::take(owes_error),
+            _ => false,
+        };
+        if owed {
+            return Err(io::ErrorKind::Other.into());
+        }
+        let answer = machine.call();
+        let lost = matches!(machine.state.body(file.inode), Ok(Body::File { lost: true, .. }));
+        machine.note_retry(&file.path, file.inode, !lost);
+        match answer {
+            Ok(()) => {
+                machine.sync_file(file.inode, file.device);
+                Ok(())
+            }
+            Err(error) => {
+                let aftermath = machine.aftermath();
+                machine.failed.push(file.inode);
+                machine.fail_file(file.inode, aftermath);
+                if aftermath == Aftermath::ReportedLater { Ok(()) } else { Err(error) }
+            }
+        }
+    }
+
+    fn sync_one_directory(&self, machine: &mut Machine, barrier: Barrier, path: &RelativePath) -> io::Result<()> {
+        machine.step()?;
+        if machine.skips(barrier, false, path) {
+            return Ok(());
+        }
+        // A directory that is gone has no names to lose.
+        let Ok(inode) = machine.state.directory(path) else { return Ok(()) };
+        let model = machine.model;
+        match machine.call() {
+            Ok(()) if model == Model::LyingSync => Ok(()),
+            Ok(()) => {
+                machine.state.sync_names_in(model, inode);
+                Ok(())
+            }
+            Err(error) => {
+                machine.failed.push(inode);
+                machine.state.lose_names_in(inode);
+                Err(error)
+            }
+        }
+    }
+
+    fn try_lock_at(&self, path: &RelativePath, kind: LockKind, make: bool) -> io::Result<Option<Box<dyn Lock>>> {
+        let mut machine = self.disk.lock();
+        machine.call()?;
+        let inode = match machine.state.lookup(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
+                let parent = machine.writable_parent(path)?;
+                machine.step()?;
+                let clock = machine.state.clock;
+                let inode = machine.state.add(disk::file(0o644, clock));
+                let model = machine.model;
+                machine.state.operate(model, vec![Self::setting(path, parent, Some(inode))]);
+                inode
+            }
+            found => found?,
+        };
+        let excludes = |held: &HeldLock| {
+            held.inode == inode && (kind == LockKind::Exclusive || held.kind == LockKind::Exclusive)
+        };
+        if machine.locks.iter().any(excludes) {
+            return Ok(None);
+        }
+        machine.next_lock += 1;
+        let id = machine.next_lock;
+        machine.locks.push(HeldLock { inode, kind, process: self.process, id });
+        Ok(Some(Box::new(SimLock { disk: self.disk.clone(), process: self.process, id })))
+    }
+}
+
+impl FileSystem for SimFileSystem {
+    fn metadata(&self, path: &RelativePath) -> io::Result<Metadata> {
+        let mut machine = self.disk.lock();
+        machine.call()?;
+        let inode = machine.state.lookup(path)?;
+        machine.metadata(inode)
+    }
+
+    fn list(&self, directory: &RelativePath) -> io::Result<Vec<DirectoryEntry>> {
+        let mut machine = self.disk.lock();
+        machine.call()?;
+        let inode = machine.state.directory(directory)?;
+        let Body::Directory { visible, .. } = machine.state.body(inode)? else {
+            return Err(io::ErrorKind::NotADirectory.into());
+        };
+        let entry = |(name, inode): (&Arc<std::ffi::OsStr>, &Number)| {
+            let kind = machine.state.body(*inode).map_or(Kind::Other, disk::kind);
+            DirectoryEntry { name: name.to_os_string(), kind }
+        };
+        Ok(visible.iter().map(entry).collect())
+    }
+
+    fn read_link(&self, path: &RelativePath) -> io::Result<PathBuf> {
+        let mut machine = self.disk.lock();
+        machine.call()?;
+        match machine.state.body(machine.state.lookup(path)?)? {
+            Body::Symlink(to) => Ok(to.clone()),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    fn root_path(&self) -> PathBuf {
+        // Absolute on every system.
+        PathBuf::from(if cfg!(windows) { r"C:\simulated" } else { "/simulated" })
+    }
+
+    fn open(&self, path: &RelativePath) -> io::Result<Box<dyn ReadFile>> {
+        let mut machine = self.disk.lock();
+        machine.call()?;
+        let inode = machine.state.lookup(path)?;
+        let metadata = machine.metadata(inode)?;
+        match machine.state.body(inode)? {
+            Body::File { visible, .. } => {
+                Ok(Box::new(SimReader { bytes: io::Cursor::new(visible.bytes.to_vec()), metadata }))
+            }
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    fn may_write(&self, _path: &RelativePath, known: &Metadata) -> io::Result<()> {
+        if known.mode & 0o200 == 0 { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    }
+
+    fn create_new(&self, path: &RelativePath, access: NewFile) -> io::Result<(Box<dyn WriteFile>, Unsynced)> {
+        let mut machine = self.disk.lock();
+        machine.change()?;
+        let parent = machine.writable_parent(path)?;
+        if machine.state.child(parent, path.name()).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let mode = if access == NewFile::Private { 0o600 } else { 0o666 & !UMASK };
+        machine.state.clock += 1;
+        let clock = machine.state.clock;
+        let inode = machine.state.add(disk::file(mode, clock));
+        let (model, device) = (machine.model, machine.state.device(parent));
+        machine.state.operate(model, vec![Self::setting(path, parent, Some(inode))]);
+        let open = SimOpen { inode, device, path: path.clone() };
+        let writer = SimWriter { fs: self.clone(), open };
+        Ok((Box::new(writer), Unsynced::directory(path.parent())))
+    }
+
+    fn overwrite(&self, path: &RelativePath) -> io::Result<Box<dyn WriteFile>> {
+        let mut machine = self.disk.lock();
+        machine.change()?;
+        let inode = machine.state.lookup(path)?;
+        machine.state.clock += 1;
+        let clock = machine.state.clock;
+        if let Body::File { visible, lost, .. } = machine.state.body_mut(inode)? {
+            visible.bytes = Arc::default();
+            (visible.modified, *lost) = (clock, false);
+        }
+        let parent = machine.state.directory(&path.parent())?;
+        let open = SimOpen { inode, device: machine.state.device(parent), path: path.clone() };
+        Ok(Box::new(SimWriter { fs: self.clone(), open }))
+    }
+
+    fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
+        let mut machine = self.disk.lock();
+        machine.change()?;
+        let parent = machine.writable_parent(path)?;
+        if machine.state.child(parent, path.name()).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let device = machine.state.device(parent);
+        let inode = machine.state.add(disk::directory(device));
+        let model = machine.model;
+        machine.state.operate(model, vec![Self::setting(path, parent, Some(inode))]);
+        Ok(Unsynced::directory(path.parent()))
+    }
+
+    fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
+        let mut machine = self.disk.lock();
+        machine.change()?;
+        let (source, target) = (machine.writable_parent(from)?, machine.writable_parent(to)?);
+        let inode = machine.state.lookup(from)?;
+        if machine.state.device(source) != machine.state.device(target) {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
+        let existing = machine.state.child(target, to.name());
+        if existing.is_some_and(|existing| machine.state.busy.contains(&existing)) {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        if existing.is_some_and(|existing| matches!(machine.state.body(existing), Ok(Body::Directory { .. }))) {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        if existing != Some(inode) {
+            let settings = vec![Self::setting(from, source, None), Self::setting(to, target, Some(inode))];
+            let model = machine.model;
+            machine.state.operate(model, settings);
+        }
+        Ok(Unsynced::directory(from.parent()).and(Unsynced::directory(to.parent())))
+    }
+
+    fn link(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
+        let mut machine = self.disk.lock();
+        machine.change()?;
+        let (source, target) = (machine.state.directory(&from.parent())?, machine.writable_parent(to)?);
+        let inode = machine.state.lookup(from)?;
+        if machine.state.device(source) != machine.state.device(target) {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
+        if machine.state.child(target, to.name()).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let model = machine.model;
+        machine.state.operate(model, vec![Self::setting(to, target, Some(inode))]);
+        Ok(Unsynced::directory(to.parent()))
+    }
+
+    fn remove_file(&self, path: &RelativePath) -> io::Result<Unsynced> {
+        let mut machine = self.disk.lock();
+        machine.change()?;
+        let parent = machine.writable_parent(path)?;
+        let inode = machine.state.lookup(path)?;
+        if matches!(machine.state.body(inode)?, Body::Directory { .. }) {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        let model = machine.model;
+        machine.state.operate(model, vec![Self::setting(path, parent, None)]);
+        Ok(Unsynced::directory(path.parent()))
+    }
+
+    fn remove_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
+        let mut machine = self.disk.lock();
+        machine.change()?;
+        let parent = machine.writable_parent(path)?;
+        let inode = machine.state.lookup(path)?;
+        match machine.state.body(inode)? {
+            Body::Directory { visible, .. } if visible.is_empty() => {}
+            Body::Directory { .. } => return Err(io::ErrorKind::DirectoryNotEmpty.into()),
+            _ => return Err(io::ErrorKind::NotADirectory.into()),
+        }
+        let model = machine.model;
+        machine.state.operate(model, vec![Self::setting(path, parent, None)]);
+        Ok(Unsynced::directory(path.parent()))
+    }
+
+    fn inherit(&self, path: &RelativePath) -> io::Result<Unsynced> {
+        let mut machine = self.disk.lock();
+        machine.call()?;
+        let inode = machine.state.lookup(path)?;
+        let parent = machine.state.directory(&path.parent())?;
+        let device = machine.state.device(parent);
+        Ok(Unsynced::file(Box::new(SimOpen { inode, device, path: path.clone() })))
+    }
+
+    fn sync(&self, wave: Wave, _strategy: SyncStrategy) -> Result<Durable, SyncError> {
+        let barrier = wave.barrier();
+        let (files, directories) = wave.into_parts();
+        let mut machine = self.disk.lock();
+        let machine = &mut *machine;
+        let mut members: Vec<(RelativePath, Option<&SimOpen>)> = files
+            .iter()
+            .filter_map(|file| file.as_any().downcast_ref::<SimOpen>())
+            .map(|file| (file.path.clone(), Some(file)))
+            .chain(directories.into_iter().map(|directory| (directory, None)))
+            .collect();
+        // The members are synced in no particular order, so both are tried.
+        if machine.crash.is_some_and(|crash| crash.reversed) {
+            members.reverse();
+        }
+        let mut failed = None;
+        for (path, file) in members {
+            if machine.crashed {
+                return Err(SyncError { path, source: dead() });
+            }
+            let answer = match file {
+                Some(file) => self.sync_one_file(machine, barrier, file),
+                None => self.sync_one_directory(machine, barrier, &path),
+            };
+            if let Err(source) = answer {
+                failed.get_or_insert(SyncError { path, source });
+            }
+        }
+        match failed {
+            Some(error) => Err(error),
+            None if machine.model == Model::NoDirectorySync => Ok(Durable::names_unsupported()),
+            None => Ok(Durable::synced()),
+        }
+    }
+
+    fn try_lock(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {
+        self.try_lock_at(path, kind, true)
+    }
+
+    fn try_lock_existing(&self, path: &RelativePath) -> io::Result<Option<Box<dyn Lock>>> {
+        self.try_lock_at(path, LockKind::Exclusive, false)
+    }
+
+    fn forget_directories(&self) {}
+
+    fn files_open_max(&self) -> usize {
+        64
+    }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.disk.lock().waited
+    }
+
+    fn unique(&self) -> Uuid {
+        let mut machine = self.disk.lock();
+        machine.unique += 1;
+        Uuid::from_u128(u128::from(machine.state.boots + 1) << 64 | u128::from(machine.unique))
+    }
+
+    fn wait(&self, duration: Duration) {
+        self.disk.lock().waited += duration;
+    }
+
+    fn process(&self) -> u32 {
+        self.process
+    }
+
+    fn keeps(&self, rule: Rule) -> bool {
+        self.disk.lock().sabotage != Some(Sabotage::Break(rule))
+    }
+}
+
+/// A file that waits to be synced.
+#[derive(Clone, Debug)]
+struct SimOpen {
+    inode: Number,
+    device: u32,
+    path: RelativePath,
+}
+
+impl OpenFile for SimOpen {
+    fn path(&self) -> &RelativePath {
+        &self.path
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Err(io::Error::other("a simulated file is synced as part of a wave"))
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+struct SimWriter {
+    fs: SimFileSystem,
+    open: SimOpen,
+}
+
+impl Write for SimWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut machine = self.fs.disk.lock();
+        machine.call()?;
+        if let Some(free) = &mut machine.free_bytes {
+            let needed = bytes.len() as u64;
+            if *free < needed {
+                return Err(io::Error::from_raw_os_error(ENOSPC));
+            }
+            *free -= needed;
+        }
+        machine.state.clock += 1;
+        let clock = machine.state.clock;
+        if let Body::File { visible, lost, .. } = machine.state.body_mut(self.open.inode)? {
+            Arc::make_mut(&mut visible.bytes).extend_from_slice(bytes);
+            (visible.modified, *lost) = (clock, false);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl WriteFile for SimWriter {
+    fn keep(&mut self, like: &Metadata) -> io::Result<()> {
+        let mut machine = self.fs.disk.lock();
+        machine.call()?;
+        if let Body::File { visible, .. } = machine.state.body_mut(self.open.inode)? {
+            visible.mode = like.mode;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> io::Result<(Metadata, Unsynced)> {
+        let mut machine = self.fs.disk.lock();
+        machine.change()?;
+        let metadata = machine.metadata(self.open.inode)?;
+        Ok((metadata, Unsynced::file(Box::new(self.open.clone()))))
+    }
+}
+
+/// A file that is being read: what it was when it was opened.
+#[derive(Debug)]
+struct SimReader {
+    bytes: io::Cursor<Vec<u8>>,
+    metadata: Metadata,
+}
+
+impl Read for SimReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.bytes.read(buffer)
+    }
+}
+
+impl Seek for SimReader {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.bytes.seek(position)
+    }
+}
+
+impl ReadFile for SimReader {
+    fn metadata(&self) -> io::Result<Metadata> {
+        Ok(self.metadata)
+    }
+
+    fn into_std(self: Box<Self>) -> Option<std::fs::File> {
+        None
+    }
+}
+
+/// A lock; lets go when dropped, or when its process dies.
+#[derive(Debug)]
+struct SimLock {
+    disk: SimDisk,
+    process: u32,
+    id: u64,
+}
+
+impl Lock for SimLock {}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        let (process, id) = (self.process, self.id);
+        self.disk.lock().locks.retain(|held| held.id != id || held.process != process);
+    }
+}

@@ -1,0 +1,322 @@
+//! Workloads written as data: what is saved, in what order, and so what must be found after a crash.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use cosave::fs::FileSystem;
+use cosave::fs::sim::SimDisk;
+use cosave::fs::sim::explore::{Bounds, Progress, Workload};
+use cosave::{Durability, Store, Transaction};
+
+/// One change of a transaction.
+#[derive(Clone, Debug)]
+pub enum Change {
+    Write(String, String),
+    Remove(String),
+}
+
+/// One thing that a program does with its store.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// A transaction that is committed.
+    Commit(Vec<Change>),
+    /// Several that are published together.
+    Together(Vec<Vec<Change>>),
+    /// One that is dropped.
+    Drop(Vec<Change>),
+    /// Another program begins a transaction, and never ends it.
+    Beside(Vec<Change>),
+    /// The program opens the root anew.
+    Reopen,
+}
+
+/// A workload: a tree, and what is done with it.
+#[derive(Clone, Debug)]
+pub struct Script {
+    pub name: String,
+    pub durability: Durability,
+    /// Files that are there at first.
+    pub files: Vec<(String, String)>,
+    /// Directories that are file systems of their own.
+    pub mounts: Vec<String>,
+    pub acts: Vec<Act>,
+}
+
+type Tree = BTreeMap<String, Vec<u8>>;
+
+pub fn write(path: &str, content: &str) -> Change {
+    Change::Write(path.to_owned(), content.to_owned())
+}
+
+pub fn remove(path: &str) -> Change {
+    Change::Remove(path.to_owned())
+}
+
+fn collect(tx: &mut Transaction, changes: &[Change]) -> cosave::Result<()> {
+    for change in changes {
+        match change {
+            Change::Write(path, content) => tx.write(path, content)?,
+            Change::Remove(path) => drop(tx.remove_if_exists(path)?),
+        }
+    }
+    Ok(())
+}
+
+fn apply(tree: &mut Tree, changes: &[Change]) {
+    for change in changes {
+        match change {
+            Change::Write(path, content) => drop(tree.insert(path.clone(), content.clone().into_bytes())),
+            Change::Remove(path) => drop(tree.remove(path)),
+        }
+    }
+}
+
+impl Script {
+    pub fn new(name: &str, files: &[(&str, &str)], acts: Vec<Act>) -> Self {
+        Self {
+            name: name.to_owned(),
+            durability: Durability::Full,
+            files: files.iter().map(|(path, content)| ((*path).to_owned(), (*content).to_owned())).collect(),
+            mounts: Vec::new(),
+            acts,
+        }
+    }
+
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    pub fn mount(mut self, path: &str) -> Self {
+        self.mounts.push(path.to_owned());
+        self
+    }
+
+    /// The trees that may be found: that of generation 0, 1, 2 ...
+    fn trees(&self) -> Vec<Tree> {
+        let mut tree: Tree =
+            self.files.iter().map(|(path, content)| (path.clone(), content.clone().into_bytes())).collect();
+        let mut trees = vec![tree.clone()];
+        for act in &self.acts {
+            let sets: Vec<&Vec<Change>> = match act {
+                Act::Commit(changes) => vec![changes],
+                Act::Together(sets) => sets.iter().collect(),
+                Act::Drop(_) | Act::Beside(_) | Act::Reopen => continue,
+            };
+            for changes in sets {
+                apply(&mut tree, changes);
+                trees.push(tree.clone());
+            }
+        }
+        trees
+    }
+
+    fn directories(&self, tree: &Tree) -> BTreeSet<String> {
+        let parents = |path: &String| -> Vec<String> {
+            path.match_indices('/').map(|(index, _)| path[..index].to_owned()).collect()
+        };
+        let initial = self.files.iter().flat_map(|(path, _)| parents(path));
+        let mounts = self.mounts.iter().flat_map(|path| [path.clone()].into_iter().chain(parents(path)));
+        initial.chain(mounts).chain(tree.keys().flat_map(parents)).collect()
+    }
+
+    fn open(&self, fs: Arc<dyn FileSystem>) -> cosave::Result<Store> {
+        Store::options().durability(self.durability).open_on(fs)
+    }
+
+    fn act(&self, disk: &SimDisk, fs: &Arc<dyn FileSystem>, progress: &Progress) -> cosave::Result<()> {
+        let mut store = self.open(Arc::clone(fs))?;
+        let mut generation = 0;
+        let mut beside = Vec::new();
+        for act in &self.acts {
+            match act {
+                Act::Reopen => {
+                    drop(store);
+                    store = self.open(Arc::clone(fs))?;
+                }
+                Act::Commit(changes) => {
+                    generation += 1;
+                    progress.request(generation);
+                    let mut tx = store.begin()?;
+                    collect(&mut tx, changes)?;
+                    assert_eq!(tx.commit()?.generation(), generation);
+                    progress.acknowledge(generation);
+                }
+                Act::Together(sets) => {
+                    let mut transactions = Vec::new();
+                    for changes in sets {
+                        let mut tx = store.begin()?;
+                        collect(&mut tx, changes)?;
+                        transactions.push(tx);
+                    }
+                    progress.request(generation + sets.len() as u64);
+                    for result in Transaction::commit_together(transactions) {
+                        generation = result?.get();
+                        progress.acknowledge(generation);
+                    }
+                }
+                Act::Drop(changes) => collect(&mut store.begin()?, changes)?,
+                Act::Beside(changes) => {
+                    let other = self.open(disk.process())?;
+                    let mut tx = other.begin()?;
+                    collect(&mut tx, changes)?;
+                    beside.push((other, tx));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A file that is removed and made again is a new file.
+    fn removes(&self, path: &str) -> bool {
+        self.trees().iter().any(|tree| !tree.contains_key(path))
+    }
+
+    fn tree_differs(&self, disk: &SimDisk, generation: u64) -> Option<String> {
+        let trees = self.trees();
+        let expected = usize::try_from(generation).ok().and_then(|index| trees.get(index))?;
+        let found = disk.files();
+        if found != *expected {
+            let show = |tree: &Tree| -> Vec<String> {
+                let text = |(path, bytes): (&String, &Vec<u8>)| format!("{path}={}", String::from_utf8_lossy(bytes));
+                tree.iter().map(text).collect()
+            };
+            return Some(format!("generation {generation} is {:?}, not {:?}", show(&found), show(expected)));
+        }
+        let found: BTreeSet<String> = disk.directories().into_iter().collect();
+        let expected = self.directories(expected);
+        (found != expected).then(|| format!("generation {generation} has the directories {found:?}, not {expected:?}"))
+    }
+}
+
+impl Workload for Script {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn prepare(&self, disk: &SimDisk) {
+        for (device, mount) in (1..).zip(&self.mounts) {
+            disk.make_directory(mount, device);
+        }
+        for (path, content) in &self.files {
+            if let Some((directory, _)) = path.rsplit_once('/') {
+                disk.make_directory(directory, 0);
+            }
+            disk.put(path, content.as_bytes(), MODE);
+        }
+    }
+
+    fn run(&self, disk: &SimDisk, fs: Arc<dyn FileSystem>, progress: &Progress) {
+        // A crashed process is told of errors that it cannot tell anybody of.
+        let result = self.act(disk, &fs, progress);
+        assert!(result.is_ok() || disk.has_crashed(), "{}: {result:?}", self.name);
+    }
+
+    fn glance(&self, disk: &SimDisk, bounds: Bounds) -> Result<(), String> {
+        let text = |error: cosave::Error| error.to_string();
+        let store = Store::options().read_only(true).open_on(disk.copy().process()).map_err(text)?;
+        let view = store.view().map_err(text)?;
+        let generation = view.generation().get();
+        let trees = self.trees();
+        if generation > bounds.ceiling {
+            return Err(format!("a view shows generation {generation}, which nobody asked for"));
+        }
+        let tree = &trees[usize::try_from(generation).map_err(|error| error.to_string())?];
+        for path in trees.iter().flat_map(BTreeMap::keys) {
+            let found = match view.read(path) {
+                Ok(bytes) => Some(bytes),
+                Err(error) if error.is_not_found() => None,
+                Err(error) => return Err(text(error)),
+            };
+            if found.as_ref() != tree.get(path) {
+                return Err(format!("a view of generation {generation} shows {path} as {found:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn recover(&self, fs: Arc<dyn FileSystem>) -> Result<u64, String> {
+        let store = self.open(fs).map_err(|error| format!("recovery: {error}"))?;
+        let differences = &store.last_recovery().differences;
+        if !differences.is_empty() {
+            return Err(format!("recovery found {differences:?}, though nobody touched anything"));
+        }
+        store.generation().map(u64::from).map_err(|error| error.to_string())
+    }
+
+    fn check(&self, disk: &SimDisk, bounds: Bounds, recovered: u64) -> Result<(), String> {
+        if recovered < bounds.floor || recovered > bounds.ceiling {
+            return Err(format!("recovered generation {recovered}, outside {bounds:?}"));
+        }
+        if let Some(problem) = self.tree_differs(disk, recovered) {
+            return Err(problem);
+        }
+        for (path, _) in self.files.iter().filter(|(path, _)| !self.removes(path)) {
+            if disk.mode(path).is_some_and(|mode| mode != MODE) {
+                return Err(format!("{path} has lost its permissions"));
+            }
+        }
+        let litter = |name: &String| name.ends_with(".tmp") || name.ends_with(".pending") || name.contains("sessions/");
+        match disk.control_names().into_iter().find(litter) {
+            Some(name) => Err(format!("recovery left {name}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Not what a new file would get, so that a lost mode is noticed.
+const MODE: u32 = 0o640;
+
+/// The scenarios that every model is tried with.
+pub fn scenarios() -> Vec<Script> {
+    let old = [("a", "a0"), ("b", "b0"), ("d/c", "c0"), ("e/f/g", "g0"), ("untouched/me", "me")];
+    vec![
+        Script::new("replace two files in one directory", &old, vec![
+            Act::Commit(vec![write("a", "a1"), write("b", "b1")]),
+            Act::Commit(vec![write("a", "a2"), write("b", "b2")]),
+        ]),
+        Script::new("create, replace and remove over three directories", &old, vec![
+            Act::Commit(vec![write("d/c", "c1"), write("e/f/new", "n1"), remove("a")]),
+            Act::Commit(vec![write("a", "back"), remove("e/f/new"), write("d/c", "c2")]),
+        ]),
+        Script::new("new nested directories", &old, vec![
+            Act::Commit(vec![write("x/y/z", "z1"), write("x/w", "w1"), write("a", "a1")]),
+        ]),
+        Script::new("several published together", &old, vec![
+            Act::Together(vec![vec![write("a", "a1")], vec![write("d/c", "c1")], vec![write("b", "b1"), remove("e/f/g")]]),
+            Act::Commit(vec![write("a", "a2")]),
+        ]),
+        Script::new("a commit after an unretired one, elsewhere", &old, vec![
+            Act::Commit(vec![write("a", "a1"), write("d/c", "c1")]),
+            Act::Commit(vec![write("e/f/g", "g1"), remove("b")]),
+            Act::Commit(vec![write("a", "a2")]),
+        ])
+        .durability(Durability::Committed),
+        Script::new("the same file again and again, unretired", &old, vec![
+            Act::Commit(vec![write("a", "a1")]),
+            Act::Together(vec![vec![write("a", "a2")], vec![write("b", "b2")]]),
+            Act::Commit(vec![write("a", "a3"), write("b", "b3")]),
+        ])
+        .durability(Durability::Committed),
+        Script::new("beside another session's stage", &old, vec![
+            Act::Beside(vec![write("a", "never"), write("new/dir/file", "never")]),
+            Act::Commit(vec![write("a", "a1"), write("b", "b1")]),
+        ]),
+        Script::new("two file systems", &[("a", "a0"), ("mnt/b", "b0")], vec![
+            Act::Commit(vec![write("a", "a1"), write("mnt/b", "b1")]),
+            Act::Commit(vec![write("mnt/b", "b2"), write("mnt/sub/c", "c2"), remove("a")]),
+        ])
+        .mount("mnt"),
+        Script::new("a transaction that is dropped", &old, vec![
+            Act::Drop(vec![write("a", "never"), write("p/q", "never"), write("d/c", "never")]),
+            Act::Commit(vec![write("b", "b1")]),
+            Act::Drop(vec![write("b", "never")]),
+        ]),
+        Script::new("one file", &[("a", "a0")], vec![Act::Commit(vec![write("a", "a1")])]),
+        Script::new("opened anew between commits", &old, vec![
+            Act::Commit(vec![write("a", "a1"), remove("b")]),
+            Act::Reopen,
+            Act::Commit(vec![write("b", "b2"), write("a", "a2")]),
+        ]),
+    ]
+}
