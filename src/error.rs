@@ -110,6 +110,16 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The sync of a single file's name failed: it has its new content now, and after a power loss
+    /// the old or the new one, whole. Write it again to be sure.
+    #[error("not known whether the new `{}` survives a power loss: cannot make its name durable; write it again", path.display())]
+    NotSynced {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The sync of the commit point failed: whether the transaction is committed is not known.
     /// Open the root again and ask whether `generation` is there.
     #[error("not known whether generation {generation} is committed: cannot {operation} `{}`; open the root again and look at its generation", path.display())]
@@ -147,7 +157,7 @@ impl Error {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::NotApplied { .. } => Outcome::Committed,
-            Self::InDoubt { .. } => Outcome::Unknown,
+            Self::InDoubt { .. } | Self::NotSynced { .. } => Outcome::Unknown,
             _ => Outcome::NothingHappened,
         }
     }
@@ -273,7 +283,7 @@ impl From<Error> for io::Error {
     /// For code that speaks `std::io` all through: keeps the message, and the system's kind.
     fn from(error: Error) -> Self {
         let kind = match &error {
-            Error::Io { source, .. } | Error::NotApplied { source, .. } | Error::InDoubt { source, .. } => {
+            Error::Io { source, .. } | Error::NotApplied { source, .. } | Error::InDoubt { source, .. } | Error::NotSynced { source, .. } => {
                 source.kind()
             }
             Error::InvalidPath { .. } => io::ErrorKind::InvalidInput,

@@ -23,8 +23,9 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// symlink is followed.
 ///
 /// # Errors
-/// [`Error::InvalidPath`] for a directory or an empty path, [`Error::Io`] otherwise; the file then
-/// has its old content, except after a failed sync of its directory, where both are possible.
+/// [`Error::InvalidPath`] for a directory or an empty path, [`Error::NotSynced`] when the last sync
+/// failed, so that both contents are possible after a power loss, [`Error::Io`] otherwise: then the
+/// file has its old content.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -115,6 +116,7 @@ enum Failure {
     Invalid(InvalidPath),
     Exists,
     Io(Operation, io::Error),
+    NotSynced(io::Error),
 }
 
 impl Failure {
@@ -123,6 +125,7 @@ impl Failure {
             Self::Invalid(reason) => Error::invalid(path, reason),
             Self::Exists => Error::Conflict { path: path.to_path_buf(), found: "exists already" },
             Self::Io(operation, source) => Error::io(operation, path)(source),
+            Self::NotSynced(source) => Error::NotSynced { path: path.to_path_buf(), source },
         }
     }
 }
@@ -135,10 +138,7 @@ fn save_on(
     fill: impl FnOnce(&mut dyn WriteFile) -> io::Result<()>,
 ) -> Result<(), Failure> {
     let io = |operation| move |error| Failure::Io(operation, error);
-    let sync = |wave| {
-        let synced = fs.sync(wave, SyncStrategy::PerFile);
-        synced.map_err(|SyncError { source, .. }| Failure::Io(Operation::Sync, source))
-    };
+    let sync = |wave| fs.sync(wave, SyncStrategy::PerFile).map_err(|SyncError { source, .. }| source);
     let found = if_found(fs.metadata(target)).map_err(|error| match error.kind() {
         io::ErrorKind::NotADirectory => Failure::Invalid(InvalidPath::NotADirectory),
         _ => Failure::Io(Operation::Look, error),
@@ -170,7 +170,7 @@ fn save_on(
     wave.add(content);
     // Lost without this sync: the bytes, behind a name that is durable (ext4 and XFS then show an
     // empty file or zeros).
-    let _durable = sync(wave)?;
+    let _durable = sync(wave).map_err(io(Operation::Sync))?;
     match existing {
         Existing::Replace => {
             names.add(fs.rename(&staged, target).map_err(io(Operation::Move))?);
@@ -185,7 +185,7 @@ fn save_on(
     }
     drop(temporary);
     // Lost without this sync: the name, that is, the whole save.
-    sync(names).map(drop)
+    sync(names).map(drop).map_err(Failure::NotSynced)
 }
 
 fn may_replace(

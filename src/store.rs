@@ -42,7 +42,6 @@ pub struct Store {
 #[derive(Debug)]
 struct Inner {
     engine: Arc<Engine>,
-    recovery: RecoveryReport,
 }
 
 /// Tries of [`Store::update`] before a conflict is given back.
@@ -80,8 +79,10 @@ impl Store {
             read_only: options.read_only,
         };
         let engine = Engine::new(fs, settings);
-        let recovery = if options.read_only { RecoveryReport::default() } else { settle(&engine)? };
-        Ok(Self { inner: Arc::new(Inner { engine, recovery }) })
+        if !options.read_only {
+            settle(&engine)?;
+        }
+        Ok(Self { inner: Arc::new(Inner { engine }) })
     }
 
     /// Begins a transaction. Holds no lock: any number can be under way at once.
@@ -157,6 +158,7 @@ impl Store {
         let locked = lock::exclusive(self.engine())?;
         let mut report = recover::recover(self.engine(), &locked)?;
         report.swept = sweep::sweep(self.engine(), &locked)?;
+        self.engine().note_recovery(&report);
         Ok(report)
     }
 
@@ -225,10 +227,11 @@ impl Store {
         Ok(mismatches)
     }
 
-    /// What opening this store recovered and swept.
+    /// What this store's last recovery that found anything did: at open, or before a commit or a
+    /// view that came upon what a dead writer had left.
     #[must_use]
-    pub fn last_recovery(&self) -> &RecoveryReport {
-        &self.inner.recovery
+    pub fn last_recovery(&self) -> RecoveryReport {
+        self.engine().last_recovery()
     }
 
     /// The newest generation that is published; 0 before the first commit.
@@ -255,17 +258,19 @@ impl Drop for Inner {
 }
 
 /// Recovers and sweeps, if there is anything to do. Takes no lock where a root was left clean.
-fn settle(engine: &Engine) -> Result<RecoveryReport> {
+fn settle(engine: &Engine) -> Result<()> {
     let control = Control::look(engine)?;
-    let published = control.pending.last().copied() > Some(control.settled());
+    // Also those that are applied, when a power loss has brought their old names back.
+    let published = !control.pending.is_empty() || !control.unsynced.is_empty();
     let litter = sweep::is_needed(engine, &control)?;
     if !published && !litter {
-        return Ok(RecoveryReport::default());
+        return Ok(());
     }
     let locked = lock::exclusive(engine)?;
     let mut report = recover::recover(engine, &locked)?;
     report.swept = sweep::sweep(engine, &locked)?;
-    Ok(report)
+    engine.note_recovery(&report);
+    Ok(())
 }
 
 /// Barrier 3 of what was carried, and its retirement.

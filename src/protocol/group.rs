@@ -200,6 +200,7 @@ fn again(error: &Error) -> Error {
         Error::InvalidPath { path, reason } => Error::invalid(path.clone(), *reason),
         Error::Conflict { path, found } => Error::Conflict { path: path.clone(), found },
         Error::Unfinished { path } => Error::Unfinished { path: path.clone() },
+        Error::NotSynced { path, source } => Error::NotSynced { path: path.clone(), source: copy(source) },
         Error::Io { operation, path, source } => {
             Error::Io { operation: *operation, path: path.clone(), source: copy(source) }
         }

@@ -39,6 +39,7 @@ use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, FileSystem, Rule, SyncError, Wave};
 use crate::options::{Durability, SyncStrategy};
 use crate::path::RelativePath;
+use crate::report::RecoveryReport;
 use carried::Carried;
 use session::Session;
 
@@ -61,6 +62,7 @@ pub(crate) struct Engine {
     session: Mutex<Option<Arc<Session>>>,
     poisoned: AtomicBool,
     process: u32,
+    recovered: Mutex<RecoveryReport>,
 }
 
 impl Engine {
@@ -74,6 +76,7 @@ impl Engine {
             session: Mutex::default(),
             poisoned: AtomicBool::new(false),
             process,
+            recovered: Mutex::default(),
         })
     }
 
@@ -103,6 +106,17 @@ impl Engine {
             self.poison();
             Error::Io { operation: Operation::Sync, path: self.full(&path), source }
         })
+    }
+
+    /// Keeps what a recovery found, whoever asked for it.
+    pub(crate) fn note_recovery(&self, report: &RecoveryReport) {
+        if !report.is_clean() {
+            lock(&self.recovered).clone_from(report);
+        }
+    }
+
+    pub(crate) fn last_recovery(&self) -> RecoveryReport {
+        lock(&self.recovered).clone()
     }
 
     pub(crate) fn poison(&self) {

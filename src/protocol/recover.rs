@@ -51,6 +51,7 @@ pub(crate) fn recover(engine: &Engine, _locked: &Locked) -> Result<RecoveryRepor
         retire(engine, applied);
     }
     remove_stale(engine, &control);
+    engine.note_recovery(&report);
     match stopped {
         Some(error) => Err(error),
         None => Ok(report),

@@ -1,0 +1,177 @@
+//! An error at every call: what `commit` says must be true of the disk, nothing may be lost that was
+//! acknowledged, and the next opening must put everything right.
+
+use std::collections::BTreeMap;
+
+use cosave::fs::sim::{Aftermath, Fault, Model, SimDisk};
+use cosave::{Durability, Outcome, Store};
+
+const EIO: i32 = 5;
+const EACCES: i32 = 13;
+const ENOSPC: i32 = 28;
+const EROFS: i32 = 30;
+const EDQUOT: i32 = 122;
+
+type Tree = BTreeMap<String, Vec<u8>>;
+
+/// What became of one transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Kept,
+    Gone,
+    Either,
+}
+
+/// The transactions, each as paths with their next content or none.
+const TRANSACTIONS: [&[(&str, Option<&str>)]; 3] = [
+    &[("a", Some("a1")), ("d/b", Some("b1")), ("gone", None)],
+    &[("new/dir/c", Some("c2")), ("a", Some("a2"))],
+    &[("d/b", Some("b3")), ("new/dir/c", None)],
+];
+
+fn prepared(model: Model) -> SimDisk {
+    let disk = SimDisk::new(model);
+    disk.make_directory("d", 0);
+    for (path, content) in [("a", "a0"), ("d/b", "b0"), ("gone", "g0"), ("foreign", "f")] {
+        disk.put(path, content.as_bytes(), 0o644);
+    }
+    disk.settle();
+    disk
+}
+
+/// Runs all transactions, whatever becomes of each, and says what was said of them.
+fn run(disk: &SimDisk, durability: Durability) -> Vec<Fate> {
+    let mut fates = vec![Fate::Gone; TRANSACTIONS.len()];
+    let Ok(store) = Store::options().durability(durability).open_on(disk.process()) else { return fates };
+    for (fate, changes) in fates.iter_mut().zip(TRANSACTIONS) {
+        let committed = store.begin().and_then(|mut tx| {
+            for (path, content) in changes {
+                match content {
+                    Some(content) => tx.write(path, content)?,
+                    None => drop(tx.remove_if_exists(path)?),
+                }
+            }
+            tx.commit()
+        });
+        *fate = match committed.map_err(|error| error.outcome()) {
+            Ok(_) | Err(Outcome::Committed) => Fate::Kept,
+            Err(Outcome::NothingHappened) => Fate::Gone,
+            Err(Outcome::Unknown) => Fate::Either,
+        };
+    }
+    fates
+}
+
+/// Every tree that these fates allow.
+fn allowed(fates: &[Fate]) -> Vec<Tree> {
+    let mut trees = vec![prepared(Model::OrderedPrefix).files()];
+    for (fate, changes) in fates.iter().zip(TRANSACTIONS) {
+        let with = trees.iter().cloned().map(|mut tree| {
+            for (path, content) in changes {
+                match content {
+                    Some(content) => drop(tree.insert((*path).to_owned(), content.as_bytes().to_vec())),
+                    None => drop(tree.remove(*path)),
+                }
+            }
+            tree
+        });
+        trees = match fate {
+            Fate::Kept => with.collect(),
+            Fate::Gone => trees,
+            Fate::Either => with.chain(trees.clone()).collect(),
+        };
+    }
+    trees
+}
+
+/// Opens the root once more, without faults, and looks.
+fn check(disk: &SimDisk, fates: &[Fate]) -> Result<(), String> {
+    let store = Store::options().open_on(disk.process()).map_err(|error| format!("reopening: {error}"))?;
+    drop(store);
+    let found = disk.files();
+    if !allowed(fates).contains(&found) {
+        return Err(format!("{fates:?}, and yet the files are {found:?}"));
+    }
+    match disk.control_names().into_iter().find(|name| name.contains("sessions/") || name.ends_with(".tmp")) {
+        Some(name) => Err(format!("{name} is left")),
+        None => Ok(()),
+    }
+}
+
+/// Runs with faults; then the machine goes on, or loses power at once, or after the next opening.
+fn explore(model: Model, durability: Durability, faults: &[Fault]) -> Result<bool, String> {
+    let disk = prepared(model);
+    disk.fail_at(faults);
+    let fates = run(&disk, durability);
+    let reached = disk.calls() > faults.iter().map(|fault| fault.after).max().unwrap_or(0);
+    if let Some(path) = disk.retried_syncs().first() {
+        return Err(format!("a failed sync of {path} was tried again"));
+    }
+    let same_boot = disk.kill();
+    check(&same_boot, &fates)?;
+    for after in disk.power_losses(24, 1) {
+        check(&after, &fates).map_err(|problem| format!("after a power loss: {problem}"))?;
+    }
+    for after in same_boot.power_losses(24, 1) {
+        check(&after, &fates).map_err(|problem| format!("after reopening and a power loss: {problem}"))?;
+    }
+    Ok(reached)
+}
+
+fn fault(after: u64, error: i32, persistent: bool, aftermath: Aftermath) -> Fault {
+    Fault { after, error, persistent, aftermath }
+}
+
+fn at_every_call(model: Model, make: impl Fn(u64) -> Vec<Fault>) {
+    for durability in [Durability::Full, Durability::Committed] {
+        let mut tried = 0;
+        for after in 0.. {
+            let faults = make(after);
+            match explore(model, durability, &faults) {
+                Ok(true) => tried += 1,
+                Ok(false) => break,
+                Err(problem) => panic!("{model:?} {durability:?} {faults:?}: {problem}"),
+            }
+        }
+        println!("{model:?} {durability:?}: an error at each of {tried} calls");
+        assert!(tried > 100, "only {tried} calls");
+    }
+}
+
+#[test]
+fn one_error_at_any_call_is_told_truthfully_and_mended() {
+    for error in [EIO, EACCES, ENOSPC, EROFS, EDQUOT] {
+        at_every_call(Model::WeakPosix, |after| vec![fault(after, error, false, Aftermath::CacheShowsNew)]);
+    }
+}
+
+#[test]
+fn a_disk_that_fails_from_some_call_on_loses_nothing_acknowledged() {
+    for model in [Model::OrderedPrefix, Model::WeakPosix] {
+        at_every_call(model, |after| vec![fault(after, EIO, true, Aftermath::CacheShowsNew)]);
+    }
+}
+
+#[test]
+fn a_second_error_does_not_undo_what_the_first_was_told() {
+    for distance in [1, 2, 3, 5, 9, 17, 40] {
+        at_every_call(Model::WeakPosix, |after| {
+            let first = fault(after, EIO, false, Aftermath::CacheShowsNew);
+            vec![first, fault(after + distance, ENOSPC, false, Aftermath::CacheShowsNew)]
+        });
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_and_keeps_the_old_state() {
+    let full = prepared(Model::WeakPosix);
+    for free in 0..4096 {
+        let disk = full.copy();
+        disk.free_bytes(Some(free));
+        let fates = run(&disk, Durability::Full);
+        disk.free_bytes(None);
+        if let Err(problem) = check(&disk.kill(), &fates) {
+            panic!("{free} bytes free: {problem}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Many files, long files, large trees: what they cost has a bound.
+
+#![cfg(unix)]
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use cosave::Store;
+
+use crate::common::{ROOT, assert_no_litter, child, child_arguments, child_root, put, quick, run, say};
+
+const FILES: usize = 10_000;
+
+/// A child under limits that a shell sets.
+fn child_under(limits: &str, test: &str, root: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("{limits}; exec \"$0\" \"$@\"")).arg(std::env::current_exe().unwrap());
+    command.args(child_arguments(test)).env(ROOT, root).stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
+#[test]
+fn ten_thousand_files_need_no_more_than_256_descriptors() {
+    let root = tempfile::tempdir().unwrap();
+    let child = child_under("ulimit -n 256", "limits::child_that_commits_ten_thousand_files", root.path());
+    assert_eq!(run(child), ["1"]);
+    for number in [0, 1, FILES / 2, FILES - 1] {
+        let path = root.path().join(format!("{}/{number}", number % 50));
+        assert_eq!(crate::common::text(path), number.to_string());
+    }
+    assert_eq!(crate::common::tree(root.path()).len(), FILES + 50);
+    assert_no_litter(root.path());
+}
+
+#[test]
+#[ignore = "child of ten_thousand_files_need_no_more_than_256_descriptors"]
+fn child_that_commits_ten_thousand_files() {
+    let Some(root) = child_root() else { return };
+    let store = Store::open(root).unwrap();
+    let mut tx = store.begin().unwrap();
+    for number in 0..FILES {
+        tx.write(format!("{}/{number}", number % 50), number.to_string()).unwrap();
+    }
+    say(tx.commit().unwrap().generation());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_of_a_gibibyte_passes_through_little_memory() {
+    let root = tempfile::tempdir().unwrap();
+    let said = run(child("limits::child_that_writes_a_gibibyte", root.path()));
+    let growth: u64 = said[0].parse().unwrap();
+    assert!(growth <= 64 * 1024, "memory grew by {growth} KiB");
+    assert_eq!(fs::metadata(root.path().join("large")).unwrap().len(), 1 << 30);
+    assert_no_litter(root.path());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "child of a_file_of_a_gibibyte_passes_through_little_memory"]
+fn child_that_writes_a_gibibyte() {
+    let Some(root) = child_root() else { return };
+    let store = Store::open(root).unwrap();
+    let before = memory_peak_kib();
+    let mut tx = store.begin().unwrap();
+    let block = vec![7; 1 << 20];
+    tx.write_with("large", |out| (0..1 << 10).try_for_each(|_| out.write_all(&block))).unwrap();
+    tx.commit().unwrap();
+    say(memory_peak_kib() - before);
+}
+
+#[cfg(target_os = "linux")]
+fn memory_peak_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn opening_a_clean_root_costs_the_same_in_a_large_tree() {
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+        println!("skipped: there is no strace here to count system calls with");
+        return;
+    }
+    let few = calls_to_open(10);
+    let many = calls_to_open(100_000);
+    assert!(!few.is_empty(), "strace saw nothing");
+    assert_eq!(few.len(), many.len(), "few: {few:#?}\nmany: {many:#?}");
+}
+
+/// The system calls between the two marks that the child sets.
+#[cfg(target_os = "linux")]
+fn calls_to_open(files: usize) -> Vec<String> {
+    let root = tempfile::tempdir().unwrap();
+    for number in 0..files {
+        let directory = root.path().join((number % 100).to_string());
+        if number < 100 {
+            fs::create_dir(&directory).unwrap();
+        }
+        fs::File::create(directory.join(number.to_string())).unwrap();
+    }
+    put(&quick(root.path()), &[("0/0", "committed"), ("1/1", "committed")]);
+    let trace = root.path().join("trace");
+    let mut command = Command::new("strace");
+    command.arg("-f").arg("-o").arg(&trace).arg(std::env::current_exe().unwrap());
+    command.args(child_arguments("limits::child_that_opens")).env(ROOT, root.path());
+    run({
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+    });
+    let trace = fs::read_to_string(trace).unwrap();
+    let calls = trace.lines().skip_while(|line| !line.contains("/cosave-mark-begin")).skip(1);
+    let calls = calls.take_while(|line| !line.contains("/cosave-mark-end"));
+    // Memory is the allocator's business.
+    let is_memory =
+        |line: &str| ["mmap(", "munmap(", "brk(", "mprotect("].iter().any(|call| line.contains(call));
+    calls.filter(|line| !is_memory(line)).map(str::to_owned).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "child of opening_a_clean_root_costs_the_same_in_a_large_tree"]
+fn child_that_opens() {
+    let Some(root) = child_root() else { return };
+    assert!(fs::metadata("/cosave-mark-begin").is_err());
+    let store = Store::open(&root).unwrap();
+    assert!(fs::metadata("/cosave-mark-end").is_err());
+    assert!(store.last_recovery().is_clean());
+    assert_eq!(store.generation().unwrap(), 1);
+}

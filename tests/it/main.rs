@@ -1,0 +1,15 @@
+//! What cosave promises, tried on the real file system through the public face.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print")]
+#![allow(unreachable_pub, reason = "the helpers are shared by modules, not exported")]
+#![allow(dead_code, reason = "some helpers are for tests/kill.rs, or for one system only")]
+
+mod bad_input;
+mod common;
+mod limits;
+mod mounts;
+mod processes;
+mod recovery;
+mod several;
+mod single;
+mod transactions;

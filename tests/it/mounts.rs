@@ -1,0 +1,144 @@
+//! File systems that are full, that are read-only, and targets that are mount points. The mounts are
+//! made in a mount namespace of the child's own (unshare(1)), so nobody else ever sees them; where
+//! that is not allowed, the tests say that they were skipped.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use cosave::{Error, Outcome, Store};
+
+use crate::common::{
+    Crash, ROOT, assert_no_litter, child_arguments, child_root, put, quick, run, say, text, tree,
+};
+
+/// Runs a child after `mounts`, a shell command that finds the root in `$ROOT`. Returns whether it
+/// could.
+fn run_under(mounts: &str, test: &str, root: &Path) -> bool {
+    let script = format!("ROOT=\"${ROOT}\"; {mounts} || {{ echo '@cosave@ skipped'; exit 0; }}; exec \"$0\" \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script]).arg(std::env::current_exe().unwrap());
+    command.args(child_arguments(test)).env(ROOT, root).stdin(Stdio::null()).stdout(Stdio::piped());
+    let may = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
+    if !may.is_ok_and(|status| status.success()) || run(command) != ["done"] {
+        println!("skipped: nothing can be mounted here");
+        return false;
+    }
+    true
+}
+
+#[test]
+fn a_full_disk_fails_the_write_and_keeps_what_was_there() {
+    let root = tempfile::tempdir().unwrap();
+    run_under(
+        "mount -t tmpfs -o size=2m tmpfs \"$ROOT\"",
+        "mounts::child_on_a_full_disk",
+        root.path(),
+    );
+    assert!(tree(root.path()).is_empty(), "the mount was not the child's own");
+}
+
+#[test]
+#[ignore = "child of a_full_disk_fails_the_write_and_keeps_what_was_there"]
+fn child_on_a_full_disk() {
+    let Some(root) = child_root() else { return };
+    let store = Store::open(&root).unwrap();
+    put(&store, &[("a", "old"), ("b", "old")]);
+    let mut tx = store.begin().unwrap();
+    tx.write("a", "new").unwrap();
+    let error = tx.write("made/large", vec![1; 4 << 20]).unwrap_err();
+    assert_eq!(error.outcome(), Outcome::NothingHappened);
+    assert_eq!(io::Error::from(error).kind(), io::ErrorKind::StorageFull);
+    drop(tx);
+    assert_eq!(tree(&root).len(), 2, "{:?}", tree(&root).keys());
+    let error = cosave::write(root.join("a"), vec![1; 4 << 20]).unwrap_err();
+    assert_eq!(io::Error::from(error).kind(), io::ErrorKind::StorageFull);
+    // What was given up makes room again, also for the same transaction.
+    let mut tx = store.begin().unwrap();
+    tx.write("a", vec![1; 4 << 20]).unwrap_err();
+    tx.write("b", "new").unwrap();
+    // A little that fails only when the buffer is emptied is no different.
+    let mut filler = tx.writer("filler").unwrap();
+    while filler.write_all(&[1; 4096]).and_then(|()| filler.flush()).is_ok() {}
+    let mut little = tx.writer("little").unwrap();
+    little.write_all(&[1; 60_000]).unwrap();
+    assert_eq!(io::Error::from(little.finish().unwrap_err()).kind(), io::ErrorKind::StorageFull);
+    let mut tx = {
+        drop(filler);
+        // The filler was dropped unfinished, so this transaction is over.
+        assert!(matches!(tx.commit().unwrap_err(), Error::Unfinished { .. }));
+        store.begin().unwrap()
+    };
+    tx.write("b", "new").unwrap();
+    tx.commit().unwrap();
+    assert_eq!((text(root.join("a")).as_str(), text(root.join("b")).as_str()), ("old", "new"));
+    drop(store);
+    assert_no_litter(&root);
+    say("done");
+}
+
+#[test]
+fn a_read_only_medium_is_read_through_what_is_pending() {
+    let root = tempfile::tempdir().unwrap();
+    put(&quick(root.path()), &[("a", "old"), ("b", "old")]);
+    let mut crash = Crash::new(root.path());
+    crash.write("a", "the new a");
+    crash.remove("b");
+    crash.publish(2);
+    let before = tree(root.path());
+    run_under(
+        "mount --bind \"$ROOT\" \"$ROOT\" && mount -o remount,bind,ro \"$ROOT\"",
+        "mounts::child_on_a_read_only_medium",
+        root.path(),
+    );
+    assert_eq!(tree(root.path()), before);
+}
+
+#[test]
+#[ignore = "child of a_read_only_medium_is_read_through_what_is_pending"]
+fn child_on_a_read_only_medium() {
+    let Some(root) = child_root() else { return };
+    assert!(fs::write(root.join("probe"), "").is_err());
+    let store = Store::options().read_only(true).open(&root).unwrap();
+    let view = store.view().unwrap();
+    assert_eq!((view.read("a").unwrap(), view.generation().get()), (b"the new a".to_vec(), 2));
+    assert!(!view.exists("b").unwrap());
+    // Its own share of the lock would keep the next one waiting.
+    drop(view);
+    assert!(Store::open(&root).is_err(), "what is pending cannot be finished here");
+    say("done");
+}
+
+#[test]
+fn a_target_that_is_a_mount_point_is_written_all_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("target"), "below").unwrap();
+    fs::write(root.path().join("source"), "old").unwrap();
+    let ran = run_under(
+        "mount --bind \"$ROOT/source\" \"$ROOT/target\"",
+        "mounts::child_with_a_mount_point",
+        root.path(),
+    );
+    if ran {
+        // What is mounted over the target is what has the bytes.
+        assert_eq!(text(root.path().join("source")), "the second");
+        assert_eq!(text(root.path().join("target")), "below");
+        assert_eq!(text(root.path().join("beside")), "the second");
+    }
+}
+
+#[test]
+#[ignore = "child of a_target_that_is_a_mount_point_is_written_all_the_same"]
+fn child_with_a_mount_point() {
+    let Some(root) = child_root() else { return };
+    for content in ["first", "the second"] {
+        put(&Store::open(&root).unwrap(), &[("target", content), ("beside", content)]);
+        assert_eq!(text(root.join("target")), content);
+        assert_no_litter(&root);
+    }
+    assert!(Store::open(&root).unwrap().last_recovery().is_clean());
+    say("done");
+}
