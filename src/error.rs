@@ -57,7 +57,7 @@ pub enum Error {
     },
     /// What is on disk cannot be what cosave wrote. Nothing was moved and nothing is lost; look at
     /// the file, restore it, or give it up with [`Store::abandon`](crate::Store::abandon).
-    #[error("cannot trust `{}`: {reason}; nothing was moved, restore the file or abandon its generation", path.display())]
+    #[error("cannot trust `{}`: {reason}; nothing was moved, restore the file, or open with `recover(false)` and abandon its generation", path.display())]
     Corrupt {
         /// The damaged file.
         path: PathBuf,
@@ -283,9 +283,10 @@ impl From<Error> for io::Error {
     /// For code that speaks `std::io` all through: keeps the message, and the system's kind.
     fn from(error: Error) -> Self {
         let kind = match &error {
-            Error::Io { source, .. } | Error::NotApplied { source, .. } | Error::InDoubt { source, .. } | Error::NotSynced { source, .. } => {
-                source.kind()
-            }
+            Error::Io { source, .. }
+            | Error::NotApplied { source, .. }
+            | Error::InDoubt { source, .. }
+            | Error::NotSynced { source, .. } => source.kind(),
             Error::InvalidPath { .. } => io::ErrorKind::InvalidInput,
             Error::Locked { .. } => io::ErrorKind::TimedOut,
             Error::Corrupt { .. } => io::ErrorKind::InvalidData,

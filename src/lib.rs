@@ -1,5 +1,4 @@
 #![doc = include_str!("../README.md")]
-
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod error;
@@ -21,7 +20,7 @@ mod fs;
 
 pub use error::{Error, Operation, Outcome, Result};
 pub use manifest::{
-    Action, Entry, Generation, Manifest, ManifestError, Stamp, StagedContent, TimeStamp, TransactionId,
+    Action, Entry, Generation, Manifest, ManifestError, StagedContent, Stamp, TimeStamp, TransactionId,
 };
 pub use options::{Durability, StoreOptions, SyncStrategy};
 pub use path::{InvalidPath, RelativePath};

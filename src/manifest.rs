@@ -488,7 +488,9 @@ mod tests {
 
     #[test]
     fn a_valid_checksum_does_not_make_hostile_paths_valid() {
-        for (from, to) in [("dir/a", "../a"), ("dir/a", "/a"), (".a.x.cosave", "../x"), (".a.x.cosave", "x/y")] {
+        for (from, to) in
+            [("dir/a", "../a"), ("dir/a", "/a"), (".a.x.cosave", "../x"), (".a.x.cosave", "x/y")]
+        {
             let text = String::from_utf8(manifest().encode()).expect("text");
             let body = text.split_once('\n').expect("two parts").1.replacen(from, to, 1);
             let error = Manifest::decode(&seal(FORMAT, &body)).expect_err(to);

@@ -62,6 +62,7 @@ pub struct StoreOptions {
     pub(crate) strategy: SyncStrategy,
     pub(crate) lock_timeout: Duration,
     pub(crate) read_only: bool,
+    pub(crate) recover: bool,
 }
 
 impl Default for StoreOptions {
@@ -73,6 +74,7 @@ impl Default for StoreOptions {
             strategy: SyncStrategy::default(),
             lock_timeout: LOCK_TIMEOUT_DEFAULT,
             read_only: false,
+            recover: true,
         }
     }
 }
@@ -114,6 +116,14 @@ impl StoreOptions {
     /// writer left pending.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
+        self
+    }
+
+    /// Whether opening recovers and sweeps, as it does unless told otherwise. Without it a root can be
+    /// opened whose published manifest is damaged, to look at it ([`Store::status`]) or to give the
+    /// generation up ([`Store::abandon`]); commits and views still recover first.
+    pub fn recover(mut self, recover: bool) -> Self {
+        self.recover = recover;
         self
     }
 

@@ -204,9 +204,8 @@ fn check_name(name: &OsStr) -> Result<(), InvalidPath> {
 fn is_windows_name(name: &OsStr) -> bool {
     let text = name.to_string_lossy();
     let stem = text.split('.').next().unwrap_or_default().trim_end();
-    let device = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"]
-        .iter()
-        .any(|d| stem.eq_ignore_ascii_case(d));
+    let device =
+        ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].iter().any(|d| stem.eq_ignore_ascii_case(d));
     let port = stem.is_char_boundary(3)
         && ["COM", "LPT"].iter().any(|d| stem[..stem.len().min(3)].eq_ignore_ascii_case(d))
         && matches!(stem[3..].chars().collect::<Vec<_>>()[..], ['1'..='9' | '¹' | '²' | '³']);

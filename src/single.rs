@@ -52,10 +52,7 @@ pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
 /// assert_eq!(std::fs::read(&path)?, b"1\n2\n3\n");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn write_with(
-    path: impl AsRef<Path>,
-    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Result<()> {
+pub fn write_with(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     save(path.as_ref(), Existing::Replace, |file| {
         let mut buffered = BufWriter::with_capacity(BUFFER_BYTES, file);
         fill(&mut buffered)?;

@@ -79,7 +79,7 @@ impl Store {
             read_only: options.read_only,
         };
         let engine = Engine::new(fs, settings);
-        if !options.read_only {
+        if options.recover && !options.read_only {
             settle(&engine)?;
         }
         Ok(Self { inner: Arc::new(Inner { engine }) })
@@ -112,10 +112,7 @@ impl Store {
     /// assert_eq!(std::fs::read(dir.path().join("count"))?, b"42");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn update(
-        &self,
-        mut change: impl FnMut(&mut Transaction) -> Result<()>,
-    ) -> Result<crate::Commit> {
+    pub fn update(&self, mut change: impl FnMut(&mut Transaction) -> Result<()>) -> Result<crate::Commit> {
         let mut tries = 0;
         loop {
             tries += 1;
@@ -174,6 +171,9 @@ impl Store {
     /// Gives up a generation that is published but cannot be recovered
     /// ([`Error::Corrupt`](crate::Error::Corrupt)). Its targets stay as they are, its staged files go
     /// with the next sweep: copy what you need of them first. Generations after it go on.
+    ///
+    /// A root that cannot be opened for such a generation can be opened to give it up with
+    /// [`StoreOptions::recover`].
     ///
     /// # Errors
     /// [`Error::Io`] when the generation is not pending.

@@ -163,11 +163,7 @@ impl Transaction {
     /// # Errors
     /// As [`write`](Self::write). The commit is a [`Conflict`](Error::Conflict) if a file that was
     /// left has changed by then.
-    pub fn write_if_changed(
-        &mut self,
-        path: impl AsRef<Path>,
-        bytes: impl AsRef<[u8]>,
-    ) -> Result<bool> {
+    pub fn write_if_changed(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<bool> {
         let (path, bytes) = (path.as_ref(), bytes.as_ref());
         let target = self.resolve(path)?;
         let staged_before = lock(&self.state).newest(&target.path).is_some();
@@ -475,7 +471,8 @@ impl State {
         self.preconditions.retain(
             |condition| !matches!(condition, Precondition::Absent(other) | Precondition::Exists(other) if other == path),
         );
-        if let (Content::Ready(StagedChange::Write(file)), Some(started)) = (&slot.content, &mut self.started) {
+        if let (Content::Ready(StagedChange::Write(file)), Some(started)) = (&slot.content, &mut self.started)
+        {
             started.leftovers.remove(&file.staged);
         }
         Some(slot.content)

@@ -175,11 +175,7 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// `AlreadyExists`, `NotFound` for the parent, or what the system answers.
-    fn create_new(
-        &self,
-        path: &RelativePath,
-        access: NewFile,
-    ) -> io::Result<(Box<dyn WriteFile>, Unsynced)>;
+    fn create_new(&self, path: &RelativePath, access: NewFile) -> io::Result<(Box<dyn WriteFile>, Unsynced)>;
 
     /// Opens an existing file to be overwritten in place, emptied. Only for targets that cannot be
     /// renamed over (a mount point), under the protection of a published manifest.

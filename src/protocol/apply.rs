@@ -118,9 +118,7 @@ fn copy_over(engine: &Engine, staged: &RelativePath, target: &RelativePath) -> i
 /// Removes a target; one that is gone already is what was wanted.
 pub(crate) fn remove(engine: &Engine, target: &RelativePath) -> Result<Unsynced> {
     match engine.fs.remove_file(target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Ok(Unsynced::directory(target.parent()))
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Unsynced::directory(target.parent())),
         result => result.map_err(engine.error(Operation::Remove, target)),
     }
 }

@@ -215,10 +215,9 @@ fn splice(
 pub(crate) fn may_replace(engine: &Engine, target: &Target) -> Result<()> {
     let Some(existing) = &target.existing else { return Ok(()) };
     match existing.kind {
-        Kind::File => engine
-            .fs
-            .may_write(&target.path, existing)
-            .map_err(engine.error(Operation::Stage, &target.path)),
+        Kind::File => {
+            engine.fs.may_write(&target.path, existing).map_err(engine.error(Operation::Stage, &target.path))
+        }
         Kind::Directory => Err(Error::invalid(target.path.as_path(), InvalidPath::Directory)),
         _ => Err(Error::invalid(target.path.as_path(), InvalidPath::Special)),
     }
@@ -261,11 +260,7 @@ pub(crate) fn under_lock(engine: &Engine, staged: &Staged) -> Result<Vec<(usize,
 }
 
 /// A sweep that took a living session for dead, or a person, may have removed or changed a staged file.
-fn still_staged(
-    engine: &Engine,
-    entry: &Entry,
-    identity: Option<crate::fs::Identity>,
-) -> Result<()> {
+fn still_staged(engine: &Engine, entry: &Entry, identity: Option<crate::fs::Identity>) -> Result<()> {
     let (Some(path), Action::Write(content)) = (entry.staged(), &entry.action) else { return Ok(()) };
     let conflict = |found| Err(Error::Conflict { path: engine.full(&entry.path), found });
     match look(engine, &path)? {

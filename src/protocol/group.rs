@@ -103,7 +103,10 @@ fn take_batch(waiting: &mut Vec<Staged>) -> Vec<Staged> {
 }
 
 /// Publish, apply, retire: the second half of the protocol.
-pub(crate) fn commit_batch(engine: &Arc<Engine>, batch: Vec<Staged>) -> Vec<(TransactionId, Result<Receipt>)> {
+pub(crate) fn commit_batch(
+    engine: &Arc<Engine>,
+    batch: Vec<Staged>,
+) -> Vec<(TransactionId, Result<Receipt>)> {
     let ids: Vec<_> = batch.iter().map(|staged| staged.id).collect();
     let publication = engine.may_change().and_then(|()| {
         let locked = super::lock::exclusive(engine)?;

@@ -97,10 +97,11 @@ impl Drop for Leftovers {
             match self.engine.fs.remove_dir(path) {
                 Ok(debt) => self.owe(debt),
                 // Somebody else has put something there, or has removed it: theirs.
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {}
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+                }
                 Err(_) => self.session.leave_mark(),
             }
         }
     }
 }
-

@@ -89,12 +89,7 @@ fn publish_one(generation: Generation, mut staged: Staged, durable: Durable) -> 
 
 /// The sync of the commit point failed: the manifests can be seen, but perhaps not after a power
 /// loss. Only recovery can tell, so everything stays where it is.
-fn doubt(
-    engine: &Engine,
-    publication: &mut Publication,
-    renamed: Vec<(Generation, Staged)>,
-    error: Error,
-) {
+fn doubt(engine: &Engine, publication: &mut Publication, renamed: Vec<(Generation, Staged)>, error: Error) {
     let mut error = Some(error);
     for (generation, mut staged) in renamed {
         recover::mark_unsynced(engine, generation);
@@ -184,10 +179,7 @@ fn rename(engine: &Engine, staged: &Staged, generation: Generation) -> Result<Un
         return stage::write_manifest(engine, &pending, &staged.manifest);
     }
     // Atomic for everybody who looks (rename(2)): a manifest is published whole or not at all.
-    engine
-        .fs
-        .rename(&staged.unpublished, &pending)
-        .map_err(engine.error(Operation::Publish, &pending))
+    engine.fs.rename(&staged.unpublished, &pending).map_err(engine.error(Operation::Publish, &pending))
 }
 
 /// Barrier 2 has made the newest applied manifest's name durable, so the older ones can go. Until

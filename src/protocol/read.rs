@@ -75,12 +75,7 @@ fn pending(engine: &Engine, control: &Control) -> Result<Vec<(Generation, Manife
 
 /// Whether nobody alive answers for a published manifest. A living writer that has let go of the
 /// lock has waited for its commit point, and has moved its files.
-fn is_orphaned(
-    engine: &Engine,
-    control: &Control,
-    generation: Generation,
-    manifest: &Manifest,
-) -> bool {
+fn is_orphaned(engine: &Engine, control: &Control, generation: Generation, manifest: &Manifest) -> bool {
     if control.unsynced.contains(&generation) {
         return true;
     }
@@ -101,9 +96,8 @@ impl Reading {
 
     /// Opens what `path` (without symlinks) leads to in this state; `None` where there is nothing.
     pub(crate) fn open(&self, engine: &Engine, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
-        let open = |path: &RelativePath| {
-            if_found(engine.fs.open(path)).map_err(engine.error(Operation::Read, path))
-        };
+        let open =
+            |path: &RelativePath| if_found(engine.fs.open(path)).map_err(engine.error(Operation::Read, path));
         match self.overlay.get(path) {
             None => open(path),
             Some(Overlay::Removed(before)) => match open(path)? {

@@ -161,14 +161,15 @@ fn roll_forward(
 
 /// Decides what to do with an entry; changes nothing.
 fn look(engine: &Engine, entry: &Entry, findings: &mut Vec<Difference>) -> Result<Step> {
-    let metadata = |path: &RelativePath| {
-        if_found(engine.fs.metadata(path)).map_err(engine.error(Operation::Look, path))
-    };
+    let metadata =
+        |path: &RelativePath| if_found(engine.fs.metadata(path)).map_err(engine.error(Operation::Look, path));
     let found = metadata(&entry.path)?;
     let mut differs = |finding| findings.push(Difference { path: entry.path.clone(), finding });
     if found.is_some_and(|found| found.kind == Kind::Directory) {
         return match &entry.action {
-            Action::Write(_) if entry.staged().map(|path| metadata(&path)).transpose()?.flatten().is_none() => {
+            Action::Write(_)
+                if entry.staged().map(|path| metadata(&path)).transpose()?.flatten().is_none() =>
+            {
                 Ok(Step::Nothing)
             }
             Action::Write(_) => {
@@ -202,13 +203,11 @@ fn look(engine: &Engine, entry: &Entry, findings: &mut Vec<Difference>) -> Resul
             if verify(engine, &path, &staged, content)? {
                 differs(Finding::WrittenInPlace);
             }
-            let one_file = staged.identity.is_some()
-                && found.is_some_and(|found| found.identity == staged.identity);
+            let one_file =
+                staged.identity.is_some() && found.is_some_and(|found| found.identity == staged.identity);
             Ok(match found {
                 Some(_) if one_file && engine.keeps(Rule::UnlinkAlias) => Step::Unlink,
-                Some(_) if before != entry.before && engine.keeps(Rule::KeepForeign) => {
-                    Step::KeepAndReplace
-                }
+                Some(_) if before != entry.before && engine.keeps(Rule::KeepForeign) => Step::KeepAndReplace,
                 _ => Step::Replace,
             })
         }
@@ -265,7 +264,12 @@ fn step_once(
 const KEPT_TRIES_MAX: u32 = 1000;
 
 /// Gives what is at `target` a second name, so that nobody ever sees the target missing.
-fn keep(engine: &Engine, generation: Generation, target: &RelativePath, wave: &mut Wave) -> Result<RelativePath> {
+fn keep(
+    engine: &Engine,
+    generation: Generation,
+    target: &RelativePath,
+    wave: &mut Wave,
+) -> Result<RelativePath> {
     let failed = |error| engine.error(Operation::Keep, target)(error);
     let found = engine.fs.metadata(target).map_err(failed)?;
     for number in 0..KEPT_TRIES_MAX {

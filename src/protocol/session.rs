@@ -215,9 +215,8 @@ impl Drop for Session {
 
 impl Record {
     fn encode(&self) -> Vec<u8> {
-        let names = |paths: &[RelativePath]| {
-            paths.iter().map(|path| Name::new(path.as_path().as_os_str())).collect()
-        };
+        let names =
+            |paths: &[RelativePath]| paths.iter().map(|path| Name::new(path.as_path().as_os_str())).collect();
         let text = RecordText {
             process: self.process,
             directories: names(&self.directories),
@@ -231,11 +230,13 @@ impl Record {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let text: RecordText = serde_json::from_str(unseal(FORMAT, bytes).ok()?).ok()?;
         let paths = |names: Vec<Name>| {
-            names.into_iter().map(|name| {
-                let name = name.decode().ok()?;
-                if name.is_empty() { Some(RelativePath::root()) } else { RelativePath::new(name).ok() }
-            })
-            .collect::<Option<Vec<_>>>()
+            names
+                .into_iter()
+                .map(|name| {
+                    let name = name.decode().ok()?;
+                    if name.is_empty() { Some(RelativePath::root()) } else { RelativePath::new(name).ok() }
+                })
+                .collect::<Option<Vec<_>>>()
         };
         Some(Self { process: text.process, directories: paths(text.directories)?, made: paths(text.made)? })
     }

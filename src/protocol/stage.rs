@@ -237,11 +237,7 @@ pub(crate) fn sync_with(engine: &Engine, wave: Wave, passengers: Passengers) -> 
 }
 
 /// Writes a manifest under a name that is not published.
-pub(crate) fn write_manifest(
-    engine: &Engine,
-    path: &RelativePath,
-    manifest: &Manifest,
-) -> Result<Unsynced> {
+pub(crate) fn write_manifest(engine: &Engine, path: &RelativePath, manifest: &Manifest) -> Result<Unsynced> {
     let failed = |error| engine.error(Operation::Stage, path)(error);
     let (mut file, name) = engine.fs.create_new(path, NewFile::Ordinary).map_err(failed)?;
     file.write_all(&manifest.encode()).map_err(failed)?;

@@ -1,5 +1,8 @@
 //! The crash tests: the protocol, unchanged, on a disk that loses power.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print")]
+#![allow(unreachable_pub, reason = "the helpers are shared by modules, not exported")]
+
 mod exploration;
 mod faults;
 mod script;

@@ -181,14 +181,16 @@ impl Script {
         let found = disk.files();
         if found != *expected {
             let show = |tree: &Tree| -> Vec<String> {
-                let text = |(path, bytes): (&String, &Vec<u8>)| format!("{path}={}", String::from_utf8_lossy(bytes));
+                let text =
+                    |(path, bytes): (&String, &Vec<u8>)| format!("{path}={}", String::from_utf8_lossy(bytes));
                 tree.iter().map(text).collect()
             };
             return Some(format!("generation {generation} is {:?}, not {:?}", show(&found), show(expected)));
         }
         let found: BTreeSet<String> = disk.directories().into_iter().collect();
         let expected = self.directories(expected);
-        (found != expected).then(|| format!("generation {generation} has the directories {found:?}, not {expected:?}"))
+        (found != expected)
+            .then(|| format!("generation {generation} has the directories {found:?}, not {expected:?}"))
     }
 }
 
@@ -259,7 +261,9 @@ impl Workload for Script {
                 return Err(format!("{path} has lost its permissions"));
             }
         }
-        let litter = |name: &String| name.ends_with(".tmp") || name.ends_with(".pending") || name.contains("sessions/");
+        let litter = |name: &String| {
+            name.ends_with(".tmp") || name.ends_with(".pending") || name.contains("sessions/")
+        };
         match disk.control_names().into_iter().find(litter) {
             Some(name) => Err(format!("recovery left {name}")),
             None => Ok(()),
@@ -274,52 +278,94 @@ const MODE: u32 = 0o640;
 pub fn scenarios() -> Vec<Script> {
     let old = [("a", "a0"), ("b", "b0"), ("d/c", "c0"), ("e/f/g", "g0"), ("untouched/me", "me")];
     vec![
-        Script::new("replace two files in one directory", &old, vec![
-            Act::Commit(vec![write("a", "a1"), write("b", "b1")]),
-            Act::Commit(vec![write("a", "a2"), write("b", "b2")]),
-        ]),
-        Script::new("create, replace and remove over three directories", &old, vec![
-            Act::Commit(vec![write("d/c", "c1"), write("e/f/new", "n1"), remove("a")]),
-            Act::Commit(vec![write("a", "back"), remove("e/f/new"), write("d/c", "c2")]),
-        ]),
-        Script::new("new nested directories", &old, vec![
-            Act::Commit(vec![write("x/y/z", "z1"), write("x/w", "w1"), write("a", "a1")]),
-        ]),
-        Script::new("several published together", &old, vec![
-            Act::Together(vec![vec![write("a", "a1")], vec![write("d/c", "c1")], vec![write("b", "b1"), remove("e/f/g")]]),
-            Act::Commit(vec![write("a", "a2")]),
-        ]),
-        Script::new("a commit after an unretired one, elsewhere", &old, vec![
-            Act::Commit(vec![write("a", "a1"), write("d/c", "c1")]),
-            Act::Commit(vec![write("e/f/g", "g1"), remove("b")]),
-            Act::Commit(vec![write("a", "a2")]),
-        ])
+        Script::new(
+            "replace two files in one directory",
+            &old,
+            vec![
+                Act::Commit(vec![write("a", "a1"), write("b", "b1")]),
+                Act::Commit(vec![write("a", "a2"), write("b", "b2")]),
+            ],
+        ),
+        Script::new(
+            "create, replace and remove over three directories",
+            &old,
+            vec![
+                Act::Commit(vec![write("d/c", "c1"), write("e/f/new", "n1"), remove("a")]),
+                Act::Commit(vec![write("a", "back"), remove("e/f/new"), write("d/c", "c2")]),
+            ],
+        ),
+        Script::new(
+            "new nested directories",
+            &old,
+            vec![Act::Commit(vec![write("x/y/z", "z1"), write("x/w", "w1"), write("a", "a1")])],
+        ),
+        Script::new(
+            "several published together",
+            &old,
+            vec![
+                Act::Together(vec![
+                    vec![write("a", "a1")],
+                    vec![write("d/c", "c1")],
+                    vec![write("b", "b1"), remove("e/f/g")],
+                ]),
+                Act::Commit(vec![write("a", "a2")]),
+            ],
+        ),
+        Script::new(
+            "a commit after an unretired one, elsewhere",
+            &old,
+            vec![
+                Act::Commit(vec![write("a", "a1"), write("d/c", "c1")]),
+                Act::Commit(vec![write("e/f/g", "g1"), remove("b")]),
+                Act::Commit(vec![write("a", "a2")]),
+            ],
+        )
         .durability(Durability::Committed),
-        Script::new("the same file again and again, unretired", &old, vec![
-            Act::Commit(vec![write("a", "a1")]),
-            Act::Together(vec![vec![write("a", "a2")], vec![write("b", "b2")]]),
-            Act::Commit(vec![write("a", "a3"), write("b", "b3")]),
-        ])
+        Script::new(
+            "the same file again and again, unretired",
+            &old,
+            vec![
+                Act::Commit(vec![write("a", "a1")]),
+                Act::Together(vec![vec![write("a", "a2")], vec![write("b", "b2")]]),
+                Act::Commit(vec![write("a", "a3"), write("b", "b3")]),
+            ],
+        )
         .durability(Durability::Committed),
-        Script::new("beside another session's stage", &old, vec![
-            Act::Beside(vec![write("a", "never"), write("new/dir/file", "never")]),
-            Act::Commit(vec![write("a", "a1"), write("b", "b1")]),
-        ]),
-        Script::new("two file systems", &[("a", "a0"), ("mnt/b", "b0")], vec![
-            Act::Commit(vec![write("a", "a1"), write("mnt/b", "b1")]),
-            Act::Commit(vec![write("mnt/b", "b2"), write("mnt/sub/c", "c2"), remove("a")]),
-        ])
+        Script::new(
+            "beside another session's stage",
+            &old,
+            vec![
+                Act::Beside(vec![write("a", "never"), write("new/dir/file", "never")]),
+                Act::Commit(vec![write("a", "a1"), write("b", "b1")]),
+            ],
+        ),
+        Script::new(
+            "two file systems",
+            &[("a", "a0"), ("mnt/b", "b0")],
+            vec![
+                Act::Commit(vec![write("a", "a1"), write("mnt/b", "b1")]),
+                Act::Commit(vec![write("mnt/b", "b2"), write("mnt/sub/c", "c2"), remove("a")]),
+            ],
+        )
         .mount("mnt"),
-        Script::new("a transaction that is dropped", &old, vec![
-            Act::Drop(vec![write("a", "never"), write("p/q", "never"), write("d/c", "never")]),
-            Act::Commit(vec![write("b", "b1")]),
-            Act::Drop(vec![write("b", "never")]),
-        ]),
+        Script::new(
+            "a transaction that is dropped",
+            &old,
+            vec![
+                Act::Drop(vec![write("a", "never"), write("p/q", "never"), write("d/c", "never")]),
+                Act::Commit(vec![write("b", "b1")]),
+                Act::Drop(vec![write("b", "never")]),
+            ],
+        ),
         Script::new("one file", &[("a", "a0")], vec![Act::Commit(vec![write("a", "a1")])]),
-        Script::new("opened anew between commits", &old, vec![
-            Act::Commit(vec![write("a", "a1"), remove("b")]),
-            Act::Reopen,
-            Act::Commit(vec![write("b", "b2"), write("a", "a2")]),
-        ]),
+        Script::new(
+            "opened anew between commits",
+            &old,
+            vec![
+                Act::Commit(vec![write("a", "a1"), remove("b")]),
+                Act::Reopen,
+                Act::Commit(vec![write("b", "b2"), write("a", "a2")]),
+            ],
+        ),
     ]
 }

@@ -43,7 +43,8 @@ fn all_scenarios() -> Vec<Script> {
 /// The first violation that any scenario shows.
 fn noticed(model: Model, sabotage: Sabotage) -> Option<String> {
     all_scenarios().iter().find_map(|script| {
-        let explorer = Explorer { depth: 1, outcomes_max: 48, sabotage: Some(sabotage), ..Explorer::new(model) };
+        let explorer =
+            Explorer { depth: 1, outcomes_max: 48, sabotage: Some(sabotage), ..Explorer::new(model) };
         explorer.explore(script).err().map(|case| case.to_string())
     })
 }

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "the helpers are shared by modules, not exported")]
 #![allow(dead_code, reason = "some helpers are for tests/kill.rs, or for one system only")]
 
+mod abandon;
 mod bad_input;
 mod common;
 mod limits;

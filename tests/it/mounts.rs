@@ -18,7 +18,8 @@ use crate::common::{
 /// Runs a child after `mounts`, a shell command that finds the root in `$ROOT`. Returns whether it
 /// could.
 fn run_under(mounts: &str, test: &str, root: &Path) -> bool {
-    let script = format!("ROOT=\"${ROOT}\"; {mounts} || {{ echo '@cosave@ skipped'; exit 0; }}; exec \"$0\" \"$@\"");
+    let script =
+        format!("ROOT=\"${ROOT}\"; {mounts} || {{ echo '@cosave@ skipped'; exit 0; }}; exec \"$0\" \"$@\"");
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", &script]).arg(std::env::current_exe().unwrap());
     command.args(child_arguments(test)).env(ROOT, root).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -33,11 +34,7 @@ fn run_under(mounts: &str, test: &str, root: &Path) -> bool {
 #[test]
 fn a_full_disk_fails_the_write_and_keeps_what_was_there() {
     let root = tempfile::tempdir().unwrap();
-    run_under(
-        "mount -t tmpfs -o size=2m tmpfs \"$ROOT\"",
-        "mounts::child_on_a_full_disk",
-        root.path(),
-    );
+    run_under("mount -t tmpfs -o size=2m tmpfs \"$ROOT\"", "mounts::child_on_a_full_disk", root.path());
     assert!(tree(root.path()).is_empty(), "the mount was not the child's own");
 }
 

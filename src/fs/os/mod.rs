@@ -67,7 +67,12 @@ impl OsFileSystem {
         Ok(())
     }
 
-    fn lock(&self, open: impl Fn() -> io::Result<File>, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {
+    fn lock(
+        &self,
+        open: impl Fn() -> io::Result<File>,
+        path: &RelativePath,
+        kind: LockKind,
+    ) -> io::Result<Option<Box<dyn Lock>>> {
         for _ in 0..LOCK_TRIES_MAX {
             let file = open()?;
             let tried = match kind {
@@ -76,7 +81,9 @@ impl OsFileSystem {
             };
             match tried {
                 Ok(()) => {}
-                Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => return Ok(None),
+                Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
+                    return Ok(None);
+                }
                 Err(error) => return Err(error),
             }
             // Whoever waits on a removed lock file would hold a lock that nobody else sees.

@@ -18,7 +18,11 @@ use crate::path::RelativePath;
 const IN_FLIGHT_MAX: usize = 128;
 
 /// Pays all debts of a wave.
-pub(super) fn wave(directories: &Directories, wave: Wave, strategy: SyncStrategy) -> Result<Durable, SyncError> {
+pub(super) fn wave(
+    directories: &Directories,
+    wave: Wave,
+    strategy: SyncStrategy,
+) -> Result<Durable, SyncError> {
     let (files, names) = wave.into_parts();
     let names: Vec<_> = names.into_iter().collect();
     if strategy == SyncStrategy::FileSystem && files.len() + names.len() > 1 {

@@ -25,7 +25,8 @@ use crate::path::RelativePath;
 /// 256 that a process may have on macOS.
 const HANDLES_MAX: usize = 32;
 
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// What to do where there is no file to lock.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,7 +70,8 @@ impl Directories {
         if let Some(handle) = kept(&self.kept.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(handle);
         }
-        let opened = self.at(directory, |parent, name| rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()));
+        let opened =
+            self.at(directory, |parent, name| rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()));
         let handle = Arc::new(opened.map_err(not_a_directory)?);
         let mut map = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if map.len() >= HANDLES_MAX {
@@ -80,7 +82,11 @@ impl Directories {
     }
 
     /// Calls `work` with the handle of the directory that holds `path`, and the name there.
-    fn at<T>(&self, path: &RelativePath, work: impl Fn(&OwnedFd, &OsStr) -> rustix::io::Result<T>) -> io::Result<T> {
+    fn at<T>(
+        &self,
+        path: &RelativePath,
+        work: impl Fn(&OwnedFd, &OsStr) -> rustix::io::Result<T>,
+    ) -> io::Result<T> {
         let call = |directory: &OwnedFd, name: &OsStr| loop {
             match work(directory, name) {
                 Err(Errno::INTR) => {}
@@ -95,12 +101,14 @@ impl Directories {
     }
 
     pub(super) fn metadata(&self, path: &RelativePath) -> io::Result<Metadata> {
-        let stat = self.at(path, |directory, name| rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW))?;
+        let stat =
+            self.at(path, |directory, name| rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW))?;
         Ok(from_stat(&stat))
     }
 
     pub(super) fn list(&self, directory: &RelativePath) -> io::Result<Vec<DirectoryEntry>> {
-        let opened = self.at(directory, |parent, name| rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()));
+        let opened =
+            self.at(directory, |parent, name| rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()));
         let mut names = Vec::new();
         for entry in Dir::new(opened.map_err(not_a_directory)?)? {
             let entry = entry?;
@@ -152,7 +160,10 @@ impl Directories {
         let create = if absent == Absent::Make { OFlags::CREATE } else { OFlags::empty() };
         match self.open_with(path, OFlags::RDWR | create, Mode::from_raw_mode(0o666)) {
             Err(error)
-                if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
             {
                 self.open_with(path, OFlags::RDONLY, Mode::empty()).map_err(|_| error)
             }
@@ -169,7 +180,9 @@ impl Directories {
     /// read-only mount refuse their owner as well. In a sticky directory another's file can be
     /// written, but neither replaced nor removed (unlink(2), EPERM).
     pub(super) fn may_write(&self, path: &RelativePath, known: &Metadata) -> io::Result<()> {
-        self.at(path, |directory, name| rustix::fs::accessat(directory, name, Access::WRITE_OK, AtFlags::EACCESS))?;
+        self.at(path, |directory, name| {
+            rustix::fs::accessat(directory, name, Access::WRITE_OK, AtFlags::EACCESS)
+        })?;
         let user = rustix::process::geteuid();
         if known.kind == Kind::Directory || user.is_root() || known.owner.0 == user.as_raw() {
             return Ok(());

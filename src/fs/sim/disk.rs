@@ -70,9 +70,10 @@ impl Operation {
 
     fn shares_a_name(&self, other: &Self) -> bool {
         self.settings.iter().any(|(directory, name, _)| {
-            other.settings.iter().any(|(other_directory, other_name, _)| {
-                directory == other_directory && name == other_name
-            })
+            other
+                .settings
+                .iter()
+                .any(|(other_directory, other_name, _)| directory == other_directory && name == other_name)
         })
     }
 }
@@ -98,7 +99,13 @@ fn not_found() -> io::Error {
 
 impl State {
     pub(super) fn new() -> Self {
-        Self { inodes: vec![Some(Arc::new(directory(0)))], log: Vec::new(), clock: 1, boots: 0, busy: Vec::new() }
+        Self {
+            inodes: vec![Some(Arc::new(directory(0)))],
+            log: Vec::new(),
+            clock: 1,
+            boots: 0,
+            busy: Vec::new(),
+        }
     }
 
     pub(super) fn body(&self, inode: Number) -> io::Result<&Body> {
@@ -214,9 +221,10 @@ impl State {
     fn persist_where(&mut self, wanted: impl Fn(&Operation) -> bool) {
         let mut chosen: Vec<bool> = self.log.iter().map(wanted).collect();
         for later in (0..self.log.len()).rev() {
-            if chosen[later] {
-                for earlier in 0..later {
-                    chosen[earlier] |= self.log[earlier].shares_a_name(&self.log[later]);
+            let (earlier, rest) = chosen.split_at_mut(later);
+            if rest[0] {
+                for (chosen, operation) in earlier.iter_mut().zip(&self.log) {
+                    *chosen |= operation.shares_a_name(&self.log[later]);
                 }
             }
         }
@@ -271,7 +279,12 @@ impl State {
 
     /// A fingerprint that does not depend on how inodes are numbered.
     pub(super) fn fingerprint(&self) -> [u8; 16] {
-        let mut writer = Fingerprint { state: self, numbers: HashMap::new(), ahead: Vec::new(), bytes: Vec::with_capacity(2048) };
+        let mut writer = Fingerprint {
+            state: self,
+            numbers: HashMap::new(),
+            ahead: Vec::new(),
+            bytes: Vec::with_capacity(2048),
+        };
         writer.number(ROOT);
         let mut next = 0;
         while next < writer.ahead.len() {

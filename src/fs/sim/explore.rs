@@ -119,7 +119,10 @@ impl std::ops::AddAssign for Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { states, distinct, nested, recoveries } = self;
-        write!(f, "{states} crash states, {distinct} of them different ({nested} in a recovery), {recoveries} recoveries")
+        write!(
+            f,
+            "{states} crash states, {distinct} of them different ({nested} in a recovery), {recoveries} recoveries"
+        )
     }
 }
 
@@ -255,7 +258,10 @@ impl Explorer {
                 None => machine.kill(),
                 Some(outcome) => {
                     let losses = machine.power_losses(self.outcomes_max, self.seed);
-                    losses.into_iter().nth(outcome).ok_or_else(|| case(&points, "no such outcome".to_owned()))?
+                    losses
+                        .into_iter()
+                        .nth(outcome)
+                        .ok_or_else(|| case(&points, "no such outcome".to_owned()))?
                 }
             };
         }

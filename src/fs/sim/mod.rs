@@ -344,7 +344,8 @@ impl SimDisk {
         for directory in path.chain() {
             if machine.state.lookup(&directory).is_err() {
                 let Ok(parent) = machine.state.directory(&directory.parent()) else { return };
-                let own = if directory == path && device != 0 { device } else { machine.state.device(parent) };
+                let own =
+                    if directory == path && device != 0 { device } else { machine.state.device(parent) };
                 let inode = machine.state.add(disk::directory(own));
                 let name = disk::shared(directory.name());
                 machine.state.operate(model, vec![(parent, name, Some(inode))]);

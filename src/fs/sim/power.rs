@@ -47,7 +47,9 @@ pub(super) fn outcomes(state: &State, model: Model, outcomes_max: usize, seed: u
     let contents = content_choices(state, outcomes_max, &mut random);
     let mut pairs: Vec<(usize, usize)> = Vec::new();
     if names.len() * contents.len() <= outcomes_max {
-        pairs.extend((0..names.len()).flat_map(|name| (0..contents.len()).map(move |content| (name, content))));
+        pairs.extend(
+            (0..names.len()).flat_map(|name| (0..contents.len()).map(move |content| (name, content))),
+        );
     } else {
         // Every choice of either kind at least once, and a sample of the pairs.
         pairs.extend((0..names.len()).map(|name| (name, name % contents.len())));
@@ -66,9 +68,9 @@ fn name_choices(state: &State, model: Model, choices_max: usize, random: &mut Ra
     let count = state.log.len();
     match model {
         Model::OrderedPrefix | Model::JumpingPrefix | Model::NoDirectorySync => prefixes(state),
-        _ if count <= SUBSETS_FULL_MAX && 1 << count <= choices_max => {
-            (0..1_usize << count).map(|bits| (0..count).filter(|bit| bits >> bit & 1 == 1).collect()).collect()
-        }
+        _ if count <= SUBSETS_FULL_MAX && 1 << count <= choices_max => (0..1_usize << count)
+            .map(|bits| (0..count).filter(|bit| bits >> bit & 1 == 1).collect())
+            .collect(),
         _ => subsets(count, choices_max, random),
     }
 }

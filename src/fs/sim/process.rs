@@ -15,8 +15,8 @@ use uuid::Uuid;
 use super::disk::{self, Body, Number};
 use super::{Aftermath, HeldLock, Machine, Model, Part, Sabotage, SimDisk};
 use crate::fs::{
-    Barrier, CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, Identity, Kind, Lock, LockKind, Metadata,
-    NewFile, OpenFile, ReadFile, Rule, SyncError, Unsynced, Wave, WriteFile,
+    Barrier, CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, Identity, Kind, Lock, LockKind,
+    Metadata, NewFile, OpenFile, ReadFile, Rule, SyncError, Unsynced, Wave, WriteFile,
 };
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
@@ -146,7 +146,11 @@ impl Machine {
 }
 
 impl SimFileSystem {
-    fn setting(path: &RelativePath, parent: Number, to: Option<Number>) -> (Number, Arc<std::ffi::OsStr>, Option<Number>) {
+    fn setting(
+        path: &RelativePath,
+        parent: Number,
+        to: Option<Number>,
+    ) -> (Number, Arc<std::ffi::OsStr>, Option<Number>) {
         (parent, disk::shared(path.name()), to)
     }
 
@@ -179,7 +183,12 @@ impl SimFileSystem {
         }
     }
 
-    fn sync_one_directory(&self, machine: &mut Machine, barrier: Barrier, path: &RelativePath) -> io::Result<()> {
+    fn sync_one_directory(
+        &self,
+        machine: &mut Machine,
+        barrier: Barrier,
+        path: &RelativePath,
+    ) -> io::Result<()> {
         machine.step()?;
         if machine.skips(barrier, false, path) {
             return Ok(());
@@ -201,7 +210,12 @@ impl SimFileSystem {
         }
     }
 
-    fn try_lock_at(&self, path: &RelativePath, kind: LockKind, make: bool) -> io::Result<Option<Box<dyn Lock>>> {
+    fn try_lock_at(
+        &self,
+        path: &RelativePath,
+        kind: LockKind,
+        make: bool,
+    ) -> io::Result<Option<Box<dyn Lock>>> {
         let mut machine = self.disk.lock();
         machine.call()?;
         let inode = match machine.state.lookup(path) {
@@ -341,7 +355,8 @@ impl FileSystem for SimFileSystem {
         if existing.is_some_and(|existing| machine.state.busy.contains(&existing)) {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
-        if existing.is_some_and(|existing| matches!(machine.state.body(existing), Ok(Body::Directory { .. }))) {
+        if existing.is_some_and(|existing| matches!(machine.state.body(existing), Ok(Body::Directory { .. })))
+        {
             return Err(io::ErrorKind::IsADirectory.into());
         }
         if existing != Some(inode) {
