@@ -96,6 +96,20 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// An earlier commit, of whomever, cannot be finished. It stays committed; of this transaction or
+    /// view nothing happened. Mend what the system complains of, and try again.
+    #[error("generation {generation}, committed before, cannot be finished: cannot {operation} `{}`; nothing of this transaction was changed, mend it and try again", path.display())]
+    Blocked {
+        /// The generation that cannot be finished.
+        generation: Generation,
+        /// What was tried.
+        operation: Operation,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The transaction is committed, but not every file is in place. Nothing is lost: the next
     /// opening of the root, or the next commit, finishes it.
     #[error("committed as generation {generation}, but cannot {operation} `{}`; the next opening of the root finishes it", path.display())]
@@ -166,7 +180,9 @@ impl Error {
     #[must_use]
     pub fn generation(&self) -> Option<Generation> {
         match self {
-            Self::NotApplied { generation, .. } | Self::InDoubt { generation, .. } => Some(*generation),
+            Self::NotApplied { generation, .. }
+            | Self::InDoubt { generation, .. }
+            | Self::Blocked { generation, .. } => Some(*generation),
             _ => None,
         }
     }
@@ -212,6 +228,16 @@ impl Error {
                 Self::NotApplied { generation: other, operation, path, source }
             }
             error => error.not_applied(other),
+        }
+    }
+
+    /// The same failure, met while finishing another's commit on the way to one's own.
+    pub(crate) fn blocked(self) -> Self {
+        match self {
+            Self::NotApplied { generation, operation, path, source } => {
+                Self::Blocked { generation, operation, path, source }
+            }
+            other => other,
         }
     }
 
@@ -288,6 +314,7 @@ impl From<Error> for io::Error {
             | Error::InDoubt { source, .. }
             | Error::NotSynced { source, .. } => source.kind(),
             Error::InvalidPath { .. } => io::ErrorKind::InvalidInput,
+            Error::Blocked { source, .. } => source.kind(),
             Error::Locked { .. } => io::ErrorKind::TimedOut,
             Error::Corrupt { .. } => io::ErrorKind::InvalidData,
             Error::Unsupported { .. } => io::ErrorKind::Unsupported,

@@ -449,7 +449,7 @@ mod tests {
             time: TimeStamp(9),
             entries: vec![
                 Entry { path: path("dir/a"), before: None, action: Action::Write(content) },
-                Entry { path: path("b \"quoted\"\n"), before: Some(stamp), action: Action::Remove },
+                Entry { path: path("b 'quoted'"), before: Some(stamp), action: Action::Remove },
             ],
         }
     }

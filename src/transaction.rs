@@ -194,7 +194,7 @@ impl Transaction {
     /// [`Error::Io`] (`NotFound`) when there is no such file, [`Error::InvalidPath`].
     pub fn remove(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let target = self.resolve(path)?;
+        let target = self.resolve_to_remove(path)?;
         let existed = target.existing.is_some();
         let file = target.path.clone();
         if !self.remove_target(target)? {
@@ -211,7 +211,7 @@ impl Transaction {
     /// # Errors
     /// [`Error::InvalidPath`] for a path that cannot be a target.
     pub fn remove_if_exists(&mut self, path: impl AsRef<Path>) -> Result<bool> {
-        let target = self.resolve(path.as_ref())?;
+        let target = self.resolve_to_remove(path.as_ref())?;
         self.remove_target(target)
     }
 
@@ -264,7 +264,7 @@ impl Transaction {
     ///
     /// # Errors
     /// [`Error::Conflict`], [`Error::Locked`], [`Error::Unfinished`], [`Error::Io`],
-    /// [`Error::Poisoned`]: nothing happened. [`Error::NotApplied`]: it is committed, and will be
+    /// [`Error::Poisoned`], [`Error::Blocked`]: nothing happened. [`Error::NotApplied`]: it is committed, and will be
     /// finished. [`Error::InDoubt`]: not known. [`Error::outcome`] tells these apart.
     pub fn commit(self) -> Result<Commit> {
         self.engine.may_change()?;
@@ -364,6 +364,18 @@ impl Transaction {
     fn resolve(&self, path: &Path) -> Result<Target> {
         let relative = check::relative(&self.engine, path)?;
         lock(&self.state).resolver.resolve(&self.engine, &relative)
+    }
+
+    /// Where nothing is to be seen, a published manifest may be about to put something: it is finished
+    /// before anybody is told that there is nothing to remove.
+    fn resolve_to_remove(&self, path: &Path) -> Result<Target> {
+        let target = self.resolve(path)?;
+        if target.existing.is_some() {
+            return Ok(target);
+        }
+        drop(read::begin(&self.engine)?);
+        lock(&self.state).resolver.forget();
+        self.resolve(path)
     }
 
     fn begin_file(&mut self, path: &Path) -> Result<OpenFile> {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::publish::{Publication, Published};
 use super::stage::Staged;
-use super::{Engine, apply, lock, publish};
+use super::{Engine, apply, lock, publish, recover};
 use crate::error::{Error, Result};
 use crate::fs::{Durable, Rule};
 use crate::manifest::{Generation, TransactionId};
@@ -137,6 +137,8 @@ fn finish(engine: &Engine, published: Vec<Published>) -> Vec<(TransactionId, Res
             Ok(moved) => in_place.push((published, moved)),
             Err(error) => {
                 published.session.leave_mark();
+                // Views must not take it for a commit that is in place since its session lives.
+                recover::mark_unsynced(engine, published.generation);
                 failed.get_or_insert_with(|| again(&error));
                 results.push((published.id, Err(error)));
             }
@@ -207,6 +209,12 @@ fn again(error: &Error) -> Error {
         Error::Io { operation, path, source } => {
             Error::Io { operation: *operation, path: path.clone(), source: copy(source) }
         }
+        Error::Blocked { generation, operation, path, source } => Error::Blocked {
+            generation: *generation,
+            operation: *operation,
+            path: path.clone(),
+            source: copy(source),
+        },
         Error::NotApplied { generation, operation, path, source } => Error::NotApplied {
             generation: *generation,
             operation: *operation,

@@ -72,7 +72,8 @@ pub(crate) fn abandoned(generation: Generation) -> RelativePath {
     control().child(format!("{generation}.abandoned"))
 }
 
-/// Says that a sync of this generation failed, so that what is seen may not be on disk.
+/// Says that a step after this generation's commit point failed: what is seen may not be on disk, or
+/// may not be all.
 pub(crate) fn unsynced(generation: Generation) -> RelativePath {
     control().child(format!("{generation}.unsynced"))
 }

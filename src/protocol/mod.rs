@@ -157,7 +157,11 @@ impl Engine {
 
     /// Lets go of the session; it ends with its last transaction.
     pub(crate) fn end_session(&self) {
-        lock(&self.session).take();
+        let session = lock(&self.session).take();
+        if let Some(session) = session.filter(|_| self.is_poisoned()) {
+            // What a failed sync left is recovery's, which must be led there.
+            session.leave_mark();
+        }
     }
 
     pub(crate) fn root(&self) -> PathBuf {

@@ -112,7 +112,7 @@ pub(crate) fn finish_earlier(engine: &Engine, locked: &Locked) -> Result<Control
         control.pending.iter().any(|generation| !carried.is_ours(*generation))
     };
     if inherited && engine.keeps(Rule::FinishEarlier) {
-        recover::recover(engine, locked)?;
+        recover::recover(engine, locked).map_err(Error::blocked)?;
         control = Control::look(engine)?;
     }
     let open: std::collections::BTreeSet<_> =

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use super::control::{self, Control};
 use super::lock::{self, Share};
 use super::{Engine, if_found, layout, recover};
-use crate::error::{Operation, Result};
+use crate::error::{Error, Operation, Result};
 use crate::fs::ReadFile;
 use crate::manifest::{Generation, Manifest, Stamp};
 use crate::path::RelativePath;
@@ -51,7 +51,7 @@ pub(crate) fn begin(engine: &Engine) -> Result<Reading> {
         }
         drop(share);
         let locked = lock::exclusive(engine)?;
-        recover::recover(engine, &locked)?;
+        recover::recover(engine, &locked).map_err(Error::blocked)?;
     }
     let share = lock::shared(engine)?;
     let control = Control::look(engine)?;

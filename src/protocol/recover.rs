@@ -6,7 +6,7 @@
 //! manifest before it moves the first, every step can be repeated, and nothing
 //! that it did not expect to find is ever destroyed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 
 use super::apply::{self, Applied};
@@ -37,8 +37,9 @@ pub(crate) fn recover(engine: &Engine, _locked: &Locked) -> Result<RecoveryRepor
     let mut wave = Wave::new(Barrier::Recovered);
     let mut moved = Vec::new();
     let mut stopped = None;
+    let newest = newest_of_paths(engine, &chain);
     for generation in chain {
-        match roll_forward(engine, generation, &control, &mut wave, &mut report) {
+        match roll_forward(engine, generation, &control, &newest, &mut wave, &mut report) {
             Ok(()) => moved.push(generation),
             Err(error) => {
                 stopped = Some(error);
@@ -125,11 +126,24 @@ enum Step {
     Remove,
 }
 
+/// Which generation is the last to name a path: what an earlier one finds changed there is its doing.
+fn newest_of_paths(engine: &Engine, chain: &[Generation]) -> HashMap<RelativePath, Generation> {
+    let mut newest = HashMap::new();
+    for generation in chain {
+        // A manifest that cannot be read stops recovery when its turn comes.
+        if let Ok(Some(manifest)) = control::manifest(engine, &layout::pending(*generation)) {
+            newest.extend(manifest.entries.into_iter().map(|entry| (entry.path, *generation)));
+        }
+    }
+    newest
+}
+
 /// Looks at every entry of a generation, then moves.
 fn roll_forward(
     engine: &Engine,
     generation: Generation,
     control: &Control,
+    newest: &HashMap<RelativePath, Generation>,
     wave: &mut Wave,
     report: &mut RecoveryReport,
 ) -> Result<()> {
@@ -152,6 +166,7 @@ fn roll_forward(
                 .map_err(|error| error.not_applied(generation))?;
         }
     }
+    findings.retain(|difference: &Difference| newest.get(&difference.path) == Some(&generation));
     report.differences.extend(findings);
     if control.unsynced.contains(&generation) && engine.keeps(Rule::WriteAnew) {
         wave.absorb(write_targets_anew(engine, &manifest).map_err(|error| error.not_applied(generation))?);
@@ -337,14 +352,19 @@ fn remove_stale(engine: &Engine, control: &Control) {
     }
 }
 
-/// Says that a sync of this generation failed. The kernel may have dropped what was to be written
+/// Says that a step after the commit point of this generation failed, as a rule a sync. The kernel may have dropped what was to be written
 /// and call the next sync a success (fsync(2), ERRORS), so recovery must write it anew. The mark
 /// itself needs no sync: a power loss that takes it takes the deceiving cache as well.
 pub(crate) fn mark_unsynced(engine: &Engine, generation: Generation) {
-    if let Ok((file, name)) = engine.fs.create_new(&layout::unsynced(generation), NewFile::Ordinary) {
-        name.need_not_last();
-        if let Ok((_, content)) = file.finish() {
-            content.need_not_last();
+    let path = layout::unsynced(generation);
+    // One more try is all that can be done where even this is refused.
+    for _ in 0..2 {
+        if let Ok((file, name)) = engine.fs.create_new(&path, NewFile::Ordinary) {
+            name.need_not_last();
+            if let Ok((_, content)) = file.finish() {
+                content.need_not_last();
+            }
+            return;
         }
     }
 }
@@ -362,7 +382,8 @@ fn write_manifest_anew(engine: &Engine, pending: &RelativePath) -> Result<Wave> 
     Ok(wave)
 }
 
-/// The targets of a generation whose sync failed, each in a new file under the same name.
+/// The moves of a generation whose sync failed, made once more with new files: a sync of the old ones
+/// would be believed, and do nothing.
 fn write_targets_anew(engine: &Engine, manifest: &Manifest) -> Result<Wave> {
     let transaction = TransactionId { session: engine.fs.unique(), number: 0 };
     let mut copies = Vec::new();
@@ -370,27 +391,34 @@ fn write_targets_anew(engine: &Engine, manifest: &Manifest) -> Result<Wave> {
     for (entry, number) in manifest.entries.iter().zip(0..) {
         let failed = |error| engine.error(Operation::Move, &entry.path)(error);
         let fresh = layout::staged(&entry.path.parent(), entry.path.name(), StagedId { transaction, number });
-        match &entry.action {
-            Action::Write(_) => match stage::copy(engine, &entry.path, &fresh, &mut wave) {
-                Ok(_) => copies.push((fresh, &entry.path)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(failed(error)),
-            },
-            // A name made and removed makes the directory write its block anew.
-            Action::Remove => {
-                let (file, name) = engine.fs.create_new(&fresh, NewFile::Private).map_err(failed)?;
-                let (_, content) = file.finish().map_err(failed)?;
-                content.need_not_last();
-                name.need_not_last();
-                wave.add(engine.fs.remove_file(&fresh).map_err(failed)?);
+        let found = if_found(engine.fs.metadata(&entry.path)).map_err(failed)?;
+        match (entry.staged(), found.map(|found| found.kind)) {
+            (Some(staged), Some(Kind::File)) => {
+                stage::copy(engine, &entry.path, &fresh, &mut wave).map_err(failed)?;
+                copies.push((fresh, Some(staged), &entry.path));
             }
+            // What was removed appears for a moment, empty: the directory must see the name go again.
+            (None, None) => {
+                let (file, name) = engine.fs.create_new(&fresh, NewFile::Private).map_err(failed)?;
+                wave.add(name.and(file.finish().map_err(failed)?.1));
+                copies.push((fresh, None, &entry.path));
+            }
+            _ => {}
         }
     }
     // Lost without this sync: the bytes of the new files, when the names already lead to them.
     let _durable = engine.sync_always(wave)?;
     let mut wave = Wave::new(Barrier::Recovered);
-    for (fresh, target) in copies {
-        wave.add(apply::replace(engine, &fresh, target)?);
+    for (fresh, staged, target) in copies {
+        // Through the staged name, since its removal is not durable either.
+        if let Some(staged) = &staged {
+            let renamed = engine.fs.rename(&fresh, staged);
+            wave.add(renamed.map_err(engine.error(Operation::Move, target))?);
+        }
+        wave.add(apply::replace(engine, staged.as_ref().unwrap_or(&fresh), target)?);
+        if staged.is_none() {
+            wave.add(apply::remove(engine, target)?);
+        }
     }
     Ok(wave)
 }

@@ -375,7 +375,11 @@ pub(crate) fn copy(
 const COPY_BYTES: usize = 256 * 1024;
 
 /// Copies all bytes with a buffer of fixed size.
-pub(crate) fn copy_bytes(source: &mut dyn io::Read, target: &mut dyn Write) -> io::Result<u64> {
+pub(crate) fn copy_bytes<R, W>(source: &mut R, target: &mut W) -> io::Result<u64>
+where
+    R: io::Read + ?Sized,
+    W: Write + ?Sized,
+{
     let mut buffer = vec![0; COPY_BYTES];
     let mut total = 0;
     loop {

@@ -84,11 +84,22 @@ fn allowed(fates: &[Fate]) -> Vec<Tree> {
     trees
 }
 
+/// Whether a staged file may be left. A sync that failed can have dropped the removal of a staged
+/// name that nobody sees any more; a power loss after the sweep of the same boot brings it back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Litter {
+    None,
+    MayReappear,
+}
+
 /// Opens the root once more, without faults, and looks.
-fn check(disk: &SimDisk, fates: &[Fate]) -> Result<(), String> {
+fn check(disk: &SimDisk, fates: &[Fate], litter: Litter) -> Result<(), String> {
     let store = Store::options().open_on(disk.process()).map_err(|error| format!("reopening: {error}"))?;
     drop(store);
-    let found = disk.files();
+    let mut found = disk.files();
+    if litter == Litter::MayReappear {
+        found.retain(|path, _| !path.ends_with(".cosave"));
+    }
     if !allowed(fates).contains(&found) {
         return Err(format!("{fates:?}, and yet the files are {found:?}"));
     }
@@ -103,17 +114,23 @@ fn explore(model: Model, durability: Durability, faults: &[Fault]) -> Result<boo
     let disk = prepared(model);
     disk.fail_at(faults);
     let fates = run(&disk, durability);
-    let reached = disk.calls() > faults.iter().map(|fault| fault.after).max().unwrap_or(0);
+    let reached = disk.calls() > faults[0].after;
     if let Some(path) = disk.retried_syncs().first() {
         return Err(format!("a failed sync of {path} was tried again"));
     }
     let same_boot = disk.kill();
-    check(&same_boot, &fates)?;
+    check(&same_boot, &fates, Litter::None)?;
     for after in disk.power_losses(24, 1) {
-        check(&after, &fates).map_err(|problem| format!("after a power loss: {problem}"))?;
+        check(&after, &fates, Litter::None).map_err(|problem| format!("after a power loss: {problem}"))?;
+    }
+    // On a disk that takes nothing any more, not even a mark that a sync has failed, nobody can know
+    // that it did once the process is gone.
+    if faults.iter().any(|fault| fault.persistent) {
+        return Ok(reached);
     }
     for after in same_boot.power_losses(24, 1) {
-        check(&after, &fates).map_err(|problem| format!("after reopening and a power loss: {problem}"))?;
+        check(&after, &fates, Litter::MayReappear)
+            .map_err(|problem| format!("after reopening and a power loss: {problem}"))?;
     }
     Ok(reached)
 }
@@ -170,7 +187,7 @@ fn a_full_disk_refuses_and_keeps_the_old_state() {
         disk.free_bytes(Some(free));
         let fates = run(&disk, Durability::Full);
         disk.free_bytes(None);
-        if let Err(problem) = check(&disk.kill(), &fates) {
+        if let Err(problem) = check(&disk.kill(), &fates, Litter::None) {
             panic!("{free} bytes free: {problem}");
         }
     }

@@ -44,7 +44,7 @@ pub(crate) struct OsFileSystem {
 impl OsFileSystem {
     /// Opens an existing directory as a root.
     pub(crate) fn open(root: &Path, control: Option<&Path>) -> io::Result<Self> {
-        let root = root.canonicalize()?;
+        let root = system::canonical(root)?;
         let control = control.map(std::path::absolute).transpose()?;
         let directories = system::Directories::open(&root, control.as_deref())?;
         Ok(Self { root, control, directories, started: Instant::now() })

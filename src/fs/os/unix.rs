@@ -320,6 +320,11 @@ pub(super) fn sync_file(file: &File) -> io::Result<()> {
     }
 }
 
+/// The path with every symlink resolved.
+pub(super) fn canonical(path: &Path) -> io::Result<PathBuf> {
+    path.canonicalize()
+}
+
 /// Syncs a directory that is named by a path outside any root.
 pub(super) fn sync_path(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()

@@ -248,6 +248,16 @@ pub(super) fn sync_file(file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
+/// The path with every symlink resolved, in the form that people use: `canonicalize` answers
+/// `\\?\C:\...`, with which no caller's path can be compared.
+pub(super) fn canonical(path: &Path) -> io::Result<PathBuf> {
+    let resolved = path.canonicalize()?;
+    match resolved.to_str().and_then(|text| text.strip_prefix(r"\\?\")) {
+        Some(plain) if plain.as_bytes().get(1) == Some(&b':') => Ok(plain.into()),
+        _ => Ok(resolved),
+    }
+}
+
 /// Syncs a directory by its path. What is refused is reported as unsupported, not as failed.
 pub(super) fn sync_path(directory: &Path) -> io::Result<()> {
     let opened = OpenOptions::new().write(true).custom_flags(FILE_FLAG_BACKUP_SEMANTICS).open(directory);
