@@ -44,7 +44,7 @@ fn all_scenarios() -> Vec<Script> {
 fn noticed(model: Model, sabotage: Sabotage) -> Option<String> {
     all_scenarios().iter().find_map(|script| {
         let explorer =
-            Explorer { depth: 1, outcomes_max: 32, sabotage: Some(sabotage), ..Explorer::new(model) };
+            Explorer { depth: 1, outcomes_max: 16, sabotage: Some(sabotage), ..Explorer::new(model) };
         explorer.explore(script).err().map(|case| case.to_string())
     })
 }

@@ -38,6 +38,7 @@ pub(crate) struct OsFileSystem {
     root: PathBuf,
     control: Option<PathBuf>,
     directories: system::Directories,
+    pace: sync::Pace,
     started: Instant,
 }
 
@@ -47,7 +48,7 @@ impl OsFileSystem {
         let root = system::canonical(root)?;
         let control = control.map(std::path::absolute).transpose()?;
         let directories = system::Directories::open(&root, control.as_deref())?;
-        Ok(Self { root, control, directories, started: Instant::now() })
+        Ok(Self { root, control, directories, pace: sync::Pace::default(), started: Instant::now() })
     }
 
     /// Makes a root and its parents, durably.
@@ -288,7 +289,7 @@ impl FileSystem for OsFileSystem {
     }
 
     fn sync(&self, wave: Wave, strategy: SyncStrategy) -> Result<Durable, SyncError> {
-        sync::wave(&self.directories, wave, strategy)
+        sync::wave(&self.directories, &self.pace, wave, strategy)
     }
 
     fn try_lock(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {

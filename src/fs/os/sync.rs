@@ -5,8 +5,9 @@
 //! becomes of the others.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::system::{self, Directories};
 use crate::fs::{Durable, OpenFile, SyncError, Wave};
@@ -17,9 +18,34 @@ use crate::path::RelativePath;
 /// 1000 files: 32 take 233 ms, 64 171 ms, 128 142 ms, 256 143 ms.
 const IN_FLIGHT_MAX: usize = 128;
 
+/// A sync that returns sooner costs less than the thread that would wait for it (60 us with its stack).
+const QUICK: Duration = Duration::from_micros(200);
+
+/// How long the slowest sync of the last wave took: whether this disk is worth threads. A guess,
+/// for speed alone.
+#[derive(Debug)]
+pub(super) struct Pace(AtomicU64);
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self(AtomicU64::new(u64::MAX))
+    }
+}
+
+impl Pace {
+    fn is_quick(&self) -> bool {
+        u128::from(self.0.load(Ordering::Relaxed)) < QUICK.as_nanos()
+    }
+
+    fn set(&self, slowest: Duration) {
+        self.0.store(u64::try_from(slowest.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
 /// Pays all debts of a wave.
 pub(super) fn wave(
     directories: &Directories,
+    pace: &Pace,
     wave: Wave,
     strategy: SyncStrategy,
 ) -> Result<Durable, SyncError> {
@@ -30,7 +56,7 @@ pub(super) fn wave(
             return Ok(durable);
         }
     }
-    let answers = concurrently(files.len() + names.len(), |index| match files.get(index) {
+    let answers = paced(pace, files.len() + names.len(), |index| match files.get(index) {
         Some(file) => file.sync().map(|()| Durable::synced()),
         None => directory(|| directories.sync_directory(&names[index - files.len()])),
     });
@@ -62,6 +88,32 @@ pub(super) fn directory(sync: impl FnOnce() -> io::Result<()>) -> io::Result<Dur
         }
         Err(error) => Err(error),
     }
+}
+
+/// Runs `work` for every index below `count`: one after another as long as each is quick, then the
+/// rest at once.
+fn paced<T: Send>(pace: &Pace, count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let slowest = AtomicU64::new(0);
+    let timed = |index| {
+        let start = Instant::now();
+        let answer = work(index);
+        let took = start.elapsed();
+        slowest.fetch_max(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        (answer, took)
+    };
+    let mut answers = Vec::with_capacity(count);
+    let mut quick = pace.is_quick();
+    while quick && answers.len() < count {
+        let (answer, took) = timed(answers.len());
+        answers.push(answer);
+        quick = took < QUICK;
+    }
+    let done = answers.len();
+    answers.extend(concurrently(count - done, |index| timed(done + index).0));
+    if count > 0 {
+        pace.set(Duration::from_nanos(slowest.into_inner()));
+    }
+    answers
 }
 
 /// Runs `work` for every index below `count`, at most `IN_FLIGHT_MAX` at once.
