@@ -33,3 +33,10 @@ fn every_crash_is_recovered_from() {
     let report = explore_all(1, 16);
     assert!(report.states > 1_000_000, "{report}");
 }
+
+#[test]
+#[ignore = "takes a quarter of an hour"]
+fn every_crash_of_every_crashed_recovery_is_recovered_from() {
+    let report = explore_all(2, 64);
+    assert!(report.states > 20_000_000, "{report}");
+}
