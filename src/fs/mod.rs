@@ -3,7 +3,7 @@
 //! [`FileSystem`] is everything cosave needs of a file system, a clock, a source
 //! of unique names and a way to wait; each call says what it promises about
 //! atomicity and durability, and where that is written. The protocol is written
-//! once against this trait. [`os`] is the real thing; `sim` (feature `sim`) is a
+//! once against this trait. `os` is the real thing; `sim` (feature `sim`) is a
 //! disk in memory that loses power. Nothing here knows of transactions.
 //!
 //! Paths are [`RelativePath`]s below the root. No call follows a symlink, in

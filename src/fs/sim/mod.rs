@@ -1,7 +1,7 @@
 //! A disk in memory that loses power: crash-test cosave, or your own saves.
 //!
 //! [`SimDisk`] is a disk; [`SimDisk::process`] gives a simulated process a
-//! [`FileSystem`](super::FileSystem) on it, over which a [`Store`](crate::Store)
+//! [`FileSystem`] on it, over which a [`Store`](crate::Store)
 //! runs the very protocol that it runs on a real disk. A plan says at which call
 //! the process dies ([`SimDisk::crash_at`]) or meets an error
 //! ([`SimDisk::fail_at`]); [`SimDisk::power_losses`] lists what may be found
