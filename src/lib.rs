@@ -26,6 +26,8 @@ pub use options::{Durability, StoreOptions, SyncStrategy};
 pub use path::{InvalidPath, RelativePath};
 pub use report::{Change, Commit, Difference, Finding, Mismatch, Problem, RecoveryReport, Status};
 pub use single::{create_new, write, write_with};
+#[cfg(feature = "sim")]
+pub use single::{create_new_on, write_on};
 pub use store::Store;
 pub use transaction::{FileWriter, Transaction};
 pub use view::{FileReader, View};

@@ -76,6 +76,26 @@ pub fn create_new(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()>
     save(path.as_ref(), Existing::Refuse, |file| file.write_all(bytes.as_ref()))
 }
 
+/// As [`write`](crate::write), on a file system of your choice: `path` lies below its root.
+///
+/// # Errors
+/// As [`write`](crate::write).
+#[cfg(feature = "sim")]
+pub fn write_on(fs: &dyn FileSystem, path: &RelativePath, bytes: impl AsRef<[u8]>) -> Result<()> {
+    save_on(fs, path, Existing::Replace, |file| file.write_all(bytes.as_ref()))
+        .map_err(|failure| failure.into_error(&fs.full_path(path)))
+}
+
+/// As [`create_new`](crate::create_new), on a file system of your choice.
+///
+/// # Errors
+/// As [`create_new`](crate::create_new).
+#[cfg(feature = "sim")]
+pub fn create_new_on(fs: &dyn FileSystem, path: &RelativePath, bytes: impl AsRef<[u8]>) -> Result<()> {
+    save_on(fs, path, Existing::Refuse, |file| file.write_all(bytes.as_ref()))
+        .map_err(|failure| failure.into_error(&fs.full_path(path)))
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Existing {
     Replace,

@@ -76,6 +76,8 @@ pub enum Barrier {
     Inherited,
     /// Recovery: manifests beyond a gap are gone before their numbers are used again.
     Discarded,
+    /// Recovery: what somebody else wrote has a second name before a move takes its first.
+    Kept,
     /// Recovery, last: the moves are durable before the manifest is retired.
     Recovered,
     /// The sweep's removals are durable before the session that recorded them is forgotten.

@@ -60,6 +60,9 @@ pub(crate) fn publish(engine: &Engine, locked: &Locked, batch: Vec<Staged>) -> R
             let _moved = apply::move_all(engine, &staged.manifest.entries);
         }
     }
+    if !engine.keeps(Rule::KeepApplied) {
+        remove_superseded(engine, &control);
+    }
     // The commit point. Lost without this sync: the manifest's published name, while targets are
     // already being moved: a mix of old and new that nobody can finish. A crash before it leaves
     // all old, or a manifest that recovery makes durable before it moves anything.

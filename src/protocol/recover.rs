@@ -151,20 +151,14 @@ fn roll_forward(
     let manifest = control::manifest(engine, &path)?
         .ok_or_else(|| engine.error(Operation::Read, &path)(io::ErrorKind::NotFound.into()))?;
     let mut findings = Vec::new();
-    let mut steps = Vec::new();
-    for entry in &manifest.entries {
-        let step = look(engine, entry, &mut findings).map_err(|error| error.not_applied(generation))?;
-        if !engine.keeps(Rule::LookFirst) {
-            step_once(engine, generation, entry, &step, wave, report)
-                .map_err(|error| error.not_applied(generation))?;
-        }
-        steps.push(step);
-    }
-    if engine.keeps(Rule::LookFirst) {
-        for (entry, step) in manifest.entries.iter().zip(&steps) {
-            step_once(engine, generation, entry, step, wave, report)
-                .map_err(|error| error.not_applied(generation))?;
-        }
+    let at_once = if engine.keeps(Rule::LookFirst) { manifest.entries.len() } else { 1 };
+    for entries in manifest.entries.chunks(at_once.max(1)) {
+        let looks = entries.iter().map(|entry| look(engine, entry, &mut findings));
+        let steps: Vec<Step> = looks.collect::<Result<_>>().map_err(|error| error.not_applied(generation))?;
+        let moves = keep_all(engine, generation, entries, &steps, report).and_then(|()| {
+            entries.iter().zip(&steps).try_for_each(|(entry, step)| step_once(engine, entry, step, wave))
+        });
+        moves.map_err(|error| error.not_applied(generation))?;
     }
     findings.retain(|difference: &Difference| newest.get(&difference.path) == Some(&generation));
     report.differences.extend(findings);
@@ -248,31 +242,40 @@ fn verify(engine: &Engine, path: &RelativePath, staged: &Metadata, content: &Sta
     Ok(true)
 }
 
-fn step_once(
-    engine: &Engine,
-    generation: Generation,
-    entry: &Entry,
-    step: &Step,
-    wave: &mut Wave,
-    report: &mut RecoveryReport,
-) -> Result<()> {
+fn step_once(engine: &Engine, entry: &Entry, step: &Step, wave: &mut Wave) -> Result<()> {
     // The directory is in the wave even where nothing is moved: a killed writer's move can be seen,
     // but need not be durable.
     wave.add(Unsynced::directory(entry.path.parent()));
     let staged = entry.staged();
     match (step, &staged) {
-        (Step::Nothing, _) => {}
         (Step::Remove, _) => wave.add(apply::remove(engine, &entry.path)?),
-        (Step::Replace, Some(staged)) => wave.add(apply::replace(engine, staged, &entry.path)?),
-        (Step::Unlink, Some(staged)) => wave.add(apply::remove(engine, staged)?),
-        (Step::KeepAndReplace, Some(staged)) => {
-            let kept = keep(engine, generation, &entry.path, wave)?;
-            report.differences.push(Difference { path: entry.path.clone(), finding: Finding::Kept(kept) });
+        (Step::Replace | Step::KeepAndReplace, Some(staged)) => {
             wave.add(apply::replace(engine, staged, &entry.path)?);
         }
-        (Step::Replace | Step::Unlink | Step::KeepAndReplace, None) => {}
+        (Step::Unlink, Some(staged)) => wave.add(apply::remove(engine, staged)?),
+        (Step::Nothing, _) | (Step::Replace | Step::Unlink | Step::KeepAndReplace, None) => {}
     }
     Ok(())
+}
+
+/// Gives every file of somebody else's a second name, before any loses its first.
+fn keep_all(
+    engine: &Engine,
+    generation: Generation,
+    entries: &[Entry],
+    steps: &[Step],
+    report: &mut RecoveryReport,
+) -> Result<()> {
+    let mut wave = Wave::new(Barrier::Kept);
+    for (entry, _) in entries.iter().zip(steps).filter(|(_, step)| matches!(step, Step::KeepAndReplace)) {
+        let kept = keep(engine, generation, &entry.path, &mut wave)?;
+        report.differences.push(Difference { path: entry.path.clone(), finding: Finding::Kept(kept) });
+    }
+    if wave.is_empty() {
+        return Ok(());
+    }
+    // Lost without this sync: the second name, after a power loss that keeps the move over the first.
+    engine.sync_always(wave).map(drop)
 }
 
 /// Tries to find a free name for a file that is kept; one is enough, but for files kept before.
@@ -297,6 +300,7 @@ fn keep(
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let same = engine.fs.metadata(&kept).map_err(failed)?.identity == found.identity;
                 if same && found.identity.is_some() {
+                    wave.add(Unsynced::directory(kept.parent()));
                     return Ok(kept);
                 }
             }
@@ -352,9 +356,10 @@ fn remove_stale(engine: &Engine, control: &Control) {
     }
 }
 
-/// Says that a step after the commit point of this generation failed, as a rule a sync. The kernel may have dropped what was to be written
-/// and call the next sync a success (fsync(2), ERRORS), so recovery must write it anew. The mark
-/// itself needs no sync: a power loss that takes it takes the deceiving cache as well.
+/// Says that a step after the commit point of this generation failed, as a rule a sync. The kernel
+/// may have dropped what was to be written and call the next sync a success (fsync(2), ERRORS), so
+/// recovery must write it anew. The mark itself needs no sync: a power loss that takes it takes the
+/// deceiving cache as well.
 pub(crate) fn mark_unsynced(engine: &Engine, generation: Generation) {
     let path = layout::unsynced(generation);
     // One more try is all that can be done where even this is refused.

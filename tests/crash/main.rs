@@ -6,4 +6,5 @@
 mod exploration;
 mod faults;
 mod script;
+mod single_file;
 mod teeth;

@@ -30,6 +30,25 @@ pub enum Act {
     Reopen,
 }
 
+/// What somebody who knows nothing of cosave does between a crash and the recovery.
+#[derive(Clone, Debug)]
+pub enum Stranger {
+    /// Makes a file anew, if it was removed.
+    Recreates(String),
+    /// Writes into a file, in place.
+    Edits(String),
+}
+
+/// What the stranger writes, and where it is noted that there was one.
+const STRANGE: &str = "the stranger's";
+const NOTE: &str = "untouched/a stranger was here";
+
+/// Where a successor writes how often it was there, and its other file.
+const SUCCESSOR: [&str; 2] = ["last", "a"];
+
+/// A successor's count is below this, so that script and count fit into one number.
+const SUCCESSORS_MAX: u64 = 1000;
+
 /// A workload: a tree, and what is done with it.
 #[derive(Clone, Debug)]
 pub struct Script {
@@ -42,6 +61,10 @@ pub struct Script {
     pub acts: Vec<Act>,
     /// A sabotaged protocol may fail by itself.
     pub lenient: bool,
+    /// Who meddles before the recovery.
+    pub stranger: Option<Stranger>,
+    /// Whoever recovers commits something, too.
+    pub successor: bool,
 }
 
 type Tree = BTreeMap<String, Vec<u8>>;
@@ -82,7 +105,19 @@ impl Script {
             mounts: Vec::new(),
             acts,
             lenient: false,
+            stranger: None,
+            successor: false,
         }
+    }
+
+    pub fn stranger(mut self, stranger: Stranger) -> Self {
+        self.stranger = Some(stranger);
+        self
+    }
+
+    pub fn successor(mut self) -> Self {
+        self.successor = true;
+        self
     }
 
     pub fn durability(mut self, durability: Durability) -> Self {
@@ -139,11 +174,11 @@ impl Script {
                 }
                 Act::Commit(changes) => {
                     generation += 1;
-                    progress.request(generation);
+                    progress.request(self.numbered(generation));
                     let mut tx = store.begin()?;
                     collect(&mut tx, changes)?;
                     assert_eq!(tx.commit()?.generation(), generation);
-                    progress.acknowledge(generation);
+                    progress.acknowledge(self.numbered(generation));
                 }
                 Act::Together(sets) => {
                     let mut transactions = Vec::new();
@@ -152,10 +187,10 @@ impl Script {
                         collect(&mut tx, changes)?;
                         transactions.push(tx);
                     }
-                    progress.request(generation + sets.len() as u64);
+                    progress.request(self.numbered(generation + sets.len() as u64));
                     for result in Transaction::commit_together(transactions) {
                         generation = result?.get();
-                        progress.acknowledge(generation);
+                        progress.acknowledge(self.numbered(generation));
                     }
                 }
                 Act::Drop(changes) => collect(&mut store.begin()?, changes)?,
@@ -175,20 +210,77 @@ impl Script {
         self.trees().iter().any(|tree| !tree.contains_key(path))
     }
 
+    /// What a run's generation is in the numbers that are compared.
+    fn numbered(&self, generation: u64) -> u64 {
+        if self.successor { generation * SUCCESSORS_MAX } else { generation }
+    }
+
+    /// The tree of a numbered generation.
+    fn tree(&self, number: u64) -> Option<Tree> {
+        let (generation, successors) =
+            if self.successor { (number / SUCCESSORS_MAX, number % SUCCESSORS_MAX) } else { (number, 0) };
+        let mut tree = self.trees().into_iter().nth(usize::try_from(generation).ok()?)?;
+        if successors > 0 {
+            for path in SUCCESSOR {
+                tree.insert(path.to_owned(), number.to_string().into_bytes());
+            }
+        }
+        Some(tree)
+    }
+
+    /// Commits on top of what was recovered; the next one must find it.
+    fn succeed(&self, store: &Store, generation: u64) -> cosave::Result<u64> {
+        let last = match store.view()?.read(SUCCESSOR[0]) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).parse().unwrap_or(0),
+            Err(error) if error.is_not_found() => generation * SUCCESSORS_MAX,
+            Err(error) => return Err(error),
+        };
+        let number = last + 1;
+        store.update(|tx| {
+            for path in SUCCESSOR {
+                tx.write(path, number.to_string())?;
+            }
+            Ok(())
+        })?;
+        Ok(number)
+    }
+
+    /// Takes out what the stranger wrote; it must be somewhere, and nothing else may be in its place.
+    fn without_the_stranger(&self, found: &mut Tree, expected: &mut Tree) -> Result<(), String> {
+        let Some(Stranger::Recreates(path) | Stranger::Edits(path)) = &self.stranger else { return Ok(()) };
+        if found.remove(NOTE).is_none() {
+            return Ok(());
+        }
+        let is_strange = |bytes: &Vec<u8>| bytes == STRANGE.as_bytes();
+        if !found.values().any(is_strange) {
+            return Err(format!("what the stranger wrote to {path} is lost"));
+        }
+        let before = found.get(path).is_some_and(is_strange);
+        found.retain(|_, bytes| !is_strange(bytes));
+        if before {
+            expected.remove(path);
+        }
+        Ok(())
+    }
+
     fn tree_differs(&self, disk: &SimDisk, generation: u64) -> Option<String> {
-        let trees = self.trees();
-        let expected = usize::try_from(generation).ok().and_then(|index| trees.get(index))?;
-        let found = disk.files();
-        if found != *expected {
+        let Some(mut expected) = self.tree(generation) else {
+            return Some(format!("there is no generation {generation}"));
+        };
+        let mut found = disk.files();
+        if let Err(problem) = self.without_the_stranger(&mut found, &mut expected) {
+            return Some(problem);
+        }
+        if found != expected {
             let show = |tree: &Tree| -> Vec<String> {
                 let text =
                     |(path, bytes): (&String, &Vec<u8>)| format!("{path}={}", String::from_utf8_lossy(bytes));
                 tree.iter().map(text).collect()
             };
-            return Some(format!("generation {generation} is {:?}, not {:?}", show(&found), show(expected)));
+            return Some(format!("generation {generation} is {:?}, not {:?}", show(&found), show(&expected)));
         }
         let found: BTreeSet<String> = disk.directories().into_iter().collect();
-        let expected = self.directories(expected);
+        let expected = self.directories(&expected);
         (found != expected)
             .then(|| format!("generation {generation} has the directories {found:?}, not {expected:?}"))
     }
@@ -217,7 +309,24 @@ impl Workload for Script {
         assert!(result.is_ok() || disk.has_crashed() || self.lenient, "{}: {result:?}", self.name);
     }
 
+    fn meddle(&self, disk: &SimDisk) {
+        let (path, meddles) = match &self.stranger {
+            None => return,
+            Some(Stranger::Recreates(path)) => (path, !disk.files().contains_key(path)),
+            Some(Stranger::Edits(path)) => (path, true),
+        };
+        if meddles {
+            for (path, bytes) in [(path.as_str(), STRANGE), (NOTE, "")] {
+                disk.put(path, bytes.as_bytes(), MODE);
+                disk.make_durable(path);
+            }
+        }
+    }
+
     fn glance(&self, disk: &SimDisk, bounds: Bounds) -> Result<(), String> {
+        if self.stranger.is_some() || self.successor {
+            return Ok(());
+        }
         let text = |error: cosave::Error| error.to_string();
         let store = Store::options().read_only(true).open_on(disk.copy().process()).map_err(text)?;
         let view = store.view().map_err(text)?;
@@ -243,14 +352,23 @@ impl Workload for Script {
     fn recover(&self, fs: Arc<dyn FileSystem>) -> Result<u64, String> {
         let store = self.open(fs).map_err(|error| format!("recovery: {error}"))?;
         let differences = &store.last_recovery().differences;
-        if !differences.is_empty() {
+        if !differences.is_empty() && self.stranger.is_none() {
             return Err(format!("recovery found {differences:?}, though nobody touched anything"));
         }
-        store.generation().map(u64::from).map_err(|error| error.to_string())
+        let generation = store.generation().map(u64::from).map_err(|error| error.to_string())?;
+        if self.successor {
+            return self.succeed(&store, generation).map_err(|error| format!("the successor: {error}"));
+        }
+        Ok(generation)
     }
 
     fn check(&self, disk: &SimDisk, bounds: Bounds, recovered: u64) -> Result<(), String> {
-        if recovered < bounds.floor || recovered > bounds.ceiling {
+        // A successor adds one to what it finds, so to find the same again is to have lost one.
+        let (floor, ceiling) = match self.successor {
+            true => (bounds.floor + 1, bounds.ceiling + SUCCESSORS_MAX - 1),
+            false => (bounds.floor, bounds.ceiling),
+        };
+        if recovered < floor || recovered > ceiling {
             return Err(format!("recovered generation {recovered}, outside {bounds:?}"));
         }
         if let Some(problem) = self.tree_differs(disk, recovered) {
@@ -357,6 +475,24 @@ pub fn scenarios() -> Vec<Script> {
                 Act::Drop(vec![write("b", "never")]),
             ],
         ),
+        Script::new(
+            "whoever recovers goes on",
+            &[("a", "a0")],
+            vec![Act::Together(vec![vec![write("a", "a1")], vec![write("b", "b1")]])],
+        )
+        .successor(),
+        Script::new(
+            "a removed file is made anew by somebody else",
+            &old,
+            vec![Act::Commit(vec![remove("a"), write("b", "b1")]), Act::Commit(vec![write("b", "b2")])],
+        )
+        .stranger(Stranger::Recreates("a".to_owned())),
+        Script::new(
+            "somebody else writes into a file",
+            &old,
+            vec![Act::Commit(vec![write("a", "a1"), write("b", "b1")])],
+        )
+        .stranger(Stranger::Edits("a".to_owned())),
         Script::new("one file", &[("a", "a0")], vec![Act::Commit(vec![write("a", "a1")])]),
         Script::new(
             "opened anew between commits",

@@ -21,6 +21,10 @@ pub trait Workload: Sync {
     fn prepare(&self, disk: &SimDisk);
     /// Runs; says in `progress` what was begun and what was acknowledged. Must be deterministic.
     fn run(&self, disk: &SimDisk, fs: Arc<dyn FileSystem>, progress: &Progress);
+    /// What somebody who knows nothing of cosave does after the first crash, before any recovery.
+    fn meddle(&self, disk: &SimDisk) {
+        let _ = disk;
+    }
     /// Looks at what a crash left, before any recovery.
     ///
     /// # Errors
@@ -162,16 +166,18 @@ impl Case {
     }
 }
 
+impl Case {
+    /// The case in one line, which [`Explorer::parse`] reads.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let Explorer { model, outcomes_max, seed, .. } = &self.explorer;
+        format!("{}/{model:?}/{outcomes_max}/{seed}/{}", self.workload, self.path())
+    }
+}
+
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Explorer { model, outcomes_max, seed, sabotage, .. } = &self.explorer;
-        write!(
-            f,
-            "workload={:?} model={model:?} outcomes_max={outcomes_max} seed={seed} sabotage={sabotage:?} path={}: {}",
-            self.workload,
-            self.path(),
-            self.problem
-        )
+        write!(f, "{}: {}", self.line(), self.problem)
     }
 }
 
@@ -191,6 +197,17 @@ impl Explorer {
     #[must_use]
     pub fn new(model: Model) -> Self {
         Self { model, depth: 2, outcomes_max: 64, seed: 1, sabotage: None }
+    }
+
+    /// The workload's name, the explorer and the path of a [`Case::line`].
+    #[must_use]
+    pub fn parse(line: &str) -> Option<(String, Self, String)> {
+        let mut parts = line.rsplitn(5, '/');
+        let path = parts.next()?.to_owned();
+        let (seed, outcomes_max) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let name = parts.next()?;
+        let model = Model::ALL.into_iter().find(|model| format!("{model:?}") == name)?;
+        Some((parts.next()?.to_owned(), Self { outcomes_max, seed, ..Self::new(model) }, path))
     }
 
     /// Explores every crash of a workload.
@@ -264,6 +281,9 @@ impl Explorer {
                         .ok_or_else(|| case(&points, "no such outcome".to_owned()))?
                 }
             };
+            if index == 0 {
+                workload.meddle(&disk);
+            }
         }
         visit(workload, &disk, bounds).map(drop).map_err(|problem| case(&points, problem))
     }
@@ -319,6 +339,9 @@ impl Search<'_> {
         let losses = losses.into_iter().enumerate().map(|(outcome, disk)| (Some(outcome), disk));
         for (outcome, disk) in killed.chain(losses) {
             points.push(Point { crash, outcome });
+            if points.len() == 1 {
+                self.workload.meddle(&disk);
+            }
             self.state(&disk, bounds, depth, points);
             points.pop();
             if self.is_over() {

@@ -61,6 +61,18 @@ pub enum Model {
     NoDirectorySync,
 }
 
+impl Model {
+    /// Every model.
+    pub const ALL: [Self; 6] = [
+        Self::OrderedPrefix,
+        Self::JumpingPrefix,
+        Self::WeakPosix,
+        Self::TornRename,
+        Self::LyingSync,
+        Self::NoDirectorySync,
+    ];
+}
+
 /// What a failed sync leaves behind; every later sync of the same thing succeeds and does nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -145,6 +157,15 @@ struct Machine {
     retried_syncs: Vec<RelativePath>,
     failed: Vec<Number>,
     crashed: bool,
+    death: Option<Death>,
+    dead: Vec<u32>,
+}
+
+/// One process that is to die, while the others live on.
+#[derive(Clone, Copy, Debug)]
+struct Death {
+    process: u32,
+    step: u64,
 }
 
 #[derive(Debug)]
@@ -180,6 +201,8 @@ impl SimDisk {
             retried_syncs: Vec::new(),
             failed: Vec::new(),
             crashed: false,
+            death: None,
+            dead: Vec::new(),
         };
         Self { machine: Arc::new(Mutex::new(machine)) }
     }
@@ -199,6 +222,12 @@ impl SimDisk {
     /// Kills every process at a step.
     pub fn crash_at(&self, crash: Crash) {
         self.lock().crash = Some(crash);
+    }
+
+    /// Kills one process at a step, counted from now on over all processes; the others live on.
+    pub fn crash_process_at(&self, process: &dyn FileSystem, after: u64) {
+        let mut machine = self.lock();
+        machine.death = Some(Death { process: process.process(), step: machine.steps + after });
     }
 
     /// Makes calls fail.
@@ -232,7 +261,8 @@ impl SimDisk {
     /// Whether the planned crash has happened.
     #[must_use]
     pub fn has_crashed(&self) -> bool {
-        self.lock().crashed
+        let machine = self.lock();
+        machine.crashed || !machine.dead.is_empty()
     }
 
     /// Syncs that were tried again after they had failed, with nothing new to sync.
@@ -374,6 +404,20 @@ impl SimDisk {
             visible.bytes = Arc::new(bytes.to_vec());
             (visible.modified, visible.mode, *lost) = (clock, mode, false);
         }
+    }
+
+    /// Makes a file and its name durable, as `fsync` of both would.
+    pub fn make_durable(&self, path: &str) {
+        let mut machine = self.lock();
+        let model = machine.model;
+        let Ok(path) = RelativePath::new(path) else { return };
+        let (Ok(inode), Ok(parent)) = (machine.state.lookup(&path), machine.state.directory(&path.parent()))
+        else {
+            return;
+        };
+        let device = machine.state.device(parent);
+        machine.sync_file(inode, device);
+        machine.state.sync_names_in(model, parent);
     }
 
     /// Removes a name.

@@ -36,7 +36,10 @@ enum Content {
     Old,
     Empty,
     Zeros,
+    /// The new length; of the bytes, the first half.
     Torn,
+    /// The first half alone.
+    Short,
     Garbage,
 }
 
@@ -143,7 +146,7 @@ fn content_choices(state: &State, choices_max: usize, random: &mut Random) -> Ve
         dirty.iter().map(|(inode, options)| (*inode, choose(options))).collect()
     };
     let mut choices = vec![all(&mut |options| options[0])];
-    for bad in 1..6 {
+    for bad in 1..7 {
         choices.push(all(&mut |options| options[bad.min(options.len() - 1)]));
     }
     for (inode, options) in &dirty {
@@ -163,8 +166,15 @@ fn possible(has_old: bool, lost: bool) -> Vec<Content> {
     match (has_old, lost) {
         (true, true) => vec![Content::Old],
         (false, true) => vec![Content::Empty, Content::Zeros],
-        (true, false) => vec![Content::New, Content::Old, Content::Torn, Content::Garbage],
-        (false, false) => vec![Content::New, Content::Empty, Content::Zeros, Content::Torn, Content::Garbage],
+        (true, false) => vec![Content::New, Content::Old, Content::Torn, Content::Short, Content::Garbage],
+        (false, false) => vec![
+            Content::New,
+            Content::Empty,
+            Content::Zeros,
+            Content::Torn,
+            Content::Short,
+            Content::Garbage,
+        ],
     }
 }
 
@@ -220,6 +230,7 @@ fn remains(new: &Data, old: Option<&Data>, content: Content) -> Data {
             bytes.resize(new.bytes.len(), 0);
             with(bytes)
         }
+        Content::Short => with(new.bytes[..half].to_vec()),
         Content::Garbage => with(new.bytes.iter().map(|byte| byte ^ 0xa5).chain(*b"garbage").collect()),
     }
 }

@@ -39,8 +39,8 @@ fn dead() -> io::Error {
 
 impl Machine {
     /// Begins a call: it may meet an error.
-    fn call(&mut self) -> io::Result<()> {
-        if self.crashed {
+    pub(super) fn call(&mut self, process: u32) -> io::Result<()> {
+        if self.crashed || self.dead.contains(&process) {
             return Err(dead());
         }
         let number = self.calls;
@@ -53,7 +53,12 @@ impl Machine {
     }
 
     /// Begins a change: the machine may crash before it.
-    fn step(&mut self) -> io::Result<()> {
+    fn step(&mut self, process: u32) -> io::Result<()> {
+        if self.death.is_some_and(|death| death.process == process && self.steps >= death.step) {
+            self.dead.push(process);
+            self.locks.retain(|held| held.process != process);
+            return Err(dead());
+        }
         if self.crash.is_some_and(|crash| self.steps >= crash.after) {
             self.crashed = true;
             self.locks.clear();
@@ -63,9 +68,9 @@ impl Machine {
         Ok(())
     }
 
-    fn change(&mut self) -> io::Result<()> {
-        self.call()?;
-        self.step()
+    fn change(&mut self, process: u32) -> io::Result<()> {
+        self.call(process)?;
+        self.step(process)
     }
 
     fn metadata(&self, inode: Number) -> io::Result<Metadata> {
@@ -111,7 +116,7 @@ impl Machine {
             }
     }
 
-    fn sync_file(&mut self, inode: Number, device: u32) {
+    pub(super) fn sync_file(&mut self, inode: Number, device: u32) {
         let model = self.model;
         if model == Model::LyingSync {
             return;
@@ -155,7 +160,7 @@ impl SimFileSystem {
     }
 
     fn sync_one_file(&self, machine: &mut Machine, barrier: Barrier, file: &SimOpen) -> io::Result<()> {
-        machine.step()?;
+        machine.step(self.process)?;
         if machine.skips(barrier, true, &file.path) {
             return Ok(());
         }
@@ -166,7 +171,7 @@ impl SimFileSystem {
         if owed {
             return Err(io::ErrorKind::Other.into());
         }
-        let answer = machine.call();
+        let answer = machine.call(self.process);
         let lost = matches!(machine.state.body(file.inode), Ok(Body::File { lost: true, .. }));
         machine.note_retry(&file.path, file.inode, !lost);
         match answer {
@@ -189,14 +194,14 @@ impl SimFileSystem {
         barrier: Barrier,
         path: &RelativePath,
     ) -> io::Result<()> {
-        machine.step()?;
+        machine.step(self.process)?;
         if machine.skips(barrier, false, path) {
             return Ok(());
         }
         // A directory that is gone has no names to lose.
         let Ok(inode) = machine.state.directory(path) else { return Ok(()) };
         let model = machine.model;
-        match machine.call() {
+        match machine.call(self.process) {
             Ok(()) if model == Model::LyingSync => Ok(()),
             Ok(()) => {
                 machine.state.sync_names_in(model, inode);
@@ -217,11 +222,11 @@ impl SimFileSystem {
         make: bool,
     ) -> io::Result<Option<Box<dyn Lock>>> {
         let mut machine = self.disk.lock();
-        machine.call()?;
+        machine.call(self.process)?;
         let inode = match machine.state.lookup(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
                 let parent = machine.writable_parent(path)?;
-                machine.step()?;
+                machine.step(self.process)?;
                 let clock = machine.state.clock;
                 let inode = machine.state.add(disk::file(0o644, clock));
                 let model = machine.model;
@@ -246,14 +251,14 @@ impl SimFileSystem {
 impl FileSystem for SimFileSystem {
     fn metadata(&self, path: &RelativePath) -> io::Result<Metadata> {
         let mut machine = self.disk.lock();
-        machine.call()?;
+        machine.call(self.process)?;
         let inode = machine.state.lookup(path)?;
         machine.metadata(inode)
     }
 
     fn list(&self, directory: &RelativePath) -> io::Result<Vec<DirectoryEntry>> {
         let mut machine = self.disk.lock();
-        machine.call()?;
+        machine.call(self.process)?;
         let inode = machine.state.directory(directory)?;
         let Body::Directory { visible, .. } = machine.state.body(inode)? else {
             return Err(io::ErrorKind::NotADirectory.into());
@@ -267,7 +272,7 @@ impl FileSystem for SimFileSystem {
 
     fn read_link(&self, path: &RelativePath) -> io::Result<PathBuf> {
         let mut machine = self.disk.lock();
-        machine.call()?;
+        machine.call(self.process)?;
         match machine.state.body(machine.state.lookup(path)?)? {
             Body::Symlink(to) => Ok(to.clone()),
             _ => Err(io::ErrorKind::InvalidInput.into()),
@@ -281,7 +286,7 @@ impl FileSystem for SimFileSystem {
 
     fn open(&self, path: &RelativePath) -> io::Result<Box<dyn ReadFile>> {
         let mut machine = self.disk.lock();
-        machine.call()?;
+        machine.call(self.process)?;
         let inode = machine.state.lookup(path)?;
         let metadata = machine.metadata(inode)?;
         match machine.state.body(inode)? {
@@ -298,7 +303,7 @@ impl FileSystem for SimFileSystem {
 
     fn create_new(&self, path: &RelativePath, access: NewFile) -> io::Result<(Box<dyn WriteFile>, Unsynced)> {
         let mut machine = self.disk.lock();
-        machine.change()?;
+        machine.change(self.process)?;
         let parent = machine.writable_parent(path)?;
         if machine.state.child(parent, path.name()).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -316,7 +321,7 @@ impl FileSystem for SimFileSystem {
 
     fn overwrite(&self, path: &RelativePath) -> io::Result<Box<dyn WriteFile>> {
         let mut machine = self.disk.lock();
-        machine.change()?;
+        machine.change(self.process)?;
         let inode = machine.state.lookup(path)?;
         machine.state.clock += 1;
         let clock = machine.state.clock;
@@ -331,7 +336,7 @@ impl FileSystem for SimFileSystem {
 
     fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
         let mut machine = self.disk.lock();
-        machine.change()?;
+        machine.change(self.process)?;
         let parent = machine.writable_parent(path)?;
         if machine.state.child(parent, path.name()).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -345,7 +350,7 @@ impl FileSystem for SimFileSystem {
 
     fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
         let mut machine = self.disk.lock();
-        machine.change()?;
+        machine.change(self.process)?;
         let (source, target) = (machine.writable_parent(from)?, machine.writable_parent(to)?);
         let inode = machine.state.lookup(from)?;
         if machine.state.device(source) != machine.state.device(target) {
@@ -369,7 +374,7 @@ impl FileSystem for SimFileSystem {
 
     fn link(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
         let mut machine = self.disk.lock();
-        machine.change()?;
+        machine.change(self.process)?;
         let (source, target) = (machine.state.directory(&from.parent())?, machine.writable_parent(to)?);
         let inode = machine.state.lookup(from)?;
         if machine.state.device(source) != machine.state.device(target) {
@@ -385,7 +390,7 @@ impl FileSystem for SimFileSystem {
 
     fn remove_file(&self, path: &RelativePath) -> io::Result<Unsynced> {
         let mut machine = self.disk.lock();
-        machine.change()?;
+        machine.change(self.process)?;
         let parent = machine.writable_parent(path)?;
         let inode = machine.state.lookup(path)?;
         if matches!(machine.state.body(inode)?, Body::Directory { .. }) {
@@ -398,7 +403,7 @@ impl FileSystem for SimFileSystem {
 
     fn remove_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
         let mut machine = self.disk.lock();
-        machine.change()?;
+        machine.change(self.process)?;
         let parent = machine.writable_parent(path)?;
         let inode = machine.state.lookup(path)?;
         match machine.state.body(inode)? {
@@ -413,7 +418,7 @@ impl FileSystem for SimFileSystem {
 
     fn inherit(&self, path: &RelativePath) -> io::Result<Unsynced> {
         let mut machine = self.disk.lock();
-        machine.call()?;
+        machine.call(self.process)?;
         let inode = machine.state.lookup(path)?;
         let parent = machine.state.directory(&path.parent())?;
         let device = machine.state.device(parent);
@@ -437,7 +442,7 @@ impl FileSystem for SimFileSystem {
         }
         let mut failed = None;
         for (path, file) in members {
-            if machine.crashed {
+            if machine.crashed || machine.dead.contains(&self.process) {
                 return Err(SyncError { path, source: dead() });
             }
             let answer = match file {
@@ -528,7 +533,7 @@ struct SimWriter {
 impl Write for SimWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut machine = self.fs.disk.lock();
-        machine.call()?;
+        machine.call(self.fs.process)?;
         if let Some(free) = &mut machine.free_bytes {
             let needed = bytes.len() as u64;
             if *free < needed {
@@ -553,7 +558,7 @@ impl Write for SimWriter {
 impl WriteFile for SimWriter {
     fn keep(&mut self, like: &Metadata) -> io::Result<()> {
         let mut machine = self.fs.disk.lock();
-        machine.call()?;
+        machine.call(self.fs.process)?;
         if let Body::File { visible, .. } = machine.state.body_mut(self.open.inode)? {
             visible.mode = like.mode;
         }
@@ -562,7 +567,7 @@ impl WriteFile for SimWriter {
 
     fn finish(self: Box<Self>) -> io::Result<(Metadata, Unsynced)> {
         let mut machine = self.fs.disk.lock();
-        machine.change()?;
+        machine.change(self.fs.process)?;
         let metadata = machine.metadata(self.open.inode)?;
         Ok((metadata, Unsynced::file(Box::new(self.open.clone()))))
     }

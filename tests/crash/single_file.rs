@@ -1,0 +1,57 @@
+//! A file that is saved by itself, with no store: old or new, and the new one once it is acknowledged.
+
+use std::sync::Arc;
+
+use cosave::RelativePath;
+use cosave::fs::FileSystem;
+use cosave::fs::sim::SimDisk;
+use cosave::fs::sim::explore::{Bounds, Progress, Workload};
+
+/// Saves one file three times, in directories that are made for it.
+pub struct SingleFile;
+
+const PATH: &str = "new/dir/file";
+const FOREIGN: &str = "foreign";
+
+impl Workload for SingleFile {
+    fn name(&self) -> String {
+        "a single file, without a store".to_owned()
+    }
+
+    fn prepare(&self, disk: &SimDisk) {
+        disk.put(FOREIGN, b"f", 0o600);
+    }
+
+    fn run(&self, _: &SimDisk, fs: Arc<dyn FileSystem>, progress: &Progress) {
+        let path = RelativePath::new(PATH).unwrap();
+        for generation in 1..=3_u64 {
+            progress.request(generation);
+            if cosave::write_on(&*fs, &path, generation.to_string()).is_ok() {
+                progress.acknowledge(generation);
+            }
+        }
+    }
+
+    // There is nothing to recover, and nobody who promises that what is seen stays.
+    fn recover(&self, _: Arc<dyn FileSystem>) -> Result<u64, String> {
+        Ok(0)
+    }
+
+    fn check(&self, disk: &SimDisk, bounds: Bounds, _: u64) -> Result<(), String> {
+        let files = disk.files();
+        let found = match files.get(PATH) {
+            None => 0,
+            Some(bytes) => {
+                let text = String::from_utf8_lossy(bytes);
+                text.parse().map_err(|_| format!("the file is torn: {text:?}"))?
+            }
+        };
+        if found < bounds.floor || found > bounds.ceiling {
+            return Err(format!("found {found}, outside {bounds:?}"));
+        }
+        match files.get(FOREIGN) {
+            Some(bytes) if bytes == b"f" => Ok(()),
+            found => Err(format!("somebody else's file is {found:?}")),
+        }
+    }
+}
