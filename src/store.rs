@@ -142,7 +142,7 @@ impl Store {
     pub fn recover(&self) -> Result<RecoveryReport> {
         self.engine().may_change()?;
         let locked = lock::exclusive(self.engine())?;
-        recover::recover(self.engine(), &locked)
+        recover::recover(self.engine(), &locked).map(|recovered| recovered.report)
     }
 
     /// Recovers, then removes what dead sessions left. Done by `open`. Never touches the work of a
@@ -153,10 +153,7 @@ impl Store {
     pub fn sweep(&self) -> Result<RecoveryReport> {
         self.engine().may_change()?;
         let locked = lock::exclusive(self.engine())?;
-        let mut report = recover::recover(self.engine(), &locked)?;
-        report.swept = sweep::sweep(self.engine(), &locked)?;
-        self.engine().note_recovery(&report);
-        Ok(report)
+        recover_and_sweep(self.engine(), &locked)
     }
 
     /// Waits until everything that was committed is durably in place. Only needed with
@@ -267,10 +264,15 @@ fn settle(engine: &Engine) -> Result<()> {
         return Ok(());
     }
     let locked = lock::exclusive(engine)?;
-    let mut report = recover::recover(engine, &locked)?;
-    report.swept = sweep::sweep(engine, &locked)?;
+    recover_and_sweep(engine, &locked).map(drop)
+}
+
+fn recover_and_sweep(engine: &Engine, locked: &lock::Locked) -> Result<RecoveryReport> {
+    let recovered = recover::recover(engine, locked)?;
+    let swept = sweep::sweep(engine, locked, &recovered)?;
+    let report = RecoveryReport { swept, ..recovered.report };
     engine.note_recovery(&report);
-    Ok(())
+    Ok(report)
 }
 
 /// Barrier 3 of what was carried, and its retirement.

@@ -170,6 +170,13 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// `PermissionDenied` or `ReadOnlyFilesystem` where it would not.
     fn may_write(&self, path: &RelativePath, known: &Metadata) -> io::Result<()>;
 
+    /// Whether the name of the existing file could be removed: names may go from its directory, and
+    /// it is no mount point.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, `ReadOnlyFilesystem` or `ResourceBusy` where it could not.
+    fn may_remove(&self, path: &RelativePath) -> io::Result<()>;
+
     /// Makes a file that did not exist (`O_CREAT | O_EXCL`: open(2)). The returned debt is the
     /// *name's*; the bytes' debt comes from [`WriteFile::finish`].
     ///
@@ -312,8 +319,6 @@ pub enum Rule {
     KeepApplied,
     /// Sweep only what dead sessions staged.
     SweepDeadOnly,
-    /// Sweep only after recovery; never what a pending manifest names.
-    SweepUnnamedOnly,
     /// Say where before staging there.
     RecordFirst,
     /// Never sync again what failed: write it anew.

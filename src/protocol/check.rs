@@ -223,16 +223,14 @@ pub(crate) fn may_replace(engine: &Engine, target: &Target) -> Result<()> {
     }
 }
 
-/// Whether a file may be removed: as `may_replace`, and names may go from its directory. A write finds
-/// that out when it stages there; a removal stages nothing, and would find it out too late.
+/// Whether a file may be removed: as `may_replace`, and its name can go. A write finds that out when
+/// it stages there; a removal stages nothing, and would find it out too late.
 pub(crate) fn may_remove(engine: &Engine, target: &Target) -> Result<()> {
     may_replace(engine, target)?;
     if target.existing.is_none() {
         return Ok(());
     }
-    let directory = target.path.parent();
-    let may = engine.fs.metadata(&directory).and_then(|found| engine.fs.may_write(&directory, &found));
-    may.map_err(engine.error(Operation::Remove, &target.path))
+    engine.fs.may_remove(&target.path).map_err(engine.error(Operation::Remove, &target.path))
 }
 
 /// Checks a transaction under the lock. Returns which entries' `before` is no longer what is there:

@@ -179,7 +179,8 @@ fn settle_carried(engine: &Engine, staged: &Staged) -> Result<()> {
 fn rename(engine: &Engine, staged: &Staged, generation: Generation) -> Result<Unsynced> {
     let pending = layout::pending(generation);
     if !engine.keeps(Rule::PublishByRename) {
-        return stage::write_manifest(engine, &pending, &staged.manifest);
+        let content = stage::write_manifest(engine, &pending, &staged.manifest)?;
+        return Ok(content.and(Unsynced::directory(layout::control())));
     }
     // Atomic for everybody who looks (rename(2)): a manifest is published whole or not at all.
     engine.fs.rename(&staged.unpublished, &pending).map_err(engine.error(Operation::Publish, &pending))

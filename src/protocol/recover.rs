@@ -20,14 +20,21 @@ use crate::manifest::{Action, Entry, Generation, Manifest, StagedContent, Stamp,
 use crate::path::RelativePath;
 use crate::report::{Difference, Finding, RecoveryReport};
 
+/// A root in which nothing is pending any more, as long as it is locked: whatever dead sessions have
+/// staged is litter.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) report: RecoveryReport,
+}
+
 /// Finishes every published manifest, oldest first.
-pub(crate) fn recover(engine: &Engine, _locked: &Locked) -> Result<RecoveryReport> {
+pub(crate) fn recover(engine: &Engine, _locked: &Locked) -> Result<Recovered> {
     let control = Control::look(engine)?;
     let mut report = RecoveryReport::default();
     let (chain, beyond) = split(engine, &control);
     if chain.is_empty() && beyond.is_empty() {
         remove_stale(engine, &control);
-        return Ok(report);
+        return Ok(Recovered { report });
     }
     lock(&engine.carried).forget();
     inherit(engine, &control, &chain)?;
@@ -55,7 +62,7 @@ pub(crate) fn recover(engine: &Engine, _locked: &Locked) -> Result<RecoveryRepor
     engine.note_recovery(&report);
     match stopped {
         Some(error) => Err(error),
-        None => Ok(report),
+        None => Ok(Recovered { report }),
     }
 }
 

@@ -240,9 +240,11 @@ pub(crate) fn sync_with(engine: &Engine, wave: Wave, passengers: Passengers) -> 
 pub(crate) fn write_manifest(engine: &Engine, path: &RelativePath, manifest: &Manifest) -> Result<Unsynced> {
     let failed = |error| engine.error(Operation::Stage, path)(error);
     let (mut file, name) = engine.fs.create_new(path, NewFile::Ordinary).map_err(failed)?;
+    // Barrier 2 makes the name durable under which it is published; nobody looks for this one.
+    name.need_not_last();
     file.write_all(&manifest.encode()).map_err(failed)?;
     let (_, content) = file.finish().map_err(failed)?;
-    Ok(name.and(content))
+    Ok(content)
 }
 
 /// Makes the directories that do not exist, and moves every staged file beside its target.

@@ -1,10 +1,10 @@
 //! Sweep: remove what dead sessions left; nothing else, ever.
 //!
 //! A session whose lock can be taken is dead. What is removed has exactly the
-//! name that a dead session's staged file has, is a regular file in a directory
-//! that a dead session recorded, and is named by no pending manifest. Runs under
-//! the lock, after recovery. Where anything cannot be understood, nothing is
-//! removed.
+//! name that a dead session's staged file has, and is a regular file in a
+//! directory that a dead session recorded. No pending manifest names it: the
+//! sweep runs under the lock, after a recovery that has finished them all.
+//! Where anything cannot be understood, nothing is removed.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::control::{self, Control};
 use super::layout::{self, SessionName};
 use super::lock::Locked;
+use super::recover::Recovered;
 use super::session::Record;
 use super::{Engine, if_found};
 use crate::error::{Operation, Result};
@@ -47,16 +48,14 @@ pub(crate) fn alive(engine: &Engine) -> Result<usize> {
 }
 
 /// Removes what dead sessions left; returns what was removed.
-pub(crate) fn sweep(engine: &Engine, _locked: &Locked) -> Result<Vec<RelativePath>> {
+pub(crate) fn sweep(engine: &Engine, _locked: &Locked, _recovered: &Recovered) -> Result<Vec<RelativePath>> {
     let control = Control::look(engine)?;
     let mut sessions = Sessions::find(engine)?;
-    // A pending manifest that cannot be read could name anything.
-    let named = named_by_pending(engine, &control)?;
     let (directories, made) = sessions.recorded(engine)?;
     let mut removed = Vec::new();
     let mut wave = Wave::new(Barrier::Swept);
     for directory in directories {
-        sweep_directory(engine, &directory, &named, &mut sessions, &mut wave, &mut removed)?;
+        sweep_directory(engine, &directory, &mut sessions, &mut wave, &mut removed)?;
     }
     for directory in made.iter().rev() {
         sweep_made(engine, directory, &mut wave, &mut removed)?;
@@ -162,24 +161,9 @@ fn forget(engine: &Engine, path: &RelativePath) -> Result<()> {
     Ok(())
 }
 
-/// The staged files that published manifests name: they are recovery's to move.
-fn named_by_pending(engine: &Engine, control: &Control) -> Result<HashSet<RelativePath>> {
-    let mut named = HashSet::new();
-    if !engine.keeps(Rule::SweepUnnamedOnly) {
-        return Ok(named);
-    }
-    for generation in control.pending.range(control.settled().next()..) {
-        if let Some(manifest) = control::manifest(engine, &layout::pending(*generation))? {
-            named.extend(manifest.entries.iter().filter_map(crate::manifest::Entry::staged));
-        }
-    }
-    Ok(named)
-}
-
 fn sweep_directory(
     engine: &Engine,
     directory: &RelativePath,
-    named: &HashSet<RelativePath>,
     sessions: &mut Sessions,
     wave: &mut Wave,
     removed: &mut Vec<RelativePath>,
@@ -197,10 +181,7 @@ fn sweep_directory(
     for entry in names {
         let Some(id) = layout::parse_staged(&entry.name) else { continue };
         let path = directory.child(&entry.name);
-        if entry.kind != Kind::File
-            || named.contains(&path)
-            || sessions.is_alive(engine, id.transaction.session)?
-        {
+        if entry.kind != Kind::File || sessions.is_alive(engine, id.transaction.session)? {
             continue;
         }
         let result = if_found(engine.fs.remove_file(&path));

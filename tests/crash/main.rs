@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print")]
 #![allow(unreachable_pub, reason = "the helpers are shared by modules, not exported")]
 
+mod controls;
 mod exploration;
 mod faults;
+mod rules;
 mod script;
 mod single_file;
 mod teeth;

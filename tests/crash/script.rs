@@ -131,7 +131,7 @@ impl Script {
     }
 
     /// The trees that may be found: that of generation 0, 1, 2 ...
-    fn trees(&self) -> Vec<Tree> {
+    pub fn trees(&self) -> Vec<Tree> {
         let mut tree: Tree =
             self.files.iter().map(|(path, content)| (path.clone(), content.clone().into_bytes())).collect();
         let mut trees = vec![tree.clone()];
@@ -315,10 +315,15 @@ impl Workload for Script {
             Some(Stranger::Recreates(path)) => (path, !disk.files().contains_key(path)),
             Some(Stranger::Edits(path)) => (path, true),
         };
-        if meddles {
-            for (path, bytes) in [(path.as_str(), STRANGE), (NOTE, "")] {
-                disk.put(path, bytes.as_bytes(), MODE);
-                disk.make_durable(path);
+        if !meddles {
+            return;
+        }
+        for (path, bytes) in [(path.as_str(), STRANGE), (NOTE, "")] {
+            let is_new = !disk.files().contains_key(path);
+            disk.put(path, bytes.as_bytes(), MODE);
+            disk.sync_file(path);
+            if is_new {
+                disk.sync_name(path);
             }
         }
     }
@@ -493,6 +498,15 @@ pub fn scenarios() -> Vec<Script> {
             vec![Act::Commit(vec![write("a", "a1"), write("b", "b1")])],
         )
         .stranger(Stranger::Edits("a".to_owned())),
+        Script::new(
+            "three commits",
+            &[("a", "a0")],
+            vec![
+                Act::Commit(vec![write("a", "a1")]),
+                Act::Commit(vec![write("a", "a2")]),
+                Act::Commit(vec![write("a", "a3")]),
+            ],
+        ),
         Script::new("one file", &[("a", "a0")], vec![Act::Commit(vec![write("a", "a1")])]),
         Script::new(
             "opened anew between commits",

@@ -136,6 +136,14 @@ fn child_with_a_mount_point() {
         assert_eq!(text(root.join("target")), content);
         assert_no_litter(&root);
     }
+    // It cannot be removed, which is said before anything is committed.
+    let store = Store::open(&root).unwrap();
+    let mut tx = store.begin().unwrap();
+    let error = tx.remove("target").unwrap_err();
+    assert_eq!(error.outcome(), Outcome::NothingHappened);
+    assert_eq!(io::Error::from(error).kind(), io::ErrorKind::ResourceBusy);
+    tx.write("beside", "the second").unwrap();
+    tx.commit().unwrap();
     assert!(Store::open(&root).unwrap().last_recovery().is_clean());
     say("done");
 }

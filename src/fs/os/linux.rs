@@ -1,12 +1,13 @@
 //! Linux: what it can do beyond Unix.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::Advice;
+use rustix::fs::{Advice, AtFlags, StatxAttributes, StatxFlags};
 
 use super::Written;
 use super::unix::Directories;
@@ -62,6 +63,16 @@ pub(super) fn sync_file_systems(
         }
     }
     failed.map_or(Ok(Some(Durable::synced())), Err)
+}
+
+/// Whether something is mounted over this very name, which can then not be removed (rmdir(2) and
+/// unlink(2), EBUSY). Told since Linux 5.8 (statx(2), STATX_ATTR_MOUNT_ROOT); before, nobody knows.
+pub(super) fn is_mount_point(directory: impl AsFd, name: &OsStr) -> rustix::io::Result<bool> {
+    match rustix::fs::statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) {
+        Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(rustix::io::Errno::NOSYS) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Since Linux 5.8 syncfs reports errors of write-back (syncfs(2), VERSIONS).

@@ -242,6 +242,10 @@ impl FileSystem for OsFileSystem {
         self.directories.may_write(path, known)
     }
 
+    fn may_remove(&self, path: &RelativePath) -> io::Result<()> {
+        self.directories.may_remove(path)
+    }
+
     fn create_new(&self, path: &RelativePath, access: NewFile) -> io::Result<(Box<dyn WriteFile>, Unsynced)> {
         let mode = match access {
             NewFile::Private => 0o600,

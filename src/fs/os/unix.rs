@@ -194,6 +194,15 @@ impl Directories {
         Ok(())
     }
 
+    pub(super) fn may_remove(&self, path: &RelativePath) -> io::Result<()> {
+        let parent = path.parent();
+        self.may_write(&parent, &self.metadata(&parent)?)?;
+        if self.at(path, |directory, name| is_mount_point(directory, name))? {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        Ok(())
+    }
+
     pub(super) fn create_dir(&self, path: &RelativePath) -> io::Result<()> {
         self.at(path, |directory, name| rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o777)))
     }
@@ -297,6 +306,15 @@ pub(super) fn keep(file: &File, mode: u32, like: &Metadata) -> io::Result<u32> {
         rustix::fs::fchmod(file, Mode::from_raw_mode(like.mode as _))?;
     }
     Ok(like.mode)
+}
+
+#[cfg(target_os = "linux")]
+use super::linux::is_mount_point;
+
+/// Elsewhere the removal finds it out.
+#[cfg(not(target_os = "linux"))]
+fn is_mount_point(_directory: impl std::os::fd::AsFd, _name: &OsStr) -> rustix::io::Result<bool> {
+    Ok(false)
 }
 
 #[cfg(target_os = "linux")]

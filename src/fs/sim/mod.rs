@@ -406,10 +406,9 @@ impl SimDisk {
         }
     }
 
-    /// Makes a file and its name durable, as `fsync` of both would.
-    pub fn make_durable(&self, path: &str) {
+    /// Makes a file's bytes durable, as `fsync` would: its name only where the model says so.
+    pub fn sync_file(&self, path: &str) {
         let mut machine = self.lock();
-        let model = machine.model;
         let Ok(path) = RelativePath::new(path) else { return };
         let (Ok(inode), Ok(parent)) = (machine.state.lookup(&path), machine.state.directory(&path.parent()))
         else {
@@ -417,7 +416,16 @@ impl SimDisk {
         };
         let device = machine.state.device(parent);
         machine.sync_file(inode, device);
-        machine.state.sync_names_in(model, parent);
+    }
+
+    /// Makes the names in the directory of `path` durable, as `fsync` of the directory would.
+    pub fn sync_name(&self, path: &str) {
+        let mut machine = self.lock();
+        let model = machine.model;
+        let Ok(path) = RelativePath::new(path) else { return };
+        if let Ok(parent) = machine.state.directory(&path.parent()) {
+            machine.state.sync_names_in(model, parent);
+        }
     }
 
     /// Removes a name.

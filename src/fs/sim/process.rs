@@ -301,6 +301,14 @@ impl FileSystem for SimFileSystem {
         if known.mode & 0o200 == 0 { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
     }
 
+    fn may_remove(&self, path: &RelativePath) -> io::Result<()> {
+        let mut machine = self.disk.lock();
+        machine.call(self.process)?;
+        machine.writable_parent(path)?;
+        let inode = machine.state.lookup(path)?;
+        if machine.state.busy.contains(&inode) { Err(io::ErrorKind::ResourceBusy.into()) } else { Ok(()) }
+    }
+
     fn create_new(&self, path: &RelativePath, access: NewFile) -> io::Result<(Box<dyn WriteFile>, Unsynced)> {
         let mut machine = self.disk.lock();
         machine.change(self.process)?;
@@ -395,6 +403,9 @@ impl FileSystem for SimFileSystem {
         let inode = machine.state.lookup(path)?;
         if matches!(machine.state.body(inode)?, Body::Directory { .. }) {
             return Err(io::ErrorKind::IsADirectory.into());
+        }
+        if machine.state.busy.contains(&inode) {
+            return Err(io::ErrorKind::ResourceBusy.into());
         }
         let model = machine.model;
         machine.state.operate(model, vec![Self::setting(path, parent, None)]);

@@ -1,0 +1,217 @@
+//! Rules of the protocol that no crash alone can test: each has a case that holds as the protocol is,
+//! and fails when the rule is broken.
+
+use cosave::fs::Rule;
+use cosave::fs::sim::{Model, Sabotage, SimDisk};
+use cosave::{Error, Outcome, RelativePath, Store};
+
+fn sim(sabotage: Option<Sabotage>) -> SimDisk {
+    let disk = SimDisk::new(Model::WeakPosix);
+    for (path, content) in [("a", "a0"), ("b", "b0")] {
+        disk.put(path, content.as_bytes(), 0o644);
+    }
+    disk.settle();
+    disk.sabotage(sabotage);
+    disk
+}
+
+fn open(disk: &SimDisk) -> Store {
+    Store::options().open_on(disk.process()).unwrap()
+}
+
+/// Ensures a condition, in words.
+fn expect(holds: bool, what: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what.to_owned()) }
+}
+
+fn content(disk: &SimDisk, path: &str) -> String {
+    disk.files().get(path).map_or("nothing".to_owned(), |bytes| String::from_utf8_lossy(bytes).into_owned())
+}
+
+fn staged_names(disk: &SimDisk) -> Vec<String> {
+    disk.files().into_keys().filter(|path| path.ends_with(".cosave")).collect()
+}
+
+/// Commits `a` and `b`, and is killed between the commit point and the first move.
+fn published(disk: &SimDisk) -> SimDisk {
+    for after in 0.. {
+        let machine = disk.copy();
+        machine.crash_at(cosave::fs::sim::Crash { after, reversed: false });
+        let committed = Store::options().open_on(machine.process()).and_then(|store| {
+            store.update(|tx| {
+                tx.write("a", "a1")?;
+                tx.write("b", "b1")
+            })
+        });
+        let pending = machine.control_names().iter().any(|name| name.ends_with(".pending"));
+        if pending {
+            assert_eq!(content(&machine, "a"), "a0");
+            return machine.kill();
+        }
+        assert!(committed.is_err(), "a commit without a pending manifest");
+    }
+    unreachable!("a commit has an end")
+}
+
+fn a_staged_file_that_was_changed_is_not_published(disk: &SimDisk) -> Result<(), String> {
+    let store = open(disk);
+    let mut tx = store.begin().unwrap();
+    tx.write("a", "a1").unwrap();
+    disk.put(&staged_names(disk)[0], b"changed", 0o644);
+    let outcome = tx.commit().map_err(|error| error.outcome());
+    expect(matches!(outcome, Err(Outcome::NothingHappened)), "a changed staged file was committed")?;
+    expect(content(disk, "a") == "a0", "a refused commit has moved a file")
+}
+
+fn a_file_that_must_not_exist_is_looked_for_under_the_lock(disk: &SimDisk) -> Result<(), String> {
+    let mut tx = open(disk).begin().unwrap();
+    tx.create_new("new", "ours").unwrap();
+    disk.put("new", b"theirs", 0o644);
+    expect(tx.commit().is_err_and(|error| error.is_conflict()), "a file that exists was created")?;
+    expect(content(disk, "new") == "theirs", "somebody's file was replaced")
+}
+
+fn a_target_that_another_commit_replaced_is_no_foreign_file(disk: &SimDisk) -> Result<(), String> {
+    for after in 0.. {
+        let machine = disk.copy();
+        let mut tx = open(&machine).begin().unwrap();
+        tx.write("a", "mine").unwrap();
+        open(&machine).update(|other| other.write("a", "another's")).unwrap();
+        machine.crash_at(cosave::fs::sim::Crash { after: machine.steps() + after, reversed: false });
+        let is_over = tx.commit().is_ok();
+        let killed = machine.kill();
+        let differences = open(&killed).last_recovery().differences;
+        expect(differences.is_empty(), "a commit was taken for an edit by hand")?;
+        if is_over {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn a_commit_finishes_earlier_ones_first(disk: &SimDisk) -> Result<(), String> {
+    for after in 0.. {
+        let machine = disk.copy();
+        let living = open(&machine);
+        let victim = machine.process();
+        machine.crash_process_at(&*victim, after);
+        let killed = Store::options().open_on(victim).and_then(|store| {
+            store.update(|tx| {
+                tx.write("a", "a1")?;
+                tx.write("b", "b1")
+            })
+        });
+        let published = living.generation().unwrap() == 1;
+        living.update(|tx| tx.write("b", "b2")).unwrap();
+        let expected = if published { "a1" } else { "a0" };
+        expect(content(&machine, "a") == expected, "an earlier commit is not finished")?;
+        expect(content(&machine, "b") == "b2", "an earlier commit was finished over a later one")?;
+        if killed.is_ok() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn a_manifest_with_another_path_is_refused(disk: &SimDisk) -> Result<(), String> {
+    let killed = published(disk);
+    let name = killed.control_names().into_iter().find(|name| name.ends_with(".pending")).unwrap();
+    let path = format!(".cosave/{name}");
+    let mut text = String::new();
+    let relative = RelativePath::new(&path).unwrap();
+    killed.process().open(&relative).unwrap().read_to_string(&mut text).unwrap();
+    let forged = text.replacen("\"path\":\"b\"", "\"path\":\"c\"", 1);
+    assert_ne!(forged, text);
+    killed.put(&path, forged.as_bytes(), 0o644);
+    let opened = Store::options().open_on(killed.process());
+    expect(matches!(opened, Err(Error::Corrupt { .. })), "a forged manifest was followed")?;
+    expect(content(&killed, "a") == "a0", "a file was moved on the word of a forged manifest")
+}
+
+fn nothing_is_moved_before_everything_was_looked_at(disk: &SimDisk) -> Result<(), String> {
+    let killed = published(disk);
+    let staged_names = staged_names(&killed);
+    let of_b = staged_names.iter().find(|name| killed.files()[*name] == b"b1").unwrap();
+    killed.damage(of_b);
+    let opened = Store::options().open_on(killed.process());
+    let corrupt = opened.is_err_and(|error| error.to_string().contains("checksum"));
+    expect(corrupt, "a damaged staged file was not noticed")?;
+    expect(content(&killed, "a") == "a0", "half of a commit was moved")
+}
+
+fn a_staged_name_of_the_target_itself_goes(disk: &SimDisk) -> Result<(), String> {
+    let killed = published(disk);
+    let staged_names = staged_names(&killed);
+    let of_a = staged_names.iter().find(|name| killed.files()[*name] == b"a1").unwrap();
+    let fs = killed.process();
+    killed.delete("a");
+    let (from, to) = (RelativePath::new(of_a).unwrap(), RelativePath::new("a").unwrap());
+    fs.link(&from, &to).unwrap().need_not_last();
+    drop(open(&killed));
+    expect(content(&killed, "a") == "a1", "the commit was not finished")?;
+    expect(killed.files().len() == 2, "the target has a second name")
+}
+
+fn staged_names_are_gone(disk: &SimDisk) -> bool {
+    staged_names(disk).is_empty()
+}
+
+fn the_living_are_not_swept(disk: &SimDisk) -> Result<(), String> {
+    for after in 0.. {
+        let machine = disk.copy();
+        let mut tx = open(&machine).begin().unwrap();
+        tx.write("a", "the living's").unwrap();
+        tx.write("new/dir/file", "the living's").unwrap();
+        let victim = machine.process();
+        machine.crash_process_at(&*victim, after);
+        let killed = Store::options().open_on(victim).and_then(|store| {
+            let mut tx = store.begin()?;
+            tx.write("b", "b1")?;
+            tx.write("other/dir/file", "b1")?;
+            tx.commit()
+        });
+        let sweeper = open(&machine);
+        sweeper.sweep().map_err(|error| format!("the sweep: {error}"))?;
+        let committed = tx.commit();
+        expect(committed.is_ok(), "what a living session staged was swept")?;
+        for found in machine.power_losses(16, after).into_iter().chain([machine.kill()]) {
+            drop(Store::options().open_on(found.process()).map_err(|error| error.to_string())?);
+            for path in ["a", "new/dir/file"] {
+                expect(content(&found, path) == "the living's", "an acknowledged commit is lost")?;
+            }
+            let other = content(&found, "other/dir/file") == "b1";
+            expect((content(&found, "b") == "b1") == other, "half of the dead one's commit is there")?;
+            expect(staged_names_are_gone(&found), "something staged is left")?;
+            expect(killed.is_err() || other, "the dead one's acknowledged commit is lost")?;
+        }
+        if killed.is_ok() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// What holds, and the rule without which it does not.
+type Case = (Rule, fn(&SimDisk) -> Result<(), String>);
+
+const CASES: &[Case] = &[
+    (Rule::CheckStaged, a_staged_file_that_was_changed_is_not_published),
+    (Rule::CheckPreconditions, a_file_that_must_not_exist_is_looked_for_under_the_lock),
+    (Rule::CheckTargets, a_target_that_another_commit_replaced_is_no_foreign_file),
+    (Rule::FinishEarlier, a_commit_finishes_earlier_ones_first),
+    (Rule::VerifyManifest, a_manifest_with_another_path_is_refused),
+    (Rule::LookFirst, nothing_is_moved_before_everything_was_looked_at),
+    (Rule::UnlinkAlias, a_staged_name_of_the_target_itself_goes),
+    (Rule::SweepDeadOnly, the_living_are_not_swept),
+];
+
+#[test]
+fn every_rule_holds_and_is_missed_when_it_is_broken() {
+    for (rule, case) in CASES {
+        assert_eq!(case(&sim(None)), Ok(()), "{rule:?} is kept");
+        match case(&sim(Some(Sabotage::Break(*rule)))) {
+            Err(problem) => println!("{rule:?}: {problem}"),
+            Ok(()) => panic!("{rule:?} was broken, and nobody noticed"),
+        }
+    }
+}
