@@ -323,7 +323,7 @@ impl Transaction {
         let changes: Vec<_> = slots.into_values().filter_map(Slot::into_change).collect();
         refuse_aliases(&self.engine, &changes)?;
         let described = changes.iter().map(describe).collect();
-        let Started { id, session, leftovers, wave } = match state.started.take() {
+        let Started { id, session, mut leftovers, wave } = match state.started.take() {
             Some(started) => started,
             None if changes.is_empty() => {
                 let id = TransactionId { session: uuid::Uuid::nil(), number: 0 };
@@ -334,6 +334,7 @@ impl Transaction {
         if changes.is_empty() {
             return Ok(Collection::Nothing(id, preconditions));
         }
+        leftovers.keep_only(changes.iter().filter_map(StagedChange::staged));
         let collected = Collected { id, session, changes, preconditions, leftovers, wave };
         Ok(Collection::Changes(Box::new(collected), described))
     }
