@@ -419,17 +419,20 @@ impl Transaction {
         check::may_remove(&self.engine, &target)?;
         let mut state = lock(&self.state);
         let path = target.path.clone();
+        let newest = state.newest(&path).map(|slot| &slot.content);
+        if matches!(newest, Some(Content::Ready(StagedChange::Remove(_)))) {
+            // Removed already; that removal stands, with what it relies on.
+            return Ok(false);
+        }
         let removed = state.take(&path, u64::MAX);
-        let was_written = matches!(removed, Some(Content::Ready(StagedChange::Write(_)) | Content::Open));
-        let was_removed = matches!(removed, Some(Content::Ready(StagedChange::Remove(_))));
         if target.existing.is_some() {
             state.numbers += 1;
             let number = state.numbers;
             let content = Content::Ready(StagedChange::Remove(target));
             state.put(Slot { path, number, content });
-            return Ok(!was_removed);
+            return Ok(true);
         }
-        Ok(was_written)
+        Ok(matches!(removed, Some(Content::Ready(StagedChange::Write(_)) | Content::Open)))
     }
 
     /// Reads what is committed at `path`, with its stamp.
