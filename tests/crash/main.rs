@@ -5,6 +5,8 @@
 
 mod exploration;
 mod faults;
+mod generated;
+mod property;
 mod script;
 mod single_file;
 mod teeth;
