@@ -6,7 +6,9 @@
 mod exploration;
 mod faults;
 mod generated;
+mod model;
 mod property;
+mod reference;
 mod script;
 mod single_file;
 mod teeth;
