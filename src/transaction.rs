@@ -323,7 +323,7 @@ impl Transaction {
         let changes: Vec<_> = slots.into_values().filter_map(Slot::into_change).collect();
         refuse_aliases(&self.engine, &changes)?;
         let described = changes.iter().map(describe).collect();
-        let Started { id, session, leftovers, wave } = match state.started.take() {
+        let Started { id, session, mut leftovers, wave } = match state.started.take() {
             Some(started) => started,
             None if changes.is_empty() => {
                 let id = TransactionId { session: uuid::Uuid::nil(), number: 0 };
@@ -334,6 +334,7 @@ impl Transaction {
         if changes.is_empty() {
             return Ok(Collection::Nothing(id, preconditions));
         }
+        leftovers.keep_only(changes.iter().filter_map(StagedChange::staged));
         let collected = Collected { id, session, changes, preconditions, leftovers, wave };
         Ok(Collection::Changes(Box::new(collected), described))
     }
@@ -418,17 +419,20 @@ impl Transaction {
         check::may_remove(&self.engine, &target)?;
         let mut state = lock(&self.state);
         let path = target.path.clone();
+        let newest = state.newest(&path).map(|slot| &slot.content);
+        if matches!(newest, Some(Content::Ready(StagedChange::Remove(_)))) {
+            // Removed already; that removal stands, with what it relies on.
+            return Ok(false);
+        }
         let removed = state.take(&path, u64::MAX);
-        let was_written = matches!(removed, Some(Content::Ready(StagedChange::Write(_)) | Content::Open));
-        let was_removed = matches!(removed, Some(Content::Ready(StagedChange::Remove(_))));
         if target.existing.is_some() {
             state.numbers += 1;
             let number = state.numbers;
             let content = Content::Ready(StagedChange::Remove(target));
             state.put(Slot { path, number, content });
-            return Ok(!was_removed);
+            return Ok(true);
         }
-        Ok(was_written)
+        Ok(matches!(removed, Some(Content::Ready(StagedChange::Write(_)) | Content::Open)))
     }
 
     /// Reads what is committed at `path`, with its stamp.

@@ -4,7 +4,7 @@
 //! what cannot be removed now is left to the sweep of the next opening, and the
 //! session's mark stays behind to lead it there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::sync::Arc;
 
@@ -54,6 +54,16 @@ impl Leftovers {
     pub(crate) fn remove(&mut self, path: &RelativePath) {
         self.files.remove(path);
         self.take_away(path);
+    }
+
+    /// Removes every file but the `wanted` ones now: those of writers that a later write has superseded
+    /// while they were open, and of writes that failed as they began.
+    pub(crate) fn keep_only<'a>(&mut self, wanted: impl Iterator<Item = &'a RelativePath>) {
+        let wanted: HashSet<_> = wanted.collect();
+        let stray: Vec<_> = self.files.iter().filter(|path| !wanted.contains(path)).cloned().collect();
+        for path in &stray {
+            self.remove(path);
+        }
     }
 
     /// The transaction is published: everything is where it belongs, or recovery's to move.

@@ -134,6 +134,13 @@ impl Session {
         let mut state = lock(&self.state);
         let new: Vec<_> = directories.difference(&state.directories).cloned().collect();
         let mut wave = Wave::new(Barrier::Session);
+        // Whoever made a directory that was there before may not have synced its name, without which
+        // a power loss takes everything in it.
+        for found in new.iter().filter(|directory| !made.contains(directory)) {
+            for directory in found.chain() {
+                wave.add(Unsynced::directory(directory.parent()));
+            }
+        }
         let mut written = Vec::new();
         for record in [
             Record { process: self.process, directories: new.clone(), made: Vec::new() },

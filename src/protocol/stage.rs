@@ -172,6 +172,14 @@ impl StagedChange {
         target
     }
 
+    /// The staged file, if there is one.
+    pub(crate) fn staged(&self) -> Option<&RelativePath> {
+        match self {
+            Self::Write(file) => Some(&file.staged),
+            Self::Remove(_) => None,
+        }
+    }
+
     fn entry(&self) -> Entry {
         let action = match self {
             Self::Write(file) => Action::Write(file.content.clone()),

@@ -6,6 +6,10 @@
 mod controls;
 mod exploration;
 mod faults;
+mod generated;
+mod model;
+mod property;
+mod reference;
 mod rules;
 mod script;
 mod single_file;

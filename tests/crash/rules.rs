@@ -191,6 +191,20 @@ fn the_living_are_not_swept(disk: &SimDisk) -> Result<(), String> {
     Ok(())
 }
 
+#[test]
+fn a_directory_that_somebody_made_and_did_not_sync_takes_no_commit_along() {
+    let disk = sim(None);
+    disk.make_directory("n", 0);
+    disk.make_directory("n/m", 0);
+    open(&disk).update(|tx| tx.write("n/m/file", "1")).unwrap();
+    let losses = disk.power_losses(1000, 1);
+    assert!(losses.len() > 1);
+    for after in losses {
+        drop(open(&after));
+        assert_eq!(content(&after, "n/m/file"), "1");
+    }
+}
+
 /// What holds, and the rule without which it does not.
 type Case = (Rule, fn(&SimDisk) -> Result<(), String>);
 

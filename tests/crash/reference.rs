@@ -1,0 +1,249 @@
+//! What the documentation promises of transactions, as plain data: no files, no locks, no disk.
+//!
+//! A [`State`] is what one generation holds; a [`Draft`] is what one transaction has collected, and
+//! says what its commit must do. Knows nothing of the library.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A file as of some generation; written again, it is another file, also if its bytes are the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    pub content: String,
+    /// The generation that wrote it.
+    pub written: u64,
+}
+
+/// One generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub generation: u64,
+    pub files: BTreeMap<String, File>,
+    /// Directories stay when their files go.
+    pub directories: BTreeSet<String>,
+}
+
+/// The directories that a path lies in.
+fn directories_of(path: &str) -> impl Iterator<Item = String> {
+    path.match_indices('/').map(|(index, _)| path[..index].to_owned())
+}
+
+impl State {
+    /// Puts a file there, with its directories.
+    pub fn put(&mut self, path: &str, content: &str) {
+        let file = File { content: content.to_owned(), written: self.generation };
+        self.files.insert(path.to_owned(), file);
+        self.directories.extend(directories_of(path));
+    }
+
+    pub fn content(&self, path: &str) -> Option<&str> {
+        self.files.get(path).map(|file| file.content.as_str())
+    }
+
+    fn written(&self, path: &str) -> Option<u64> {
+        self.files.get(path).map(|file| file.written)
+    }
+
+    /// The paths in a directory, `""` being the root.
+    pub fn list(&self, directory: &str) -> BTreeSet<String> {
+        let parent = |path: &str| path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
+        let all = self.files.keys().chain(&self.directories);
+        all.filter(|path| parent(path) == directory).cloned().collect()
+    }
+}
+
+/// What a transaction means to do with a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Intent {
+    /// A writer is open.
+    Open,
+    /// A writer was dropped.
+    Unfinished,
+    Write(String),
+    Remove,
+}
+
+/// What a transaction relies on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Condition {
+    Absent(String),
+    Exists(String),
+    Same(String, Option<u64>),
+}
+
+/// What reading within a transaction gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    Content(String),
+    NotFound,
+    Unfinished,
+}
+
+/// What a commit does, if nobody is in its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Unfinished,
+    Conflict,
+    /// Nothing is changed, so there is no new generation.
+    Nothing,
+    Commits(State),
+}
+
+/// What a transaction has collected.
+#[derive(Clone, Debug, Default)]
+pub struct Draft {
+    /// By number: of two writes to one path, the one that was begun later wins.
+    intents: BTreeMap<u64, (String, Intent)>,
+    conditions: Vec<Condition>,
+    reads: BTreeMap<String, Option<u64>>,
+    numbers: u64,
+}
+
+impl Draft {
+    fn newest(&self, path: &str) -> Option<&Intent> {
+        self.intents.values().rev().find(|(other, _)| other == path).map(|(_, intent)| intent)
+    }
+
+    /// Whether a path is the transaction's own already.
+    pub fn touches(&self, path: &str) -> bool {
+        self.newest(path).is_some()
+    }
+
+    /// Forgets what was begun for a path before `number`, and what it relied on.
+    fn supersede(&mut self, path: &str, number: u64) {
+        let before = self.intents.len();
+        self.intents.retain(|own, (other, _)| other != path || *own >= number);
+        if self.intents.len() < before {
+            self.conditions.retain(|condition| {
+                !matches!(condition, Condition::Absent(other) | Condition::Exists(other) if other == path)
+            });
+        }
+    }
+
+    /// A writer is opened; returns its number.
+    pub fn begin(&mut self, path: &str) -> u64 {
+        self.numbers += 1;
+        self.intents.insert(self.numbers, (path.to_owned(), Intent::Open));
+        self.numbers
+    }
+
+    /// A writer is finished.
+    pub fn finish(&mut self, number: u64, content: &str) {
+        if let Some((path, intent)) = self.intents.get_mut(&number) {
+            *intent = Intent::Write(content.to_owned());
+            let path = path.clone();
+            self.supersede(&path, number);
+        }
+    }
+
+    /// A writer is dropped.
+    pub fn drop_writer(&mut self, number: u64) {
+        if let Some((_, intent)) = self.intents.get_mut(&number) {
+            *intent = Intent::Unfinished;
+        }
+    }
+
+    pub fn write(&mut self, path: &str, content: &str) {
+        let number = self.begin(path);
+        self.finish(number, content);
+    }
+
+    pub fn create_new(&mut self, path: &str, content: &str) {
+        self.write(path, content);
+        self.conditions.push(Condition::Absent(path.to_owned()));
+    }
+
+    /// Returns whether it was staged.
+    pub fn write_if_changed(&mut self, now: &State, path: &str, content: &str) -> bool {
+        if !self.touches(path) && now.content(path) == Some(content) {
+            self.conditions.push(Condition::Same(path.to_owned(), now.written(path)));
+            return false;
+        }
+        self.write(path, content);
+        true
+    }
+
+    /// Returns whether there was a file to remove. One that this transaction has removed is gone.
+    pub fn remove_if_exists(&mut self, now: &State, path: &str) -> bool {
+        if self.newest(path) == Some(&Intent::Remove) {
+            return false;
+        }
+        let was_written = matches!(self.newest(path), Some(Intent::Write(_) | Intent::Open));
+        self.supersede(path, u64::MAX);
+        if now.files.contains_key(path) {
+            self.numbers += 1;
+            self.intents.insert(self.numbers, (path.to_owned(), Intent::Remove));
+            return true;
+        }
+        was_written
+    }
+
+    /// As above; the file must also be there at the commit.
+    pub fn remove(&mut self, now: &State, path: &str) -> bool {
+        let removed = self.remove_if_exists(now, path);
+        if removed && now.files.contains_key(path) {
+            self.conditions.push(Condition::Exists(path.to_owned()));
+        }
+        removed
+    }
+
+    pub fn read(&mut self, now: &State, path: &str) -> Reading {
+        match self.newest(path) {
+            Some(Intent::Write(content)) => return Reading::Content(content.clone()),
+            Some(Intent::Remove) => return Reading::NotFound,
+            Some(Intent::Open | Intent::Unfinished) => return Reading::Unfinished,
+            None => {}
+        }
+        self.reads.entry(path.to_owned()).or_insert(now.written(path));
+        now.content(path).map_or(Reading::NotFound, |content| Reading::Content(content.to_owned()))
+    }
+
+    fn holds(&self, now: &State) -> bool {
+        let same = |(path, written): (&String, &Option<u64>)| now.written(path) == *written;
+        let conditions = self.conditions.iter().all(|condition| match condition {
+            Condition::Absent(path) => !now.files.contains_key(path),
+            Condition::Exists(path) => now.files.contains_key(path),
+            Condition::Same(path, written) => same((path, written)),
+        });
+        conditions && self.reads.iter().all(same)
+    }
+
+    /// Whether a commit would change nothing.
+    pub fn is_empty(&self) -> bool {
+        self.intents.is_empty()
+    }
+
+    /// The paths that a commit would change, in the order of the last write to each.
+    pub fn changed(&self) -> Vec<String> {
+        let ready = |(path, intent): &(String, Intent)| {
+            matches!(intent, Intent::Write(_) | Intent::Remove).then(|| path.clone())
+        };
+        self.intents.values().filter_map(ready).collect()
+    }
+
+    /// The directories that a commit would make where they are missing.
+    pub fn directories(&self) -> BTreeSet<String> {
+        self.intents.values().flat_map(|(path, _)| directories_of(path)).collect()
+    }
+
+    /// What a commit on top of `now` does.
+    pub fn verdict(&self, now: &State) -> Verdict {
+        let is_open = |(_, intent): &(String, Intent)| matches!(intent, Intent::Open | Intent::Unfinished);
+        if self.intents.values().any(is_open) {
+            return Verdict::Unfinished;
+        }
+        if !self.holds(now) {
+            return Verdict::Conflict;
+        }
+        if self.intents.is_empty() {
+            return Verdict::Nothing;
+        }
+        let mut next = State { generation: now.generation + 1, ..now.clone() };
+        for (path, intent) in self.intents.values() {
+            match intent {
+                Intent::Write(content) => next.put(path, content),
+                _ => _ = next.files.remove(path),
+            }
+        }
+        Verdict::Commits(next)
+    }
+}
