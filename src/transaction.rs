@@ -347,7 +347,7 @@ impl Transaction {
             generation: reading.generation,
             transaction: id,
             durability: self.engine.settings.durability,
-            names_are_durable: true,
+            names_are_durable: self.engine.settings.durability != crate::Durability::Process,
             changes: Vec::new(),
         })
     }

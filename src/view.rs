@@ -111,7 +111,7 @@ impl View {
 
     fn resolve_directory(&self, path: &Path) -> Result<RelativePath> {
         let is_root = path.components().all(|c| matches!(c, std::path::Component::CurDir));
-        if is_root || path == self.engine.root() {
+        if is_root || self.engine.below_root(path).is_some_and(|rest| rest.as_os_str().is_empty()) {
             return Ok(RelativePath::root());
         }
         check::resolve_directory(&self.engine, &check::relative(&self.engine, path)?)

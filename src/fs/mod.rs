@@ -153,6 +153,11 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// The root's own path with every symlink resolved, against which absolute links are compared.
     fn root_path(&self) -> PathBuf;
 
+    /// The root's own path as it was given, made absolute.
+    fn given_root(&self) -> PathBuf {
+        self.root_path()
+    }
+
     /// Where `path` lies, as a person would write it.
     fn full_path(&self, path: &RelativePath) -> PathBuf {
         self.root_path().join(path.as_path())

@@ -48,11 +48,10 @@ pub(crate) struct Resolver {
 
 /// What the caller gave, as a path below the root.
 pub(crate) fn relative(engine: &Engine, given: &Path) -> Result<RelativePath> {
-    let root = engine.root();
-    let inside = if given.is_absolute() { given.strip_prefix(&root).ok() } else { Some(given) };
+    let inside = if given.is_absolute() { engine.below_root(given) } else { Some(given.to_path_buf()) };
     let path = inside
         .ok_or(InvalidPath::Absolute)
-        .and_then(RelativePath::new)
+        .and_then(|path| RelativePath::new(&path))
         .map_err(|reason| Error::invalid(given, reason))?;
     reserved(&path).map_err(|reason| Error::invalid(given, reason))?;
     Ok(path)
@@ -196,7 +195,7 @@ fn splice(
 ) -> Result<(), InvalidPath> {
     let mut rest = PathBuf::from(link);
     if link.is_absolute() {
-        rest = link.strip_prefix(engine.root()).map_err(|_| InvalidPath::Escapes)?.to_path_buf();
+        rest = engine.below_root(link).ok_or(InvalidPath::Escapes)?;
         *reached = RelativePath::root();
     }
     for component in rest.components().rev() {

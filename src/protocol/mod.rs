@@ -30,7 +30,7 @@ pub(crate) mod stage;
 pub(crate) mod sweep;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -166,6 +166,13 @@ impl Engine {
 
     pub(crate) fn root(&self) -> PathBuf {
         self.fs.root_path()
+    }
+
+    /// What is left of an absolute path below the root, which may be named as it was given at open or
+    /// with every symlink resolved; `None` outside.
+    pub(crate) fn below_root(&self, path: &Path) -> Option<PathBuf> {
+        let roots = [self.fs.root_path(), self.fs.given_root()];
+        roots.iter().find_map(|root| path.strip_prefix(root).ok()).map(Path::to_path_buf)
     }
 
     /// A path as a person can use it.

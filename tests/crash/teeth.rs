@@ -27,8 +27,8 @@ const fn all_of(barrier: Barrier) -> Sabotage {
 
 /// What is taken away, and from which model on that must be noticed.
 const TEETH: &[(Sabotage, usize)] = &[
-    (all_of(Barrier::Create), FROM_WEAK),
-    (all_of(Barrier::Session), FROM_WEAK),
+    (all_of(Barrier::Create), FROM_JUMPING),
+    (all_of(Barrier::Session), EVERYWHERE),
     (all_of(Barrier::Staged), EVERYWHERE),
     (Sabotage::Skip(Barrier::Staged, Part::Files), EVERYWHERE),
     (Sabotage::Skip(Barrier::Staged, Part::ControlFiles), EVERYWHERE),
@@ -44,9 +44,9 @@ const TEETH: &[(Sabotage, usize)] = &[
     (all_of(Barrier::SingleStaged), EVERYWHERE),
     (all_of(Barrier::SingleRenamed), EVERYWHERE),
     (Sabotage::Break(Rule::PublishByRename), EVERYWHERE),
-    (Sabotage::Break(Rule::ApplyAfterPublish), FROM_JUMPING),
+    (Sabotage::Break(Rule::ApplyAfterPublish), EVERYWHERE),
     (Sabotage::Break(Rule::RetireAfterApply), FROM_JUMPING),
-    (Sabotage::Break(Rule::RecordFirst), FROM_WEAK),
+    (Sabotage::Break(Rule::RecordFirst), EVERYWHERE),
     (Sabotage::Break(Rule::StopAtGap), FROM_WEAK),
     (Sabotage::Break(Rule::CarriedWave), FROM_JUMPING),
     (Sabotage::Break(Rule::KeepForeign), EVERYWHERE),

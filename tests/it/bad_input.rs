@@ -78,6 +78,29 @@ fn an_absolute_path_inside_the_root_is_accepted() {
     assert_eq!(store.view().unwrap().read(root.path().join("d/a")).unwrap(), b"1");
 }
 
+#[cfg(unix)]
+#[test]
+fn an_absolute_path_may_name_the_root_as_it_was_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let (real, link) = (directory.path().join("real"), directory.path().join("link"));
+    fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    std::os::unix::fs::symlink(link.join("target"), real.join("inside")).unwrap();
+    let store = quick(&link);
+    let mut tx = store.begin().unwrap();
+    tx.write(link.join("d/a"), "1").unwrap();
+    tx.write(real.join("d/b"), "1").unwrap();
+    tx.write("inside", "1").unwrap();
+    tx.commit().unwrap();
+    for path in ["d/a", "d/b", "target"] {
+        assert_eq!(fs::read(real.join(path)).unwrap(), b"1");
+    }
+    let view = store.view().unwrap();
+    assert_eq!(view.list(&link).unwrap(), view.list(&real).unwrap());
+    let mut tx = store.begin().unwrap();
+    assert!(tx.write(directory.path().join("outside"), "1").is_err());
+}
+
 #[test]
 fn names_of_255_bytes_work() {
     let root = tempfile::tempdir().unwrap();

@@ -36,6 +36,7 @@ const LOCK_TRIES_MAX: u32 = 100;
 #[derive(Debug)]
 pub(crate) struct OsFileSystem {
     root: PathBuf,
+    given: PathBuf,
     control: Option<PathBuf>,
     directories: system::Directories,
     pace: sync::Pace,
@@ -45,10 +46,11 @@ pub(crate) struct OsFileSystem {
 impl OsFileSystem {
     /// Opens an existing directory as a root.
     pub(crate) fn open(root: &Path, control: Option<&Path>) -> io::Result<Self> {
+        let given = std::path::absolute(root)?;
         let root = system::canonical(root)?;
         let control = control.map(std::path::absolute).transpose()?;
         let directories = system::Directories::open(&root, control.as_deref())?;
-        Ok(Self { root, control, directories, pace: sync::Pace::default(), started: Instant::now() })
+        Ok(Self { root, given, control, directories, pace: sync::Pace::default(), started: Instant::now() })
     }
 
     /// Makes a root and its parents, durably.
@@ -220,6 +222,10 @@ impl FileSystem for OsFileSystem {
 
     fn root_path(&self) -> PathBuf {
         self.root.clone()
+    }
+
+    fn given_root(&self) -> PathBuf {
+        self.given.clone()
     }
 
     fn full_path(&self, path: &RelativePath) -> PathBuf {
