@@ -7,6 +7,7 @@
 
 use super::carried::Passengers;
 use super::control::Control;
+use super::layout::ControlName;
 use super::lock::Locked;
 use super::session::Session;
 use super::stage::{self, Staged};
@@ -175,6 +176,10 @@ fn settle_carried(engine: &Engine, staged: &Staged) -> Result<()> {
 
 fn rename(engine: &Engine, staged: &Staged, generation: Generation) -> Result<Unsynced> {
     let pending = layout::pending(generation);
+    if layout::parse_control(pending.name()) != ControlName::Pending(generation) {
+        let reason = "the numbers of its generations are used up";
+        return Err(Error::Unsupported { path: engine.root(), reason });
+    }
     if !engine.keeps(Rule::PublishByRename) {
         return stage::write_manifest(engine, &pending, &staged.manifest);
     }
