@@ -203,6 +203,13 @@ fn remove_superseded(engine: &Engine, control: &Control) {
 pub(crate) fn abandon(engine: &Engine, _locked: &Locked, generation: Generation) -> Result<()> {
     let path = layout::pending(generation);
     let failed = |error| engine.error(Operation::Publish, &path)(error);
+    let control = Control::look(engine)?;
+    let settled = control.settled();
+    if control.pending.iter().any(|earlier| *earlier > settled && *earlier < generation) {
+        // It would pass for finished.
+        let reason = "an earlier generation is still pending; recover, or give that one up first";
+        return Err(Error::Unsupported { path: engine.full(&path), reason });
+    }
     let mut wave = Wave::new(Barrier::Discarded);
     wave.add(engine.fs.rename(&path, &layout::abandoned(generation)).map_err(failed)?);
     // Lost without this sync: the decision. The generation would come back.
