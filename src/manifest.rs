@@ -345,6 +345,15 @@ fn each_file_once(entries: &[Entry]) -> Result<(), ManifestError> {
             }
         }
     }
+    for entry in entries {
+        let mut above = entry.path.parent();
+        while !above.is_root() {
+            if seen.contains(&above) {
+                return Err(ManifestError::Content(format!("it names `{}` below a file", entry.path)));
+            }
+            above = above.parent();
+        }
+    }
     Ok(())
 }
 
@@ -518,6 +527,9 @@ mod tests {
         twice(|manifest| {
             manifest.entries[1].path = RelativePath::new("dir/.a.x.cosave").expect("valid");
         });
+        let mut below = manifest();
+        below.entries[1].path = RelativePath::new("dir/a/b/c").expect("valid");
+        assert!(Manifest::decode(&below.encode()).is_err(), "a file in a file");
     }
 
     #[test]
