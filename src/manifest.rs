@@ -5,6 +5,7 @@
 //! can read. Whatever does not match exactly is refused: decoding never panics
 //! and never guesses, whatever bytes it is given.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -333,6 +334,29 @@ fn plain_name(name: OsString) -> Result<OsString, ManifestError> {
     }
 }
 
+/// Whoever applies a manifest looks at all entries before moving one: none may change what another
+/// is about.
+fn each_file_once(entries: &[Entry]) -> Result<(), ManifestError> {
+    let mut seen = HashSet::new();
+    for entry in entries {
+        for path in std::iter::once(entry.path.clone()).chain(entry.staged()) {
+            if let Some(twice) = seen.replace(path) {
+                return Err(ManifestError::Content(format!("it names `{twice}` twice")));
+            }
+        }
+    }
+    for entry in entries {
+        let mut above = entry.path.parent();
+        while !above.is_root() {
+            if seen.contains(&above) {
+                return Err(ManifestError::Content(format!("it names `{}` below a file", entry.path)));
+            }
+            above = above.parent();
+        }
+    }
+    Ok(())
+}
+
 /// All of a manifest but its entries.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -381,6 +405,7 @@ impl Manifest {
         let transaction = crate::protocol::layout::parse_transaction(&text.transaction)
             .ok_or_else(|| ManifestError::Content("no transaction id".to_owned()))?;
         let entries = text.entries.into_iter().map(EntryText::decode).collect::<Result<Vec<_>, _>>()?;
+        each_file_once(&entries)?;
         Ok(Self { transaction, time: text.time, entries })
     }
 }
@@ -484,6 +509,27 @@ mod tests {
         let text = String::from_utf8(manifest().encode()).expect("text");
         let later = text.replacen("cosave-manifest 1 ", "cosave-manifest 2 ", 1);
         assert_eq!(Manifest::decode(later.as_bytes()), Err(ManifestError::Version("2".to_owned())));
+    }
+
+    #[test]
+    fn a_file_is_named_once() {
+        let twice = |change: fn(&mut Manifest)| {
+            let mut written = manifest();
+            change(&mut written);
+            let error = Manifest::decode(&written.encode()).expect_err("one file in two entries");
+            assert!(error.to_string().contains("twice"), "{error}");
+        };
+        twice(|manifest| manifest.entries[1].path = manifest.entries[0].path.clone());
+        twice(|manifest| {
+            manifest.entries[1].path = RelativePath::new("dir/b").expect("valid");
+            manifest.entries[1].action = manifest.entries[0].action.clone();
+        });
+        twice(|manifest| {
+            manifest.entries[1].path = RelativePath::new("dir/.a.x.cosave").expect("valid");
+        });
+        let mut below = manifest();
+        below.entries[1].path = RelativePath::new("dir/a/b/c").expect("valid");
+        assert!(Manifest::decode(&below.encode()).is_err(), "a file in a file");
     }
 
     #[test]

@@ -147,7 +147,12 @@ impl RelativePath {
     /// # Errors
     /// [`InvalidPath`] when `name` is not one plain name.
     pub fn join(&self, name: impl AsRef<OsStr>) -> Result<Self, InvalidPath> {
-        Self::new(self.0.join(Path::new(name.as_ref())))
+        let name = name.as_ref();
+        let plain = Self::new(name)?;
+        if plain.0.as_os_str() != name || !plain.parent().is_root() {
+            return Err(InvalidPath::Forbidden);
+        }
+        Self::new(self.child(name))
     }
 
     /// A sibling: the same directory, another name that is known to be one plain name.
@@ -257,6 +262,16 @@ mod tests {
         ];
         for (path, reason) in cases {
             assert_eq!(RelativePath::new(path), Err(reason), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn only_one_plain_name_is_joined() {
+        let directory = RelativePath::new("d").expect("valid");
+        assert_eq!(directory.join("a"), RelativePath::new("d/a"));
+        assert_eq!(RelativePath::root().join("a"), RelativePath::new("a"));
+        for name in ["", ".", "..", "a/b", "a/", "./a", "/a", "a\0"] {
+            assert!(directory.join(name).is_err(), "{name:?}");
         }
     }
 

@@ -173,7 +173,8 @@ impl Store {
     /// [`StoreOptions::recover`].
     ///
     /// # Errors
-    /// [`Error::Io`] when the generation is not pending.
+    /// [`Error::Io`] when the generation is not pending, [`Error::Unsupported`] when an earlier one is
+    /// pending as well: what can be recovered is recovered first.
     pub fn abandon(&self, generation: impl Into<Generation>) -> Result<()> {
         self.engine().may_change()?;
         let locked = lock::exclusive(self.engine())?;

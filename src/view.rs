@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Operation, Result};
-use crate::fs::ReadFile;
+use crate::fs::{Kind, ReadFile};
 use crate::manifest::Generation;
 use crate::path::RelativePath;
 use crate::protocol::check::{self, Resolver};
@@ -96,6 +96,11 @@ impl View {
             .filter(|path| !layout::is_control(path))
             .collect();
         for path in self.reading.overlaid_in(&directory) {
+            // A directory that somebody has put there stays, and is no file to be opened.
+            let found = if_found(self.engine.fs.metadata(path)).map_err(failed)?;
+            if found.is_some_and(|found| found.kind == Kind::Directory) {
+                continue;
+            }
             match self.reading.open(&self.engine, path)? {
                 Some(_) => names.insert(path.clone()),
                 None => names.remove(path),

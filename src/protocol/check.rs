@@ -85,7 +85,8 @@ impl Resolver {
         if let Some(parent) = self.parents.get(&path.parent()) {
             let target = parent.child(path.name());
             let existing = look(engine, &target)?;
-            if existing.is_none_or(|found| found.kind != Kind::Symlink) {
+            // A link is followed, and a directory refused, as if nothing were known of the parent.
+            if existing.is_none_or(|found| !matches!(found.kind, Kind::Symlink | Kind::Directory)) {
                 return Ok(Target { nearest: target.parent(), path: target, existing });
             }
         }

@@ -11,7 +11,7 @@ use std::io::{self, Read as _, Write as _};
 use super::layout::{self, ControlName};
 use super::{Engine, if_found};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, NewFile, Unsynced, Wave};
+use crate::fs::{Barrier, Kind, NewFile, Unsynced, Wave};
 use crate::manifest::{Generation, Manifest, TransactionId};
 use crate::path::RelativePath;
 
@@ -47,6 +47,8 @@ impl Control {
                 ControlName::Applied(generation) => _ = control.applied.insert(generation),
                 ControlName::Abandoned(generation) => _ = control.abandoned.insert(generation),
                 ControlName::Unsynced(generation) => _ = control.unsynced.insert(generation),
+                // Not ours, and not to be removed, if it is no file.
+                ControlName::Unpublished(_) if entry.kind != Kind::File => {}
                 ControlName::Unpublished(transaction) => control.unpublished.push(transaction),
                 ControlName::Ignore => control.durable = true,
                 ControlName::Foreign => {}

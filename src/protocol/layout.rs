@@ -137,7 +137,9 @@ pub(crate) fn parse_session(name: &OsStr) -> SessionName {
 
 fn parse_generation(text: &str) -> Option<Generation> {
     let number: u64 = text.parse().ok()?;
-    (number > 0 && number.to_string() == text).then_some(Generation::from(number))
+    // The largest number is never given, so every generation has a next one, and counting ends.
+    let is_given = number > 0 && number < u64::MAX;
+    (is_given && number.to_string() == text).then_some(Generation::from(number))
 }
 
 fn parse_uuid(text: &str) -> Option<Uuid> {
@@ -274,7 +276,15 @@ mod tests {
         ] {
             assert_eq!(parse_staged(OsStr::new(&name)), None, "{name}");
         }
-        for name in ["0.pending", "01.pending", "+1.pending", "1.pending.bak", "x.tmp", "pending"] {
+        for name in [
+            "0.pending",
+            "01.pending",
+            "+1.pending",
+            "18446744073709551615.pending",
+            "1.pending.bak",
+            "x.tmp",
+            "pending",
+        ] {
             assert_eq!(parse_control(OsStr::new(name)), ControlName::Foreign, "{name}");
         }
     }

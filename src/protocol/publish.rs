@@ -7,6 +7,7 @@
 
 use super::carried::Passengers;
 use super::control::Control;
+use super::layout::ControlName;
 use super::lock::Locked;
 use super::session::Session;
 use super::stage::{self, Staged};
@@ -178,6 +179,10 @@ fn settle_carried(engine: &Engine, staged: &Staged) -> Result<()> {
 
 fn rename(engine: &Engine, staged: &Staged, generation: Generation) -> Result<Unsynced> {
     let pending = layout::pending(generation);
+    if layout::parse_control(pending.name()) != ControlName::Pending(generation) {
+        let reason = "the numbers of its generations are used up";
+        return Err(Error::Unsupported { path: engine.root(), reason });
+    }
     if !engine.keeps(Rule::PublishByRename) {
         let content = stage::write_manifest(engine, &pending, &staged.manifest)?;
         return Ok(content.and(Unsynced::directory(layout::control())));
@@ -202,6 +207,13 @@ fn remove_superseded(engine: &Engine, control: &Control) {
 pub(crate) fn abandon(engine: &Engine, _locked: &Locked, generation: Generation) -> Result<()> {
     let path = layout::pending(generation);
     let failed = |error| engine.error(Operation::Publish, &path)(error);
+    let control = Control::look(engine)?;
+    let settled = control.settled();
+    if control.pending.iter().any(|earlier| *earlier > settled && *earlier < generation) {
+        // It would pass for finished.
+        let reason = "an earlier generation is still pending; recover, or give that one up first";
+        return Err(Error::Unsupported { path: engine.full(&path), reason });
+    }
     let mut wave = Wave::new(Barrier::Discarded);
     wave.add(engine.fs.rename(&path, &layout::abandoned(generation)).map_err(failed)?);
     // Lost without this sync: the decision. The generation would come back.

@@ -411,7 +411,9 @@ fn write_targets_anew(engine: &Engine, manifest: &Manifest) -> Result<Wave> {
             }
             // What was removed appears for a moment, empty: the directory must see the name go again.
             (None, None) => {
-                let (file, name) = engine.fs.create_new(&fresh, NewFile::Private).map_err(failed)?;
+                // A directory that is gone has no names that could come back.
+                let made = if_found(engine.fs.create_new(&fresh, NewFile::Private)).map_err(failed)?;
+                let Some((file, name)) = made else { continue };
                 wave.add(name.and(file.finish().map_err(failed)?.1));
                 copies.push((fresh, None, &entry.path));
             }

@@ -78,6 +78,10 @@ impl Sessions {
         let listed = if_found(engine.fs.list(&directory));
         let mut sessions = Self::default();
         for entry in listed.map_err(engine.error(Operation::Look, &directory))?.unwrap_or_default() {
+            // A session makes files: anything else is somebody's who likes such names.
+            if entry.kind != Kind::File {
+                continue;
+            }
             let id = match layout::parse_session(&entry.name) {
                 SessionName::Mark(id) => id,
                 SessionName::Record(id, number) => {
@@ -112,6 +116,8 @@ impl Sessions {
                 self.living.insert(id);
                 return Ok(true);
             }
+            // No session's mark.
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => None,
             Err(error) => return Err(engine.error(Operation::Lock, &path)(error)),
         };
         self.dead.insert(id, lock);

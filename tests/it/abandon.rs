@@ -2,6 +2,8 @@
 
 use cosave::{Error, Store};
 
+use crate::common::{Crash, text};
+
 #[test]
 fn a_root_that_cannot_be_opened_can_be_opened_to_abandon() {
     let root = tempfile::tempdir().unwrap();
@@ -19,4 +21,21 @@ fn a_root_that_cannot_be_opened_can_be_opened_to_abandon() {
     drop(store);
     assert!(Store::open(root.path()).is_ok());
     assert_eq!(std::fs::read(root.path().join("a")).unwrap(), b"3");
+}
+
+#[test]
+fn what_comes_before_is_not_given_up_with_it() {
+    let root = tempfile::tempdir().unwrap();
+    let mut crash = Crash::new(root.path());
+    crash.write("a", "1");
+    crash.publish(1);
+    std::fs::write(root.path().join(".cosave/2.pending"), "damaged").unwrap();
+    let store = Store::options().recover(false).open(root.path()).unwrap();
+    assert!(matches!(store.abandon(2), Err(Error::Unsupported { .. })));
+    assert!(matches!(store.recover(), Err(Error::Corrupt { .. })));
+    assert_eq!(text(root.path().join("a")), "1");
+    store.abandon(2).unwrap();
+    drop(store);
+    assert!(Store::open(root.path()).is_ok());
+    assert_eq!(text(root.path().join("a")), "1");
 }

@@ -235,6 +235,9 @@ impl SimFileSystem {
             }
             found => found?,
         };
+        if matches!(machine.state.body(inode)?, Body::Directory { .. }) {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
         let excludes = |held: &HeldLock| {
             held.inode == inode && (kind == LockKind::Exclusive || held.kind == LockKind::Exclusive)
         };

@@ -1,0 +1,660 @@
+//! What must hold for any bytes whatever: the checks that the fuzzer and `tests/corpus.rs` share.
+//!
+//! Each check takes bytes, gives them to the library as a stranger would, and panics where a promise
+//! is broken. It uses what is public, and works out by itself what is right (the checksum, the normal
+//! spelling of a path, which files belong to nobody) instead of asking the library. It knows nothing
+//! of fuzzers, of the corpus, or of how bytes are chosen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::path::{Component, Path};
+
+use cosave::fs::sim::{Model, SimDisk};
+use cosave::fs::{FileSystem, Kind, LockKind};
+use cosave::{Action, Error, Generation, InvalidPath, Manifest, RelativePath, Store, StoreOptions};
+
+const NAME_BYTES_MAX: usize = 255;
+
+/// The manifest's decoder: the bytes as they are, as the body of a well-sealed manifest, and sealed anew
+/// behind a first line of their own.
+pub fn manifest(bytes: &[u8]) {
+    decode(bytes);
+    decode(&sealed("cosave-manifest", bytes));
+    if let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+        decode(&sealed("cosave-manifest", &bytes[end + 1..]));
+    }
+}
+
+/// Puts before `body` the line that says that it is whole.
+fn sealed(format: &str, body: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{format} 1 {}\n", blake3::hash(body).to_hex()).into_bytes();
+    bytes.extend(body);
+    bytes
+}
+
+/// Whether bytes begin with the line that the rest of them asks for.
+fn is_whole(bytes: &[u8]) -> bool {
+    let end = bytes.iter().position(|byte| *byte == b'\n');
+    end.is_some_and(|end| sealed("cosave-manifest", &bytes[end + 1..]) == bytes)
+}
+
+fn decode(bytes: &[u8]) {
+    let manifest = match Manifest::decode(bytes) {
+        Ok(manifest) => manifest,
+        Err(error) => return assert!(!error.to_string().is_empty(), "an error says what is wrong"),
+    };
+    assert!(is_whole(bytes), "bytes that are not whole were believed: {manifest:?}");
+    let mut seen = BTreeSet::new();
+    for entry in &manifest.entries {
+        stays_inside(&entry.path);
+        assert!(seen.insert(&entry.path), "{:?} is named twice", entry.path);
+        if let Action::Write(content) = &entry.action {
+            let name = content.name.as_encoded_bytes();
+            assert!(!name.is_empty() && !name.contains(&0) && !name.contains(&b'/'), "{content:?}");
+            assert!(name != b"." && name != b"..", "{content:?}");
+            assert!(name.len() <= NAME_BYTES_MAX, "{content:?}");
+        }
+    }
+    let printed = manifest.to_string();
+    for entry in &manifest.entries {
+        assert!(printed.contains(&entry.path.to_string()), "{:?} is not printed: {printed}", entry.path);
+    }
+    let again = manifest.encode();
+    assert_eq!(Manifest::decode(&again).as_ref(), Ok(&manifest), "what is written is read back");
+    let mut changed = again;
+    let place = usize::from(bytes.iter().fold(0_u16, |sum, byte| sum.wrapping_add((*byte).into())));
+    let place = place % changed.len();
+    changed[place] ^= 1 << (place % 8);
+    assert!(Manifest::decode(&changed).is_err(), "byte {place} was changed, and nobody noticed");
+}
+
+/// Joined to a root, the path stays below it, and every name of it can be a file's.
+fn stays_inside(path: &RelativePath) {
+    assert!(!path.is_root() && !path.as_path().as_os_str().is_empty(), "an empty path was accepted");
+    assert!(!path.as_path().has_root(), "{path:?} is absolute");
+    for component in path.as_path().components() {
+        let Component::Normal(name) = component else { panic!("{path:?} has {component:?} in it") };
+        assert!(name.len() <= NAME_BYTES_MAX, "{path:?} has a name of {} bytes", name.len());
+    }
+    assert!(!path.as_path().as_os_str().as_encoded_bytes().contains(&0), "{path:?} has a NUL byte");
+    let root = Path::new("root");
+    let joined = root.join(path.as_path());
+    assert!(joined.starts_with(root) && joined != root, "{joined:?} is not below the root");
+}
+
+/// More bytes than this may be too many for a path, and fewer are not; more than the second always are.
+const PATH_BYTES_FINE: usize = 3000;
+const PATH_BYTES_TOO_MANY: usize = 4096;
+
+/// `RelativePath::new` and `RelativePath::join`.
+pub fn path(bytes: &[u8]) {
+    let Some(given) = os_string(bytes) else { return };
+    let accepted = RelativePath::new(&given);
+    match &accepted {
+        Ok(path) => {
+            stays_inside(path);
+            assert_eq!(RelativePath::new(path.as_path()).as_ref(), Ok(path), "the normal spelling is normal");
+            assert!(path.starts_with(&path.parent()) && !path.parent().starts_with(path), "{path:?}");
+            assert_eq!(path.parent().join(path.name()).as_ref(), Ok(path), "taken apart and put together");
+            assert!(path.as_path().as_os_str().len() < PATH_BYTES_TOO_MANY, "{} bytes", given.len());
+        }
+        Err(error) => assert!(!error.to_string().is_empty(), "an error says what is wrong"),
+    }
+    if cfg!(unix) {
+        is_as_on_unix(bytes, &accepted);
+    }
+    let directory = RelativePath::new("some/directory").expect("a valid path");
+    if let Ok(joined) = directory.join(&given) {
+        stays_inside(&joined);
+        assert_eq!(joined.parent(), directory, "{given:?} is not one plain name");
+        assert_eq!(joined.name(), given, "{given:?} is another name by now");
+    }
+}
+
+/// What the answer must be where a path is bytes between slashes.
+fn is_as_on_unix(given: &[u8], accepted: &Result<RelativePath, InvalidPath>) {
+    let names: Vec<&[u8]> =
+        given.split(|byte| *byte == b'/').filter(|name| !matches!(name, [] | [b'.'])).collect();
+    let normal = names.join(&b'/');
+    let too_long = names.iter().any(|name| name.len() > NAME_BYTES_MAX);
+    match accepted {
+        Ok(path) => {
+            assert_eq!(path.as_path().as_os_str().as_encoded_bytes(), normal, "another path");
+            assert!(!too_long && given.first() != Some(&b'/'), "{path:?}");
+            assert!(!names.contains(&&b".."[..]), "{path:?}");
+        }
+        Err(InvalidPath::Nul) => assert!(given.contains(&0)),
+        Err(InvalidPath::Absolute) => assert_eq!(given.first(), Some(&b'/')),
+        Err(InvalidPath::Empty) => assert!(normal.is_empty()),
+        Err(InvalidPath::Parent) => assert!(names.contains(&&b".."[..])),
+        Err(InvalidPath::TooLong) => assert!(too_long || normal.len() > PATH_BYTES_FINE),
+        Err(other) => panic!("{given:?} is refused for {other:?}"),
+    }
+}
+
+#[cfg(unix)]
+fn os_string(bytes: &[u8]) -> Option<OsString> {
+    Some(std::os::unix::ffi::OsStringExt::from_vec(bytes.to_vec()))
+}
+
+/// Where names are text, bytes that are not text are nobody's path.
+#[cfg(not(unix))]
+fn os_string(bytes: &[u8]) -> Option<OsString> {
+    std::str::from_utf8(bytes).ok().map(OsString::from)
+}
+
+/// Opens a root whose disk the bytes describe (see [`Scene`]), read-only, then to write, then again.
+pub fn recovery(bytes: &[u8]) {
+    let scene = Scene::new(bytes);
+    only_looking_changes_nothing(&scene);
+    let disk = scene.disk.copy();
+    let _living = scene.living(&disk);
+    let calls = disk.calls();
+    let opened = options().open_on(disk.process());
+    let spent = disk.calls() - calls;
+    assert!(spent <= scene.calls_max(), "{spent} calls, {} allowed", scene.calls_max());
+    scene.nothing_foreign_is_gone(&disk);
+    scene.no_manifest_is_gone(&disk, opened.as_ref().err());
+    match opened {
+        Ok(store) => settled_for_good(&scene, &disk, store),
+        Err(error) => {
+            assert!(!error.to_string().is_empty(), "an error says what is wrong");
+            assert!(
+                matches!(error, Error::Corrupt { .. } | Error::NotApplied { .. } | Error::Io { .. }),
+                "not an answer to a damaged root: {error:?}"
+            );
+            let missing = matches!(&error, Error::NotApplied { source, .. } | Error::Io { source, .. }
+                if source.kind() == std::io::ErrorKind::NotFound);
+            assert!(!missing, "what is missing keeps the root from opening: {error:?}");
+            can_be_given_up(&scene, &disk);
+        }
+    }
+}
+
+fn options() -> StoreOptions {
+    Store::options()
+}
+
+/// A disk as lines describe it, made durable.
+///
+/// A line is a letter, and fields between `|`; in a field `%7` is the name of session 7, `\n` a new line.
+///
+/// ```text
+/// F path|content              a file                       D path    a directory
+/// L path|to                   a symlink                    A 7       session 7 is alive
+/// S path|body                 a file with the body of a manifest, well sealed
+/// R path|body                 a file with the body of a session's record, well sealed
+/// M generation|session|flags  a published manifest, of what the lines after it say
+/// w path|content|flags        it writes, and the staged file is there
+/// r path|flags                it removes
+/// ```
+///
+/// Flags of `M`: `a` it is applied, `c` its checksum is wrong, `v` it is of a later version. Flags of `w`
+/// and `r`: `b` what is at the path is what the manifest expects there, `m` the staged file was moved,
+/// `g` it is gone, `d` damaged by the medium, `e` written to by somebody, `h` also the target, by a hard
+/// link, `s` it has the name of the one before.
+struct Scene {
+    disk: SimDisk,
+    alive: BTreeSet<String>,
+    /// The manifest whose entries are being collected.
+    open: Option<Open>,
+    lines: usize,
+    has_links: bool,
+}
+
+struct Open {
+    path: String,
+    transaction: String,
+    flags: String,
+    entries: Vec<serde_json::Value>,
+    last: String,
+}
+
+/// As many lines and bytes of a line as are heeded: a scene is small.
+const LINES_MAX: usize = 48;
+const LINE_BYTES_MAX: usize = 2048;
+
+impl Scene {
+    fn new(bytes: &[u8]) -> Self {
+        let disk = SimDisk::new(Model::WeakPosix);
+        let mut scene = Self { disk, alive: BTreeSet::new(), open: None, lines: 0, has_links: false };
+        scene.disk.make_directory(".cosave/sessions", 0);
+        scene.disk.make_directory("foreign", 0);
+        for (path, content) in [("foreign/file", "of somebody"), ("foreign.txt", "of somebody else")] {
+            scene.disk.put(path, content.as_bytes(), 0o644);
+        }
+        for line in bytes.split(|byte| *byte == b'\n').take(LINES_MAX) {
+            scene.line(&String::from_utf8_lossy(&line[..line.len().min(LINE_BYTES_MAX)]));
+            scene.lines += 1;
+        }
+        scene.publish();
+        // A directory is nobody's mark.
+        let is_directory = |id: &String| {
+            let path = RelativePath::new(format!(".cosave/sessions/{id}")).expect("a valid path");
+            scene.disk.process().metadata(&path).is_ok_and(|found| found.kind == Kind::Directory)
+        };
+        scene.alive = scene.alive.iter().filter(|id| !is_directory(id)).cloned().collect();
+        scene.disk.settle();
+        scene
+    }
+
+    fn line(&mut self, line: &str) {
+        let Some((kind, rest)) = line.split_once(' ') else { return };
+        let fields: Vec<String> = rest.split('|').map(expanded).collect();
+        let field = |number: usize| fields.get(number).map_or("", String::as_str);
+        let (path, content) = (field(0), field(1));
+        match kind {
+            "F" => self.put(path, content.as_bytes()),
+            "D" => self.disk.make_directory(path, 0),
+            "L" => {
+                self.disk.symlink(path, content);
+                self.has_links = true;
+            }
+            "A" => _ = self.alive.insert(session(path)),
+            "S" => self.put(path, &sealed("cosave-manifest", content.as_bytes())),
+            "R" => self.put(path, &sealed("cosave-session", content.as_bytes())),
+            "M" => {
+                self.publish();
+                let kind = if field(2).contains('a') { "applied" } else { "pending" };
+                self.open = Some(Open {
+                    path: format!(".cosave/{path}.{kind}"),
+                    transaction: format!("{}-{}", session(content), 1),
+                    flags: field(2).to_owned(),
+                    entries: Vec::new(),
+                    last: String::new(),
+                });
+            }
+            "w" => self.write(path, content, field(2)),
+            "r" => {
+                let before = self.before(path, content);
+                let entry = serde_json::json!({"path": path, "operation": "remove", "before": before});
+                self.open.iter_mut().for_each(|open| open.entries.push(entry.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    /// Makes a file, with its directories; never over something else than a file.
+    fn put(&self, path: &str, content: &[u8]) {
+        let Ok(valid) = RelativePath::new(path) else { return };
+        if !valid.parent().is_root() {
+            self.disk.make_directory(&valid.parent().as_path().to_string_lossy(), 0);
+        }
+        self.disk.put(path, content, 0o644);
+    }
+
+    fn stamp(&self, path: &str) -> Option<serde_json::Value> {
+        let found = self.disk.process().metadata(&RelativePath::new(path).ok()?).ok()?;
+        let modified = cosave::TimeStamp::from(found.modified).nanoseconds();
+        Some(serde_json::json!({"length": found.length, "modified": modified}))
+    }
+
+    fn before(&self, path: &str, flags: &str) -> Option<serde_json::Value> {
+        if flags.contains('b') { self.stamp(path) } else { None }
+    }
+
+    /// An entry that writes, and its staged file in the state that the flags say.
+    fn write(&mut self, path: &str, content: &str, flags: &str) {
+        let before = self.before(path, flags);
+        let Some(open) = &self.open else { return };
+        let (directory, name) = path.rsplit_once('/').map_or(("", path), |(parent, name)| (parent, name));
+        let fresh = format!(".{}.{}-{}.cosave", name, open.transaction, open.entries.len() + 1);
+        let name = if flags.contains('s') && !open.last.is_empty() { open.last.clone() } else { fresh };
+        let staged = if directory.is_empty() { name.clone() } else { format!("{directory}/{name}") };
+        self.put(&staged, content.as_bytes());
+        let after = self.stamp(&staged).unwrap_or_else(|| serde_json::json!({"length": 0, "modified": 0}));
+        let process = self.disk.process();
+        if let (Ok(from), Ok(to)) = (RelativePath::new(&staged), RelativePath::new(path)) {
+            // Whatever of this is not possible leaves a scene, too.
+            let _debt = match flags.bytes().find(|flag| b"mgdeh".contains(flag)) {
+                Some(b'm') => process.rename(&from, &to).ok(),
+                Some(b'g') => process.remove_file(&from).ok(),
+                Some(b'h') => process.link(&from, &to).ok(),
+                other => {
+                    match other {
+                        Some(b'd') => self.disk.damage(&staged),
+                        Some(b'e') => self.disk.put(&staged, b"of somebody who wrote here", 0o644),
+                        _ => {}
+                    }
+                    None
+                }
+            }
+            .map(|debt| debt.need_not_last());
+        }
+        let entry = serde_json::json!({
+            "path": path, "operation": "write", "staged": name, "length": after["length"],
+            "modified": after["modified"], "mode": 0o644, "before": before,
+            "blake3": blake3::hash(content.as_bytes()).to_hex().to_string(),
+        });
+        self.open.iter_mut().for_each(|open| {
+            open.entries.push(entry.clone());
+            open.last.clone_from(&name);
+        });
+    }
+
+    /// Puts the manifest that was collected into the control directory.
+    fn publish(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        let body = serde_json::json!({"transaction": open.transaction, "time": 0, "entries": open.entries});
+        let mut bytes = sealed("cosave-manifest", body.to_string().as_bytes());
+        let seal = "cosave-manifest 1 ".len();
+        if open.flags.contains('c') {
+            bytes[seal] = if bytes[seal] == b'0' { b'1' } else { b'0' };
+        }
+        if open.flags.contains('v') {
+            bytes[seal - 2] = b'2';
+        }
+        self.put(&open.path, &bytes);
+    }
+}
+
+/// A field without its escapes.
+fn expanded(field: &str) -> String {
+    let mut text = String::new();
+    let mut rest = field.chars().peekable();
+    while let Some(next) = rest.next() {
+        match (next, rest.peek()) {
+            ('%', Some(digit)) if digit.is_ascii_digit() => text += &session(&digit.to_string()),
+            ('\\', Some('n')) => text.push('\n'),
+            _ => {
+                text.push(next);
+                continue;
+            }
+        }
+        rest.next();
+    }
+    text
+}
+
+/// The name of a session.
+fn session(number: &str) -> String {
+    format!("{:032x}", number.parse::<u16>().unwrap_or_default())
+}
+
+/// Every file of a disk, the control directory's too, with its bytes.
+type Files = BTreeMap<String, Vec<u8>>;
+
+fn files(disk: &SimDisk) -> Files {
+    let mut found = Files::new();
+    // A copy: nobody's calls are counted, and nobody's locks are met.
+    collect(&*disk.copy().process(), &RelativePath::root(), &mut found);
+    found
+}
+
+fn collect(fs: &dyn FileSystem, directory: &RelativePath, found: &mut Files) {
+    for entry in fs.list(directory).expect("a directory that is there") {
+        let path = directory.join(&entry.name).expect("a name that is there");
+        match entry.kind {
+            Kind::Directory => collect(fs, &path, found),
+            Kind::File => {
+                let mut bytes = Vec::new();
+                fs.open(&path).expect("it is there").read_to_end(&mut bytes).expect("it can be read");
+                found.insert(path.to_string(), bytes);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Every file but those that are there only to be locked.
+fn lasting(disk: &SimDisk) -> Files {
+    let mut files = files(disk);
+    files.retain(|path, _| path != ".cosave/lock" && path != ".cosave/queue");
+    files
+}
+
+/// Whether a name has the form of those that cosave makes beside targets: they are its own to remove.
+fn is_temporary(path: &str) -> bool {
+    path.split('/').any(|name| name.starts_with('.') && name.to_ascii_lowercase().ends_with(".cosave"))
+}
+
+/// What a published manifest is, as far as its name and bytes say.
+struct Published {
+    generation: u64,
+    bytes: Vec<u8>,
+    manifest: Option<Manifest>,
+}
+
+impl Scene {
+    /// Lets the sessions live that are said to.
+    fn living(&self, disk: &SimDisk) -> Vec<impl Drop + use<>> {
+        let process = disk.process();
+        let lock = |id: &String| {
+            let path = RelativePath::new(format!(".cosave/sessions/{id}")).ok()?;
+            process.try_lock(&path, LockKind::Exclusive).ok()?.map(Held)
+        };
+        self.alive.iter().filter_map(lock).collect()
+    }
+
+    /// A bound that grows with what is there, and with nothing else.
+    fn calls_max(&self) -> u64 {
+        1000 + 2000 * self.lines as u64
+    }
+
+    /// The generations that count, and the manifests of those that are open: they follow without a gap.
+    fn chain(&self) -> Vec<Published> {
+        let files = files(&self.disk);
+        // Directories are named there, too, and mean what files mean.
+        let names = self.disk.control_names();
+        let of_kind = |kind: &str| -> BTreeSet<u64> {
+            let number = |name: &String| {
+                let stem = name.strip_suffix(kind)?;
+                stem.parse()
+                    .ok()
+                    .filter(|number: &u64| *number > 0 && *number < u64::MAX && number.to_string() == stem)
+            };
+            names.iter().filter_map(number).collect()
+        };
+        let settled = of_kind(".applied").union(&of_kind(".abandoned")).max().copied().unwrap_or_default();
+        let pending = of_kind(".pending");
+        let numbers =
+            (settled..u64::MAX).map(|number| number + 1).take_while(|number| pending.contains(number));
+        numbers
+            .map(|generation| {
+                let bytes = files.get(&format!(".cosave/{generation}.pending")).cloned().unwrap_or_default();
+                let manifest = Manifest::decode(&bytes).ok().filter(|_| is_whole(&bytes));
+                Published { generation, manifest, bytes }
+            })
+            .collect()
+    }
+
+    /// No file that belongs to nobody is changed; of those that a manifest names, no bytes are lost but
+    /// those that it says were there before.
+    fn nothing_foreign_is_gone(&self, disk: &SimDisk) {
+        let (before, after) = (files(&self.disk), files(disk));
+        let chain = self.chain();
+        let entries: Vec<_> = chain
+            .iter()
+            .filter_map(|published| published.manifest.as_ref())
+            .flat_map(|m| &m.entries)
+            .collect();
+        let named: BTreeSet<String> = entries
+            .iter()
+            .flat_map(|entry| {
+                let staged = match &entry.action {
+                    Action::Write(content) => entry.path.parent().join(&content.name).ok(),
+                    Action::Remove => None,
+                };
+                [Some(entry.path.to_string()), staged.map(|staged| staged.to_string())]
+            })
+            .flatten()
+            .collect();
+        let process = self.disk.process();
+        for (path, bytes) in &before {
+            if named.contains(path) {
+                let found = RelativePath::new(path).map(|path| process.metadata(&path).expect("it is there"));
+                let found = found.expect("a valid path");
+                let expected = |stamp: cosave::Stamp| {
+                    stamp.length == found.length && stamp.modified == found.modified.into()
+                };
+                let replaced = entries.iter().any(|entry| entry.before.is_some_and(expected));
+                let there = replaced || after.values().any(|other| other == bytes);
+                assert!(there, "what was in {path:?} is nowhere any more: {:?}", after.keys());
+            } else if !self.may_go(path) {
+                assert_eq!(after.get(path), Some(bytes), "{path:?} was nobody's to change");
+            }
+        }
+    }
+
+    /// Whether a file that no manifest names has a name that cosave gives, and no living owner.
+    fn may_go(&self, path: &str) -> bool {
+        let Some(name) = path.strip_prefix(".cosave/") else {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            let owner = name.rsplit('.').nth(1).unwrap_or_default();
+            return is_temporary(name) && !self.alive.iter().any(|session| owner.starts_with(&**session));
+        };
+        match name.strip_prefix("sessions/") {
+            Some(name) => name.get(..32).is_some_and(|id| {
+                id.bytes().all(|byte| byte.is_ascii_hexdigit()) && !self.alive.contains(id)
+            }),
+            None => [".pending", ".unsynced", ".tmp"].iter().any(|kind| name.ends_with(kind)),
+        }
+    }
+
+    /// Opening retires a manifest with all its bytes, or leaves it where it is; one that cannot be read
+    /// stays, and keeps the root from opening.
+    fn no_manifest_is_gone(&self, disk: &SimDisk, error: Option<&Error>) {
+        let after = files(disk);
+        for Published { generation, bytes, manifest } in self.chain() {
+            let (pending, applied) =
+                (format!(".cosave/{generation}.pending"), format!(".cosave/{generation}.applied"));
+            if bytes.is_empty() && !after.contains_key(&pending) {
+                // A directory, or a link, or nothing in it: it is not a manifest.
+                assert!(error.is_some(), "generation {generation} is no file, and nobody minds");
+                continue;
+            }
+            let place = if after.contains_key(&pending) { pending } else { applied };
+            assert_eq!(after.get(&place), Some(&bytes), "generation {generation} is not what it was");
+            if manifest.is_none() {
+                assert!(place.ends_with(".pending"), "{place} cannot be read, and passes for applied");
+                assert!(error.is_some(), "generation {generation} cannot be read, and nobody minds");
+            }
+        }
+    }
+}
+
+/// A lock that is held as long as this lives.
+struct Held(Box<dyn cosave::fs::Lock>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _held = &self.0;
+    }
+}
+
+/// A read-only store looks at everything, changes nothing, and shows what recovery would make.
+fn only_looking_changes_nothing(scene: &Scene) {
+    let disk = scene.disk.copy();
+    let before = lasting(&disk);
+    let store = options().read_only(true).open_on(disk.process()).expect("looking needs no recovery");
+    let _any = (store.status(), store.verify(), store.generation());
+    assert!(store.begin().is_err() && store.recover().is_err() && store.sweep().is_err());
+    assert!(store.abandon(1).is_err() && store.last_recovery().is_clean());
+    let seen = store.view().ok().map(|view| {
+        let mut seen = Files::new();
+        see(&view, &RelativePath::root(), !scene.has_links, &mut seen);
+        seen
+    });
+    drop(store);
+    assert_eq!(lasting(&disk), before, "a read-only store changed something");
+    let Some(seen) = seen.filter(|_| !scene.has_links && each_path_once(&scene.chain())) else { return };
+    if options().open_on(disk.process()).is_ok() {
+        let mut recovered = disk.files();
+        recovered
+            .retain(|path, _| seen.contains_key(path) || !is_temporary(path) && !path.contains(".kept-"));
+        assert_eq!(seen, recovered, "a view showed another state than the one that was published");
+    }
+}
+
+/// Whether no path is named twice, nor lies below another: cosave never publishes a manifest that would
+/// do that before the first one is applied.
+fn each_path_once(chain: &[Published]) -> bool {
+    let mut seen = BTreeSet::new();
+    let manifests = chain.iter().filter_map(|published| published.manifest.as_ref());
+    let once = manifests.flat_map(|manifest| &manifest.entries).all(|entry| {
+        let staged = match &entry.action {
+            Action::Write(content) => entry.path.parent().join(&content.name).ok(),
+            Action::Remove => None,
+        };
+        seen.insert(entry.path.clone()) && staged.is_none_or(|staged| seen.insert(staged))
+    });
+    let lies_below = |path: &RelativePath| {
+        std::iter::successors(Some(path.parent()), |above| Some(above.parent()))
+            .take_while(|above| !above.is_root())
+            .any(|above| seen.contains(&above))
+    };
+    once && !seen.iter().any(lies_below)
+}
+
+/// Reads all that a view shows; below its directories only if no link can lead round in circles.
+fn see(view: &cosave::View, directory: &RelativePath, deep: bool, seen: &mut Files) {
+    for path in view.list(directory).unwrap_or_default() {
+        match view.read(&path) {
+            Ok(bytes) => _ = seen.insert(path.to_string(), bytes),
+            Err(Error::InvalidPath { reason: InvalidPath::Directory, .. }) if deep => {
+                see(view, &path, deep, seen);
+            }
+            Err(error) => assert!(!error.to_string().is_empty(), "an error says what is wrong"),
+        }
+    }
+}
+
+/// A root that was opened is clean: opened again, recovered, swept or after a power loss it stays as it
+/// is, and it can be written to.
+fn settled_for_good(scene: &Scene, disk: &SimDisk, store: Store) {
+    let before = lasting(disk);
+    let status = store.status().expect("an open root has a status");
+    assert!(status.pending.is_empty() && !status.needs_sweep, "{status:?}");
+    assert!(store.recover().expect("recovered before").is_clean());
+    assert!(store.sweep().expect("swept before").is_clean());
+    let _any = store.verify();
+    drop(store);
+    assert_eq!(lasting(disk), before, "recovery has done it twice");
+    let losses = if each_path_once(&scene.chain()) { disk.power_losses(3, 0) } else { Vec::new() };
+    for after in losses.into_iter().chain([disk.kill()]) {
+        let store = options().open_on(after.process()).expect("it was clean before the power loss");
+        assert!(store.status().expect("an open root has a status").pending.is_empty());
+        let ours =
+            |files: Files| files.into_iter().filter(|(path, _)| !is_temporary(path)).collect::<Files>();
+        assert_eq!(ours(after.files()), ours(disk.files()), "a power loss took what was recovered");
+    }
+    let again = options().open_on(disk.process()).expect("opened before");
+    assert!(again.last_recovery().is_clean(), "{:?}", again.last_recovery());
+    assert_eq!(lasting(disk), before, "opened again, it is another");
+    let found = disk.files();
+    match again.update(|tx| tx.write("new file", "new")) {
+        Ok(commit) => {
+            assert!(commit.generation() > status.generation, "{} was used", commit.generation());
+            let mut expected = found;
+            expected.insert("new file".to_owned(), b"new".to_vec());
+            assert_eq!(disk.files(), expected, "a commit changes what it says");
+        }
+        Err(error) => assert_eq!(error.outcome(), cosave::Outcome::NothingHappened, "{error:?}"),
+    }
+}
+
+/// A root that cannot be opened can be opened to give up what keeps it closed, one generation after the
+/// other.
+fn can_be_given_up(scene: &Scene, disk: &SimDisk) {
+    let chain = scene.chain();
+    if let [_, second, ..] = &chain[..] {
+        let disk = scene.disk.copy();
+        let store = options().recover(false).open_on(disk.process()).expect("nothing was asked of it");
+        assert!(store.abandon(second.generation).is_err(), "the one before it would be lost");
+    }
+    for _ in 0..=chain.len() {
+        let Err(error) = options().open_on(disk.process()) else { return };
+        let store = options().recover(false).open_on(disk.process()).expect("nothing was asked of it");
+        let pending = store.status().ok().and_then(|status| status.pending.first().copied());
+        let Some(first) = pending.filter(|_| !matches!(error, Error::Io { .. })) else {
+            assert!(matches!(error, Error::Io { .. }), "nothing is pending: {error:?}");
+            return;
+        };
+        store.abandon(first).expect("it is pending");
+        let newest: Generation = store.generation().expect("it can be looked at");
+        assert!(newest >= first, "{first} was given up, and {newest} is the newest");
+        scene.nothing_foreign_is_gone(disk);
+    }
+    panic!("all was given up, and the root does not open");
+}
