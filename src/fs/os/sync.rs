@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::system::{self, Directories};
@@ -131,13 +131,23 @@ fn concurrently<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<
         let answer = work(index);
         answers.lock().unwrap_or_else(PoisonError::into_inner).push((index, answer));
     };
+    // Nobody begins before all are there. The first sync makes the file system commit its journal;
+    // whoever comes after that commit has begun its flush waits for a flush of its own (jbd2,
+    // `jbd2_trans_will_send_data_barrier`), and a thread takes longer to start than the flush to begin.
+    let gate = RwLock::new(());
     std::thread::scope(|scope| {
+        let closed = gate.write();
         for _ in 1..count.min(IN_FLIGHT_MAX) {
+            let run = || {
+                drop(gate.read());
+                run();
+            };
             // Where no thread can be had, the others do its part.
             if std::thread::Builder::new().spawn_scoped(scope, run).is_err() {
                 break;
             }
         }
+        drop(closed);
         run();
     });
     let mut answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
