@@ -77,10 +77,10 @@ fn main() {
     println!();
     row("plain loop", &|root, count| median(|content| plain(root, count, content)));
     for (name, durability, strategy) in [
-        ("cosave full", Durability::Full, SyncStrategy::PerFile),
+        ("cosave full", Durability::Full, SyncStrategy::Auto),
         ("cosave full, syncfs", Durability::Full, SyncStrategy::FileSystem),
-        ("cosave committed", Durability::Committed, SyncStrategy::PerFile),
-        ("cosave process", Durability::Process, SyncStrategy::PerFile),
+        ("cosave committed", Durability::Committed, SyncStrategy::Auto),
+        ("cosave process", Durability::Process, SyncStrategy::Auto),
     ] {
         row(name, &|root, count| {
             let store = Store::options().durability(durability).sync_strategy(strategy).open(root).unwrap();

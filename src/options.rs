@@ -25,10 +25,14 @@ pub enum Durability {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SyncStrategy {
-    /// What measurement found to be best: [`PerFile`](Self::PerFile).
+    /// One sync for each file and directory, as with [`PerFile`](Self::PerFile), but how many are in
+    /// flight at once is decided by measuring: where those of the last wave returned within 200 µs
+    /// (a disk in memory, or one with a cache that survives power loss), a few are made one after the
+    /// other and many with 8 threads, since a thread would cost more than the wait that it saves.
     #[default]
     Auto,
-    /// `fsync` for each file and directory, many in flight at once, so that the file system merges them.
+    /// `fsync` for each file and directory, up to 128 in flight at once, so that the file system merges
+    /// them. On btrfs without its `ssd` option so many can be slower than few.
     PerFile,
     /// `syncfs` once per file system (Linux): fastest for many files, but waits for everything that
     /// anybody has written to that disk. For callers who own it. Elsewhere the same as `PerFile`.

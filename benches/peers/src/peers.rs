@@ -41,10 +41,10 @@ pub const FSTX: &str = "fstx";
 
 #[rustfmt::skip]
 pub const PEERS: &[Peer] = &[
-    Peer { name: COSAVE, all_or_nothing: true, durable: true, open: |root| cosave(root, Durability::Full, SyncStrategy::PerFile) },
+    Peer { name: COSAVE, all_or_nothing: true, durable: true, open: |root| cosave(root, Durability::Full, SyncStrategy::Auto) },
     Peer { name: "cosave full, syncfs", all_or_nothing: true, durable: true, open: |root| cosave(root, Durability::Full, SyncStrategy::FileSystem) },
-    Peer { name: COSAVE_COMMITTED, all_or_nothing: true, durable: true, open: |root| cosave(root, Durability::Committed, SyncStrategy::PerFile) },
-    Peer { name: "cosave process", all_or_nothing: true, durable: false, open: |root| cosave(root, Durability::Process, SyncStrategy::PerFile) },
+    Peer { name: COSAVE_COMMITTED, all_or_nothing: true, durable: true, open: |root| cosave(root, Durability::Committed, SyncStrategy::Auto) },
+    Peer { name: "cosave process", all_or_nothing: true, durable: false, open: |root| cosave(root, Durability::Process, SyncStrategy::Auto) },
     Peer { name: PLAIN, all_or_nothing: false, durable: true, open: |root| one_by_one(root, plain) },
     Peer { name: "atomic-write-file", all_or_nothing: false, durable: true, open: |root| one_by_one(root, atomic_write_file) },
     Peer { name: "tempfile", all_or_nothing: false, durable: true, open: |root| one_by_one(root, tempfile) },

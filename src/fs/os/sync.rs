@@ -27,8 +27,8 @@ const QUICK: Duration = Duration::from_micros(200);
 const QUICK_MANY: usize = 16;
 const QUICK_IN_FLIGHT: usize = 8;
 
-/// How long the slowest sync of the last wave took: whether this disk is worth threads. A guess,
-/// for speed alone.
+/// How long the syncs of the last wave took, those at the same time counted once: whether this disk
+/// is worth threads. A guess, for speed alone.
 #[derive(Debug)]
 pub(super) struct Pace(AtomicU64);
 
@@ -39,12 +39,13 @@ impl Default for Pace {
 }
 
 impl Pace {
+    /// Syncs at the same time are in each other's way, so each may take longer than one alone.
     fn is_quick(&self) -> bool {
-        u128::from(self.0.load(Ordering::Relaxed)) < QUICK.as_nanos()
+        u128::from(self.0.load(Ordering::Relaxed)) < 2 * QUICK.as_nanos()
     }
 
-    fn set(&self, slowest: Duration) {
-        self.0.store(u64::try_from(slowest.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    fn set(&self, one: Duration) {
+        self.0.store(u64::try_from(one.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
@@ -62,7 +63,8 @@ pub(super) fn wave(
             return Ok(durable);
         }
     }
-    let answers = paced(pace, files.len() + names.len(), |index| match files.get(index) {
+    let measured = strategy == SyncStrategy::Auto && pace.is_quick();
+    let answers = paced(pace, measured, files.len() + names.len(), |index| match files.get(index) {
         Some(file) => file.sync().map(|()| Durable::synced()),
         None => directory(|| directories.sync_directory(&names[index - files.len()])),
     });
@@ -96,29 +98,23 @@ pub(super) fn directory(sync: impl FnOnce() -> io::Result<()>) -> io::Result<Dur
     }
 }
 
-/// Runs `work` for every index below `count`: on a quick disk a few one after another, or many with few
-/// threads; else all at once.
-fn paced<T: Send>(pace: &Pace, count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let slowest = AtomicU64::new(0);
-    let timed = |index| {
-        let start = Instant::now();
-        let answer = work(index);
-        let took = start.elapsed();
-        slowest.fetch_max(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        (answer, took)
-    };
-    let mut answers = Vec::with_capacity(count);
-    let mut quick = pace.is_quick();
+/// Runs `work` for every index below `count`: on a disk known to be `quick` a few one after another,
+/// or many with few threads; else all at once.
+fn paced<T: Send>(pace: &Pace, quick: bool, count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let start = Instant::now();
     let in_flight = if quick { QUICK_IN_FLIGHT } else { IN_FLIGHT_MAX };
-    while quick && count < QUICK_MANY && answers.len() < count {
-        let (answer, took) = timed(answers.len());
-        answers.push(answer);
-        quick = took < QUICK;
+    let mut answers = Vec::with_capacity(count);
+    let mut last = Duration::ZERO;
+    while quick && count < QUICK_MANY && answers.len() < count && last < QUICK {
+        let start = Instant::now();
+        answers.push(work(answers.len()));
+        last = start.elapsed();
     }
     let done = answers.len();
-    answers.extend(concurrently(count - done, in_flight, |index| timed(done + index).0));
-    if count > 0 {
-        pace.set(Duration::from_nanos(slowest.into_inner()));
+    answers.extend(concurrently(count - done, in_flight, |index| work(done + index)));
+    let rounds = done + (count - done).div_ceil(in_flight);
+    if let Some(one) = u32::try_from(rounds).ok().and_then(|rounds| start.elapsed().checked_div(rounds)) {
+        pace.set(one);
     }
     answers
 }
