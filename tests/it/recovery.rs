@@ -67,6 +67,7 @@ fn what_was_moved_already_is_not_moved_again() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "no two names can be told to be one file there; the second is kept")]
 fn a_staged_name_of_the_target_itself_is_removed() {
     let root = root();
     let mut crash = Crash::new(root.path());

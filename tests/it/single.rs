@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Barrier;
 use std::thread;
 
-use cosave::{Error, InvalidPath};
+use cosave::{Error, InvalidPath, Outcome};
 
 use crate::common::{text, tree};
 
@@ -36,7 +36,11 @@ fn sixteen_writers_of_a_single_file_never_tear_it() {
             scope.spawn(move || {
                 start.wait();
                 for _ in 0..EACH {
-                    cosave::write(path, content(number)).unwrap();
+                    while let Err(error) = cosave::write(path, content(number)) {
+                        // Wine refuses to replace a file that somebody has open, and somebody always has
+                        // here; the write gives up in the end, and the old file is whole.
+                        assert!(cfg!(windows) && error.outcome() == Outcome::NothingHappened, "{error}");
+                    }
                 }
             });
         }
