@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+mod draft;
 mod error;
 mod manifest;
 mod options;
@@ -11,6 +12,7 @@ mod single;
 mod store;
 mod transaction;
 mod view;
+mod writer;
 
 #[cfg(feature = "sim")]
 pub mod fs;
@@ -29,5 +31,6 @@ pub use single::{create_new, write, write_with};
 #[cfg(feature = "sim")]
 pub use single::{create_new_on, write_on};
 pub use store::Store;
-pub use transaction::{FileWriter, Transaction};
+pub use transaction::Transaction;
 pub use view::{FileReader, View};
+pub use writer::FileWriter;

@@ -27,6 +27,7 @@
 
 mod disk;
 pub mod explore;
+mod handles;
 mod power;
 mod process;
 

@@ -5,7 +5,7 @@
 //! error. Once dead, a process changes nothing any more, so that the clean-up of
 //! the code under test does nothing, as in a real crash.
 
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,18 +13,17 @@ use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 
 use super::disk::{self, Body, Number};
+use super::handles::{SimLock, SimOpen, SimReader, SimWriter};
 use super::{Aftermath, HeldLock, Machine, Model, Part, Sabotage, SimDisk};
 use crate::fs::{
     Barrier, CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, Identity, Kind, Lock, LockKind,
-    Metadata, NewFile, OpenFile, ReadFile, Rule, SyncError, Unsynced, Wave, WriteFile,
+    Metadata, NewFile, ReadFile, Rule, SyncError, Unsynced, Wave, WriteFile,
 };
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
 
 /// The umask of simulated processes.
 const UMASK: u32 = 0o022;
-/// "No space left on device", "input/output error".
-const ENOSPC: i32 = 28;
 
 /// One process's view of a disk.
 #[derive(Clone, Debug)]
@@ -68,12 +67,12 @@ impl Machine {
         Ok(())
     }
 
-    fn change(&mut self, process: u32) -> io::Result<()> {
+    pub(super) fn change(&mut self, process: u32) -> io::Result<()> {
         self.call(process)?;
         self.step(process)
     }
 
-    fn metadata(&self, inode: Number) -> io::Result<Metadata> {
+    pub(super) fn metadata(&self, inode: Number) -> io::Result<Metadata> {
         let body = self.state.body(inode)?;
         let (length, modified, mode) = match body {
             Body::File { visible, .. } => (visible.bytes.len() as u64, visible.modified, visible.mode),
@@ -512,123 +511,5 @@ impl FileSystem for SimFileSystem {
 
     fn keeps(&self, rule: Rule) -> bool {
         self.disk.lock().sabotage != Some(Sabotage::Break(rule))
-    }
-}
-
-/// A file that waits to be synced.
-#[derive(Clone, Debug)]
-struct SimOpen {
-    inode: Number,
-    device: u32,
-    path: RelativePath,
-}
-
-impl OpenFile for SimOpen {
-    fn path(&self) -> &RelativePath {
-        &self.path
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Err(io::Error::other("a simulated file is synced as part of a wave"))
-    }
-
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
-    }
-}
-
-/// A file that is being written.
-#[derive(Debug)]
-struct SimWriter {
-    fs: SimFileSystem,
-    open: SimOpen,
-}
-
-impl Write for SimWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut machine = self.fs.disk.lock();
-        machine.call(self.fs.process)?;
-        if let Some(free) = &mut machine.free_bytes {
-            let needed = bytes.len() as u64;
-            if *free < needed {
-                return Err(io::Error::from_raw_os_error(ENOSPC));
-            }
-            *free -= needed;
-        }
-        machine.state.clock += 1;
-        let clock = machine.state.clock;
-        if let Body::File { visible, lost, .. } = machine.state.body_mut(self.open.inode)? {
-            Arc::make_mut(&mut visible.bytes).extend_from_slice(bytes);
-            (visible.modified, *lost) = (clock, false);
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl WriteFile for SimWriter {
-    fn keep(&mut self, like: &Metadata) -> io::Result<()> {
-        let mut machine = self.fs.disk.lock();
-        machine.call(self.fs.process)?;
-        if let Body::File { visible, .. } = machine.state.body_mut(self.open.inode)? {
-            visible.mode = like.mode;
-        }
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>) -> io::Result<(Metadata, Unsynced)> {
-        let mut machine = self.fs.disk.lock();
-        machine.change(self.fs.process)?;
-        let metadata = machine.metadata(self.open.inode)?;
-        Ok((metadata, Unsynced::file(Box::new(self.open.clone()))))
-    }
-}
-
-/// A file that is being read: what it was when it was opened.
-#[derive(Debug)]
-struct SimReader {
-    bytes: io::Cursor<Vec<u8>>,
-    metadata: Metadata,
-}
-
-impl Read for SimReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.bytes.read(buffer)
-    }
-}
-
-impl Seek for SimReader {
-    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
-        self.bytes.seek(position)
-    }
-}
-
-impl ReadFile for SimReader {
-    fn metadata(&self) -> io::Result<Metadata> {
-        Ok(self.metadata)
-    }
-
-    fn into_std(self: Box<Self>) -> Option<std::fs::File> {
-        None
-    }
-}
-
-/// A lock; lets go when dropped, or when its process dies.
-#[derive(Debug)]
-struct SimLock {
-    disk: SimDisk,
-    process: u32,
-    id: u64,
-}
-
-impl Lock for SimLock {}
-
-impl Drop for SimLock {
-    fn drop(&mut self) {
-        let (process, id) = (self.process, self.id);
-        self.disk.lock().locks.retain(|held| held.id != id || held.process != process);
     }
 }

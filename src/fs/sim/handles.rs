@@ -1,0 +1,133 @@
+//! What a simulated process holds: files that it writes, reads or has yet to sync, and locks.
+//!
+//! Knows nothing of paths or names; a handle leads to an inode, whatever becomes of the name.
+
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::sync::Arc;
+
+use super::SimDisk;
+use super::disk::{Body, Number};
+use super::process::SimFileSystem;
+use crate::fs::{Lock, Metadata, OpenFile, ReadFile, Unsynced, WriteFile};
+use crate::path::RelativePath;
+
+/// "No space left on device".
+const ENOSPC: i32 = 28;
+
+/// A file that waits to be synced.
+#[derive(Clone, Debug)]
+pub(super) struct SimOpen {
+    pub(super) inode: Number,
+    pub(super) device: u32,
+    pub(super) path: RelativePath,
+}
+
+impl OpenFile for SimOpen {
+    fn path(&self) -> &RelativePath {
+        &self.path
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Err(io::Error::other("a simulated file is synced as part of a wave"))
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+pub(super) struct SimWriter {
+    pub(super) fs: SimFileSystem,
+    pub(super) open: SimOpen,
+}
+
+impl Write for SimWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut machine = self.fs.disk.lock();
+        machine.call(self.fs.process)?;
+        if let Some(free) = &mut machine.free_bytes {
+            let needed = bytes.len() as u64;
+            if *free < needed {
+                return Err(io::Error::from_raw_os_error(ENOSPC));
+            }
+            *free -= needed;
+        }
+        machine.state.clock += 1;
+        let clock = machine.state.clock;
+        if let Body::File { visible, lost, .. } = machine.state.body_mut(self.open.inode)? {
+            Arc::make_mut(&mut visible.bytes).extend_from_slice(bytes);
+            (visible.modified, *lost) = (clock, false);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl WriteFile for SimWriter {
+    fn keep(&mut self, like: &Metadata) -> io::Result<()> {
+        let mut machine = self.fs.disk.lock();
+        machine.call(self.fs.process)?;
+        if let Body::File { visible, .. } = machine.state.body_mut(self.open.inode)? {
+            visible.mode = like.mode;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> io::Result<(Metadata, Unsynced)> {
+        let mut machine = self.fs.disk.lock();
+        machine.change(self.fs.process)?;
+        let metadata = machine.metadata(self.open.inode)?;
+        Ok((metadata, Unsynced::file(Box::new(self.open.clone()))))
+    }
+}
+
+/// A file that is being read: what it was when it was opened.
+#[derive(Debug)]
+pub(super) struct SimReader {
+    pub(super) bytes: io::Cursor<Vec<u8>>,
+    pub(super) metadata: Metadata,
+}
+
+impl Read for SimReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.bytes.read(buffer)
+    }
+}
+
+impl Seek for SimReader {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.bytes.seek(position)
+    }
+}
+
+impl ReadFile for SimReader {
+    fn metadata(&self) -> io::Result<Metadata> {
+        Ok(self.metadata)
+    }
+
+    fn into_std(self: Box<Self>) -> Option<std::fs::File> {
+        None
+    }
+}
+
+/// A lock; lets go when dropped, or when its process dies.
+#[derive(Debug)]
+pub(super) struct SimLock {
+    pub(super) disk: SimDisk,
+    pub(super) process: u32,
+    pub(super) id: u64,
+}
+
+impl Lock for SimLock {}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        let (process, id) = (self.process, self.id);
+        self.disk.lock().locks.retain(|held| held.id != id || held.process != process);
+    }
+}
