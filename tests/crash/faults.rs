@@ -154,7 +154,9 @@ fn at_every_call(model: Model, make: impl Fn(u64) -> Vec<Fault>) {
             match explore(model, durability, &faults, None) {
                 Ok(true) => tried += 1,
                 Ok(false) => break,
-                Err(problem) => panic!("{model:?} {durability:?} {faults:?}: {problem}"),
+                Err(problem) => panic!(
+                    "{problem}\nrepeat it: explore(Model::{model:?}, Durability::{durability:?}, &{faults:?}, None)"
+                ),
             }
         }
         println!("{model:?} {durability:?}: an error at each of {tried} calls");

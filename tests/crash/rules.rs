@@ -71,28 +71,35 @@ fn a_file_that_must_not_exist_is_looked_for_under_the_lock(disk: &SimDisk) -> Re
     expect(content(disk, "new") == "theirs", "somebody's file was replaced")
 }
 
-fn a_target_that_another_commit_replaced_is_no_foreign_file(disk: &SimDisk) -> Result<(), String> {
+/// Runs a case on a copy of the disk, with a death after 0, 1, 2 ... steps, until one says that nobody
+/// died.
+fn at_every_step(disk: &SimDisk, case: impl Fn(&SimDisk, u64) -> Result<bool, String>) -> Result<(), String> {
     for after in 0.. {
-        let machine = disk.copy();
-        let mut tx = open(&machine).begin().unwrap();
-        tx.write("a", "mine").unwrap();
-        open(&machine).update(|other| other.write("a", "another's")).unwrap();
-        machine.crash_at(cosave::fs::sim::Crash { after: machine.steps() + after, reversed: false });
-        let is_over = tx.commit().is_ok();
-        let killed = machine.kill();
-        let differences = open(&killed).last_recovery().differences;
-        expect(differences.is_empty(), "a commit was taken for an edit by hand")?;
-        if is_over {
-            return Ok(());
+        let ended = case(&disk.copy(), after);
+        if ended.map_err(|problem| format!("death after {after} steps: {problem}"))? {
+            break;
         }
     }
     Ok(())
 }
 
+fn a_target_that_another_commit_replaced_is_no_foreign_file(disk: &SimDisk) -> Result<(), String> {
+    at_every_step(disk, |machine, after| {
+        let mut tx = open(machine).begin().unwrap();
+        tx.write("a", "mine").unwrap();
+        open(machine).update(|other| other.write("a", "another's")).unwrap();
+        machine.crash_at(cosave::fs::sim::Crash { after: machine.steps() + after, reversed: false });
+        let is_over = tx.commit().is_ok();
+        let killed = machine.kill();
+        let differences = open(&killed).last_recovery().differences;
+        expect(differences.is_empty(), "a commit was taken for an edit by hand")?;
+        Ok(is_over)
+    })
+}
+
 fn a_commit_finishes_earlier_ones_first(disk: &SimDisk) -> Result<(), String> {
-    for after in 0.. {
-        let machine = disk.copy();
-        let living = open(&machine);
+    at_every_step(disk, |machine, after| {
+        let living = open(machine);
         let victim = machine.process();
         machine.crash_process_at(&*victim, after);
         let killed = Store::options().open_on(victim).and_then(|store| {
@@ -104,13 +111,10 @@ fn a_commit_finishes_earlier_ones_first(disk: &SimDisk) -> Result<(), String> {
         let published = living.generation().unwrap() == 1;
         living.update(|tx| tx.write("b", "b2")).unwrap();
         let expected = if published { "a1" } else { "a0" };
-        expect(content(&machine, "a") == expected, "an earlier commit is not finished")?;
-        expect(content(&machine, "b") == "b2", "an earlier commit was finished over a later one")?;
-        if killed.is_ok() {
-            return Ok(());
-        }
-    }
-    Ok(())
+        expect(content(machine, "a") == expected, "an earlier commit is not finished")?;
+        expect(content(machine, "b") == "b2", "an earlier commit was finished over a later one")?;
+        Ok(killed.is_ok())
+    })
 }
 
 fn a_manifest_with_another_path_is_refused(disk: &SimDisk) -> Result<(), String> {
@@ -157,9 +161,8 @@ fn staged_names_are_gone(disk: &SimDisk) -> bool {
 }
 
 fn the_living_are_not_swept(disk: &SimDisk) -> Result<(), String> {
-    for after in 0.. {
-        let machine = disk.copy();
-        let mut tx = open(&machine).begin().unwrap();
+    at_every_step(disk, |machine, after| {
+        let mut tx = open(machine).begin().unwrap();
         tx.write("a", "the living's").unwrap();
         tx.write("new/dir/file", "the living's").unwrap();
         let victim = machine.process();
@@ -170,7 +173,7 @@ fn the_living_are_not_swept(disk: &SimDisk) -> Result<(), String> {
             tx.write("other/dir/file", "b1")?;
             tx.commit()
         });
-        let sweeper = open(&machine);
+        let sweeper = open(machine);
         sweeper.sweep().map_err(|error| format!("the sweep: {error}"))?;
         let committed = tx.commit();
         expect(committed.is_ok(), "what a living session staged was swept")?;
@@ -184,11 +187,8 @@ fn the_living_are_not_swept(disk: &SimDisk) -> Result<(), String> {
             expect(staged_names_are_gone(&found), "something staged is left")?;
             expect(killed.is_err() || other, "the dead one's acknowledged commit is lost")?;
         }
-        if killed.is_ok() {
-            return Ok(());
-        }
-    }
-    Ok(())
+        Ok(killed.is_ok())
+    })
 }
 
 #[test]
