@@ -254,6 +254,8 @@ fn large(arguments: &Arguments, dir: &std::path::Path) -> Vec<Value> {
             rows.push(json!({"peer": name, "megabytes_per_second": rate}));
         }
     };
+    // The first file of that size pays for what the disk has never held before.
+    let _warmed_up = say("warming up", measure::large_plain(dir, LARGE));
     row("write and fsync, no checksum", &|| measure::large_plain(dir, LARGE));
     row("cosave full, streamed", &|| measure::large_cosave(dir, LARGE));
     for peer in arguments.peers() {
