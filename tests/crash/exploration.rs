@@ -15,7 +15,7 @@ fn workloads() -> Vec<Box<dyn Workload>> {
 
 /// The command that repeats a case.
 fn repeat(line: &str) -> String {
-    format!("REPEAT={line:?} cargo test --test crash repeat -- --include-ignored --nocapture")
+    format!("REPEAT={line:?} cargo test --test crash repeat_one_case -- --ignored")
 }
 
 fn explore_all(depth: u32, outcomes_max: usize, wanted: impl Fn(&str) -> bool) -> Report {
@@ -58,7 +58,7 @@ fn every_crash_of_every_crashed_recovery_is_recovered_from() {
     assert!(report.states > 20_000_000, "{report}");
 }
 
-/// Runs the one case that `REPEAT` holds; `repeat_finds_the_same_violation` shows that this works.
+/// Runs the one case that `REPEAT` holds; `a_case_can_be_repeated_from_its_line` shows that it finds it.
 #[test]
 #[ignore = "needs a case to repeat"]
 fn repeat_one_case() {

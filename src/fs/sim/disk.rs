@@ -256,18 +256,16 @@ impl State {
     /// Forgets inodes that no name leads to.
     pub(super) fn collect(&mut self) {
         let mut reached = vec![false; self.inodes.len()];
-        let mut ahead = vec![ROOT];
+        // A power loss can still bring back what only the log leads to, with all that is in it.
+        let logged = self.log.iter().flat_map(|operation| &operation.settings);
+        let mut ahead: Vec<Number> = logged.filter_map(|(_, _, to)| *to).collect();
+        ahead.push(ROOT);
         while let Some(inode) = ahead.pop() {
             if std::mem::replace(&mut reached[inode as usize], true) {
                 continue;
             }
             if let Ok(Body::Directory { visible, durable, .. }) = self.body(inode) {
                 ahead.extend(visible.values().chain(durable.values()));
-            }
-        }
-        for operation in &self.log {
-            for to in operation.settings.iter().filter_map(|(_, _, to)| *to) {
-                reached[to as usize] = true;
             }
         }
         for (slot, reached) in self.inodes.iter_mut().zip(reached) {
