@@ -274,15 +274,26 @@ fn keep_all(
     report: &mut RecoveryReport,
 ) -> Result<()> {
     let mut wave = Wave::new(Barrier::Kept);
+    let mut names = Vec::new();
     for (entry, _) in entries.iter().zip(steps).filter(|(_, step)| matches!(step, Step::KeepAndReplace)) {
-        let kept = keep(engine, generation, &entry.path, &mut wave)?;
-        report.differences.push(Difference { path: entry.path.clone(), finding: Finding::Kept(kept) });
+        names.push((entry.path.clone(), keep(engine, generation, &entry.path, &mut wave)?));
     }
     if wave.is_empty() {
         return Ok(());
     }
     // Lost without this sync: the second name, after a power loss that keeps the move over the first.
-    engine.sync_always(wave).map(drop)
+    if let Err(error) = engine.sync_always(wave) {
+        for (_, kept) in names {
+            // The next recovery gives the name anew: a second sync of this one would prove nothing.
+            if let Ok(debt) = engine.fs.remove_file(&kept) {
+                debt.need_not_last();
+            }
+        }
+        return Err(error);
+    }
+    let kept = names.into_iter().map(|(path, kept)| Difference { path, finding: Finding::Kept(kept) });
+    report.differences.extend(kept);
+    Ok(())
 }
 
 /// Tries to find a free name for a file that is kept; one is enough, but for files kept before.

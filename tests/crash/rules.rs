@@ -2,7 +2,7 @@
 //! and fails when the rule is broken.
 
 use cosave::fs::Rule;
-use cosave::fs::sim::{Model, Sabotage, SimDisk};
+use cosave::fs::sim::{Aftermath, Fault, Model, Sabotage, SimDisk};
 use cosave::{Error, Outcome, RelativePath, Store};
 
 fn sim(sabotage: Option<Sabotage>) -> SimDisk {
@@ -202,6 +202,33 @@ fn a_directory_that_somebody_made_and_did_not_sync_takes_no_commit_along() {
     for after in losses {
         drop(open(&after));
         assert_eq!(content(&after, "n/m/file"), "1");
+    }
+}
+
+#[test]
+fn what_is_kept_survives_an_error_at_any_call_of_the_recovery() {
+    let killed = published(&sim(None));
+    killed.put("a", b"the stranger's", 0o644);
+    killed.sync_file("a");
+    for after in 0.. {
+        let disk = killed.copy();
+        let fault = Fault { after, error: 5, persistent: false, aftermath: Aftermath::CacheShowsNew };
+        disk.fail_at(&[fault]);
+        drop(Store::options().open_on(disk.process()));
+        let reached = disk.calls() > after;
+        let again = disk.kill();
+        drop(open(&again));
+        for found in [disk.power_losses(24, 1), again.power_losses(24, 1)].concat() {
+            drop(open(&found));
+            let files = found.files();
+            let kept = files.values().any(|bytes| bytes == b"the stranger's");
+            // The commit itself need not outlast a power loss that comes before its recovery.
+            let whole = (content(&found, "a") == "a1") == (content(&found, "b") == "b1");
+            assert!(kept && whole, "an error at call {after}: {files:?}");
+        }
+        if !reached {
+            return;
+        }
     }
 }
 
