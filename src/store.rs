@@ -259,7 +259,8 @@ impl Drop for Inner {
 fn settle(engine: &Engine) -> Result<()> {
     let control = Control::look(engine)?;
     // Also those that are applied, when a power loss has brought their old names back.
-    let published = !control.pending.is_empty() || !control.unsynced.is_empty();
+    let published =
+        !control.pending.is_empty() || !control.unsynced.is_empty() || !control.discarded.is_empty();
     let litter = sweep::is_needed(engine, &control)?;
     if !published && !litter {
         return Ok(());

@@ -24,6 +24,8 @@ pub(crate) struct Control {
     /// Fully applied manifests, and those that were given up.
     pub(crate) applied: BTreeSet<Generation>,
     pub(crate) abandoned: BTreeSet<Generation>,
+    /// Manifests that could not be kept, whose published names may not be gone for good.
+    pub(crate) discarded: BTreeSet<Generation>,
     /// Published manifests.
     pub(crate) pending: BTreeSet<Generation>,
     /// Generations of which a sync failed since the machine was started.
@@ -46,6 +48,7 @@ impl Control {
                 ControlName::Pending(generation) => _ = control.pending.insert(generation),
                 ControlName::Applied(generation) => _ = control.applied.insert(generation),
                 ControlName::Abandoned(generation) => _ = control.abandoned.insert(generation),
+                ControlName::Discarded(generation) => _ = control.discarded.insert(generation),
                 ControlName::Unsynced(generation) => _ = control.unsynced.insert(generation),
                 // Not ours, and not to be removed, if it is no file.
                 ControlName::Unpublished(_) if entry.kind != Kind::File => {}

@@ -72,6 +72,11 @@ pub(crate) fn abandoned(generation: Generation) -> RelativePath {
     control().child(format!("{generation}.abandoned"))
 }
 
+/// A manifest beyond a gap, until it is known that its published name is gone for good.
+pub(crate) fn discarded(generation: Generation) -> RelativePath {
+    control().child(format!("{generation}.discarded"))
+}
+
 /// Says that a step after this generation's commit point failed: what is seen may not be on disk, or
 /// may not be all.
 pub(crate) fn unsynced(generation: Generation) -> RelativePath {
@@ -84,6 +89,7 @@ pub(crate) enum ControlName {
     Pending(Generation),
     Applied(Generation),
     Abandoned(Generation),
+    Discarded(Generation),
     Unsynced(Generation),
     Unpublished(TransactionId),
     Ignore,
@@ -105,6 +111,7 @@ fn parse_control_text(name: &OsStr) -> Option<ControlName> {
         "pending" => parse_generation(stem).map(ControlName::Pending),
         "applied" => parse_generation(stem).map(ControlName::Applied),
         "abandoned" => parse_generation(stem).map(ControlName::Abandoned),
+        "discarded" => parse_generation(stem).map(ControlName::Discarded),
         "unsynced" => parse_generation(stem).map(ControlName::Unsynced),
         "tmp" => parse_transaction(stem).map(ControlName::Unpublished),
         _ => None,
@@ -297,6 +304,7 @@ mod tests {
             (pending(generation), ControlName::Pending(generation)),
             (applied(generation), ControlName::Applied(generation)),
             (abandoned(generation), ControlName::Abandoned(generation)),
+            (discarded(generation), ControlName::Discarded(generation)),
             (unsynced(generation), ControlName::Unsynced(generation)),
             (unpublished(transaction), ControlName::Unpublished(transaction)),
             (ignore(), ControlName::Ignore),

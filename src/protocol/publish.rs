@@ -113,7 +113,8 @@ pub(crate) fn finish_earlier(engine: &Engine, locked: &Locked) -> Result<Control
     let settled = control.settled();
     let inherited = {
         let carried = lock(&engine.carried);
-        control.pending.iter().any(|generation| !carried.is_ours(*generation))
+        !control.discarded.is_empty()
+            || control.pending.iter().any(|generation| !carried.is_ours(*generation))
     };
     if inherited && engine.keeps(Rule::FinishEarlier) {
         recover::recover(engine, locked).map_err(Error::blocked)?;

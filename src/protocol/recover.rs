@@ -32,13 +32,13 @@ pub(crate) fn recover(engine: &Engine, _locked: &Locked) -> Result<Recovered> {
     let control = Control::look(engine)?;
     let mut report = RecoveryReport::default();
     let (chain, beyond) = split(engine, &control);
-    if chain.is_empty() && beyond.is_empty() {
+    if chain.is_empty() && beyond.is_empty() && control.discarded.is_empty() {
         remove_stale(engine, &control);
         return Ok(Recovered { report });
     }
     lock(&engine.carried).forget();
     inherit(engine, &control, &chain)?;
-    discard(engine, &beyond)?;
+    discard(engine, &beyond, &control)?;
     report.discarded.clone_from(&beyond);
 
     let mut wave = Wave::new(Barrier::Recovered);
@@ -106,16 +106,35 @@ fn inherit(engine: &Engine, control: &Control, chain: &[Generation]) -> Result<(
     })
 }
 
-/// Removes what was never acknowledged, before its number can be used again.
-fn discard(engine: &Engine, beyond: &[Generation]) -> Result<()> {
+/// Removes what was never acknowledged, before its number can be used again. In two steps: whoever
+/// comes after a recovery that was killed in between must see that the removal may not be durable.
+fn discard(engine: &Engine, beyond: &[Generation], control: &Control) -> Result<()> {
     let mut wave = Wave::new(Barrier::Discarded);
     for generation in beyond {
-        let path = layout::pending(*generation);
-        wave.add(engine.fs.remove_file(&path).map_err(engine.error(Operation::Remove, &path))?);
+        let (pending, discarded) = (layout::pending(*generation), layout::discarded(*generation));
+        let renamed = engine.fs.rename(&pending, &discarded);
+        wave.add(renamed.map_err(engine.error(Operation::Remove, &pending))?);
     }
-    // Lost without this sync: the removal. The old manifest would come back, and pass for the
-    // commit that has its number by then.
-    engine.sync_always(wave).map(drop)
+    // Lost without this sync: that the published name is gone. The old manifest would come back, and
+    // pass for the commit that has its number by then. Those found discarded are covered by the
+    // sync of what was inherited.
+    if let Err(error) = engine.sync_always(wave) {
+        for generation in beyond {
+            // The next recovery discards anew: a second sync of this rename would prove nothing.
+            let back = engine.fs.rename(&layout::discarded(*generation), &layout::pending(*generation));
+            if let Ok(debt) = back {
+                debt.need_not_last();
+            }
+        }
+        return Err(error);
+    }
+    for generation in beyond.iter().chain(&control.discarded) {
+        if let Ok(debt) = engine.fs.remove_file(&layout::discarded(*generation)) {
+            // What comes back is removed again.
+            debt.need_not_last();
+        }
+    }
+    Ok(())
 }
 
 /// What is to be done with one entry.

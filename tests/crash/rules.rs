@@ -3,7 +3,7 @@
 
 use cosave::fs::Rule;
 use cosave::fs::sim::{Aftermath, Fault, Model, Sabotage, SimDisk};
-use cosave::{Error, Outcome, RelativePath, Store};
+use cosave::{Error, Outcome, RelativePath, Store, Transaction};
 
 fn sim(sabotage: Option<Sabotage>) -> SimDisk {
     let disk = SimDisk::new(Model::WeakPosix);
@@ -228,6 +228,58 @@ fn what_is_kept_survives_an_error_at_any_call_of_the_recovery() {
         }
         if !reached {
             return;
+        }
+    }
+}
+
+/// A disk on which a power loss kept the second manifest of a batch, and not the first.
+fn with_a_gap() -> SimDisk {
+    for after in 0.. {
+        let disk = sim(None);
+        disk.crash_at(cosave::fs::sim::Crash { after, reversed: false });
+        let run = || -> cosave::Result<()> {
+            let store = Store::options().open_on(disk.process())?;
+            let (mut first, mut second) = (store.begin()?, store.begin()?);
+            first.write("a", "a1")?;
+            second.write("b", "b2")?;
+            Transaction::commit_together(vec![first, second]).into_iter().try_for_each(|one| one.map(drop))
+        };
+        assert!(run().is_err(), "the batch was published without a gap");
+        let has = |disk: &SimDisk, name| disk.control_names().iter().any(|own| own == name);
+        // With `.gitignore`, or the control directory would be synced for want of it.
+        let is_gap =
+            |loss: &SimDisk| has(loss, "2.pending") && !has(loss, "1.pending") && has(loss, ".gitignore");
+        if let Some(gap) = disk.power_losses(64, 1).into_iter().find(is_gap) {
+            return gap;
+        }
+    }
+    unreachable!("a batch has an end")
+}
+
+#[test]
+fn a_number_is_used_again_only_when_its_old_manifest_is_gone_for_good() {
+    let gap = with_a_gap();
+    for killed_after in 0..20 {
+        let recovery = gap.copy();
+        recovery.crash_at(cosave::fs::sim::Crash { after: killed_after, reversed: false });
+        drop(Store::options().open_on(recovery.process()));
+        let killed = recovery.kill();
+        for after in 0..60 {
+            let successor = killed.copy();
+            successor.crash_at(cosave::fs::sim::Crash { after, reversed: false });
+            let committed = Store::options()
+                .open_on(successor.process())
+                .and_then(|store| store.update(|tx| tx.write("a", "the successor's")));
+            for found in successor.power_losses(24, 1) {
+                let store = open(&found);
+                let differences = store.last_recovery().differences;
+                let (a, b) = (content(&found, "a"), content(&found, "b"));
+                let kept = a == "the successor's" || committed.is_err() && a == "a0";
+                assert!(
+                    differences.is_empty() && kept && b == "b0",
+                    "recovery killed after {killed_after} steps, successor after {after}: {a}, {b}, {differences:?}"
+                );
+            }
         }
     }
 }
