@@ -91,8 +91,9 @@ impl StoreOptions {
         self
     }
 
-    /// Puts the control directory here instead of `.cosave` in the root. It must be on a disk that
-    /// survives with the root's, and every store of one root must name the same one.
+    /// Puts the control directory here instead of `.cosave` in the root. A relative path begins at the
+    /// root, wherever the program runs. It must be on a disk that survives with the root's, and every
+    /// store of one root must name the same one.
     pub fn control_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.control = Some(path.into());
         self

@@ -134,6 +134,18 @@ fn walk(root: &Path, below: &Path, visit: &mut impl FnMut(&Path, bool)) {
     }
 }
 
+/// Waits until something is so, half a minute at most. Returns whether it came to be.
+pub fn waits(mut is_so: impl FnMut() -> bool) -> bool {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !is_so() {
+        if std::time::Instant::now() > end {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
+}
+
 /// What should not be there when no store is open: staged names, sessions, manifests in flight.
 pub fn litter(root: &Path) -> Vec<String> {
     let mut found = Vec::new();

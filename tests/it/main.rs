@@ -7,6 +7,7 @@
 mod abandon;
 mod bad_input;
 mod common;
+mod control_directory;
 mod limits;
 mod mounts;
 mod processes;

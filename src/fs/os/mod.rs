@@ -48,12 +48,16 @@ impl OsFileSystem {
     pub(crate) fn open(root: &Path, control: Option<&Path>) -> io::Result<Self> {
         let given = std::path::absolute(root)?;
         let root = system::canonical(root)?;
-        let control = control.map(std::path::absolute).transpose()?;
+        // From the root, not from the working directory: every program must find the same one.
+        let control = control.map(|path| root.join(path));
+        if let Some(parent) = control.as_deref().and_then(Path::parent) {
+            Self::create_root(parent)?;
+        }
         let directories = system::Directories::open(&root, control.as_deref())?;
         Ok(Self { root, given, control, directories, pace: sync::Pace::default(), started: Instant::now() })
     }
 
-    /// Makes a root and its parents, durably.
+    /// Makes a directory that is outside of any root, with its parents, durably.
     pub(crate) fn create_root(root: &Path) -> io::Result<()> {
         let root = std::path::absolute(root)?;
         if root.is_dir() {
@@ -63,7 +67,7 @@ impl OsFileSystem {
         std::fs::create_dir_all(&root)?;
         while let Some(path) = missing.pop() {
             if let Some(parent) = path.parent() {
-                // Lost without this sync: the root's own name, with all that is ever saved in it.
+                // Lost without this sync: the directory's own name, with all that is ever saved in it.
                 let _durable = sync::directory(|| system::sync_path(parent))?;
             }
         }
@@ -98,6 +102,14 @@ impl OsFileSystem {
             }
         }
         Err(io::Error::other("the lock file is replaced again and again"))
+    }
+}
+
+/// Refuses everything but a regular file.
+fn regular(file: File) -> io::Result<File> {
+    match system::file_metadata(&file)?.kind {
+        Kind::File => Ok(file),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
     }
 }
 
@@ -237,11 +249,7 @@ impl FileSystem for OsFileSystem {
     }
 
     fn open(&self, path: &RelativePath) -> io::Result<Box<dyn ReadFile>> {
-        let file = self.directories.open_to_read(path)?;
-        if system::file_metadata(&file)?.kind != Kind::File {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
-        Ok(Box::new(Reader(file)))
+        Ok(Box::new(Reader(regular(self.directories.open_to_read(path)?)?)))
     }
 
     fn may_write(&self, path: &RelativePath, known: &Metadata) -> io::Result<()> {
@@ -294,7 +302,7 @@ impl FileSystem for OsFileSystem {
     }
 
     fn inherit(&self, path: &RelativePath) -> io::Result<Unsynced> {
-        let file = self.directories.open_to_sync(path)?;
+        let file = regular(self.directories.open_to_sync(path)?)?;
         Ok(Unsynced::file(Box::new(Written { file, path: path.clone() })))
     }
 

@@ -50,7 +50,6 @@ impl Directories {
         let root = Arc::new(rustix::fs::open(root, flags, Mode::empty())?);
         let control = control.map(|path| {
             let parent = path.parent().unwrap_or(Path::new("/"));
-            std::fs::create_dir_all(parent)?;
             let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
             Ok::<_, io::Error>((rustix::fs::open(parent, flags, Mode::empty())?, name))
         });
@@ -141,9 +140,9 @@ impl Directories {
         self.open_with(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())
     }
 
-    /// On Linux any handle can be synced (fsync(2)).
+    /// On Linux any handle can be synced (fsync(2)). Without blocking, as above.
     pub(super) fn open_to_sync(&self, path: &RelativePath) -> io::Result<File> {
-        self.open_with(path, OFlags::RDONLY, Mode::empty())
+        self.open_to_read(path)
     }
 
     pub(super) fn open_to_overwrite(&self, path: &RelativePath) -> io::Result<File> {
