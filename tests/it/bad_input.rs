@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cosave::{Error, InvalidPath, Outcome, Store};
 
-use crate::common::{Crash, assert_no_litter, put, quick, sealed, text, tree};
+use crate::common::{Crash, assert_no_litter, put, quick, sealed, skipped, text, tree};
 
 fn reason(store: &Store, path: impl AsRef<Path>) -> InvalidPath {
     let path = path.as_ref();
@@ -509,7 +509,8 @@ mod unix {
         let store = quick(root.path());
         let chattr = |flag| Command::new("chattr").arg(flag).arg(&file).output();
         if !chattr("+i").is_ok_and(|output| output.status.success()) {
-            println!("skipped: files cannot be made immutable here");
+            let test = "a_file_that_nobody_may_change_is_refused_before_the_commit_point";
+            skipped(test, "files cannot be made immutable");
             return;
         }
         let (mut replace, mut remove) = (store.begin().unwrap(), store.begin().unwrap());

@@ -65,6 +65,17 @@ pub fn run(mut command: Command) -> Vec<String> {
     said
 }
 
+/// Says that a test cannot run here, to a person and, in the file that `COSAVE_SKIPPED_TESTS` names, to `.ci/run`.
+pub fn skipped(test: &str, reason: &str) {
+    use std::io::Write as _;
+    println!("skipped: {reason}");
+    if let Some(list) = std::env::var_os("COSAVE_SKIPPED_TESTS") {
+        let mut list = fs::File::options().create(true).append(true).open(list).unwrap();
+        // One write, so that tests that run at the same time do not mix their lines.
+        list.write_all(format!("{test}: {reason}\n").as_bytes()).unwrap();
+    }
+}
+
 /// A small random number generator (SplitMix64), so that a run can be repeated from its seed.
 pub struct Random(u64);
 

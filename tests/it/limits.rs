@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 
 use cosave::Store;
 
-use crate::common::{ROOT, assert_no_litter, child, child_arguments, child_root, put, quick, run, say};
+use crate::common::{
+    ROOT, assert_no_litter, child, child_arguments, child_root, put, quick, run, say, skipped,
+};
 
 const FILES: usize = 10_000;
 
@@ -82,7 +84,10 @@ fn memory_peak_kib() -> u64 {
 #[test]
 fn opening_a_clean_root_costs_the_same_in_a_large_tree() {
     if Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
-        println!("skipped: there is no strace here to count system calls with");
+        skipped(
+            "opening_a_clean_root_costs_the_same_in_a_large_tree",
+            "no strace to count system calls with",
+        );
         return;
     }
     let few = calls_to_open(10);

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use cosave::{Error, Outcome, Store};
 
 use crate::common::{
-    Crash, ROOT, assert_no_litter, child_arguments, child_root, put, quick, run, say, text, tree,
+    Crash, ROOT, assert_no_litter, child_arguments, child_root, put, quick, run, say, skipped, text, tree,
 };
 
 /// Runs a child after `mounts`, a shell command that finds the root in `$ROOT`. Returns whether it
@@ -25,7 +25,7 @@ fn run_under(mounts: &str, test: &str, root: &Path) -> bool {
     command.args(child_arguments(test)).env(ROOT, root).stdin(Stdio::null()).stdout(Stdio::piped());
     let may = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
     if !may.is_ok_and(|status| status.success()) || run(command) != ["done"] {
-        println!("skipped: nothing can be mounted here");
+        skipped(test, "nothing can be mounted");
         return false;
     }
     true
