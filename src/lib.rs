@@ -4,6 +4,7 @@
 mod draft;
 mod error;
 mod manifest;
+mod mutation;
 mod options;
 mod path;
 mod protocol;

@@ -284,7 +284,7 @@ fn flush(engine: &Engine) -> Result<()> {
     }
     engine.may_change()?;
     let mut wave = Wave::new(Barrier::Applied);
-    let passengers = crate::protocol::lock(&engine.carried).board(&mut wave, &*engine.fs);
+    let passengers = crate::protocol::lock(&engine.carried).board(&mut wave);
     // Lost without this sync: the moves of commits that were only promised to be recoverable.
     let _durable = stage::sync_with(engine, wave, passengers)?;
     let locked = lock::exclusive(engine)?;

@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::apply::{Applied, Moved};
-use crate::fs::{Durable, Rule, Wave};
+use crate::fs::{Durable, Wave};
 use crate::manifest::Generation;
+use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
 /// What this process has applied and not retired.
@@ -35,11 +36,11 @@ impl Carried {
     }
 
     /// Puts all waiting debts into `wave`.
-    pub(crate) fn board(&mut self, wave: &mut Wave, fs: &dyn crate::fs::FileSystem) -> Passengers {
+    pub(crate) fn board(&mut self, wave: &mut Wave) -> Passengers {
         let mut passengers = Passengers::default();
         for moved in std::mem::take(&mut self.waiting) {
             let (generation, paths, debt) = moved.into_parts();
-            if fs.keeps(Rule::CarriedWave) {
+            if keeps(Rule::AttachDeferred) {
                 wave.absorb(debt);
             }
             self.riding.insert(generation, paths);

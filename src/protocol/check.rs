@@ -12,8 +12,9 @@ use std::path::{Component, Path, PathBuf};
 use super::stage::{Precondition, Staged};
 use super::{Engine, if_found, layout};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Kind, Metadata, Rule};
+use crate::fs::{Kind, Metadata};
 use crate::manifest::{Action, Entry, Stamp};
+use crate::mutation::{Rule, keeps};
 use crate::path::{InvalidPath, RelativePath};
 
 /// As many links as Linux follows in one path (path_resolution(7)).
@@ -237,7 +238,7 @@ pub(crate) fn may_remove(engine: &Engine, target: &Target) -> Result<()> {
 /// the manifest must say what is really replaced, or recovery would take another's commit for an
 /// edit by hand.
 pub(crate) fn under_lock(engine: &Engine, staged: &Staged) -> Result<Vec<(usize, Option<Stamp>)>> {
-    if engine.keeps(Rule::CheckPreconditions) {
+    if keeps(Rule::CheckPreconditions) {
         preconditions(engine, &staged.preconditions)?;
     }
     let mut moved = Vec::new();
@@ -247,10 +248,10 @@ pub(crate) fn under_lock(engine: &Engine, staged: &Staged) -> Result<Vec<(usize,
         if let Some(Kind::Symlink | Kind::Other | Kind::Directory) = found.map(|found| found.kind) {
             may_replace(engine, &target)?;
         }
-        if target.before() != entry.before && engine.keeps(Rule::CheckTargets) {
+        if target.before() != entry.before && keeps(Rule::CheckTargets) {
             moved.push((index, target.before()));
         }
-        if engine.keeps(Rule::CheckStaged) {
+        if keeps(Rule::CheckStaged) {
             still_staged(engine, entry, staged.identities[index])?;
         }
     }

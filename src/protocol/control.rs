@@ -13,6 +13,7 @@ use super::{Engine, if_found};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Kind, NewFile, Unsynced, Wave};
 use crate::manifest::{Generation, Manifest, TransactionId};
+use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
 /// The longest manifest that is read: a million entries of a kilobyte.
@@ -132,7 +133,7 @@ pub(crate) fn manifest(engine: &Engine, path: &RelativePath) -> Result<Option<Ma
     let read = if_found(read(engine, path)).map_err(engine.error(Operation::Read, path))?;
     let Some(bytes) = read else { return Ok(None) };
     let decoded = match Manifest::decode(&bytes) {
-        Err(_) if !engine.keeps(crate::fs::Rule::VerifyManifest) => Manifest::decode_unverified(&bytes),
+        Err(_) if !keeps(Rule::VerifyManifest) => Manifest::decode_unverified(&bytes),
         decoded => decoded,
     };
     let manifest = decoded.map_err(|error| Error::corrupt(engine.full(path), error.to_string()))?;

@@ -14,7 +14,7 @@ use super::publish::{Publication, Published};
 use super::stage::Staged;
 use super::{Engine, apply, lock, publish, recover};
 use crate::error::{Error, Result};
-use crate::fs::{Durable, Rule};
+use crate::fs::Durable;
 use crate::manifest::{Generation, TransactionId};
 use crate::options::Durability;
 
@@ -163,11 +163,6 @@ fn settle(
         let mut carried = lock(&engine.carried);
         moved.into_iter().for_each(|moved| carried.keep(moved));
         return published.iter().map(|published| receipt(published, published.durable)).collect();
-    }
-    if !engine.keeps(Rule::RetireAfterApply) {
-        for published in &published {
-            apply::retire(engine, apply::Applied::carried(published.generation, published.durable));
-        }
     }
     match apply::settle(engine, moved) {
         Ok(applied) => published

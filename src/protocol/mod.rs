@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, Durable, FileSystem, Rule, SyncError, Wave};
+use crate::fs::{Barrier, Durable, FileSystem, SyncError, Wave};
 use crate::options::{Durability, SyncStrategy};
 use crate::path::RelativePath;
 use crate::report::RecoveryReport;
@@ -187,10 +187,6 @@ impl Engine {
         path: &RelativePath,
     ) -> impl FnOnce(io::Error) -> Error + use<> {
         Error::io(operation, self.full(path))
-    }
-
-    pub(crate) fn keeps(&self, rule: Rule) -> bool {
-        self.fs.keeps(rule)
     }
 }
 

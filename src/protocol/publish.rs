@@ -13,8 +13,9 @@ use super::session::Session;
 use super::stage::{self, Staged};
 use super::{Engine, apply, check, layout, lock, recover};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, Durable, Rule, Unsynced, Wave};
+use crate::fs::{Barrier, Durable, Unsynced, Wave};
 use crate::manifest::{Entry, Generation, TransactionId};
+use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 use std::sync::Arc;
 
@@ -56,12 +57,12 @@ pub(crate) fn publish(engine: &Engine, locked: &Locked, batch: Vec<Staged>) -> R
             Err(error) => publication.refused.push((staged.id, error)),
         }
     }
-    if !engine.keeps(Rule::ApplyAfterPublish) {
+    if !keeps(Rule::ApplyAfterPublish) {
         for (_, staged) in &renamed {
             let _moved = apply::move_all(engine, &staged.manifest.entries);
         }
     }
-    if !engine.keeps(Rule::KeepApplied) {
+    if !keeps(Rule::KeepApplied) {
         remove_superseded(engine, &control);
     }
     // The commit point. Lost without this sync: the manifest's published name, while targets are
@@ -116,7 +117,7 @@ pub(crate) fn finish_earlier(engine: &Engine, locked: &Locked) -> Result<Control
         !control.discarded.is_empty()
             || control.pending.iter().any(|generation| !carried.is_ours(*generation))
     };
-    if inherited && engine.keeps(Rule::FinishEarlier) {
+    if inherited && keeps(Rule::FinishEarlier) {
         recover::recover(engine, locked).map_err(Error::blocked)?;
         control = Control::look(engine)?;
     }
@@ -169,7 +170,7 @@ fn settle_carried(engine: &Engine, staged: &Staged) -> Result<()> {
             wave.add(Unsynced::directory(path.parent()));
         }
         if staged.paths().any(|path| carried.waits_for(path)) {
-            passengers = carried.board(&mut wave, &*engine.fs);
+            passengers = carried.board(&mut wave);
         }
     }
     if wave.is_empty() {
@@ -184,7 +185,7 @@ fn rename(engine: &Engine, staged: &Staged, generation: Generation) -> Result<Un
         let reason = "the numbers of its generations are used up";
         return Err(Error::Unsupported { path: engine.root(), reason });
     }
-    if !engine.keeps(Rule::PublishByRename) {
+    if !keeps(Rule::PublishByRename) {
         let content = stage::write_manifest(engine, &pending, &staged.manifest)?;
         return Ok(content.and(Unsynced::directory(layout::control())));
     }

@@ -15,8 +15,9 @@ use super::layout::{self, StagedId};
 use super::lock::Locked;
 use super::{Engine, if_found, lock, stage};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, Durable, Kind, Metadata, NewFile, Rule, Unsynced, Wave};
+use crate::fs::{Barrier, Durable, Kind, Metadata, NewFile, Unsynced, Wave};
 use crate::manifest::{Action, Entry, Generation, Manifest, StagedContent, Stamp, TransactionId};
+use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 use crate::report::{Difference, Finding, RecoveryReport};
 
@@ -31,7 +32,7 @@ pub(crate) struct Recovered {
 pub(crate) fn recover(engine: &Engine, _locked: &Locked) -> Result<Recovered> {
     let control = Control::look(engine)?;
     let mut report = RecoveryReport::default();
-    let (chain, beyond) = split(engine, &control);
+    let (chain, beyond) = split(&control);
     if chain.is_empty() && beyond.is_empty() && control.discarded.is_empty() {
         remove_stale(engine, &control);
         return Ok(Recovered { report });
@@ -69,12 +70,12 @@ pub(crate) fn recover(engine: &Engine, _locked: &Locked) -> Result<Recovered> {
 /// The generations that follow the applied one without a gap, and those beyond a gap: of a batch
 /// that was renamed but never synced, a power loss can keep any part. Nobody was told that those
 /// beyond the gap are committed.
-fn split(engine: &Engine, control: &Control) -> (Vec<Generation>, Vec<Generation>) {
+fn split(control: &Control) -> (Vec<Generation>, Vec<Generation>) {
     let mut next = control.settled().next();
     let open = control.pending.range(next..).copied();
     let (mut chain, mut beyond) = (Vec::new(), Vec::new());
     for generation in open {
-        if generation == next || !engine.keeps(Rule::StopAtGap) {
+        if generation == next || !keeps(Rule::StopAtGap) {
             chain.push(generation);
             next = generation.next();
         } else {
@@ -90,7 +91,7 @@ fn inherit(engine: &Engine, control: &Control, chain: &[Generation]) -> Result<(
     wave.add(Unsynced::directory(layout::control()));
     for generation in chain {
         let path = layout::pending(*generation);
-        if control.unsynced.contains(generation) && engine.keeps(Rule::WriteAnew) {
+        if control.unsynced.contains(generation) && keeps(Rule::WriteAnew) {
             wave.absorb(write_manifest_anew(engine, &path)?);
         } else {
             wave.add(engine.fs.inherit(&path).map_err(engine.error(Operation::Read, &path))?);
@@ -177,7 +178,7 @@ fn roll_forward(
     let manifest = control::manifest(engine, &path)?
         .ok_or_else(|| engine.error(Operation::Read, &path)(io::ErrorKind::NotFound.into()))?;
     let mut findings = Vec::new();
-    let at_once = if engine.keeps(Rule::LookFirst) { manifest.entries.len() } else { 1 };
+    let at_once = if keeps(Rule::LookFirst) { manifest.entries.len() } else { 1 };
     for entries in manifest.entries.chunks(at_once.max(1)) {
         let looks = entries.iter().map(|entry| look(engine, entry, &mut findings));
         let steps: Vec<Step> = looks.collect::<Result<_>>().map_err(|error| error.not_applied(generation))?;
@@ -188,7 +189,7 @@ fn roll_forward(
     }
     findings.retain(|difference: &Difference| newest.get(&difference.path) == Some(&generation));
     report.differences.extend(findings);
-    if control.unsynced.contains(&generation) && engine.keeps(Rule::WriteAnew) {
+    if control.unsynced.contains(&generation) && keeps(Rule::WriteAnew) {
         wave.absorb(write_targets_anew(engine, &manifest).map_err(|error| error.not_applied(generation))?);
     }
     Ok(())
@@ -220,7 +221,7 @@ fn look(engine: &Engine, entry: &Entry, findings: &mut Vec<Difference>) -> Resul
     match &entry.action {
         Action::Remove => Ok(match found {
             None => Step::Nothing,
-            Some(_) if before == entry.before || !engine.keeps(Rule::RemoveByIdentity) => Step::Remove,
+            Some(_) if before == entry.before || !keeps(Rule::RemoveByIdentity) => Step::Remove,
             Some(_) => {
                 differs(Finding::NotRemoved);
                 Step::Nothing
@@ -241,8 +242,8 @@ fn look(engine: &Engine, entry: &Entry, findings: &mut Vec<Difference>) -> Resul
             let one_file =
                 staged.identity.is_some() && found.is_some_and(|found| found.identity == staged.identity);
             Ok(match found {
-                Some(_) if one_file && engine.keeps(Rule::UnlinkAlias) => Step::Unlink,
-                Some(_) if before != entry.before && engine.keeps(Rule::KeepForeign) => Step::KeepAndReplace,
+                Some(_) if one_file && keeps(Rule::UnlinkAlias) => Step::Unlink,
+                Some(_) if before != entry.before && keeps(Rule::SetAside) => Step::KeepAndReplace,
                 _ => Step::Replace,
             })
         }
@@ -261,7 +262,7 @@ fn verify(engine: &Engine, path: &RelativePath, staged: &Metadata, content: &Sta
     if checksum == content.checksum {
         return Ok(false);
     }
-    if Stamp::of(staged) == content.after || !engine.keeps(Rule::DiagnoseChecksum) {
+    if Stamp::of(staged) == content.after || !keeps(Rule::DiagnoseChecksum) {
         let reason = "the staged file's checksum does not match, though nobody wrote to it";
         return Err(Error::corrupt(engine.full(path), reason));
     }

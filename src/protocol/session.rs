@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::layout::{self, SessionName};
 use super::{Engine, control, lock};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, FileSystem, Lock, LockKind, NewFile, Rule, Unsynced, Wave};
+use crate::fs::{Barrier, FileSystem, Lock, LockKind, NewFile, Unsynced, Wave};
 use crate::manifest::{Name, TransactionId, seal, unseal};
 use crate::path::RelativePath;
 
@@ -159,9 +159,7 @@ impl Session {
         // Lost without this sync: after a power loss nobody would know that something was staged
         // or made there, and it would lie there for ever. A crash before it leaves only this
         // session's own files, which the sweep finds by listing `sessions`.
-        if engine.keeps(Rule::RecordFirst) {
-            let _durable = engine.sync(wave)?;
-        }
+        let _durable = engine.sync(wave)?;
         state.directories.extend(new);
         Ok(written.pop().flatten())
     }

@@ -214,7 +214,7 @@ pub(crate) fn stage(engine: &Engine, mut collected: Collected) -> Result<Staged>
     leftovers.add_file(unpublished.clone());
     wave.add(write_manifest(engine, &unpublished, &manifest)?);
 
-    let passengers = lock(&engine.carried).board(&mut wave, &*engine.fs);
+    let passengers = lock(&engine.carried).board(&mut wave);
     // Lost without this sync: the manifest could be durable while what it names is empty, garbage,
     // or has no name. A crash before or within it leaves staged files that nothing names: swept.
     let durable = sync_with(engine, wave, passengers)?;

@@ -18,7 +18,8 @@ use super::recover::Recovered;
 use super::session::Record;
 use super::{Engine, if_found};
 use crate::error::{Operation, Result};
-use crate::fs::{Barrier, Kind, Lock, Rule, Wave};
+use crate::fs::{Barrier, Kind, Lock, Wave};
+use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
 /// The sessions that left something, and what they recorded.
@@ -98,7 +99,7 @@ impl Sessions {
     /// Whether a session lives. One that began after the sessions were listed has its mark by now:
     /// the mark is there, and locked, before anything is staged.
     fn is_alive(&mut self, engine: &Engine, id: Uuid) -> Result<bool> {
-        if !engine.keeps(Rule::SweepDeadOnly) {
+        if !keeps(Rule::SweepDeadOnly) {
             self.dead.entry(id).or_default();
             return Ok(false);
         }
@@ -148,7 +149,7 @@ impl Sessions {
             forget(engine, path)?;
         }
         for (id, lock) in self.dead {
-            if lock.is_some() || !engine.keeps(Rule::SweepDeadOnly) {
+            if lock.is_some() || !keeps(Rule::SweepDeadOnly) {
                 forget(engine, &layout::session(id))?;
             }
             drop(lock);

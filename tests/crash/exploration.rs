@@ -77,9 +77,9 @@ fn repeat_line(line: &str) -> Result<(), String> {
 #[test]
 fn a_case_can_be_repeated_from_its_line() {
     use cosave::fs::Barrier;
-    use cosave::fs::sim::{Part, Sabotage};
-    let sabotage = Some(Sabotage::Skip(Barrier::Staged, Part::Everything));
-    let explorer = Explorer { sabotage, depth: 0, ..Explorer::new(Model::OrderedPrefix) };
+    use cosave::fs::sim::{Mutation, Part};
+    let mutation = Some(Mutation::Skip(Barrier::Staged, Part::Everything));
+    let explorer = Explorer { mutation, depth: 0, ..Explorer::new(Model::OrderedPrefix) };
     let case = explorer.explore(&scenarios()[0]).unwrap_err();
     // The line is that of the protocol as it is, which holds in this very case.
     assert_eq!(repeat_line(&case.line()), Ok(()));

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use cosave::fs::Rule;
-use cosave::fs::sim::{Aftermath, Fault, Model, Sabotage, SimDisk};
+use cosave::fs::sim::{Aftermath, Fault, Model, Rule, SimDisk, without};
 use cosave::{Durability, Outcome, Store};
 
 const EIO: i32 = 5;
@@ -111,14 +110,8 @@ fn check(disk: &SimDisk, fates: &[Fate], litter: Litter) -> Result<(), String> {
 }
 
 /// Runs with faults; then the machine goes on, or loses power at once, or after the next opening.
-fn explore(
-    model: Model,
-    durability: Durability,
-    faults: &[Fault],
-    sabotage: Option<Sabotage>,
-) -> Result<bool, String> {
+fn explore(model: Model, durability: Durability, faults: &[Fault]) -> Result<bool, String> {
     let disk = prepared(model);
-    disk.sabotage(sabotage);
     disk.fail_at(faults);
     let fates = run(&disk, durability);
     let reached = disk.calls() > faults[0].after;
@@ -151,11 +144,11 @@ fn at_every_call(model: Model, make: impl Fn(u64) -> Vec<Fault>) {
         let mut tried = 0;
         for after in 0.. {
             let faults = make(after);
-            match explore(model, durability, &faults, None) {
+            match explore(model, durability, &faults) {
                 Ok(true) => tried += 1,
                 Ok(false) => break,
                 Err(problem) => panic!(
-                    "{problem}\nrepeat it: explore(Model::{model:?}, Durability::{durability:?}, &{faults:?}, None)"
+                    "{problem}\nrepeat it: explore(Model::{model:?}, Durability::{durability:?}, &{faults:?})"
                 ),
             }
         }
@@ -218,10 +211,9 @@ fn a_failed_sync_that_is_reported_too_late_leaves_nothing_silently_mixed() {
 /// Without the rule that what failed to sync is written anew, a power loss takes what was acknowledged.
 #[test]
 fn a_failed_sync_that_is_only_repeated_is_missed() {
-    let sabotage = Some(Sabotage::Break(Rule::WriteAnew));
     let missed = (0..1000).find_map(|after| {
         let faults = [fault(after, EIO, false, Aftermath::CacheShowsNew)];
-        explore(Model::WeakPosix, Durability::Full, &faults, sabotage).err()
+        without(Some(Rule::WriteAnew), || explore(Model::WeakPosix, Durability::Full, &faults)).err()
     });
     assert!(missed.is_some(), "nobody noticed");
 }

@@ -5,9 +5,9 @@
 //! repeats it without anything else.
 
 use cosave::Durability;
+use cosave::fs::Barrier;
 use cosave::fs::sim::explore::Explorer;
-use cosave::fs::sim::{Model, Part, Sabotage};
-use cosave::fs::{Barrier, Rule};
+use cosave::fs::sim::{Model, Mutation, Part, Rule};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -189,9 +189,9 @@ fn explore(
     model: Model,
     depth: u32,
     outcomes_max: usize,
-    sabotage: Option<Sabotage>,
+    mutation: Option<Mutation>,
 ) -> Result<(), String> {
-    let explorer = Explorer { depth, outcomes_max, sabotage, ..Explorer::new(model) };
+    let explorer = Explorer { depth, outcomes_max, mutation, ..Explorer::new(model) };
     explorer.explore(script).map(drop).map_err(|case| {
         let line = case.line();
         let problem = case.problem();
@@ -214,41 +214,39 @@ fn any_short_script_is_recovered_from_at_any_crash_of_a_recovery() {
 }
 
 /// What is taken away, and the depth and the model at which the scripts must notice.
-const TEETH: &[(Sabotage, u32, Model)] = &[
-    (Sabotage::Skip(Barrier::Session, Part::Everything), 0, Model::WeakPosix),
-    (Sabotage::Skip(Barrier::Staged, Part::Everything), 0, Model::OrderedPrefix),
-    (Sabotage::Skip(Barrier::Staged, Part::Directories), 0, Model::WeakPosix),
-    (Sabotage::Skip(Barrier::Published, Part::Everything), 0, Model::JumpingPrefix),
-    (Sabotage::Skip(Barrier::Applied, Part::Everything), 0, Model::JumpingPrefix),
-    (Sabotage::Skip(Barrier::Inherited, Part::Everything), 1, Model::JumpingPrefix),
-    (Sabotage::Skip(Barrier::Recovered, Part::Everything), 1, Model::WeakPosix),
-    (Sabotage::Break(Rule::PublishByRename), 0, Model::OrderedPrefix),
-    (Sabotage::Break(Rule::ApplyAfterPublish), 0, Model::WeakPosix),
-    (Sabotage::Break(Rule::RetireAfterApply), 0, Model::JumpingPrefix),
-    (Sabotage::Break(Rule::RecordFirst), 0, Model::WeakPosix),
-    (Sabotage::Break(Rule::StopAtGap), 0, Model::WeakPosix),
-    (Sabotage::Break(Rule::CarriedWave), 0, Model::WeakPosix),
+const MUTATIONS: &[(Mutation, u32, Model)] = &[
+    (Mutation::Skip(Barrier::Session, Part::Everything), 0, Model::WeakPosix),
+    (Mutation::Skip(Barrier::Staged, Part::Everything), 0, Model::OrderedPrefix),
+    (Mutation::Skip(Barrier::Staged, Part::Directories), 0, Model::WeakPosix),
+    (Mutation::Skip(Barrier::Published, Part::Everything), 0, Model::JumpingPrefix),
+    (Mutation::Skip(Barrier::Applied, Part::Everything), 0, Model::JumpingPrefix),
+    (Mutation::Skip(Barrier::Inherited, Part::Everything), 1, Model::JumpingPrefix),
+    (Mutation::Skip(Barrier::Recovered, Part::Everything), 1, Model::WeakPosix),
+    (Mutation::Break(Rule::PublishByRename), 0, Model::OrderedPrefix),
+    (Mutation::Break(Rule::ApplyAfterPublish), 0, Model::WeakPosix),
+    (Mutation::Break(Rule::StopAtGap), 0, Model::WeakPosix),
+    (Mutation::Break(Rule::AttachDeferred), 0, Model::WeakPosix),
 ];
 
 #[test]
 fn a_broken_protocol_is_found_by_scripts_alone() {
-    for (sabotage, depth, model) in TEETH {
+    for (mutation, depth, model) in MUTATIONS {
         let scripts = if *depth == 0 { script(3, 3).boxed() } else { script(1, 2).boxed() };
         let found = property::counterexample(CASES, 0, &scripts, |script| {
             let script = Script { lenient: true, ..script.clone() };
-            explore(&script, *model, *depth, 12, Some(*sabotage))
+            explore(&script, *model, *depth, 12, Some(*mutation))
         });
-        let (script, problem) = found.unwrap_or_else(|| panic!("{sabotage:?} is not missed in {model:?}"));
-        println!("{sabotage:?} in {model:?}: {}: {problem}", script.name);
+        let (script, problem) = found.unwrap_or_else(|| panic!("{mutation:?} is not missed in {model:?}"));
+        println!("{mutation:?} in {model:?}: {}: {problem}", script.name);
     }
 }
 
 #[test]
 fn a_failing_script_is_made_small_and_can_be_repeated_from_its_line() {
-    let sabotage = Some(Sabotage::Skip(Barrier::Staged, Part::Everything));
+    let mutation = Some(Mutation::Skip(Barrier::Staged, Part::Everything));
     let found = property::counterexample(CASES, 500, &script(3, 3), |script| {
         let script = Script { lenient: true, ..script.clone() };
-        explore(&script, Model::OrderedPrefix, 0, 12, sabotage)
+        explore(&script, Model::OrderedPrefix, 0, 12, mutation)
     });
     let (script, problem) = found.unwrap();
     assert_eq!(script.name, "Full;files;mounts;commit,a=one", "{problem}");
@@ -257,7 +255,7 @@ fn a_failing_script_is_made_small_and_can_be_repeated_from_its_line() {
     let (name, explorer, path) = Explorer::parse(line).unwrap();
     let script = Script { lenient: true, ..parse(&name).unwrap() };
     assert!(explorer.replay(&script, &path).is_ok(), "the protocol as it is holds in this very case");
-    let broken = Explorer { sabotage, ..explorer };
+    let broken = Explorer { mutation, ..explorer };
     assert!(problem.starts_with(broken.replay(&script, &path).unwrap_err().problem()), "{problem}");
 }
 

@@ -1,17 +1,15 @@
 //! Rules of the protocol that no crash alone can test: each has a case that holds as the protocol is,
 //! and fails when the rule is broken.
 
-use cosave::fs::Rule;
-use cosave::fs::sim::{Aftermath, Fault, Model, Sabotage, SimDisk};
+use cosave::fs::sim::{Aftermath, Fault, Model, Rule, SimDisk, without};
 use cosave::{Error, Outcome, RelativePath, Store, Transaction};
 
-fn sim(sabotage: Option<Sabotage>) -> SimDisk {
+fn sim() -> SimDisk {
     let disk = SimDisk::new(Model::WeakPosix);
     for (path, content) in [("a", "a0"), ("b", "b0")] {
         disk.put(path, content.as_bytes(), 0o644);
     }
     disk.settle();
-    disk.sabotage(sabotage);
     disk
 }
 
@@ -193,7 +191,7 @@ fn the_living_are_not_swept(disk: &SimDisk) -> Result<(), String> {
 
 #[test]
 fn a_directory_that_somebody_made_and_did_not_sync_takes_no_commit_along() {
-    let disk = sim(None);
+    let disk = sim();
     disk.make_directory("n", 0);
     disk.make_directory("n/m", 0);
     open(&disk).update(|tx| tx.write("n/m/file", "1")).unwrap();
@@ -207,7 +205,7 @@ fn a_directory_that_somebody_made_and_did_not_sync_takes_no_commit_along() {
 
 #[test]
 fn what_is_kept_survives_an_error_at_any_call_of_the_recovery() {
-    let killed = published(&sim(None));
+    let killed = published(&sim());
     killed.put("a", b"the stranger's", 0o644);
     killed.sync_file("a");
     for after in 0.. {
@@ -235,7 +233,7 @@ fn what_is_kept_survives_an_error_at_any_call_of_the_recovery() {
 /// A disk on which a power loss kept the second manifest of a batch, and not the first.
 fn with_a_gap() -> SimDisk {
     for after in 0.. {
-        let disk = sim(None);
+        let disk = sim();
         disk.crash_at(cosave::fs::sim::Crash { after, reversed: false });
         let run = || -> cosave::Result<()> {
             let store = Store::options().open_on(disk.process())?;
@@ -301,8 +299,8 @@ const CASES: &[Case] = &[
 #[test]
 fn every_rule_holds_and_is_missed_when_it_is_broken() {
     for (rule, case) in CASES {
-        assert_eq!(case(&sim(None)), Ok(()), "{rule:?} is kept");
-        match case(&sim(Some(Sabotage::Break(*rule)))) {
+        assert_eq!(case(&sim()), Ok(()), "{rule:?} is kept");
+        match without(Some(*rule), || case(&sim())) {
             Err(problem) => println!("{rule:?}: {problem}"),
             Ok(()) => panic!("{rule:?} was broken, and nobody noticed"),
         }

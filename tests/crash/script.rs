@@ -59,7 +59,7 @@ pub struct Script {
     /// Directories that are file systems of their own.
     pub mounts: Vec<String>,
     pub acts: Vec<Act>,
-    /// A sabotaged protocol may fail by itself.
+    /// A mutated protocol may fail by itself.
     pub lenient: bool,
     /// Who meddles before the recovery.
     pub stranger: Option<Stranger>,

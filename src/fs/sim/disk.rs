@@ -12,7 +12,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::Model;
+use super::plan::Model;
 use crate::fs::Kind;
 use crate::path::RelativePath;
 

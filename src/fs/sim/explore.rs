@@ -10,8 +10,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Crash, Model, Sabotage, SimDisk};
+use super::SimDisk;
+use super::plan::{Crash, Model, Mutation};
 use crate::fs::FileSystem;
+use crate::mutation::without;
 
 /// What is run, crashed, recovered and checked.
 pub trait Workload: Sync {
@@ -95,7 +97,7 @@ pub struct Explorer {
     pub seed: u64,
     /// Breaks the protocol.
     #[doc(hidden)]
-    pub sabotage: Option<Sabotage>,
+    pub mutation: Option<Mutation>,
 }
 
 /// What was looked at.
@@ -196,7 +198,7 @@ impl Explorer {
     /// An explorer that looks at whatever `model` allows, with recoveries crashed twice.
     #[must_use]
     pub fn new(model: Model) -> Self {
-        Self { model, depth: 2, outcomes_max: 64, seed: 1, sabotage: None }
+        Self { model, depth: 2, outcomes_max: 64, seed: 1, mutation: None }
     }
 
     /// The workload's name, the explorer and the path of a [`Case::line`].
@@ -222,11 +224,12 @@ impl Explorer {
             counts: Mutex::default(),
             found: Mutex::default(),
         };
-        let (disk, steps) = self.rehearse(workload);
+        let rule = self.mutation.and_then(Mutation::rule);
+        let (disk, steps) = without(rule, || self.rehearse(workload));
         std::thread::scope(|scope| {
             for thread in 0..THREADS {
                 let (search, disk) = (&search, &disk);
-                scope.spawn(move || search.crash_run(disk, steps, thread));
+                scope.spawn(move || without(rule, || search.crash_run(disk, steps, thread)));
             }
         });
         let found = search.found.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -241,7 +244,7 @@ impl Explorer {
         let disk = SimDisk::new(self.model);
         workload.prepare(&disk);
         disk.settle();
-        disk.sabotage(self.sabotage);
+        disk.mutate(self.mutation);
         let machine = disk.copy();
         workload.run(&machine, machine.process(), &Progress::default());
         (disk, machine.steps())
@@ -252,6 +255,10 @@ impl Explorer {
     /// # Errors
     /// The case, if it still violates what the workload checks.
     pub fn replay(&self, workload: &dyn Workload, path: &str) -> Result<(), Box<Case>> {
+        without(self.mutation.and_then(Mutation::rule), || self.replay_mutated(workload, path))
+    }
+
+    fn replay_mutated(&self, workload: &dyn Workload, path: &str) -> Result<(), Box<Case>> {
         let case = |points: &[Point], problem: String| {
             let (workload, points) = (workload.name(), points.to_vec());
             Box::new(Case { workload, explorer: self.clone(), points, problem })

@@ -5,9 +5,8 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
-use super::SimDisk;
 use super::disk::{Body, Number};
-use super::process::SimFileSystem;
+use super::machine::Shared;
 use crate::fs::{Lock, Metadata, OpenFile, ReadFile, Unsynced, WriteFile};
 use crate::path::RelativePath;
 
@@ -39,14 +38,15 @@ impl OpenFile for SimOpen {
 /// A file that is being written.
 #[derive(Debug)]
 pub(super) struct SimWriter {
-    pub(super) fs: SimFileSystem,
+    pub(super) machine: Shared,
+    pub(super) process: u32,
     pub(super) open: SimOpen,
 }
 
 impl Write for SimWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut machine = self.fs.disk.lock();
-        machine.call(self.fs.process)?;
+        let mut machine = self.machine.lock();
+        machine.call(self.process)?;
         if let Some(free) = &mut machine.free_bytes {
             let needed = bytes.len() as u64;
             if *free < needed {
@@ -70,8 +70,8 @@ impl Write for SimWriter {
 
 impl WriteFile for SimWriter {
     fn keep(&mut self, like: &Metadata) -> io::Result<()> {
-        let mut machine = self.fs.disk.lock();
-        machine.call(self.fs.process)?;
+        let mut machine = self.machine.lock();
+        machine.call(self.process)?;
         if let Body::File { visible, .. } = machine.state.body_mut(self.open.inode)? {
             visible.mode = like.mode;
         }
@@ -79,8 +79,8 @@ impl WriteFile for SimWriter {
     }
 
     fn finish(self: Box<Self>) -> io::Result<(Metadata, Unsynced)> {
-        let mut machine = self.fs.disk.lock();
-        machine.change(self.fs.process)?;
+        let mut machine = self.machine.lock();
+        machine.change(self.process)?;
         let metadata = machine.metadata(self.open.inode)?;
         Ok((metadata, Unsynced::file(Box::new(self.open.clone()))))
     }
@@ -118,7 +118,7 @@ impl ReadFile for SimReader {
 /// A lock; lets go when dropped, or when its process dies.
 #[derive(Debug)]
 pub(super) struct SimLock {
-    pub(super) disk: SimDisk,
+    pub(super) machine: Shared,
     pub(super) process: u32,
     pub(super) id: u64,
 }
@@ -128,6 +128,6 @@ impl Lock for SimLock {}
 impl Drop for SimLock {
     fn drop(&mut self) {
         let (process, id) = (self.process, self.id);
-        self.disk.lock().locks.retain(|held| held.id != id || held.process != process);
+        self.machine.lock().locks.retain(|held| held.id != id || held.process != process);
     }
 }

@@ -4,8 +4,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::Model;
 use super::disk::{Body, Data, Number, State};
+use super::plan::Model;
 
 /// Outcomes are listed in full up to this many operations on names.
 const SUBSETS_FULL_MAX: usize = 9;

@@ -14,10 +14,11 @@ use uuid::Uuid;
 
 use super::disk::{self, Body, Number};
 use super::handles::{SimLock, SimOpen, SimReader, SimWriter};
-use super::{Aftermath, HeldLock, Machine, Model, Part, Sabotage, SimDisk};
+use super::machine::{HeldLock, Machine, Shared, dead};
+use super::plan::{Aftermath, Model};
 use crate::fs::{
-    Barrier, CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, Identity, Kind, Lock, LockKind,
-    Metadata, NewFile, ReadFile, Rule, SyncError, Unsynced, Wave, WriteFile,
+    Barrier, DirectoryEntry, Durable, FileSystem, Kind, Lock, LockKind, Metadata, NewFile, ReadFile,
+    SyncError, Unsynced, Wave, WriteFile,
 };
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
@@ -28,125 +29,8 @@ const UMASK: u32 = 0o022;
 /// One process's view of a disk.
 #[derive(Clone, Debug)]
 pub(super) struct SimFileSystem {
-    pub(super) disk: SimDisk,
+    pub(super) machine: Shared,
     pub(super) process: u32,
-}
-
-fn dead() -> io::Error {
-    io::Error::other("the simulated process is dead")
-}
-
-impl Machine {
-    /// Begins a call: it may meet an error.
-    pub(super) fn call(&mut self, process: u32) -> io::Result<()> {
-        if self.crashed || self.dead.contains(&process) {
-            return Err(dead());
-        }
-        let number = self.calls;
-        self.calls += 1;
-        let hit = |fault: &&super::Fault| number == fault.after || fault.persistent && number > fault.after;
-        match self.faults.iter().find(hit) {
-            Some(fault) => Err(io::Error::from_raw_os_error(fault.error)),
-            None => Ok(()),
-        }
-    }
-
-    /// Begins a change: the machine may crash before it.
-    fn step(&mut self, process: u32) -> io::Result<()> {
-        if self.death.is_some_and(|death| death.process == process && self.steps >= death.step) {
-            self.dead.push(process);
-            self.locks.retain(|held| held.process != process);
-            return Err(dead());
-        }
-        if self.crash.is_some_and(|crash| self.steps >= crash.after) {
-            self.crashed = true;
-            self.locks.clear();
-            return Err(dead());
-        }
-        self.steps += 1;
-        Ok(())
-    }
-
-    pub(super) fn change(&mut self, process: u32) -> io::Result<()> {
-        self.call(process)?;
-        self.step(process)
-    }
-
-    pub(super) fn metadata(&self, inode: Number) -> io::Result<Metadata> {
-        let body = self.state.body(inode)?;
-        let (length, modified, mode) = match body {
-            Body::File { visible, .. } => (visible.bytes.len() as u64, visible.modified, visible.mode),
-            _ => (0, 0, 0o755),
-        };
-        Ok(Metadata {
-            kind: disk::kind(body),
-            length,
-            modified: SystemTime::UNIX_EPOCH + Duration::from_secs(modified),
-            mode,
-            owner: (0, 0),
-            identity: Some(Identity { device: 0, inode: inode.into() }),
-            links: 1,
-        })
-    }
-
-    /// The directory that is to get or lose a name.
-    fn writable_parent(&self, path: &RelativePath) -> io::Result<Number> {
-        let parent = self.state.directory(&path.parent())?;
-        if self.state.refuses_names(parent) {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        Ok(parent)
-    }
-
-    fn aftermath(&self) -> Aftermath {
-        self.faults.first().map_or(Aftermath::CacheShowsNew, |fault| fault.aftermath)
-    }
-
-    fn skips(&self, barrier: Barrier, is_file: bool, path: &RelativePath) -> bool {
-        let Some(Sabotage::Skip(skipped, part)) = self.sabotage else { return false };
-        let control = path.names().next().is_some_and(|name| name == CONTROL_DIRECTORY);
-        skipped == barrier
-            && match part {
-                Part::Everything => true,
-                Part::Files => is_file && !control,
-                Part::ControlFiles => is_file && control,
-                Part::Directories => !is_file && !control,
-                Part::ControlDirectories => !is_file && control,
-            }
-    }
-
-    pub(super) fn sync_file(&mut self, inode: Number, device: u32) {
-        let model = self.model;
-        if model == Model::LyingSync {
-            return;
-        }
-        if let Ok(Body::File { visible, durable, lost, .. }) = self.state.body_mut(inode) {
-            if !*lost {
-                *durable = Some(visible.clone());
-            }
-        }
-        self.state.sync_names_of_file(model, inode, device);
-    }
-
-    fn fail_file(&mut self, inode: Number, aftermath: Aftermath) {
-        if let Ok(Body::File { visible, durable, lost, owes_error }) = self.state.body_mut(inode) {
-            match aftermath {
-                Aftermath::CacheShowsNew => *lost = true,
-                Aftermath::CacheShowsOld => {
-                    visible.bytes = durable.as_ref().map(|old| Arc::clone(&old.bytes)).unwrap_or_default();
-                    *lost = true;
-                }
-                Aftermath::ReportedLater => (*lost, *owes_error) = (true, true),
-            }
-        }
-    }
-
-    /// Whether a sync has nothing to do but was asked for again after it failed.
-    fn note_retry(&mut self, path: &RelativePath, inode: Number, has_news: bool) {
-        if self.failed.contains(&inode) && !has_news {
-            self.retried_syncs.push(path.clone());
-        }
-    }
 }
 
 impl SimFileSystem {
@@ -220,7 +104,7 @@ impl SimFileSystem {
         kind: LockKind,
         make: bool,
     ) -> io::Result<Option<Box<dyn Lock>>> {
-        let mut machine = self.disk.lock();
+        let mut machine = self.machine.lock();
         machine.call(self.process)?;
         let inode = match machine.state.lookup(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
@@ -246,20 +130,20 @@ impl SimFileSystem {
         machine.next_lock += 1;
         let id = machine.next_lock;
         machine.locks.push(HeldLock { inode, kind, process: self.process, id });
-        Ok(Some(Box::new(SimLock { disk: self.disk.clone(), process: self.process, id })))
+        Ok(Some(Box::new(SimLock { machine: self.machine.clone(), process: self.process, id })))
     }
 }
 
 impl FileSystem for SimFileSystem {
     fn metadata(&self, path: &RelativePath) -> io::Result<Metadata> {
-        let mut machine = self.disk.lock();
+        let mut machine = self.machine.lock();
         machine.call(self.process)?;
         let inode = machine.state.lookup(path)?;
         machine.metadata(inode)
     }
 
     fn list(&self, directory: &RelativePath) -> io::Result<Vec<DirectoryEntry>> {
-        let mut machine = self.disk.lock();
+        let mut machine = self.machine.lock();
         machine.call(self.process)?;
         let inode = machine.state.directory(directory)?;
         let Body::Directory { visible, .. } = machine.state.body(inode)? else {
@@ -273,7 +157,7 @@ impl FileSystem for SimFileSystem {
     }
 
     fn read_link(&self, path: &RelativePath) -> io::Result<PathBuf> {
-        let mut machine = self.disk.lock();
+        let mut machine = self.machine.lock();
         machine.call(self.process)?;
         match machine.state.body(machine.state.lookup(path)?)? {
             Body::Symlink(to) => Ok(to.clone()),
@@ -287,7 +171,7 @@ impl FileSystem for SimFileSystem {
     }
 
     fn open(&self, path: &RelativePath) -> io::Result<Box<dyn ReadFile>> {
-        let mut machine = self.disk.lock();
+        let mut machine = self.machine.lock();
         machine.call(self.process)?;
         let inode = machine.state.lookup(path)?;
         let metadata = machine.metadata(inode)?;
@@ -304,7 +188,7 @@ impl FileSystem for SimFileSystem {
     }
 
     fn may_remove(&self, path: &RelativePath) -> io::Result<()> {
-        let mut machine = self.disk.lock();
+        let mut machine = self.machine.lock();
         machine.call(self.process)?;
         machine.writable_parent(path)?;
         let inode = machine.state.lookup(path)?;
@@ -312,7 +196,7 @@ impl FileSystem for SimFileSystem {
     }
 
     fn create_new(&self, path: &RelativePath, access: NewFile) -> io::Result<(Box<dyn WriteFile>, Unsynced)> {
-        let mut machine = self.disk.lock();
+        let mut machine = self.machine.lock();
         machine.change(self.process)?;
         let parent = machine.writable_parent(path)?;
         if machine.state.child(parent, path.name()).is_some() {
@@ -325,12 +209,12 @@ impl FileSystem for SimFileSystem {
         let (model, device) = (machine.model, machine.state.device(parent));
         machine.state.operate(model, vec![Self::setting(path, parent, Some(inode))]);
         let open = SimOpen { inode, device, path: path.clone() };
-        let writer = SimWriter { fs: self.clone(), open };
+        let writer = SimWriter { machine: self.machine.clone(), process: self.process, open };
         Ok((Box::new(writer), Unsynced::directory(path.parent())))
     }
 
     fn overwrite(&self, path: &RelativePath) -> io::Result<Box<dyn WriteFile>> {
-        let mut machine = self.disk.lock();
+        let mut machine = self.machine.lock();
         machine.change(self.process)?;
         let inode = machine.state.lookup(path)?;
         machine.state.clock += 1;
@@ -341,11 +225,11 @@ impl FileSystem for SimFileSystem {
         }
         let parent = machine.state.directory(&path.parent())?;
         let open = SimOpen { inode, device: machine.state.device(parent), path: path.clone() };
-        Ok(Box::new(SimWriter { fs: self.clone(), open }))
+        Ok(Box::new(SimWriter { machine: self.machine.clone(), process: self.process, open }))
     }
 
     fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
-        let mut machine = self.disk.lock();
+        let mut machine = self.machine.lock();
         machine.change(self.process)?;
         let parent = machine.writable_parent(path)?;
         if machine.state.child(parent, path.name()).is_some() {
@@ -359,7 +243,7 @@ impl FileSystem for SimFileSystem {
     }
 
     fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
-        let mut machine = self.disk.lock();
+        let mut machine = self.machine.lock();
         machine.change(self.process)?;
         let (source, target) = (machine.writable_parent(from)?, machine.writable_parent(to)?);
         let inode = machine.state.lookup(from)?;
@@ -383,7 +267,7 @@ impl FileSystem for SimFileSystem {
     }
 
     fn link(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
-        let mut machine = self.disk.lock();
+        let mut machine = self.machine.lock();
         machine.change(self.process)?;
         let (source, target) = (machine.state.directory(&from.parent())?, machine.writable_parent(to)?);
         let inode = machine.state.lookup(from)?;
@@ -399,7 +283,7 @@ impl FileSystem for SimFileSystem {
     }
 
     fn remove_file(&self, path: &RelativePath) -> io::Result<Unsynced> {
-        let mut machine = self.disk.lock();
+        let mut machine = self.machine.lock();
         machine.change(self.process)?;
         let parent = machine.writable_parent(path)?;
         let inode = machine.state.lookup(path)?;
@@ -415,7 +299,7 @@ impl FileSystem for SimFileSystem {
     }
 
     fn remove_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
-        let mut machine = self.disk.lock();
+        let mut machine = self.machine.lock();
         machine.change(self.process)?;
         let parent = machine.writable_parent(path)?;
         let inode = machine.state.lookup(path)?;
@@ -430,7 +314,7 @@ impl FileSystem for SimFileSystem {
     }
 
     fn inherit(&self, path: &RelativePath) -> io::Result<Unsynced> {
-        let mut machine = self.disk.lock();
+        let mut machine = self.machine.lock();
         machine.call(self.process)?;
         let inode = machine.state.lookup(path)?;
         let parent = machine.state.directory(&path.parent())?;
@@ -441,7 +325,7 @@ impl FileSystem for SimFileSystem {
     fn sync(&self, wave: Wave, _strategy: SyncStrategy) -> Result<Durable, SyncError> {
         let barrier = wave.barrier();
         let (files, directories) = wave.into_parts();
-        let mut machine = self.disk.lock();
+        let mut machine = self.machine.lock();
         let machine = &mut *machine;
         let mut members: Vec<(RelativePath, Option<&SimOpen>)> = files
             .iter()
@@ -492,24 +376,20 @@ impl FileSystem for SimFileSystem {
     }
 
     fn elapsed(&self) -> Duration {
-        self.disk.lock().waited
+        self.machine.lock().waited
     }
 
     fn unique(&self) -> Uuid {
-        let mut machine = self.disk.lock();
+        let mut machine = self.machine.lock();
         machine.unique += 1;
         Uuid::from_u128(u128::from(machine.state.boots + 1) << 64 | u128::from(machine.unique))
     }
 
     fn wait(&self, duration: Duration) {
-        self.disk.lock().waited += duration;
+        self.machine.lock().waited += duration;
     }
 
     fn process(&self) -> u32 {
         self.process
-    }
-
-    fn keeps(&self, rule: Rule) -> bool {
-        self.disk.lock().sabotage != Some(Sabotage::Break(rule))
     }
 }

@@ -4,9 +4,9 @@
 //! superfluous (ext4 and XFS make a directory's names durable with any sync), its absence must not be
 //! noticed: that keeps the models honest. Rules that no crash alone can test are in `rules`.
 
+use cosave::fs::Barrier;
 use cosave::fs::sim::explore::{Explorer, Workload};
-use cosave::fs::sim::{Model, Part, Sabotage};
-use cosave::fs::{Barrier, Rule};
+use cosave::fs::sim::{Model, Mutation, Part, Rule};
 
 use crate::script::{Script, scenarios};
 use crate::single_file::SingleFile;
@@ -21,49 +21,47 @@ const EVERYWHERE: usize = 0;
 const FROM_JUMPING: usize = 1;
 const FROM_WEAK: usize = 2;
 
-const fn all_of(barrier: Barrier) -> Sabotage {
-    Sabotage::Skip(barrier, Part::Everything)
+const fn all_of(barrier: Barrier) -> Mutation {
+    Mutation::Skip(barrier, Part::Everything)
 }
 
 /// What is taken away, and from which model on that must be noticed.
-const TEETH: &[(Sabotage, usize)] = &[
+const MUTATIONS: &[(Mutation, usize)] = &[
     (all_of(Barrier::Create), FROM_JUMPING),
     (all_of(Barrier::Session), EVERYWHERE),
     (all_of(Barrier::Staged), EVERYWHERE),
-    (Sabotage::Skip(Barrier::Staged, Part::Files), EVERYWHERE),
-    (Sabotage::Skip(Barrier::Staged, Part::ControlFiles), EVERYWHERE),
-    (Sabotage::Skip(Barrier::Staged, Part::Directories), FROM_WEAK),
+    (Mutation::Skip(Barrier::Staged, Part::Files), EVERYWHERE),
+    (Mutation::Skip(Barrier::Staged, Part::ControlFiles), EVERYWHERE),
+    (Mutation::Skip(Barrier::Staged, Part::Directories), FROM_WEAK),
     (all_of(Barrier::Published), FROM_JUMPING),
     (all_of(Barrier::Applied), FROM_JUMPING),
     (all_of(Barrier::Inherited), FROM_JUMPING),
-    (Sabotage::Skip(Barrier::Inherited, Part::ControlDirectories), FROM_WEAK),
+    (Mutation::Skip(Barrier::Inherited, Part::ControlDirectories), FROM_WEAK),
     (all_of(Barrier::Discarded), FROM_WEAK),
     (all_of(Barrier::Kept), FROM_WEAK),
     (all_of(Barrier::Recovered), FROM_JUMPING),
     (all_of(Barrier::Swept), FROM_WEAK),
     (all_of(Barrier::SingleStaged), EVERYWHERE),
     (all_of(Barrier::SingleRenamed), EVERYWHERE),
-    (Sabotage::Break(Rule::PublishByRename), EVERYWHERE),
-    (Sabotage::Break(Rule::ApplyAfterPublish), EVERYWHERE),
-    (Sabotage::Break(Rule::RetireAfterApply), FROM_JUMPING),
-    (Sabotage::Break(Rule::RecordFirst), EVERYWHERE),
-    (Sabotage::Break(Rule::StopAtGap), FROM_WEAK),
-    (Sabotage::Break(Rule::CarriedWave), FROM_JUMPING),
-    (Sabotage::Break(Rule::KeepForeign), EVERYWHERE),
-    (Sabotage::Break(Rule::RemoveByIdentity), EVERYWHERE),
-    (Sabotage::Break(Rule::DiagnoseChecksum), FROM_WEAK),
-    (Sabotage::Break(Rule::KeepApplied), FROM_WEAK),
+    (Mutation::Break(Rule::PublishByRename), EVERYWHERE),
+    (Mutation::Break(Rule::ApplyAfterPublish), EVERYWHERE),
+    (Mutation::Break(Rule::StopAtGap), FROM_WEAK),
+    (Mutation::Break(Rule::AttachDeferred), FROM_JUMPING),
+    (Mutation::Break(Rule::SetAside), EVERYWHERE),
+    (Mutation::Break(Rule::RemoveByIdentity), EVERYWHERE),
+    (Mutation::Break(Rule::DiagnoseChecksum), FROM_WEAK),
+    (Mutation::Break(Rule::KeepApplied), FROM_WEAK),
 ];
 
 /// The scenario to begin with, where most others would be looked at in vain.
-fn first(sabotage: Sabotage) -> &'static str {
-    match sabotage {
-        Sabotage::Skip(Barrier::Applied, _) | Sabotage::Break(Rule::RetireAfterApply | Rule::StopAtGap) => {
+fn first(mutation: Mutation) -> &'static str {
+    match mutation {
+        Mutation::Skip(Barrier::Applied, _) | Mutation::Break(Rule::StopAtGap) => {
             "several published together"
         }
-        Sabotage::Skip(Barrier::Recovered, _) => "two file systems",
-        Sabotage::Skip(Barrier::Discarded, _) => "whoever recovers goes on",
-        Sabotage::Break(Rule::CarriedWave) => "a commit after an unretired one, elsewhere",
+        Mutation::Skip(Barrier::Recovered, _) => "two file systems",
+        Mutation::Skip(Barrier::Discarded, _) => "whoever recovers goes on",
+        Mutation::Break(Rule::AttachDeferred) => "a commit after an unretired one, elsewhere",
         _ => "one file",
     }
 }
@@ -77,44 +75,44 @@ enum Quiet {
     Long,
 }
 
-fn workloads(sabotage: Sabotage, quiet: Option<Quiet>) -> Vec<Box<dyn Workload>> {
+fn workloads(mutation: Mutation, quiet: Option<Quiet>) -> Vec<Box<dyn Workload>> {
     let wanted = |script: &Script| quiet != Some(Quiet::Short) || script.name == "one file";
     let lenient = |script| Box::new(Script { lenient: true, ..script }) as Box<dyn Workload>;
     let scripts = scenarios().into_iter().filter(wanted).map(lenient);
     let mut all: Vec<_> = scripts.chain([Box::new(SingleFile) as Box<dyn Workload>]).collect();
     // The quick ones come next, among them those that alone can miss one step or another.
     let quick =
-        [first(sabotage), "a single file", "a removed file", "somebody else", "one file", "three commits"];
+        [first(mutation), "a single file", "a removed file", "somebody else", "one file", "three commits"];
     let place = |name: &str| quick.iter().position(|start| name.starts_with(start)).unwrap_or(quick.len());
     all.sort_by_key(|workload| place(&workload.name()));
     all
 }
 
 /// The first violation that any scenario shows.
-fn noticed(model: Model, sabotage: Sabotage, quiet: Option<Quiet>) -> Option<String> {
-    workloads(sabotage, quiet).iter().find_map(|workload| {
+fn noticed(model: Model, mutation: Mutation, quiet: Option<Quiet>) -> Option<String> {
+    workloads(mutation, quiet).iter().find_map(|workload| {
         let explorer =
-            Explorer { depth: 1, outcomes_max: 16, sabotage: Some(sabotage), ..Explorer::new(model) };
+            Explorer { depth: 1, outcomes_max: 16, mutation: Some(mutation), ..Explorer::new(model) };
         explorer.explore(&**workload).err().map(|case| case.to_string())
     })
 }
 
 fn bite(quiet: Quiet) {
     let mut wrong = Vec::new();
-    for (sabotage, from) in TEETH {
+    for (mutation, from) in MUTATIONS {
         let (superfluous, needed) = MODELS.split_at(*from);
         for model in needed {
-            match noticed(*model, *sabotage, None) {
-                Some(case) => println!("{sabotage:?} in {model:?}: {case}"),
+            match noticed(*model, *mutation, None) {
+                Some(case) => println!("{mutation:?} in {model:?}: {case}"),
                 None => {
-                    println!("{sabotage:?} is not missed in {model:?}");
-                    wrong.push(format!("{sabotage:?} is not missed in {model:?}"));
+                    println!("{mutation:?} is not missed in {model:?}");
+                    wrong.push(format!("{mutation:?} is not missed in {model:?}"));
                 }
             }
         }
         for model in superfluous {
-            if let Some(case) = noticed(*model, *sabotage, Some(quiet)) {
-                wrong.push(format!("{sabotage:?} is missed in {model:?}: {case}"));
+            if let Some(case) = noticed(*model, *mutation, Some(quiet)) {
+                wrong.push(format!("{mutation:?} is missed in {model:?}: {case}"));
             }
         }
     }

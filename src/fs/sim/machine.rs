@@ -1,0 +1,221 @@
+//! A simulated machine: one disk, the processes on it, their locks, and the plan
+//! of when it crashes and which calls fail.
+//!
+//! Knows nothing of the file-system trait: processes and handles call it, and
+//! each call begins with [`Machine::call`] or [`Machine::change`].
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::disk::{self, Body, Number, State};
+use super::plan::{Aftermath, Crash, Fault, Model, Mutation, Part};
+use crate::fs::{Barrier, CONTROL_DIRECTORY, Identity, LockKind, Metadata};
+use crate::path::RelativePath;
+
+/// A machine that its disk, its processes and their handles share.
+#[derive(Clone, Debug)]
+pub(super) struct Shared(Arc<Mutex<Machine>>);
+
+impl Shared {
+    pub(super) fn new(machine: Machine) -> Self {
+        Self(Arc::new(Mutex::new(machine)))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Machine> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) state: State,
+    pub(super) model: Model,
+    pub(super) steps: u64,
+    pub(super) calls: u64,
+    pub(super) crash: Option<Crash>,
+    pub(super) faults: Vec<Fault>,
+    pub(super) mutation: Option<Mutation>,
+    pub(super) free_bytes: Option<u64>,
+    pub(super) locks: Vec<HeldLock>,
+    pub(super) next_lock: u64,
+    pub(super) next_process: u32,
+    pub(super) unique: u64,
+    pub(super) waited: Duration,
+    pub(super) retried_syncs: Vec<RelativePath>,
+    pub(super) failed: Vec<Number>,
+    pub(super) crashed: bool,
+    pub(super) death: Option<Death>,
+    pub(super) dead: Vec<u32>,
+}
+
+/// One process that is to die, while the others live on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Death {
+    pub(super) process: u32,
+    pub(super) step: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct HeldLock {
+    pub(super) inode: Number,
+    pub(super) kind: LockKind,
+    pub(super) process: u32,
+    pub(super) id: u64,
+}
+
+impl Machine {
+    pub(super) fn new(state: State, model: Model) -> Self {
+        Self {
+            state,
+            model,
+            steps: 0,
+            calls: 0,
+            crash: None,
+            faults: Vec::new(),
+            mutation: None,
+            free_bytes: None,
+            locks: Vec::new(),
+            next_lock: 0,
+            next_process: 1,
+            unique: 0,
+            waited: Duration::ZERO,
+            retried_syncs: Vec::new(),
+            failed: Vec::new(),
+            crashed: false,
+            death: None,
+            dead: Vec::new(),
+        }
+    }
+}
+
+pub(super) fn dead() -> io::Error {
+    io::Error::other("the simulated process is dead")
+}
+
+impl Machine {
+    /// Begins a call: it may meet an error.
+    pub(super) fn call(&mut self, process: u32) -> io::Result<()> {
+        if self.crashed || self.dead.contains(&process) {
+            return Err(dead());
+        }
+        let number = self.calls;
+        self.calls += 1;
+        let hit = |fault: &&Fault| number == fault.after || fault.persistent && number > fault.after;
+        match self.faults.iter().find(hit) {
+            Some(fault) => Err(io::Error::from_raw_os_error(fault.error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins a change: the machine may crash before it.
+    pub(super) fn step(&mut self, process: u32) -> io::Result<()> {
+        if self.death.is_some_and(|death| death.process == process && self.steps >= death.step) {
+            self.dead.push(process);
+            self.locks.retain(|held| held.process != process);
+            return Err(dead());
+        }
+        if self.crash.is_some_and(|crash| self.steps >= crash.after) {
+            self.crashed = true;
+            self.locks.clear();
+            return Err(dead());
+        }
+        self.steps += 1;
+        Ok(())
+    }
+
+    pub(super) fn change(&mut self, process: u32) -> io::Result<()> {
+        self.call(process)?;
+        self.step(process)
+    }
+
+    pub(super) fn metadata(&self, inode: Number) -> io::Result<Metadata> {
+        let body = self.state.body(inode)?;
+        let (length, modified, mode) = match body {
+            Body::File { visible, .. } => (visible.bytes.len() as u64, visible.modified, visible.mode),
+            _ => (0, 0, 0o755),
+        };
+        Ok(Metadata {
+            kind: disk::kind(body),
+            length,
+            modified: SystemTime::UNIX_EPOCH + Duration::from_secs(modified),
+            mode,
+            owner: (0, 0),
+            identity: Some(Identity { device: 0, inode: inode.into() }),
+            links: 1,
+        })
+    }
+
+    /// The directory that is to get or lose a name.
+    pub(super) fn writable_parent(&self, path: &RelativePath) -> io::Result<Number> {
+        let parent = self.state.directory(&path.parent())?;
+        if self.state.refuses_names(parent) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(parent)
+    }
+
+    pub(super) fn aftermath(&self) -> Aftermath {
+        self.faults.first().map_or(Aftermath::CacheShowsNew, |fault| fault.aftermath)
+    }
+
+    pub(super) fn skips(&self, barrier: Barrier, is_file: bool, path: &RelativePath) -> bool {
+        let Some(Mutation::Skip(skipped, part)) = self.mutation else { return false };
+        let control = path.names().next().is_some_and(|name| name == CONTROL_DIRECTORY);
+        skipped == barrier
+            && match part {
+                Part::Everything => true,
+                Part::Files => is_file && !control,
+                Part::ControlFiles => is_file && control,
+                Part::Directories => !is_file && !control,
+                Part::ControlDirectories => !is_file && control,
+            }
+    }
+
+    pub(super) fn sync_file(&mut self, inode: Number, device: u32) {
+        let model = self.model;
+        if model == Model::LyingSync {
+            return;
+        }
+        if let Ok(Body::File { visible, durable, lost, .. }) = self.state.body_mut(inode) {
+            if !*lost {
+                *durable = Some(visible.clone());
+            }
+        }
+        self.state.sync_names_of_file(model, inode, device);
+    }
+
+    pub(super) fn fail_file(&mut self, inode: Number, aftermath: Aftermath) {
+        if let Ok(Body::File { visible, durable, lost, owes_error }) = self.state.body_mut(inode) {
+            match aftermath {
+                Aftermath::CacheShowsNew => *lost = true,
+                Aftermath::CacheShowsOld => {
+                    visible.bytes = durable.as_ref().map(|old| Arc::clone(&old.bytes)).unwrap_or_default();
+                    *lost = true;
+                }
+                Aftermath::ReportedLater => (*lost, *owes_error) = (true, true),
+            }
+        }
+    }
+
+    /// Whether a sync has nothing to do but was asked for again after it failed.
+    pub(super) fn note_retry(&mut self, path: &RelativePath, inode: Number, has_news: bool) {
+        if self.failed.contains(&inode) && !has_news {
+            self.retried_syncs.push(path.clone());
+        }
+    }
+
+    pub(super) fn walk(&self, directory: Number, prefix: &str, visit: &mut dyn FnMut(&str, &Body)) {
+        let Ok(Body::Directory { visible, .. }) = self.state.body(directory) else { return };
+        for (name, inode) in visible {
+            if directory == disk::ROOT && **name == *CONTROL_DIRECTORY {
+                continue;
+            }
+            let path = format!("{prefix}{}", name.to_string_lossy());
+            if let Ok(body) = self.state.body(*inode) {
+                visit(&path, body);
+                self.walk(*inode, &format!("{path}/"), visit);
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What others do to a simulated disk, at once and visibly: programs that know
+//! nothing of cosave, and the medium itself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::SimDisk;
+use super::disk::{self, Body};
+use crate::path::RelativePath;
+
+impl SimDisk {
+    /// Makes a directory, with its parents, on a file system of its own if `device` is not 0.
+    pub fn make_directory(&self, path: &str, device: u32) {
+        let mut machine = self.lock();
+        let model = machine.model;
+        let Ok(path) = RelativePath::new(path) else { return };
+        for directory in path.chain() {
+            if machine.state.lookup(&directory).is_err() {
+                let Ok(parent) = machine.state.directory(&directory.parent()) else { return };
+                let own =
+                    if directory == path && device != 0 { device } else { machine.state.device(parent) };
+                let inode = machine.state.add(disk::directory(own));
+                let name = disk::shared(directory.name());
+                machine.state.operate(model, vec![(parent, name, Some(inode))]);
+            }
+        }
+    }
+
+    /// Writes a file in place, made if absent.
+    pub fn put(&self, path: &str, bytes: &[u8], mode: u32) {
+        let mut machine = self.lock();
+        let model = machine.model;
+        let Ok(path) = RelativePath::new(path) else { return };
+        machine.state.clock += 1;
+        let clock = machine.state.clock;
+        let inode = match machine.state.lookup(&path) {
+            Ok(inode) => inode,
+            Err(_) => {
+                let Ok(parent) = machine.state.directory(&path.parent()) else { return };
+                let inode = machine.state.add(disk::file(mode, clock));
+                let name = disk::shared(path.name());
+                machine.state.operate(model, vec![(parent, name, Some(inode))]);
+                inode
+            }
+        };
+        if let Ok(Body::File { visible, lost, .. }) = machine.state.body_mut(inode) {
+            visible.bytes = Arc::new(bytes.to_vec());
+            (visible.modified, visible.mode, *lost) = (clock, mode, false);
+        }
+    }
+
+    /// Makes a file's bytes durable, as `fsync` would: its name only where the model says so.
+    pub fn sync_file(&self, path: &str) {
+        let mut machine = self.lock();
+        let Ok(path) = RelativePath::new(path) else { return };
+        let (Ok(inode), Ok(parent)) = (machine.state.lookup(&path), machine.state.directory(&path.parent()))
+        else {
+            return;
+        };
+        let device = machine.state.device(parent);
+        machine.sync_file(inode, device);
+    }
+
+    /// Makes the names in the directory of `path` durable, as `fsync` of the directory would.
+    pub fn sync_name(&self, path: &str) {
+        let mut machine = self.lock();
+        let model = machine.model;
+        let Ok(path) = RelativePath::new(path) else { return };
+        if let Ok(parent) = machine.state.directory(&path.parent()) {
+            machine.state.sync_names_in(model, parent);
+        }
+    }
+
+    /// Removes a name.
+    pub fn delete(&self, path: &str) {
+        let mut machine = self.lock();
+        let model = machine.model;
+        let Ok(path) = RelativePath::new(path) else { return };
+        if let (Ok(_), Ok(parent)) = (machine.state.lookup(&path), machine.state.directory(&path.parent())) {
+            machine.state.operate(model, vec![(parent, disk::shared(path.name()), None)]);
+        }
+    }
+
+    /// Makes a symlink.
+    pub fn symlink(&self, path: &str, to: &str) {
+        let mut machine = self.lock();
+        let model = machine.model;
+        let Ok(path) = RelativePath::new(path) else { return };
+        let inode = machine.state.add(Body::Symlink(PathBuf::from(to)));
+        if let Ok(parent) = machine.state.directory(&path.parent()) {
+            machine.state.operate(model, vec![(parent, disk::shared(path.name()), Some(inode))]);
+        }
+    }
+
+    /// Changes bytes of a file without changing its length or time stamp, as a failing medium does.
+    pub fn damage(&self, path: &str) {
+        let mut machine = self.lock();
+        let Ok(path) = RelativePath::new(path) else { return };
+        let Ok(inode) = machine.state.lookup(&path) else { return };
+        if let Ok(Body::File { visible, durable, .. }) = machine.state.body_mut(inode) {
+            let damaged = Arc::new(visible.bytes.iter().map(|byte| byte ^ 1).collect());
+            visible.bytes = damaged;
+            *durable = Some(visible.clone());
+        }
+    }
+
+    /// Makes a file a mount point, which cannot be renamed over.
+    pub fn mount_over(&self, path: &str) {
+        let mut machine = self.lock();
+        let Ok(path) = RelativePath::new(path) else { return };
+        if let Ok(inode) = machine.state.lookup(&path) {
+            machine.state.busy.push(inode);
+        }
+    }
+
+    /// Makes a directory refuse new names, or accept them again.
+    pub fn refuse_names(&self, path: &str, refuse: bool) {
+        let mut machine = self.lock();
+        let directory = RelativePath::new(path).unwrap_or_else(|_| RelativePath::root());
+        let Ok(inode) = machine.state.directory(&directory) else { return };
+        if let Ok(Body::Directory { read_only, .. }) = machine.state.body_mut(inode) {
+            *read_only = refuse;
+        }
+    }
+}
