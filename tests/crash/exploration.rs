@@ -1,5 +1,9 @@
 //! Every crash of every scenario, on every model that promises anything.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use cosave::fs::sim::Model;
 use cosave::fs::sim::explore::{Explorer, Report, Workload};
 
@@ -18,22 +22,31 @@ fn repeat(line: &str) -> String {
     format!("REPEAT={line:?} cargo test --test crash repeat_one_case -- --ignored")
 }
 
+/// Workloads explored at once: as many as the smallest machine has cores.
+const THREADS: usize = 2;
+
 fn explore_all(depth: u32, outcomes_max: usize, wanted: impl Fn(&str) -> bool) -> Report {
-    let mut total = Report::default();
+    let mut pairs = Vec::new();
     for model in MODELS {
-        let mut of_model = Report::default();
-        for workload in workloads().into_iter().filter(|workload| wanted(&workload.name())) {
-            let explorer = Explorer { depth, outcomes_max, ..Explorer::new(model) };
-            match explorer.explore(&*workload) {
-                Ok(report) => {
-                    println!("{model:?} {}: {report}", workload.name());
-                    of_model += report;
-                }
-                Err(case) => panic!("{}\nrepeat it: {}", case.problem(), repeat(&case.line())),
-            }
+        let of_model = workloads().into_iter().filter(|workload| wanted(&workload.name()));
+        pairs.extend(of_model.map(|workload| (model, workload)));
+    }
+    let (next, reports) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    let work = || {
+        while let Some((model, workload)) = pairs.get(next.fetch_add(1, Ordering::SeqCst)) {
+            let explorer = Explorer { depth, outcomes_max, ..Explorer::new(*model) };
+            let report = explorer.explore(&**workload);
+            let report = report.unwrap_or_else(|case| {
+                panic!("{}\nrepeat it: {}", case.problem(), repeat(&case.line()));
+            });
+            reports.lock().unwrap().insert((format!("{model:?}"), workload.name()), report);
         }
-        println!("{model:?}: {of_model}");
-        total += of_model;
+    };
+    std::thread::scope(|scope| (0..THREADS).for_each(|_| _ = scope.spawn(work)));
+    let mut total = Report::default();
+    for ((model, workload), report) in reports.into_inner().unwrap() {
+        println!("{model} {workload}: {report}");
+        total += report;
     }
     println!("all models: {total}");
     total

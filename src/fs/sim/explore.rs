@@ -3,12 +3,14 @@
 //!
 //! Knows nothing of cosave: a [`Workload`] says how to set up, run, recover and
 //! check, over any [`FileSystem`]. States that are equal are visited once. A
-//! violation is a [`Case`] whose one line of text repeats it.
+//! violation is a [`Case`] whose one line of text repeats it. One thread does it
+//! all, so that counts are the same in every run; explore several workloads at once.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::SimDisk;
 use super::plan::{Crash, Model, Mutation};
@@ -183,15 +185,12 @@ impl fmt::Display for Case {
     }
 }
 
-/// Threads that explore; the machine's parallelism would make counts differ between machines.
-const THREADS: u64 = 2;
-
 struct Search<'a> {
     explorer: &'a Explorer,
     workload: &'a dyn Workload,
-    seen: Mutex<HashSet<([u8; 16], Bounds, u32)>>,
-    counts: Mutex<Report>,
-    found: Mutex<Option<Case>>,
+    seen: RefCell<HashSet<([u8; 16], Bounds, u32)>>,
+    counts: RefCell<Report>,
+    found: RefCell<Option<Case>>,
 }
 
 impl Explorer {
@@ -220,22 +219,17 @@ impl Explorer {
         let search = Search {
             explorer: self,
             workload,
-            seen: Mutex::default(),
-            counts: Mutex::default(),
-            found: Mutex::default(),
+            seen: RefCell::default(),
+            counts: RefCell::default(),
+            found: RefCell::default(),
         };
         let rule = self.mutation.and_then(Mutation::rule);
         let (disk, steps) = without(rule, || self.rehearse(workload));
-        std::thread::scope(|scope| {
-            for thread in 0..THREADS {
-                let (search, disk) = (&search, &disk);
-                scope.spawn(move || without(rule, || search.crash_run(disk, steps, thread)));
-            }
-        });
-        let found = search.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        without(rule, || search.crash_run(&disk, steps));
+        let found = search.found.into_inner();
         match found {
             Some(case) => Err(Box::new(case)),
-            None => Ok(search.counts.into_inner().unwrap_or_else(PoisonError::into_inner)),
+            None => Ok(search.counts.into_inner()),
         }
     }
 
@@ -319,8 +313,8 @@ fn visit(workload: &dyn Workload, disk: &SimDisk, bounds: Bounds) -> Result<(Sim
 }
 
 impl Search<'_> {
-    fn crash_run(&self, disk: &SimDisk, steps: u64, thread: u64) {
-        for after in (0..=steps).filter(|after| after % THREADS == thread) {
+    fn crash_run(&self, disk: &SimDisk, steps: u64) {
+        for after in 0..=steps {
             for reversed in [false, true] {
                 let machine = disk.copy();
                 let crash = Crash { after, reversed };
@@ -336,7 +330,7 @@ impl Search<'_> {
     }
 
     fn is_over(&self) -> bool {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.found.borrow_mut().is_some()
     }
 
     /// Everything that may be found after this crash.
@@ -360,7 +354,7 @@ impl Search<'_> {
     /// One crash state: recovered, checked, and its recovery crashed in turn.
     fn state(&self, disk: &SimDisk, bounds: Bounds, depth: u32, points: &mut Vec<Point>) {
         let key = (disk.fingerprint(), bounds, depth);
-        let is_new = self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        let is_new = self.seen.borrow_mut().insert(key);
         self.count(|counts| {
             counts.states += 1;
             if is_new {
@@ -399,11 +393,11 @@ impl Search<'_> {
     }
 
     fn count(&self, change: impl FnOnce(&mut Report)) {
-        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.counts.borrow_mut());
     }
 
     fn report(&self, points: &[Point], problem: String) {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = self.found.borrow_mut();
         found.get_or_insert_with(|| Case {
             workload: self.workload.name(),
             explorer: self.explorer.clone(),
