@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::fs::Wave;
-use crate::manifest::{Stamp, TransactionId};
+use crate::generation::TransactionId;
+use crate::manifest::Stamp;
 use crate::path::RelativePath;
 use crate::protocol::check::Resolver;
 use crate::protocol::leftovers::Leftovers;

@@ -6,9 +6,10 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::manifest::Generation;
+use crate::generation::Generation;
 use crate::path::InvalidPath;
 
 /// The result of everything in this crate.
@@ -25,7 +26,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// assert_eq!(error.outcome(), cosave::Outcome::NothingHappened);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The path cannot be used. Nothing was touched; choose another path.
@@ -94,7 +95,7 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         #[source]
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// An earlier commit, of whomever, cannot be finished. It stays committed; of this transaction or
     /// view nothing happened. Mend what the system complains of, and try again.
@@ -108,7 +109,7 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         #[source]
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// The transaction is committed, but not every file is in place. Nothing is lost: the next
     /// opening of the root, or the next commit, finishes it.
@@ -122,7 +123,7 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         #[source]
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// The sync of a single file's name failed: it has its new content now, and after a power loss
     /// the old or the new one, whole. Write it again to be sure.
@@ -132,7 +133,7 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         #[source]
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// The sync of the commit point failed: whether the transaction is committed is not known.
     /// Open the root again and ask whether `generation` is there.
@@ -146,7 +147,7 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         #[source]
-        source: io::Error,
+        source: Arc<io::Error>,
     },
 }
 
@@ -202,7 +203,7 @@ impl Error {
     /// Makes a system's answer an error about `operation` on `path`.
     pub(crate) fn io(operation: Operation, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { operation, path, source }
+        move |source| Self::Io { operation, path, source: Arc::new(source) }
     }
 
     pub(crate) fn invalid(path: impl Into<PathBuf>, reason: InvalidPath) -> Self {

@@ -3,6 +3,7 @@
 
 mod draft;
 mod error;
+mod generation;
 mod manifest;
 mod mutation;
 mod options;
@@ -22,9 +23,8 @@ pub mod fs;
 mod fs;
 
 pub use error::{Error, Operation, Outcome, Result};
-pub use manifest::{
-    Action, Entry, Generation, Manifest, ManifestError, StagedContent, Stamp, TimeStamp, TransactionId,
-};
+pub use generation::{Generation, TransactionId};
+pub use manifest::{Action, Entry, Manifest, ManifestError, StagedContent, Stamp, TimeStamp};
 pub use options::{Durability, StoreOptions, SyncStrategy};
 pub use path::{InvalidPath, RelativePath};
 pub use report::{Change, Commit, Difference, Finding, Mismatch, Problem, RecoveryReport, Status};

@@ -1,10 +1,7 @@
 //! What a store can be told when it is opened: plain data.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
-
-use crate::error::Result;
-use crate::store::Store;
 
 /// How much a commit has waited for when it returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -130,25 +127,5 @@ impl StoreOptions {
     pub fn recover(mut self, recover: bool) -> Self {
         self.recover = recover;
         self
-    }
-
-    /// Opens a root: finishes what was published and not applied, sweeps what dead sessions left.
-    ///
-    /// # Errors
-    /// [`Error::Io`](crate::Error::Io) when the root is missing or no directory,
-    /// [`Error::Locked`](crate::Error::Locked) when somebody holds the lock too long,
-    /// [`Error::Corrupt`](crate::Error::Corrupt) when a published manifest cannot be trusted,
-    /// [`Error::NotApplied`](crate::Error::NotApplied) when a committed file cannot be moved.
-    pub fn open(self, root: impl AsRef<Path>) -> Result<Store> {
-        Store::open_with(&self, root.as_ref())
-    }
-
-    /// Opens a root on another file system than the real one.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    #[cfg(feature = "sim")]
-    pub fn open_on(self, file_system: std::sync::Arc<dyn crate::fs::FileSystem>) -> Result<Store> {
-        Store::open_on(&self, file_system)
     }
 }

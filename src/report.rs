@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::manifest::{Generation, TransactionId};
+use crate::generation::{Generation, TransactionId};
 use crate::options::Durability;
 use crate::path::RelativePath;
 

@@ -7,6 +7,7 @@
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, Operation, Result};
 use crate::fs::os::OsFileSystem;
@@ -142,7 +143,9 @@ impl Failure {
             Self::Invalid(reason) => Error::invalid(path, reason),
             Self::Exists => Error::Conflict { path: path.to_path_buf(), found: "exists already" },
             Self::Io(operation, source) => Error::io(operation, path)(source),
-            Self::NotSynced(source) => Error::NotSynced { path: path.to_path_buf(), source },
+            Self::NotSynced(source) => {
+                Error::NotSynced { path: path.to_path_buf(), source: Arc::new(source) }
+            }
         }
     }
 }

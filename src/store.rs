@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use crate::error::{Error, Operation, Result};
 use crate::fs::os::OsFileSystem;
-use crate::fs::{Barrier, FileSystem, Wave};
-use crate::manifest::{Action, Generation};
+use crate::fs::{Barrier, FileSystem, Kind, Wave};
+use crate::generation::Generation;
+use crate::manifest::{Action, Entry, Stamp};
 use crate::options::StoreOptions;
 use crate::protocol::control::{self, Control};
 use crate::protocol::{Engine, Settings, layout, lock, publish, recover, stage, sweep};
-use crate::report::{Mismatch, Problem, RecoveryReport, Status};
+use crate::report::{Commit, Mismatch, Problem, RecoveryReport, Status};
 use crate::transaction::Transaction;
 use crate::view::View;
 
@@ -112,7 +113,7 @@ impl Store {
     /// assert_eq!(std::fs::read(dir.path().join("count"))?, b"42");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn update(&self, mut change: impl FnMut(&mut Transaction) -> Result<()>) -> Result<crate::Commit> {
+    pub fn update(&self, mut change: impl FnMut(&mut Transaction) -> Result<()>) -> Result<Commit> {
         let mut tries = 0;
         loop {
             tries += 1;
@@ -245,6 +246,28 @@ impl Store {
     }
 }
 
+impl StoreOptions {
+    /// Opens a root: finishes what was published and not applied, sweeps what dead sessions left.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) when the root is missing or no directory,
+    /// [`Error::Locked`](crate::Error::Locked) when somebody holds the lock too long,
+    /// [`Error::Corrupt`](crate::Error::Corrupt) when a published manifest cannot be trusted,
+    /// [`Error::NotApplied`](crate::Error::NotApplied) when a committed file cannot be moved.
+    pub fn open(self, root: impl AsRef<Path>) -> Result<Store> {
+        Store::open_with(&self, root.as_ref())
+    }
+
+    /// Opens a root on another file system than the real one.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    #[cfg(feature = "sim")]
+    pub fn open_on(self, file_system: Arc<dyn FileSystem>) -> Result<Store> {
+        Store::open_on(&self, file_system)
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         if !self.engine.is_poisoned() && self.engine.may_change().is_ok() {
@@ -291,7 +314,7 @@ fn flush(engine: &Engine) -> Result<()> {
     publish::finish_earlier(engine, &locked).map(drop)
 }
 
-fn compare(engine: &Engine, entry: &crate::Entry) -> Result<Option<Problem>> {
+fn compare(engine: &Engine, entry: &Entry) -> Result<Option<Problem>> {
     let found = crate::protocol::if_found(engine.fs.metadata(&entry.path));
     let found = found.map_err(engine.error(Operation::Look, &entry.path))?;
     match (&entry.action, found) {
@@ -299,7 +322,7 @@ fn compare(engine: &Engine, entry: &crate::Entry) -> Result<Option<Problem>> {
         (Action::Remove, Some(_)) => Ok(Some(Problem::Present)),
         (Action::Write(_), None) => Ok(Some(Problem::Missing)),
         (Action::Write(content), Some(found)) => {
-            if crate::Stamp::of(&found) != content.after || found.kind != crate::fs::Kind::File {
+            if Stamp::of(&found) != content.after || found.kind != Kind::File {
                 return Ok(Some(Problem::Changed));
             }
             let checksum = stage::checksum(engine, &entry.path);

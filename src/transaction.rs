@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex};
 use crate::draft::{Content, Draft, Slot, Started};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Metadata, ReadFile, Wave};
-use crate::manifest::{Stamp, TransactionId};
+use crate::generation::{Generation, TransactionId};
+use crate::manifest::Stamp;
+use crate::options::Durability;
 use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::check::{self, Target};
 use crate::protocol::layout::StagedId;
@@ -244,7 +246,7 @@ impl Transaction {
     /// crash tests can make a batch without threads.
     #[cfg(feature = "sim")]
     #[doc(hidden)]
-    pub fn commit_together(transactions: Vec<Self>) -> Vec<Result<crate::Generation>> {
+    pub fn commit_together(transactions: Vec<Self>) -> Vec<Result<Generation>> {
         let Some(first) = transactions.first() else { return Vec::new() };
         let engine = Arc::clone(&first.engine);
         let stage = |transaction: Self| match transaction.collect()? {
@@ -303,7 +305,7 @@ impl Transaction {
             generation: reading.generation,
             transaction: id,
             durability: self.engine.settings.durability,
-            names_are_durable: self.engine.settings.durability != crate::Durability::Process,
+            names_are_durable: self.engine.settings.durability != Durability::Process,
             changes: Vec::new(),
         })
     }

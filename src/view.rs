@@ -5,9 +5,9 @@ use std::io::{self, Read, Seek};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use crate::error::{Operation, Result};
+use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, ReadFile};
-use crate::manifest::Generation;
+use crate::generation::Generation;
 use crate::path::RelativePath;
 use crate::protocol::check::{self, Resolver};
 use crate::protocol::read::{self, Reading};
@@ -53,7 +53,7 @@ impl View {
         let path = path.as_ref();
         let mut bytes = Vec::new();
         let mut file = self.open(path)?;
-        file.read_to_end(&mut bytes).map_err(crate::Error::io(Operation::Read, path))?;
+        file.read_to_end(&mut bytes).map_err(Error::io(Operation::Read, path))?;
         Ok(bytes)
     }
 

@@ -10,9 +10,10 @@ use std::io;
 
 use super::publish::Published;
 use super::{Engine, layout, recover, stage};
-use crate::error::{Operation, Result};
+use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, Unsynced, Wave};
-use crate::manifest::{Entry, Generation};
+use crate::generation::Generation;
+use crate::manifest::Entry;
 use crate::path::RelativePath;
 
 /// A generation whose files are all in place, but perhaps not after a power loss.
@@ -63,7 +64,7 @@ impl Applied {
 
 /// Moves every staged file over its target, in the order in which they were written.
 pub(crate) fn apply(engine: &Engine, published: &Published) -> Result<Moved> {
-    let not_applied = |error: crate::Error| error.not_applied(published.generation);
+    let not_applied = |error: Error| error.not_applied(published.generation);
     let mut wave = move_all(engine, &published.entries).map_err(not_applied)?;
     if let Some(debt) = published.made.as_ref().and_then(|record| published.session.forget(record)) {
         // In barrier 3: a record that came back would take a directory that this commit made, and

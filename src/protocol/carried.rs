@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::apply::{Applied, Moved};
 use crate::fs::{Durable, Wave};
-use crate::manifest::Generation;
+use crate::generation::Generation;
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 

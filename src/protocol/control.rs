@@ -12,7 +12,8 @@ use super::layout::{self, ControlName};
 use super::{Engine, if_found};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Kind, NewFile, Unsynced, Wave};
-use crate::manifest::{Generation, Manifest, TransactionId};
+use crate::generation::{Generation, TransactionId};
+use crate::manifest::Manifest;
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 

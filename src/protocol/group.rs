@@ -13,9 +13,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use super::publish::{Publication, Published};
 use super::stage::Staged;
 use super::{Engine, apply, lock, publish, recover};
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::fs::Durable;
-use crate::manifest::{Generation, TransactionId};
+use crate::generation::{Generation, TransactionId};
 use crate::options::Durability;
 
 /// What a transaction learns of its commit.
@@ -77,7 +77,7 @@ impl Drop for Lead<'_> {
         if std::thread::panicking() {
             for id in &self.ids {
                 let source = io::Error::other("the thread that published this batch panicked");
-                let error = Error::io(crate::Operation::Publish, id.to_string())(source);
+                let error = Error::io(Operation::Publish, id.to_string())(source);
                 state.done.entry(*id).or_insert(Err(error.in_doubt(Generation::default())));
             }
         }
@@ -118,7 +118,7 @@ pub(crate) fn commit_batch(
             let refused = refused.into_iter().map(|(id, error)| (id, Err(error)));
             refused.chain(finish(engine, published)).collect()
         }
-        Err(error) => ids.into_iter().map(|id| (id, Err(again(&error)))).collect(),
+        Err(error) => ids.into_iter().map(|id| (id, Err(error.clone()))).collect(),
     }
 }
 
@@ -130,7 +130,7 @@ fn finish(engine: &Engine, published: Vec<Published>) -> Vec<(TransactionId, Res
     for published in published {
         let moved = match &failed {
             // A later generation must not be in place before an earlier one.
-            Some(error) => Err(again(error).for_generation(published.generation)),
+            Some(error) => Err(error.clone().for_generation(published.generation)),
             None => apply::apply(engine, &published),
         };
         match moved {
@@ -139,7 +139,7 @@ fn finish(engine: &Engine, published: Vec<Published>) -> Vec<(TransactionId, Res
                 published.session.leave_mark();
                 // Views must not take it for a commit that is in place since its session lives.
                 recover::mark_unsynced(engine, published.generation);
-                failed.get_or_insert_with(|| again(&error));
+                failed.get_or_insert_with(|| error.clone());
                 results.push((published.id, Err(error)));
             }
         }
@@ -178,49 +178,8 @@ fn settle(
             .iter()
             .map(|published| {
                 published.session.leave_mark();
-                (published.id, Err(again(&error).for_generation(published.generation)))
+                (published.id, Err(error.clone().for_generation(published.generation)))
             })
             .collect(),
-    }
-}
-
-/// The same error for another transaction of the batch.
-fn again(error: &Error) -> Error {
-    let copy = |source: &io::Error| match source.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::new(source.kind(), source.to_string()),
-    };
-    match error {
-        Error::Locked { path, waited, holder } => {
-            Error::Locked { path: path.clone(), waited: *waited, holder: holder.clone() }
-        }
-        Error::Corrupt { path, reason } => Error::corrupt(path.clone(), reason.clone()),
-        Error::Unsupported { path, reason } => Error::Unsupported { path: path.clone(), reason },
-        Error::Poisoned { path } => Error::Poisoned { path: path.clone() },
-        Error::InvalidPath { path, reason } => Error::invalid(path.clone(), *reason),
-        Error::Conflict { path, found } => Error::Conflict { path: path.clone(), found },
-        Error::Unfinished { path } => Error::Unfinished { path: path.clone() },
-        Error::NotSynced { path, source } => Error::NotSynced { path: path.clone(), source: copy(source) },
-        Error::Io { operation, path, source } => {
-            Error::Io { operation: *operation, path: path.clone(), source: copy(source) }
-        }
-        Error::Blocked { generation, operation, path, source } => Error::Blocked {
-            generation: *generation,
-            operation: *operation,
-            path: path.clone(),
-            source: copy(source),
-        },
-        Error::NotApplied { generation, operation, path, source } => Error::NotApplied {
-            generation: *generation,
-            operation: *operation,
-            path: path.clone(),
-            source: copy(source),
-        },
-        Error::InDoubt { generation, operation, path, source } => Error::InDoubt {
-            generation: *generation,
-            operation: *operation,
-            path: path.clone(),
-            source: copy(source),
-        },
     }
 }

@@ -10,11 +10,10 @@ use std::fmt;
 use uuid::Uuid;
 
 use crate::fs::CONTROL_DIRECTORY;
-use crate::manifest::{Generation, TransactionId};
+use crate::generation::{Generation, TransactionId, parse_number, parse_uuid};
 use crate::path::{NAME_BYTES_MAX, RelativePath};
 
 const STAGED_SUFFIX: &str = ".cosave";
-const UUID_DIGITS: usize = 32;
 
 /// The control directory.
 pub(crate) fn control() -> RelativePath {
@@ -108,12 +107,12 @@ fn parse_control_text(name: &OsStr) -> Option<ControlName> {
     }
     let (stem, kind) = name.split_once('.')?;
     match kind {
-        "pending" => parse_generation(stem).map(ControlName::Pending),
-        "applied" => parse_generation(stem).map(ControlName::Applied),
-        "abandoned" => parse_generation(stem).map(ControlName::Abandoned),
-        "discarded" => parse_generation(stem).map(ControlName::Discarded),
-        "unsynced" => parse_generation(stem).map(ControlName::Unsynced),
-        "tmp" => parse_transaction(stem).map(ControlName::Unpublished),
+        "pending" => Generation::parse(stem).map(ControlName::Pending),
+        "applied" => Generation::parse(stem).map(ControlName::Applied),
+        "abandoned" => Generation::parse(stem).map(ControlName::Abandoned),
+        "discarded" => Generation::parse(stem).map(ControlName::Discarded),
+        "unsynced" => Generation::parse(stem).map(ControlName::Unsynced),
+        "tmp" => TransactionId::parse(stem).map(ControlName::Unpublished),
         _ => None,
     }
 }
@@ -133,33 +132,12 @@ pub(crate) fn parse_session(name: &OsStr) -> SessionName {
         match name.split_once('.') {
             None => parse_uuid(name).map(SessionName::Mark),
             Some((id, number)) => {
-                let parsed: u32 = number.parse().ok()?;
-                (parsed.to_string() == number).then_some(())?;
-                parse_uuid(id).map(|id| SessionName::Record(id, parsed))
+                let number = u32::try_from(parse_number(number)?).ok()?;
+                parse_uuid(id).map(|id| SessionName::Record(id, number))
             }
         }
     };
     parse().unwrap_or(SessionName::Foreign)
-}
-
-fn parse_generation(text: &str) -> Option<Generation> {
-    let number: u64 = text.parse().ok()?;
-    // The largest number is never given, so every generation has a next one, and counting ends.
-    let is_given = number > 0 && number < u64::MAX;
-    (is_given && number.to_string() == text).then_some(Generation::from(number))
-}
-
-fn parse_uuid(text: &str) -> Option<Uuid> {
-    let plain = text.len() == UUID_DIGITS && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    plain.then(|| Uuid::try_parse(text).ok()).flatten()
-}
-
-/// Parses `<session>-<number>`.
-pub(crate) fn parse_transaction(text: &str) -> Option<TransactionId> {
-    let (session, number) = text.split_once('-')?;
-    let parsed: u64 = number.parse().ok()?;
-    (parsed.to_string() == number).then_some(())?;
-    Some(TransactionId { session: parse_uuid(session)?, number: parsed })
 }
 
 /// What makes a staged file's name its own: the transaction and a count.
@@ -214,9 +192,7 @@ pub(crate) fn parse_staged(name: &OsStr) -> Option<StagedId> {
     let stem = name.to_str()?.strip_prefix('.')?.strip_suffix(STAGED_SUFFIX)?;
     let (_, id) = stem.rsplit_once('.')?;
     let (transaction, number) = id.rsplit_once('-')?;
-    let parsed: u64 = number.parse().ok()?;
-    (parsed.to_string() == number).then_some(())?;
-    Some(StagedId { transaction: parse_transaction(transaction)?, number: parsed })
+    Some(StagedId { transaction: TransactionId::parse(transaction)?, number: parse_number(number)? })
 }
 
 /// Whether a name is no valid target, because only cosave makes such names. Case is ignored, since

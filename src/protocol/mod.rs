@@ -104,7 +104,7 @@ impl Engine {
         }
         self.fs.sync(wave, self.settings.strategy).map_err(|SyncError { path, source }| {
             self.poison();
-            Error::Io { operation: Operation::Sync, path: self.full(&path), source }
+            self.error(Operation::Sync, &path)(source)
         })
     }
 

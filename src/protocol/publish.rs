@@ -14,7 +14,8 @@ use super::stage::{self, Staged};
 use super::{Engine, apply, check, layout, lock, recover};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, Unsynced, Wave};
-use crate::manifest::{Entry, Generation, TransactionId};
+use crate::generation::{Generation, TransactionId};
+use crate::manifest::Entry;
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 use std::sync::Arc;
@@ -75,7 +76,7 @@ pub(crate) fn publish(engine: &Engine, locked: &Locked, batch: Vec<Staged>) -> R
             }
             remove_superseded(engine, &control);
         }
-        Err(error) => doubt(engine, &mut publication, renamed, error),
+        Err(error) => doubt(engine, &mut publication, renamed, &error),
     }
     Ok(publication)
 }
@@ -94,17 +95,11 @@ fn publish_one(generation: Generation, mut staged: Staged, durable: Durable) -> 
 
 /// The sync of the commit point failed: the manifests can be seen, but perhaps not after a power
 /// loss. Only recovery can tell, so everything stays where it is.
-fn doubt(engine: &Engine, publication: &mut Publication, renamed: Vec<(Generation, Staged)>, error: Error) {
-    let mut error = Some(error);
+fn doubt(engine: &Engine, publication: &mut Publication, renamed: Vec<(Generation, Staged)>, error: &Error) {
     for (generation, mut staged) in renamed {
         recover::mark_unsynced(engine, generation);
         staged.leftovers.leave();
-        let error = error.take().unwrap_or_else(|| Error::Io {
-            operation: Operation::Sync,
-            path: engine.full(&layout::control()),
-            source: std::io::Error::other("the sync of the same batch failed"),
-        });
-        publication.refused.push((staged.id, error.in_doubt(generation)));
+        publication.refused.push((staged.id, error.clone().in_doubt(generation)));
     }
 }
 

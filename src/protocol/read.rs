@@ -12,7 +12,8 @@ use super::lock::{self, Share};
 use super::{Engine, if_found, layout, recover};
 use crate::error::{Error, Operation, Result};
 use crate::fs::ReadFile;
-use crate::manifest::{Generation, Manifest, Stamp};
+use crate::generation::Generation;
+use crate::manifest::{Manifest, Stamp};
 use crate::path::RelativePath;
 
 /// Tries to find a moment without a dead writer's manifest; one is enough unless writers keep dying.

@@ -22,7 +22,8 @@ use super::layout::{self, SessionName};
 use super::{Engine, control, lock};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, FileSystem, Lock, LockKind, NewFile, Unsynced, Wave};
-use crate::manifest::{Name, TransactionId, seal, unseal};
+use crate::generation::TransactionId;
+use crate::manifest::{Name, seal, unseal};
 use crate::path::RelativePath;
 
 const FORMAT: &str = "cosave-session";

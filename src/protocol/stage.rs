@@ -21,7 +21,8 @@ use super::session::Session;
 use super::{Engine, lock};
 use crate::error::{Operation, Result};
 use crate::fs::{Barrier, Durable, Identity, NewFile, Unsynced, Wave, WriteFile};
-use crate::manifest::{Action, Entry, Manifest, StagedContent, Stamp, TransactionId};
+use crate::generation::TransactionId;
+use crate::manifest::{Action, Entry, Manifest, StagedContent, Stamp};
 use crate::path::RelativePath;
 
 /// What must still be true at the commit.

@@ -1,206 +1,20 @@
-//! The manifest: the checksummed list of what a transaction changes.
+//! The manifest's text: to bytes and back, with no I/O.
 //!
-//! Text to data and back, with no I/O. A manifest is a first line with the
-//! format's version and the BLAKE3 of all that follows, then JSON that a person
-//! can read. Whatever does not match exactly is refused: decoding never panics
-//! and never guesses, whatever bytes it is given.
+//! A first line has the format's version and the BLAKE3 of all that follows,
+//! then comes JSON that a person can read. Whatever does not match exactly is
+//! refused: decoding never panics and never guesses, whatever bytes it is given.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
-use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
+use super::{Action, Entry, Manifest, ManifestError, StagedContent, Stamp, TimeStamp};
+use crate::generation::TransactionId;
 use crate::path::RelativePath;
 
 const FORMAT: &str = "cosave-manifest";
 const VERSION: &str = "1";
-
-/// The number of a commit: the first is 1, and it only grows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Generation(u64);
-
-impl Generation {
-    /// The number itself.
-    #[must_use]
-    pub fn get(self) -> u64 {
-        self.0
-    }
-
-    pub(crate) fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
-}
-
-impl From<u64> for Generation {
-    fn from(number: u64) -> Self {
-        Self(number)
-    }
-}
-
-impl From<Generation> for u64 {
-    fn from(generation: Generation) -> Self {
-        generation.0
-    }
-}
-
-impl PartialEq<u64> for Generation {
-    fn eq(&self, other: &u64) -> bool {
-        self.0 == *other
-    }
-}
-
-impl PartialOrd<u64> for Generation {
-    fn partial_cmp(&self, other: &u64) -> Option<std::cmp::Ordering> {
-        self.0.partial_cmp(other)
-    }
-}
-
-impl fmt::Display for Generation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// The name of a transaction, never used twice: its session, and a count within it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TransactionId {
-    pub(crate) session: Uuid,
-    pub(crate) number: u64,
-}
-
-impl fmt::Display for TransactionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.session.simple(), self.number)
-    }
-}
-
-/// A time stamp as file systems keep it: nanoseconds since 1970, before it negative.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct TimeStamp(i64);
-
-impl TimeStamp {
-    /// Nanoseconds since 1970-01-01 00:00 UTC.
-    #[must_use]
-    pub fn nanoseconds(self) -> i64 {
-        self.0
-    }
-}
-
-impl From<SystemTime> for TimeStamp {
-    fn from(time: SystemTime) -> Self {
-        let nanoseconds = |d: Duration| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX);
-        Self(match time.duration_since(SystemTime::UNIX_EPOCH) {
-            Ok(after) => nanoseconds(after),
-            Err(before) => -nanoseconds(before.duration()),
-        })
-    }
-}
-
-/// What tells one content of a file from another without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stamp {
-    /// Length in bytes.
-    pub length: u64,
-    /// Time of the last change.
-    pub modified: TimeStamp,
-}
-
-impl Stamp {
-    pub(crate) fn of(metadata: &crate::fs::Metadata) -> Self {
-        Self { length: metadata.length, modified: metadata.modified.into() }
-    }
-}
-
-/// What a transaction does with one path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The file.
-    pub path: RelativePath,
-    /// What was there before: nothing, or a file of this length and time stamp.
-    pub before: Option<Stamp>,
-    /// What is done.
-    pub action: Action,
-}
-
-/// What is done with a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// The staged file takes the path.
-    Write(StagedContent),
-    /// The path is removed.
-    Remove,
-}
-
-/// The next content of a file, staged beside it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StagedContent {
-    /// The staged file's name, in the same directory.
-    pub name: OsString,
-    /// Its length and time stamp.
-    pub after: Stamp,
-    /// Its permission bits.
-    pub mode: u32,
-    /// The BLAKE3 of its bytes.
-    pub checksum: blake3::Hash,
-}
-
-impl Entry {
-    /// Where the staged file lies; `None` for a removal.
-    pub(crate) fn staged(&self) -> Option<RelativePath> {
-        match &self.action {
-            Action::Write(content) => Some(self.path.with_name(&content.name)),
-            Action::Remove => None,
-        }
-    }
-}
-
-/// The checksummed list of what a transaction changes.
-///
-/// ```
-/// # let dir = tempfile::tempdir()?;
-/// # let store = cosave::Store::open(dir.path())?;
-/// # let mut tx = store.begin()?;
-/// # tx.write("a", b"1")?;
-/// # tx.commit()?;
-/// let text = std::fs::read(dir.path().join(".cosave/1.applied"))?;
-/// let manifest = cosave::Manifest::decode(&text)?;
-/// assert_eq!(manifest.entries[0].path.to_string(), "a");
-/// println!("{manifest}");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manifest {
-    /// Which transaction it was.
-    pub transaction: TransactionId,
-    /// When it was written, by the writer's clock; for people.
-    pub time: TimeStamp,
-    /// What it changes, in the order in which it was written.
-    pub entries: Vec<Entry>,
-}
-
-/// Why bytes are no manifest.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ManifestError {
-    /// The first line is not a manifest's.
-    #[error("the first line is not that of a manifest")]
-    Header,
-    /// A later cosave wrote it.
-    #[error("it is of format version {0}, which this cosave does not know; use a newer one")]
-    Version(String),
-    /// Bytes were changed or are missing.
-    #[error("its checksum does not match: it was changed or cut short")]
-    Checksum,
-    /// The checksum is right, but the content is none that cosave writes.
-    #[error("its content is not valid: {0}")]
-    Content(String),
-}
 
 /// The form of an entry in JSON.
 #[derive(Serialize, Deserialize)]
@@ -402,30 +216,11 @@ impl Manifest {
     fn parse(body: &str) -> Result<Self, ManifestError> {
         let text: ManifestText =
             serde_json::from_str(body).map_err(|error| ManifestError::Content(error.to_string()))?;
-        let transaction = crate::protocol::layout::parse_transaction(&text.transaction)
+        let transaction = TransactionId::parse(&text.transaction)
             .ok_or_else(|| ManifestError::Content("no transaction id".to_owned()))?;
         let entries = text.entries.into_iter().map(EntryText::decode).collect::<Result<Vec<_>, _>>()?;
         each_file_once(&entries)?;
         Ok(Self { transaction, time: text.time, entries })
-    }
-}
-
-impl fmt::Display for Manifest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "transaction {}", self.transaction)?;
-        for entry in &self.entries {
-            match &entry.action {
-                Action::Write(content) => writeln!(
-                    f,
-                    "write  {} ({} bytes, blake3 {})",
-                    entry.path,
-                    content.after.length,
-                    content.checksum.to_hex()
-                )?,
-                Action::Remove => writeln!(f, "remove {}", entry.path)?,
-            }
-        }
-        Ok(())
     }
 }
 
@@ -459,9 +254,14 @@ pub(crate) fn unseal<'a>(format: &str, bytes: &'a [u8]) -> Result<&'a str, Manif
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::SystemTime;
+    use uuid::Uuid;
 
     fn manifest() -> Manifest {
-        let stamp = Stamp { length: 3, modified: TimeStamp(-5) };
+        let stamp = Stamp {
+            length: 3,
+            modified: TimeStamp::from(SystemTime::UNIX_EPOCH - std::time::Duration::from_nanos(5)),
+        };
         let path = |text| RelativePath::new(text).expect("valid");
         let content = StagedContent {
             name: ".a.x.cosave".into(),
@@ -471,7 +271,7 @@ mod tests {
         };
         Manifest {
             transaction: TransactionId { session: Uuid::from_u128(1), number: 2 },
-            time: TimeStamp(9),
+            time: TimeStamp::from(SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(9)),
             entries: vec![
                 Entry { path: path("dir/a"), before: None, action: Action::Write(content) },
                 Entry { path: path("b 'quoted'"), before: Some(stamp), action: Action::Remove },

@@ -1,0 +1,96 @@
+//! The number of a commit and the name of a transaction: data that is printed
+//! and parsed, in exactly one spelling. Knows nothing of files.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+const UUID_DIGITS: usize = 32;
+
+/// The number of a commit: the first is 1, and it only grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// The number itself.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// Reads a number in its one spelling.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let number = parse_number(text)?;
+        // The largest number is never given, so every generation has a next one, and counting ends.
+        (number > 0 && number < u64::MAX).then_some(Self(number))
+    }
+}
+
+impl From<u64> for Generation {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+impl From<Generation> for u64 {
+    fn from(generation: Generation) -> Self {
+        generation.0
+    }
+}
+
+impl PartialEq<u64> for Generation {
+    fn eq(&self, other: &u64) -> bool {
+        self.0 == *other
+    }
+}
+
+impl PartialOrd<u64> for Generation {
+    fn partial_cmp(&self, other: &u64) -> Option<std::cmp::Ordering> {
+        self.0.partial_cmp(other)
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The name of a transaction, never used twice: its session, and a count within it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TransactionId {
+    pub(crate) session: Uuid,
+    pub(crate) number: u64,
+}
+
+impl TransactionId {
+    /// Reads `<session>-<number>`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (session, number) = text.split_once('-')?;
+        Some(Self { session: parse_uuid(session)?, number: parse_number(number)? })
+    }
+}
+
+impl fmt::Display for TransactionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.session.simple(), self.number)
+    }
+}
+
+/// Reads a number that is spelled as it would be printed: no sign, no leading zero.
+pub(crate) fn parse_number(text: &str) -> Option<u64> {
+    let number: u64 = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
+}
+
+/// Reads a UUID of 32 lower-case digits.
+pub(crate) fn parse_uuid(text: &str) -> Option<Uuid> {
+    let plain = text.len() == UUID_DIGITS && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    plain.then(|| Uuid::try_parse(text).ok()).flatten()
+}

@@ -1,0 +1,159 @@
+//! The manifest: the checksummed list of what a transaction changes, as data.
+//!
+//! What it looks like on disk is `text`'s to know; nothing here reads a file.
+
+mod text;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::fs::Metadata;
+use crate::generation::TransactionId;
+use crate::path::RelativePath;
+pub(crate) use text::{Name, seal, unseal};
+
+/// A time stamp as file systems keep it: nanoseconds since 1970, before it negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TimeStamp(i64);
+
+impl TimeStamp {
+    /// Nanoseconds since 1970-01-01 00:00 UTC.
+    #[must_use]
+    pub fn nanoseconds(self) -> i64 {
+        self.0
+    }
+}
+
+impl From<SystemTime> for TimeStamp {
+    fn from(time: SystemTime) -> Self {
+        let nanoseconds = |d: Duration| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX);
+        Self(match time.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(after) => nanoseconds(after),
+            Err(before) => -nanoseconds(before.duration()),
+        })
+    }
+}
+
+/// What tells one content of a file from another without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stamp {
+    /// Length in bytes.
+    pub length: u64,
+    /// Time of the last change.
+    pub modified: TimeStamp,
+}
+
+impl Stamp {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        Self { length: metadata.length, modified: metadata.modified.into() }
+    }
+}
+
+/// What a transaction does with one path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The file.
+    pub path: RelativePath,
+    /// What was there before: nothing, or a file of this length and time stamp.
+    pub before: Option<Stamp>,
+    /// What is done.
+    pub action: Action,
+}
+
+/// What is done with a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The staged file takes the path.
+    Write(StagedContent),
+    /// The path is removed.
+    Remove,
+}
+
+/// The next content of a file, staged beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StagedContent {
+    /// The staged file's name, in the same directory.
+    pub name: OsString,
+    /// Its length and time stamp.
+    pub after: Stamp,
+    /// Its permission bits.
+    pub mode: u32,
+    /// The BLAKE3 of its bytes.
+    pub checksum: blake3::Hash,
+}
+
+impl Entry {
+    /// Where the staged file lies; `None` for a removal.
+    pub(crate) fn staged(&self) -> Option<RelativePath> {
+        match &self.action {
+            Action::Write(content) => Some(self.path.with_name(&content.name)),
+            Action::Remove => None,
+        }
+    }
+}
+
+/// The checksummed list of what a transaction changes.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let store = cosave::Store::open(dir.path())?;
+/// # let mut tx = store.begin()?;
+/// # tx.write("a", b"1")?;
+/// # tx.commit()?;
+/// let text = std::fs::read(dir.path().join(".cosave/1.applied"))?;
+/// let manifest = cosave::Manifest::decode(&text)?;
+/// assert_eq!(manifest.entries[0].path.to_string(), "a");
+/// println!("{manifest}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// Which transaction it was.
+    pub transaction: TransactionId,
+    /// When it was written, by the writer's clock; for people.
+    pub time: TimeStamp,
+    /// What it changes, in the order in which it was written.
+    pub entries: Vec<Entry>,
+}
+
+/// Why bytes are no manifest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// The first line is not a manifest's.
+    #[error("the first line is not that of a manifest")]
+    Header,
+    /// A later cosave wrote it.
+    #[error("it is of format version {0}, which this cosave does not know; use a newer one")]
+    Version(String),
+    /// Bytes were changed or are missing.
+    #[error("its checksum does not match: it was changed or cut short")]
+    Checksum,
+    /// The checksum is right, but the content is none that cosave writes.
+    #[error("its content is not valid: {0}")]
+    Content(String),
+}
+
+impl fmt::Display for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "transaction {}", self.transaction)?;
+        for entry in &self.entries {
+            match &entry.action {
+                Action::Write(content) => writeln!(
+                    f,
+                    "write  {} ({} bytes, blake3 {})",
+                    entry.path,
+                    content.after.length,
+                    content.checksum.to_hex()
+                )?,
+                Action::Remove => writeln!(f, "remove {}", entry.path)?,
+            }
+        }
+        Ok(())
+    }
+}
