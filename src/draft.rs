@@ -11,8 +11,8 @@ use crate::fs::Wave;
 use crate::generation::TransactionId;
 use crate::manifest::Stamp;
 use crate::path::RelativePath;
-use crate::protocol::check::Resolver;
-use crate::protocol::leftovers::Leftovers;
+use crate::protocol::cleanup::CleanupGuard;
+use crate::protocol::resolve::Resolver;
 use crate::protocol::session::Session;
 use crate::protocol::stage::{Precondition, StagedChange};
 
@@ -36,7 +36,7 @@ pub(crate) struct Draft {
 pub(crate) struct Started {
     pub(crate) id: TransactionId,
     pub(crate) session: Arc<Session>,
-    pub(crate) leftovers: Leftovers,
+    pub(crate) cleanup: CleanupGuard,
     pub(crate) wave: Wave,
 }
 
@@ -84,7 +84,7 @@ impl Draft {
         );
         if let (Content::Ready(StagedChange::Write(file)), Some(started)) = (&slot.content, &mut self.started)
         {
-            started.leftovers.remove(&file.staged);
+            started.cleanup.remove(&file.staged);
         }
         Some(slot.content)
     }

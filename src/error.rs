@@ -280,7 +280,7 @@ pub enum Operation {
     /// Marking a manifest as applied.
     Retire,
     /// Setting a file aside that somebody else changed.
-    Keep,
+    SetAside,
     /// Removing what a dead session left.
     Sweep,
 }
@@ -300,7 +300,7 @@ impl std::fmt::Display for Operation {
             Self::Move => "move a staged file to",
             Self::Remove => "remove",
             Self::Retire => "retire",
-            Self::Keep => "set aside",
+            Self::SetAside => "set aside",
             Self::Sweep => "sweep",
         })
     }

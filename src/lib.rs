@@ -5,6 +5,7 @@ mod draft;
 mod error;
 mod generation;
 mod manifest;
+#[cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "public with the feature `sim`"))]
 mod mutation;
 mod options;
 mod path;

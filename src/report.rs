@@ -151,8 +151,8 @@ pub struct Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.finding {
-            Finding::Kept(kept) => {
-                write!(f, "{} had been changed by somebody else: kept as {kept}", self.path)
+            Finding::SetAside(name) => {
+                write!(f, "{} had been changed by somebody else: set aside as {name}", self.path)
             }
             Finding::NotRemoved => {
                 write!(f, "{} is not the file that was to be removed: left as it is", self.path)
@@ -170,7 +170,7 @@ impl fmt::Display for Difference {
 #[non_exhaustive]
 pub enum Finding {
     /// Somebody changed the target between crash and recovery; their file is kept under this name.
-    Kept(RelativePath),
+    SetAside(RelativePath),
     /// What is at a path that was to be removed is something else; it was left.
     NotRemoved,
     /// The target was changed or removed after it had been moved into place; it was left.

@@ -14,7 +14,8 @@ use crate::fs::os::OsFileSystem;
 use crate::fs::{Barrier, FileSystem, Kind, Metadata, NewFile, SyncError, Unsynced, Wave, WriteFile};
 use crate::options::SyncStrategy;
 use crate::path::{InvalidPath, RelativePath};
-use crate::protocol::{if_found, layout};
+use crate::protocol::layout;
+use crate::protocol::root::if_found;
 
 /// How much is buffered, in bytes.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -112,8 +113,7 @@ struct Temporary<'a> {
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         if let Some(Ok(debt)) = self.path.take().map(|path| self.fs.remove_file(&path)) {
-            // A temporary file that a power loss brings back harms nobody.
-            debt.need_not_last();
+            debt.waive("a temporary file that a power loss brings back harms nobody");
         }
     }
 }
@@ -181,10 +181,10 @@ fn save_on(
     let access = if found.is_some() { NewFile::Private } else { NewFile::Ordinary };
     let (mut file, name) = fs.create_new(&staged, access).map_err(io(Operation::Stage))?;
     let mut temporary = Temporary { fs, path: Some(staged.clone()) };
-    name.need_not_last();
+    name.waive("the rename gives the file the name that must last");
     fill(&mut *file).map_err(io(Operation::Stage))?;
     if let Some(found) = &found {
-        file.keep(found).map_err(io(Operation::Stage))?;
+        file.copy_permissions(found).map_err(io(Operation::Stage))?;
     }
     let (_, content) = file.finish().map_err(io(Operation::Stage))?;
     wave.add(content);

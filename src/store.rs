@@ -1,20 +1,21 @@
 //! The store: an open root.
 //!
-//! Opening recovers and sweeps; the rest hands out transactions and views. Knows
-//! the order in which the protocol's steps are called, and none of their work.
+//! The public face of what `protocol::open` holds; hands out transactions and
+//! views, and knows nothing of the protocol's steps.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Operation, Result};
+use crate::fs::FileSystem;
 use crate::fs::os::OsFileSystem;
-use crate::fs::{Barrier, FileSystem, Kind, Wave};
 use crate::generation::Generation;
-use crate::manifest::{Action, Entry, Stamp};
 use crate::options::StoreOptions;
-use crate::protocol::control::{self, Control};
-use crate::protocol::{Engine, Settings, layout, lock, publish, recover, stage, sweep};
-use crate::report::{Commit, Mismatch, Problem, RecoveryReport, Status};
+use crate::protocol::control::Control;
+use crate::protocol::open::{self, Opened, Repair};
+use crate::protocol::root::{Root, Settings};
+use crate::protocol::{sweep, verify};
+use crate::report::{Commit, Mismatch, RecoveryReport, Status};
 use crate::transaction::Transaction;
 use crate::view::View;
 
@@ -37,12 +38,7 @@ use crate::view::View;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Store {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    engine: Arc<Engine>,
+    opened: Arc<Opened>,
 }
 
 /// Tries of [`Store::update`] before a conflict is given back.
@@ -63,37 +59,14 @@ impl Store {
         StoreOptions::default()
     }
 
-    pub(crate) fn open_with(options: &StoreOptions, root: &Path) -> Result<Self> {
-        let failed = |error| Error::io(Operation::Open, root)(error);
-        if options.create {
-            OsFileSystem::create_root(root).map_err(failed)?;
-        }
-        let fs = OsFileSystem::open(root, options.control.as_deref()).map_err(failed)?;
-        Self::open_on(options, Arc::new(fs))
-    }
-
-    pub(crate) fn open_on(options: &StoreOptions, fs: Arc<dyn FileSystem>) -> Result<Self> {
-        let settings = Settings {
-            durability: options.durability,
-            lock_timeout: options.lock_timeout,
-            strategy: options.strategy,
-            read_only: options.read_only,
-        };
-        let engine = Engine::new(fs, settings);
-        if options.recover && !options.read_only {
-            settle(&engine)?;
-        }
-        Ok(Self { inner: Arc::new(Inner { engine }) })
-    }
-
     /// Begins a transaction. Holds no lock: any number can be under way at once.
     ///
     /// # Errors
     /// [`Error::Unsupported`] in a read-only store or after a `fork`, [`Error::Poisoned`] after a
     /// failed sync.
     pub fn begin(&self) -> Result<Transaction> {
-        self.engine().may_change()?;
-        Ok(Transaction::new(Arc::clone(self.engine())))
+        self.root().may_change()?;
+        Ok(Transaction::new(Arc::clone(&self.opened)))
     }
 
     /// Runs `change` in a transaction and commits it; runs it again when a file that it read, or a
@@ -133,7 +106,7 @@ impl Store {
     /// [`Error::Locked`] when a writer holds the lock too long, [`Error::Corrupt`] when a published
     /// manifest cannot be trusted.
     pub fn view(&self) -> Result<View> {
-        View::new(Arc::clone(self.engine()))
+        View::new(Arc::clone(&self.opened))
     }
 
     /// Finishes what is published, whoever published it. Done by `open` and by every commit.
@@ -141,9 +114,8 @@ impl Store {
     /// # Errors
     /// As [`StoreOptions::open`].
     pub fn recover(&self) -> Result<RecoveryReport> {
-        self.engine().may_change()?;
-        let locked = lock::exclusive(self.engine())?;
-        recover::recover(self.engine(), &locked).map(|recovered| recovered.report)
+        self.root().may_change()?;
+        self.opened.recover()
     }
 
     /// Recovers, then removes what dead sessions left. Done by `open`. Never touches the work of a
@@ -152,9 +124,8 @@ impl Store {
     /// # Errors
     /// As [`StoreOptions::open`].
     pub fn sweep(&self) -> Result<RecoveryReport> {
-        self.engine().may_change()?;
-        let locked = lock::exclusive(self.engine())?;
-        recover_and_sweep(self.engine(), &locked)
+        self.root().may_change()?;
+        self.opened.sweep()
     }
 
     /// Waits until everything that was committed is durably in place. Only needed with
@@ -163,7 +134,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`] when a sync fails; the commits stay published, and the next opening finishes them.
     pub fn flush(&self) -> Result<()> {
-        flush(self.engine())
+        self.opened.flush()
     }
 
     /// Gives up a generation that is published but cannot be recovered
@@ -177,9 +148,8 @@ impl Store {
     /// [`Error::Io`] when the generation is not pending, [`Error::Unsupported`] when an earlier one is
     /// pending as well: what can be recovered is recovered first.
     pub fn abandon(&self, generation: impl Into<Generation>) -> Result<()> {
-        self.engine().may_change()?;
-        let locked = lock::exclusive(self.engine())?;
-        publish::abandon(self.engine(), &locked, generation.into())
+        self.root().may_change()?;
+        self.opened.abandon(generation.into())
     }
 
     /// Looks at the root without changing anything.
@@ -187,12 +157,12 @@ impl Store {
     /// # Errors
     /// [`Error::Io`] when the control directory cannot be read.
     pub fn status(&self) -> Result<Status> {
-        let control = Control::look(self.engine())?;
+        let control = Control::look(self.root())?;
         Ok(Status {
             generation: control.newest(),
-            pending: control.pending.range(control.settled().next()..).copied().collect(),
-            sessions_alive: sweep::alive(self.engine())?,
-            needs_sweep: sweep::is_needed(self.engine(), &control)?,
+            pending: control.pending.range(control.retired().next()..).copied().collect(),
+            sessions_alive: sweep::alive(self.root())?,
+            needs_sweep: sweep::is_needed(self.root(), &control)?,
         })
     }
 
@@ -202,35 +172,14 @@ impl Store {
     /// # Errors
     /// [`Error::Io`] when a file cannot be read, [`Error::Corrupt`] for a damaged manifest.
     pub fn verify(&self) -> Result<Vec<Mismatch>> {
-        let _share = lock::shared(self.engine())?;
-        let control = Control::look(self.engine())?;
-        let mut mismatches = Vec::new();
-        let pending = control.pending.iter().map(|number| (*number, layout::pending(*number)));
-        let applied = control.applied.iter().map(|number| (*number, layout::applied(*number)));
-        let mut seen = std::collections::HashSet::new();
-        let mut manifests: Vec<_> = applied.chain(pending).collect();
-        manifests.sort();
-        for (generation, path) in manifests.iter().rev() {
-            let Some(manifest) = control::manifest(self.engine(), path)? else { continue };
-            for entry in manifest.entries {
-                if seen.insert(entry.path.clone()) {
-                    let problem = compare(self.engine(), &entry)?;
-                    mismatches.extend(problem.map(|problem| Mismatch {
-                        path: entry.path,
-                        generation: *generation,
-                        problem,
-                    }));
-                }
-            }
-        }
-        Ok(mismatches)
+        verify::verify(self.root())
     }
 
     /// What this store's last recovery that found anything did: at open, or before a commit or a
     /// view that came upon what a dead writer had left.
     #[must_use]
     pub fn last_recovery(&self) -> RecoveryReport {
-        self.engine().last_recovery()
+        self.root().last_recovery()
     }
 
     /// The newest generation that is published; 0 before the first commit.
@@ -238,11 +187,11 @@ impl Store {
     /// # Errors
     /// [`Error::Io`] when the control directory cannot be read.
     pub fn generation(&self) -> Result<Generation> {
-        Ok(Control::look(self.engine())?.newest())
+        Ok(Control::look(self.root())?.newest())
     }
 
-    fn engine(&self) -> &Arc<Engine> {
-        &self.inner.engine
+    fn root(&self) -> &Root {
+        &self.opened.root
     }
 }
 
@@ -255,7 +204,13 @@ impl StoreOptions {
     /// [`Error::Corrupt`](crate::Error::Corrupt) when a published manifest cannot be trusted,
     /// [`Error::NotApplied`](crate::Error::NotApplied) when a committed file cannot be moved.
     pub fn open(self, root: impl AsRef<Path>) -> Result<Store> {
-        Store::open_with(&self, root.as_ref())
+        let root = root.as_ref();
+        let failed = |error| Error::io(Operation::Open, root)(error);
+        if self.create {
+            OsFileSystem::create_root(root).map_err(failed)?;
+        }
+        let fs = OsFileSystem::open(root, self.control.as_deref()).map_err(failed)?;
+        self.open_any(Arc::new(fs))
     }
 
     /// Opens a root on another file system than the real one.
@@ -264,70 +219,17 @@ impl StoreOptions {
     /// As [`open`](Self::open).
     #[cfg(feature = "sim")]
     pub fn open_on(self, file_system: Arc<dyn FileSystem>) -> Result<Store> {
-        Store::open_on(&self, file_system)
+        self.open_any(file_system)
     }
-}
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if !self.engine.is_poisoned() && self.engine.may_change().is_ok() {
-            // What cannot be flushed stays published: the next opening finishes it.
-            let _ = flush(&self.engine);
-        }
-        self.engine.end_session();
-    }
-}
-
-/// Recovers and sweeps, if there is anything to do. Takes no lock where a root was left clean.
-fn settle(engine: &Engine) -> Result<()> {
-    let control = Control::look(engine)?;
-    // Also those that are applied, when a power loss has brought their old names back.
-    let published =
-        !control.pending.is_empty() || !control.unsynced.is_empty() || !control.discarded.is_empty();
-    let litter = sweep::is_needed(engine, &control)?;
-    if !published && !litter {
-        return Ok(());
-    }
-    let locked = lock::exclusive(engine)?;
-    recover_and_sweep(engine, &locked).map(drop)
-}
-
-fn recover_and_sweep(engine: &Engine, locked: &lock::Locked) -> Result<RecoveryReport> {
-    let recovered = recover::recover(engine, locked)?;
-    let swept = sweep::sweep(engine, locked, &recovered)?;
-    let report = RecoveryReport { swept, ..recovered.report };
-    engine.note_recovery(&report);
-    Ok(report)
-}
-
-/// Barrier 3 of what was carried, and its retirement.
-fn flush(engine: &Engine) -> Result<()> {
-    if crate::protocol::lock(&engine.carried).is_empty() {
-        return Ok(());
-    }
-    engine.may_change()?;
-    let mut wave = Wave::new(Barrier::Applied);
-    let passengers = crate::protocol::lock(&engine.carried).board(&mut wave);
-    // Lost without this sync: the moves of commits that were only promised to be recoverable.
-    let _durable = stage::sync_with(engine, wave, passengers)?;
-    let locked = lock::exclusive(engine)?;
-    publish::finish_earlier(engine, &locked).map(drop)
-}
-
-fn compare(engine: &Engine, entry: &Entry) -> Result<Option<Problem>> {
-    let found = crate::protocol::if_found(engine.fs.metadata(&entry.path));
-    let found = found.map_err(engine.error(Operation::Look, &entry.path))?;
-    match (&entry.action, found) {
-        (Action::Remove, None) => Ok(None),
-        (Action::Remove, Some(_)) => Ok(Some(Problem::Present)),
-        (Action::Write(_), None) => Ok(Some(Problem::Missing)),
-        (Action::Write(content), Some(found)) => {
-            if Stamp::of(&found) != content.after || found.kind != Kind::File {
-                return Ok(Some(Problem::Changed));
-            }
-            let checksum = stage::checksum(engine, &entry.path);
-            let checksum = checksum.map_err(engine.error(Operation::Read, &entry.path))?;
-            Ok((checksum != content.checksum).then_some(Problem::Damaged))
-        }
+    fn open_any(self, file_system: Arc<dyn FileSystem>) -> Result<Store> {
+        let settings = Settings {
+            durability: self.durability,
+            lock_timeout: self.lock_timeout,
+            strategy: self.strategy,
+            read_only: self.read_only,
+        };
+        let repair = if self.recover && !self.read_only { Repair::IfNeeded } else { Repair::Never };
+        open::open(file_system, settings, repair).map(|opened| Store { opened: Arc::new(opened) })
     }
 }

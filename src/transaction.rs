@@ -12,15 +12,19 @@ use std::sync::{Arc, Mutex};
 use crate::draft::{Content, Draft, Slot, Started};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Metadata, ReadFile, Wave};
-use crate::generation::{Generation, TransactionId};
+#[cfg(feature = "sim")]
+use crate::generation::Generation;
+use crate::generation::TransactionId;
 use crate::manifest::Stamp;
 use crate::options::Durability;
 use crate::path::{InvalidPath, RelativePath};
-use crate::protocol::check::{self, Target};
+use crate::protocol::cleanup::CleanupGuard;
 use crate::protocol::layout::StagedId;
-use crate::protocol::leftovers::Leftovers;
-use crate::protocol::stage::{self, Collected, Precondition, StagedChange};
-use crate::protocol::{Engine, group, lock, read};
+use crate::protocol::open::Opened;
+use crate::protocol::resolve::{self, Target};
+use crate::protocol::root::{Root, guard};
+use crate::protocol::stage::{self, Collected, Precondition, StagedChange, StagedWriter};
+use crate::protocol::{check, commit, copy};
 use crate::report::{Change, Commit};
 use crate::writer::{FileWriter, OpenFile};
 
@@ -48,13 +52,13 @@ use crate::writer::{FileWriter, OpenFile};
 #[derive(Debug)]
 #[must_use = "a transaction that is dropped is aborted: call `commit`"]
 pub struct Transaction {
-    engine: Arc<Engine>,
+    opened: Arc<Opened>,
     draft: Arc<Mutex<Draft>>,
 }
 
 impl Transaction {
-    pub(crate) fn new(engine: Arc<Engine>) -> Self {
-        Self { engine, draft: Arc::default() }
+    pub(crate) fn new(opened: Arc<Opened>) -> Self {
+        Self { opened, draft: Arc::default() }
     }
 
     /// Stages a file's next content. The file keeps the permissions of the one it replaces; missing
@@ -68,7 +72,7 @@ impl Transaction {
         let mut open = self.begin_file(path)?;
         let written = open.write_all(bytes.as_ref());
         if let Err(error) = written {
-            open.forget();
+            open.discard();
             return Err(Error::io(Operation::Stage, path)(error));
         }
         open.finish()
@@ -87,7 +91,7 @@ impl Transaction {
         let path = path.as_ref();
         let mut writer = self.writer(path)?;
         if let Err(error) = fill(&mut writer) {
-            writer.forget();
+            writer.discard();
             return Err(Error::io(Operation::Stage, path)(error));
         }
         writer.finish()
@@ -111,7 +115,7 @@ impl Transaction {
     pub fn create_new(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
         self.write(path.as_ref(), bytes)?;
         let target = self.resolve(path.as_ref())?.path;
-        lock(&self.draft).preconditions.push(Precondition::Absent(target));
+        guard(&self.draft).preconditions.push(Precondition::Absent(target));
         Ok(())
     }
 
@@ -124,12 +128,12 @@ impl Transaction {
     pub fn write_if_changed(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<bool> {
         let (path, bytes) = (path.as_ref(), bytes.as_ref());
         let target = self.resolve(path)?;
-        let staged_before = lock(&self.draft).newest(&target.path).is_some();
+        let staged_before = guard(&self.draft).newest(&target.path).is_some();
         let same_length = target.existing.is_some_and(|found| found.length == bytes.len() as u64);
         if same_length && !staged_before {
             let (content, stamp) = self.read_target(&target.path)?;
             if content.as_deref() == Some(bytes) {
-                lock(&self.draft).preconditions.push(Precondition::Same(target.path, stamp));
+                guard(&self.draft).preconditions.push(Precondition::Same(target.path, stamp));
                 return Ok(false);
             }
         }
@@ -143,7 +147,7 @@ impl Transaction {
     /// As [`write`](Self::write), and [`Error::Io`] when `source` cannot be read.
     pub fn copy_from(&mut self, path: impl AsRef<Path>, source: impl AsRef<Path>) -> Result<()> {
         let mut file = File::open(source.as_ref()).map_err(Error::io(Operation::Read, source.as_ref()))?;
-        self.write_with(path, |out| stage::copy_bytes(&mut file, out).map(drop))
+        self.write_with(path, |out| copy::bytes(&mut file, out))
     }
 
     /// Removes a file. The commit is a [`Conflict`](Error::Conflict) if it is gone by then.
@@ -159,7 +163,7 @@ impl Transaction {
             return Err(Error::io(Operation::Remove, path)(io::ErrorKind::NotFound.into()));
         }
         if existed {
-            lock(&self.draft).preconditions.push(Precondition::Exists(file));
+            guard(&self.draft).preconditions.push(Precondition::Exists(file));
         }
         Ok(())
     }
@@ -184,7 +188,7 @@ impl Transaction {
         let missing = || Error::io(Operation::Read, path)(io::ErrorKind::NotFound.into());
         let target = self.resolve(path)?;
         let staged = {
-            let draft = lock(&self.draft);
+            let draft = guard(&self.draft);
             match draft.newest(&target.path) {
                 Some(Slot { content: Content::Ready(StagedChange::Write(file)), .. }) => {
                     Some(file.staged.clone())
@@ -195,19 +199,19 @@ impl Transaction {
             }
         };
         if let Some(staged) = staged {
-            let file = self.engine.fs.open(&staged).map_err(Error::io(Operation::Read, path))?;
+            let file = self.root().fs.open(&staged).map_err(Error::io(Operation::Read, path))?;
             return read_all(file).map_err(Error::io(Operation::Read, path));
         }
         let (content, stamp) = self.read_target(&target.path)?;
         // What was read first is what everything else was decided by.
-        lock(&self.draft).reads.entry(target.path).or_insert(stamp);
+        guard(&self.draft).reads.entry(target.path).or_insert(stamp);
         content.ok_or_else(missing)
     }
 
     /// What a commit would do now: a dry run.
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
-        let draft = lock(&self.draft);
+        let draft = guard(&self.draft);
         let ready = draft.slots.values().filter_map(|slot| match &slot.content {
             Content::Ready(change) => Some(describe(change)),
             Content::Open | Content::Unfinished => None,
@@ -225,18 +229,17 @@ impl Transaction {
     /// [`Error::Poisoned`], [`Error::Blocked`]: nothing happened. [`Error::NotApplied`]: it is committed, and will be
     /// finished. [`Error::InDoubt`]: not known. [`Error::outcome`] tells these apart.
     pub fn commit(self) -> Result<Commit> {
-        self.engine.may_change()?;
+        self.root().may_change()?;
         let (collected, changes) = match self.collect()? {
             Collection::Changes(collected, changes) => (*collected, changes),
             Collection::Nothing(id, preconditions) => return self.commit_nothing(id, &preconditions),
         };
         let id = collected.id;
-        let staged = stage::stage(&self.engine, collected)?;
-        let receipt = group::commit(&self.engine, staged)?;
+        let receipt = self.opened.commit(collected)?;
         Ok(Commit {
             generation: receipt.generation,
             transaction: id,
-            durability: self.engine.settings.durability,
+            durability: self.root().settings.durability,
             names_are_durable: receipt.durable.names_are_durable(),
             changes,
         })
@@ -248,16 +251,16 @@ impl Transaction {
     #[doc(hidden)]
     pub fn commit_together(transactions: Vec<Self>) -> Vec<Result<Generation>> {
         let Some(first) = transactions.first() else { return Vec::new() };
-        let engine = Arc::clone(&first.engine);
+        let opened = Arc::clone(&first.opened);
         let stage = |transaction: Self| match transaction.collect()? {
-            Collection::Changes(collected, _) => stage::stage(&engine, *collected),
-            Collection::Nothing(..) => Err(Error::Unfinished { path: engine.root() }),
+            Collection::Changes(collected, _) => opened.stage(*collected),
+            Collection::Nothing(..) => Err(Error::Unfinished { path: opened.root.path() }),
         };
         match transactions.into_iter().map(stage).collect::<Result<Vec<_>>>() {
-            Ok(batch) => group::commit_batch(&engine, batch)
-                .into_iter()
-                .map(|(_, result)| result.map(|receipt| receipt.generation))
-                .collect(),
+            Ok(batch) => {
+                let answers = opened.commit_batch(batch).into_iter();
+                answers.map(|(_, result)| result.map(|receipt| receipt.generation)).collect()
+            }
             Err(error) => vec![Err(error)],
         }
     }
@@ -269,19 +272,19 @@ impl Transaction {
 
     /// Takes everything that was collected out of the shared draft.
     fn collect(&self) -> Result<Collection> {
-        let mut draft = lock(&self.draft);
+        let mut draft = guard(&self.draft);
         draft.closed = true;
         if let Some(slot) = draft.slots.values().find(|slot| !matches!(slot.content, Content::Ready(_))) {
-            return Err(Error::Unfinished { path: self.engine.full(&slot.path) });
+            return Err(Error::Unfinished { path: self.root().full(&slot.path) });
         }
         let mut preconditions = std::mem::take(&mut draft.preconditions);
         let reads = std::mem::take(&mut draft.reads);
         preconditions.extend(reads.into_iter().map(|(path, stamp)| Precondition::Same(path, stamp)));
         let slots = std::mem::take(&mut draft.slots);
         let changes: Vec<_> = slots.into_values().filter_map(Slot::into_change).collect();
-        refuse_aliases(&self.engine, &changes)?;
+        refuse_aliases(self.root(), &changes)?;
         let described = changes.iter().map(describe).collect();
-        let Started { id, session, mut leftovers, wave } = match draft.started.take() {
+        let Started { id, session, mut cleanup, wave } = match draft.started.take() {
             Some(started) => started,
             None if changes.is_empty() => {
                 let id = TransactionId { session: uuid::Uuid::nil(), number: 0 };
@@ -292,37 +295,37 @@ impl Transaction {
         if changes.is_empty() {
             return Ok(Collection::Nothing(id, preconditions));
         }
-        leftovers.keep_only(changes.iter().filter_map(StagedChange::staged));
-        let collected = Collected { id, session, changes, preconditions, leftovers, wave };
+        cleanup.remove_all_but(changes.iter().filter_map(StagedChange::staged));
+        let collected = Collected { id, session, changes, preconditions, cleanup, wave };
         Ok(Collection::Changes(Box::new(collected), described))
     }
 
     /// A transaction without changes publishes nothing; what it read must still be true.
     fn commit_nothing(&self, id: TransactionId, preconditions: &[Precondition]) -> Result<Commit> {
-        let reading = read::begin(&self.engine)?;
-        check::preconditions(&self.engine, preconditions)?;
+        let reading = self.opened.read()?;
+        check::preconditions(self.root(), preconditions)?;
         Ok(Commit {
             generation: reading.generation,
             transaction: id,
-            durability: self.engine.settings.durability,
-            names_are_durable: self.engine.settings.durability != Durability::Process,
+            durability: self.root().settings.durability,
+            names_are_durable: self.root().settings.durability != Durability::Process,
             changes: Vec::new(),
         })
     }
 
     fn start(&self, directory: &RelativePath) -> Result<Started> {
-        let session = self.engine.session(directory)?;
+        let session = self.opened.session(directory)?;
         Ok(Started {
             id: session.next_transaction(),
-            leftovers: Leftovers::new(&self.engine, &session),
+            cleanup: CleanupGuard::new(&self.opened.root, &session),
             session,
             wave: Wave::new(Barrier::Staged),
         })
     }
 
     fn resolve(&self, path: &Path) -> Result<Target> {
-        let relative = check::relative(&self.engine, path)?;
-        lock(&self.draft).resolver.resolve(&self.engine, &relative)
+        let relative = resolve::relative(self.root(), path)?;
+        guard(&self.draft).resolver.resolve(self.root(), &relative)
     }
 
     /// Where nothing is to be seen, a published manifest may be about to put something: it is finished
@@ -332,16 +335,16 @@ impl Transaction {
         if target.existing.is_some() {
             return Ok(target);
         }
-        drop(read::begin(&self.engine)?);
-        lock(&self.draft).resolver.forget();
+        drop(self.opened.read()?);
+        guard(&self.draft).resolver.clear();
         self.resolve(path)
     }
 
     fn begin_file(&mut self, path: &Path) -> Result<OpenFile> {
-        self.engine.may_change()?;
+        self.root().may_change()?;
         let target = self.resolve(path)?;
-        check::may_replace(&self.engine, &target)?;
-        let mut draft = lock(&self.draft);
+        check::may_replace(self.root(), &target)?;
+        let mut draft = guard(&self.draft);
         if draft.started.is_none() {
             draft.started = Some(self.start(&target.nearest)?);
         }
@@ -352,12 +355,12 @@ impl Transaction {
         };
         let id = StagedId { transaction: started.id, number };
         let file = target.path.clone();
-        let begun = stage::begin(&self.engine, &started.session, &mut started.leftovers, target, id);
+        let begun = self.begin_staged(started, target, id);
         let writer = match begun {
             Ok(writer) => writer,
             Err(error) => {
                 // A directory on the way may have gone or changed since it was looked at.
-                draft.resolver.forget();
+                draft.resolver.clear();
                 return Err(error);
             }
         };
@@ -365,17 +368,33 @@ impl Transaction {
         // must not take it along.
         draft.put(Slot { path: file, number, content: Content::Open });
         Ok(OpenFile {
-            engine: Arc::clone(&self.engine),
+            opened: Arc::clone(&self.opened),
             draft: Arc::clone(&self.draft),
             number,
             writer: Some(writer),
         })
     }
 
+    /// In the nearest directory on record; if that refuses, in the target's own, at the price of a wait.
+    fn begin_staged(&self, started: &mut Started, target: Target, id: StagedId) -> Result<StagedWriter> {
+        let nearest = target.nearest.clone();
+        let on_record = started.session.nearest_on_record(&nearest);
+        let begun = stage::begin(self.root(), &mut started.cleanup, target.clone(), &on_record, id);
+        if begun.is_ok() || on_record == nearest {
+            return begun;
+        }
+        commit::record(self.root(), &started.session, [nearest.clone()].into(), Vec::new())?;
+        stage::begin(self.root(), &mut started.cleanup, target, &nearest, id)
+    }
+
+    fn root(&self) -> &Root {
+        &self.opened.root
+    }
+
     /// Returns whether there is anything to remove.
     fn remove_target(&mut self, target: Target) -> Result<bool> {
-        check::may_remove(&self.engine, &target)?;
-        let mut draft = lock(&self.draft);
+        check::may_remove(self.root(), &target)?;
+        let mut draft = guard(&self.draft);
         let path = target.path.clone();
         let newest = draft.newest(&path).map(|slot| &slot.content);
         if matches!(newest, Some(Content::Ready(StagedChange::Remove(_)))) {
@@ -395,9 +414,9 @@ impl Transaction {
 
     /// Reads what is committed at `path`, with its stamp.
     fn read_target(&self, path: &RelativePath) -> Result<(Option<Vec<u8>>, Option<Stamp>)> {
-        let reading = read::begin(&self.engine)?;
-        let failed = |error| self.engine.error(Operation::Read, path)(error);
-        match reading.open(&self.engine, path)? {
+        let reading = self.opened.read()?;
+        let failed = |error| self.root().error(Operation::Read, path)(error);
+        match reading.open(self.root(), path)? {
             None => Ok((None, None)),
             Some(file) => {
                 let stamp = Stamp::of(&file.metadata().map_err(failed)?);
@@ -414,21 +433,21 @@ enum Collection {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        let mut draft = lock(&self.draft);
+        let mut draft = guard(&self.draft);
         draft.closed = true;
-        // The leftovers' own drop removes what was staged.
+        // The cleanup' own drop removes what was staged.
         draft.started.take();
     }
 }
 
 /// Two spellings of one file, on a file system that folds case or normalises, would be two renames
 /// over one name. Two hard links are two names, and each is replaced for itself.
-fn refuse_aliases(engine: &Engine, changes: &[StagedChange]) -> Result<()> {
+fn refuse_aliases(root: &Root, changes: &[StagedChange]) -> Result<()> {
     let mut seen = HashSet::new();
     for target in changes.iter().map(StagedChange::target) {
         let Some(Metadata { identity: Some(identity), links: 1, .. }) = target.existing else { continue };
         if !seen.insert(identity) {
-            return Err(Error::invalid(engine.full(&target.path), InvalidPath::Alias));
+            return Err(Error::invalid(root.full(&target.path), InvalidPath::Alias));
         }
     }
     Ok(())

@@ -9,9 +9,11 @@ use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, ReadFile};
 use crate::generation::Generation;
 use crate::path::RelativePath;
-use crate::protocol::check::{self, Resolver};
-use crate::protocol::read::{self, Reading};
-use crate::protocol::{Engine, if_found, layout, lock};
+use crate::protocol::layout;
+use crate::protocol::open::Opened;
+use crate::protocol::read::Reading;
+use crate::protocol::resolve::{self, Resolver};
+use crate::protocol::root::{Root, guard, if_found};
 
 /// One consistent state of a root: all of every commit up to its generation, nothing of later ones.
 ///
@@ -27,15 +29,15 @@ use crate::protocol::{Engine, if_found, layout, lock};
 /// ```
 #[derive(Debug)]
 pub struct View {
-    engine: Arc<Engine>,
+    opened: Arc<Opened>,
     reading: Reading,
     resolver: Mutex<Resolver>,
 }
 
 impl View {
-    pub(crate) fn new(engine: Arc<Engine>) -> Result<Self> {
-        let reading = read::begin(&engine)?;
-        Ok(Self { engine, reading, resolver: Mutex::default() })
+    pub(crate) fn new(opened: Arc<Opened>) -> Result<Self> {
+        let reading = opened.read()?;
+        Ok(Self { opened, reading, resolver: Mutex::default() })
     }
 
     /// The generation that this view shows; 0 before the first commit.
@@ -63,9 +65,9 @@ impl View {
     /// As [`read`](Self::read).
     pub fn open(&self, path: impl AsRef<Path>) -> Result<FileReader> {
         let path = self.resolve(path.as_ref())?;
-        match self.reading.open(&self.engine, &path)? {
+        match self.reading.open(self.root(), &path)? {
             Some(file) => Ok(FileReader { file }),
-            None => Err(self.engine.error(Operation::Read, &path)(io::ErrorKind::NotFound.into())),
+            None => Err(self.root().error(Operation::Read, &path)(io::ErrorKind::NotFound.into())),
         }
     }
 
@@ -75,7 +77,7 @@ impl View {
     /// As [`read`](Self::read), without `NotFound`.
     pub fn exists(&self, path: impl AsRef<Path>) -> Result<bool> {
         let path = self.resolve(path.as_ref())?;
-        Ok(self.reading.open(&self.engine, &path)?.is_some())
+        Ok(self.reading.open(self.root(), &path)?.is_some())
     }
 
     /// The names in a directory in this state, sorted; `""` or `"."` is the root. Staged files and
@@ -86,8 +88,8 @@ impl View {
     /// [`Error::InvalidPath`](crate::Error::InvalidPath).
     pub fn list(&self, directory: impl AsRef<Path>) -> Result<Vec<RelativePath>> {
         let directory = self.resolve_directory(directory.as_ref())?;
-        let failed = |error| self.engine.error(Operation::Read, &directory)(error);
-        let mut names: BTreeSet<RelativePath> = if_found(self.engine.fs.list(&directory))
+        let failed = |error| self.root().error(Operation::Read, &directory)(error);
+        let mut names: BTreeSet<RelativePath> = if_found(self.root().fs.list(&directory))
             .map_err(failed)?
             .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?
             .into_iter()
@@ -97,11 +99,11 @@ impl View {
             .collect();
         for path in self.reading.overlaid_in(&directory) {
             // A directory that somebody has put there stays, and is no file to be opened.
-            let found = if_found(self.engine.fs.metadata(path)).map_err(failed)?;
+            let found = if_found(self.root().fs.metadata(path)).map_err(failed)?;
             if found.is_some_and(|found| found.kind == Kind::Directory) {
                 continue;
             }
-            match self.reading.open(&self.engine, path)? {
+            match self.reading.open(self.root(), path)? {
                 Some(_) => names.insert(path.clone()),
                 None => names.remove(path),
             };
@@ -109,17 +111,21 @@ impl View {
         Ok(names.into_iter().collect())
     }
 
+    fn root(&self) -> &Root {
+        &self.opened.root
+    }
+
     fn resolve(&self, path: &Path) -> Result<RelativePath> {
-        let path = check::relative(&self.engine, path)?;
-        Ok(lock(&self.resolver).resolve(&self.engine, &path)?.path)
+        let path = resolve::relative(self.root(), path)?;
+        Ok(guard(&self.resolver).resolve(self.root(), &path)?.path)
     }
 
     fn resolve_directory(&self, path: &Path) -> Result<RelativePath> {
         let is_root = path.components().all(|c| matches!(c, std::path::Component::CurDir));
-        if is_root || self.engine.below_root(path).is_some_and(|rest| rest.as_os_str().is_empty()) {
+        if is_root || self.root().below(path).is_some_and(|rest| rest.as_os_str().is_empty()) {
             return Ok(RelativePath::root());
         }
-        check::resolve_directory(&self.engine, &check::relative(&self.engine, path)?)
+        resolve::resolve_directory(self.root(), &resolve::relative(self.root(), path)?)
     }
 }
 

@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex};
 use crate::draft::{Content, Draft};
 use crate::error::{Error, Operation, Result};
 use crate::path::RelativePath;
-use crate::protocol::stage::{self, StagedChange, StagedWriter};
-use crate::protocol::{Engine, lock};
+use crate::protocol::commit;
+use crate::protocol::open::Opened;
+use crate::protocol::root::guard;
+use crate::protocol::stage::{StagedChange, StagedWriter};
 
 /// How much a writer buffers, in bytes: few system calls, and little memory for many writers.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -18,7 +20,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// A file of a transaction that is being written, on whatever thread.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) opened: Arc<Opened>,
     pub(crate) draft: Arc<Mutex<Draft>>,
     pub(crate) number: u64,
     pub(crate) writer: Option<StagedWriter>,
@@ -32,40 +34,40 @@ impl OpenFile {
     pub(crate) fn finish(mut self) -> Result<()> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
         let staged = writer.path().clone();
-        let (file, debt) = match writer.finish(&self.engine) {
+        let (file, debt) = match writer.finish(&self.opened.root) {
             Ok(finished) => finished,
             Err(error) => {
                 self.leave(&staged, None);
                 return Err(error);
             }
         };
-        let mut draft = lock(&self.draft);
+        let mut draft = guard(&self.draft);
         let draft = &mut *draft;
         match (draft.slots.get_mut(&self.number), &mut draft.started) {
             (Some(slot), Some(started)) if !draft.closed => {
                 let path = file.target.path.clone();
                 slot.content = Content::Ready(StagedChange::Write(file));
                 started.wave.add(debt);
-                let synced = stage::sync_early(&self.engine, &mut started.wave);
+                let synced = commit::sync_early(&self.opened.root, &mut started.wave);
                 // The later write has won.
                 draft.take(&path, self.number);
                 synced
             }
             (None, Some(started)) if !draft.closed => {
                 // The path was written again since; the later write has won.
-                debt.need_not_last();
-                started.leftovers.remove(&file.staged);
+                debt.waive("the file is removed on the next line");
+                started.cleanup.remove(&file.staged);
                 Ok(())
             }
             _ => {
-                debt.need_not_last();
-                Err(Error::Unfinished { path: self.engine.full(&file.target.path) })
+                debt.waive("the transaction is over, and its clean-up removes the file");
+                Err(Error::Unfinished { path: self.opened.root.full(&file.target.path) })
             }
         }
     }
 
     /// Leaves the transaction as if this file had never been begun.
-    pub(crate) fn forget(mut self) {
+    pub(crate) fn discard(mut self) {
         self.give_up(None);
     }
 
@@ -79,9 +81,9 @@ impl OpenFile {
 
     /// Takes the staged file away, and leaves `content` in its place, if anything.
     fn leave(&self, staged: &RelativePath, content: Option<Content>) {
-        let mut draft = lock(&self.draft);
+        let mut draft = guard(&self.draft);
         if let Some(started) = &mut draft.started {
-            started.leftovers.remove(staged);
+            started.cleanup.remove(staged);
         }
         match content {
             Some(content) => {
@@ -152,17 +154,17 @@ impl FileWriter {
             Some(Err(error)) => {
                 let (error, writer) = error.into_parts();
                 let (open, _unwritten) = writer.into_parts();
-                let path = open.writer.as_ref().map(|writer| open.engine.full(writer.path()));
-                open.forget();
+                let path = open.writer.as_ref().map(|writer| open.opened.root.full(writer.path()));
+                open.discard();
                 Err(Error::io(Operation::Stage, path.unwrap_or_default())(error))
             }
         }
     }
 
-    pub(crate) fn forget(mut self) {
+    pub(crate) fn discard(mut self) {
         if let Some(writer) = self.inner.take() {
             let (open, _unwritten) = writer.into_parts();
-            open.forget();
+            open.discard();
         }
     }
 }

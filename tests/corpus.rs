@@ -54,7 +54,7 @@ const PIECES: &[&[u8]] = &[
     b".cosave",
     b".pending",
     b".applied",
-    b".unsynced",
+    b".sync-failed",
     b"%7",
     b"1",
     b"2",

@@ -99,8 +99,6 @@ pub trait ReadFile: io::Read + io::Seek + Send + Sync + fmt::Debug {
     /// # Errors
     /// What the system answers.
     fn metadata(&self) -> io::Result<Metadata>;
-    /// The standard library's handle, where there is one.
-    fn into_std(self: Box<Self>) -> Option<std::fs::File>;
 }
 
 /// A new file that is being written.
@@ -109,7 +107,7 @@ pub trait WriteFile: io::Write + Send + fmt::Debug {
     ///
     /// # Errors
     /// What the system answers for the mode; an owner that may not be given is left.
-    fn keep(&mut self, like: &Metadata) -> io::Result<()>;
+    fn copy_permissions(&mut self, like: &Metadata) -> io::Result<()>;
     /// Ends writing: asks the system to start write-back (a hint, never durability), and returns
     /// the final metadata with the debt, which keeps the handle open until it is synced.
     ///

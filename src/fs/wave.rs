@@ -54,8 +54,10 @@ impl Unsynced {
         self
     }
 
-    /// Says that a power loss may undo this change without harm. The reason stands at each call.
-    pub fn need_not_last(self) {}
+    /// Gives the debt up: a power loss may undo this change without harm, for the reason given.
+    pub fn waive(self, reason: &str) {
+        debug_assert!(!reason.is_empty(), "a waived sync says why");
+    }
 }
 
 /// The waits of the protocol, by name.
@@ -77,7 +79,7 @@ pub enum Barrier {
     /// Recovery: manifests beyond a gap are gone before their numbers are used again.
     Discarded,
     /// Recovery: what somebody else wrote has a second name before a move takes its first.
-    Kept,
+    SetAside,
     /// Recovery, last: the moves are durable before the manifest is retired.
     Recovered,
     /// The sweep's removals are durable before the session that recorded them is forgotten.
@@ -90,6 +92,7 @@ pub enum Barrier {
 
 /// Debts that are paid together: many syncs, one wait.
 #[derive(Debug)]
+#[must_use = "a wave is waited for with `sync`, or waived with a reason"]
 pub struct Wave {
     barrier: Barrier,
     debt: Unsynced,
@@ -97,7 +100,6 @@ pub struct Wave {
 
 impl Wave {
     /// An empty wave for `barrier`.
-    #[must_use]
     pub fn new(barrier: Barrier) -> Self {
         Self { barrier, debt: Unsynced::default() }
     }
@@ -119,10 +121,9 @@ impl Wave {
         self.barrier
     }
 
-    /// The same debts under another barrier's name.
-    #[must_use]
-    pub fn renamed(self, barrier: Barrier) -> Self {
-        Self { barrier, debt: self.debt }
+    /// Gives all its debts up: a power loss may undo these changes without harm, for the reason given.
+    pub fn waive(self, reason: &str) {
+        self.debt.waive(reason);
     }
 
     /// How many files are kept open for this wave.

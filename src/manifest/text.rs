@@ -184,12 +184,18 @@ impl Manifest {
     /// The manifest as it is written to disk.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut body = format!(
-            "{{\"transaction\":\"{}\",\"time\":{},\"entries\":[",
-            self.transaction,
-            self.time.nanoseconds()
-        );
-        for (index, entry) in self.entries.iter().enumerate() {
+        Self::encode_entries(self.transaction, self.time, self.entries.iter())
+    }
+
+    /// As `encode`, of entries that lie elsewhere.
+    pub(crate) fn encode_entries<'a>(
+        transaction: TransactionId,
+        time: TimeStamp,
+        entries: impl Iterator<Item = &'a Entry>,
+    ) -> Vec<u8> {
+        let mut body =
+            format!("{{\"transaction\":\"{transaction}\",\"time\":{},\"entries\":[", time.nanoseconds());
+        for (index, entry) in entries.enumerate() {
             body.push_str(if index == 0 { "\n" } else { ",\n" });
             // Strings and numbers always have a JSON form, so an empty line cannot happen; if it
             // did, decoding would refuse the manifest before it is published.

@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
 
 use super::layout::{self, ControlName};
-use super::{Engine, if_found};
+use super::root::{Root, if_found};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Kind, NewFile, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
-use crate::manifest::Manifest;
+use crate::manifest::{Action, Entry, Manifest};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
@@ -31,7 +31,7 @@ pub(crate) struct Control {
     /// Published manifests.
     pub(crate) pending: BTreeSet<Generation>,
     /// Generations of which a sync failed since the machine was started.
-    pub(crate) unsynced: BTreeSet<Generation>,
+    pub(crate) sync_failed: BTreeSet<Generation>,
     /// Manifests that were never published.
     pub(crate) unpublished: Vec<TransactionId>,
     /// Whether the control directory is known to be durable.
@@ -40,10 +40,10 @@ pub(crate) struct Control {
 
 impl Control {
     /// Looks; an absent control directory is an empty one.
-    pub(crate) fn look(engine: &Engine) -> Result<Self> {
+    pub(crate) fn look(root: &Root) -> Result<Self> {
         let directory = layout::control();
-        let listed = if_found(engine.fs.list(&directory));
-        let names = listed.map_err(engine.error(Operation::Look, &directory))?.unwrap_or_default();
+        let listed = if_found(root.fs.list(&directory));
+        let names = listed.map_err(root.error(Operation::Look, &directory))?.unwrap_or_default();
         let mut control = Self::default();
         for entry in names {
             match layout::parse_control(&entry.name) {
@@ -51,7 +51,7 @@ impl Control {
                 ControlName::Applied(generation) => _ = control.applied.insert(generation),
                 ControlName::Abandoned(generation) => _ = control.abandoned.insert(generation),
                 ControlName::Discarded(generation) => _ = control.discarded.insert(generation),
-                ControlName::Unsynced(generation) => _ = control.unsynced.insert(generation),
+                ControlName::SyncFailed(generation) => _ = control.sync_failed.insert(generation),
                 // Not ours, and not to be removed, if it is no file.
                 ControlName::Unpublished(_) if entry.kind != Kind::File => {}
                 ControlName::Unpublished(transaction) => control.unpublished.push(transaction),
@@ -63,19 +63,31 @@ impl Control {
     }
 
     /// The newest generation that needs nothing any more; 0 before the first commit.
-    pub(crate) fn settled(&self) -> Generation {
+    pub(crate) fn retired(&self) -> Generation {
         let newest = self.applied.last().max(self.abandoned.last());
         newest.copied().unwrap_or_default()
     }
 
     /// The newest generation that is published, applied or not.
     pub(crate) fn newest(&self) -> Generation {
-        self.settled().max(self.pending.last().copied().unwrap_or_default())
+        self.retired().max(self.pending.last().copied().unwrap_or_default())
+    }
+
+    /// Whether anything was left to finish or to tidy, also of what is applied: a power loss can bring
+    /// its pending name back.
+    pub(crate) fn needs_recovery(&self) -> bool {
+        !self.pending.is_empty() || !self.sync_failed.is_empty() || !self.discarded.is_empty()
+    }
+
+    /// A pending manifest was retired.
+    pub(crate) fn set_applied(&mut self, generation: Generation) {
+        self.pending.remove(&generation);
+        self.applied.insert(generation);
     }
 
     /// Manifests that a newer, durable one has made superfluous.
     pub(crate) fn superseded(&self) -> Vec<RelativePath> {
-        let newest = self.settled();
+        let newest = self.retired();
         let old = |set: &BTreeSet<Generation>, name: fn(Generation) -> RelativePath| {
             set.range(..newest).map(|generation| name(*generation)).collect::<Vec<_>>()
         };
@@ -85,62 +97,89 @@ impl Control {
     }
 }
 
+/// Marks a generation of which a step after the commit point failed, as a rule a sync. The kernel may
+/// have dropped what was to be written and call the next sync a success (fsync(2), ERRORS), so
+/// recovery must write it anew.
+pub(crate) fn mark_sync_failed(root: &Root, generation: Generation) {
+    let path = layout::sync_failed(generation);
+    // One more try is all that can be done where even this is refused.
+    for _ in 0..2 {
+        if let Ok((file, name)) = root.fs.create_new(&path, NewFile::Ordinary) {
+            name.waive("the power loss that erases the marker also discards the stale page cache");
+            if let Ok((_, content)) = file.finish() {
+                content.waive("the marker is empty");
+            }
+            return;
+        }
+    }
+}
+
 /// Makes the control directory, unless it is there and durable.
 ///
 /// A process may have been killed between making it and the sync; then it is visible, but a power
 /// loss could take it, with every manifest in it. So what is found is synced again until
 /// `.gitignore` says that this was done.
-pub(crate) fn ensure(engine: &Engine) -> Result<()> {
-    if Control::look(engine)?.durable {
+pub(crate) fn ensure(root: &Root) -> Result<()> {
+    if Control::look(root)?.durable {
         return Ok(());
     }
     let mut wave = Wave::new(Barrier::Create);
     for directory in [layout::control(), layout::sessions()] {
-        match engine.fs.create_dir(&directory) {
+        match root.fs.create_dir(&directory) {
             Ok(debt) => wave.add(debt),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 wave.add(Unsynced::directory(directory.parent()));
             }
-            Err(error) => return Err(engine.error(Operation::Create, &directory)(error)),
+            Err(error) => return Err(root.error(Operation::Create, &directory)(error)),
         }
     }
     // Lost without this sync: the control directory's name, and with it every commit, acknowledged
     // or not, that was ever published in it.
-    let _durable = engine.sync_always(wave)?;
+    let _durable = root.sync_always(wave)?;
     let ignore = layout::ignore();
-    match engine.fs.create_new(&ignore, NewFile::Ordinary) {
+    match root.fs.create_new(&ignore, NewFile::Ordinary) {
         Ok((mut file, name)) => {
-            // No sync: if a power loss takes this file, it is made again.
-            name.need_not_last();
-            file.write_all(b"*\n").map_err(engine.error(Operation::Create, &ignore))?;
-            let (_, content) = file.finish().map_err(engine.error(Operation::Create, &ignore))?;
-            content.need_not_last();
+            name.waive("if a power loss takes this file, it is made again");
+            file.write_all(b"*\n").map_err(root.error(Operation::Create, &ignore))?;
+            let (_, content) = file.finish().map_err(root.error(Operation::Create, &ignore))?;
+            content.waive("nobody reads what is in it but version control");
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(engine.error(Operation::Create, &ignore)(error)),
+        Err(error) => Err(root.error(Operation::Create, &ignore)(error)),
     }
 }
 
 /// Reads a small file of the control directory.
-pub(crate) fn read(engine: &Engine, path: &RelativePath) -> io::Result<Vec<u8>> {
+pub(crate) fn read(root: &Root, path: &RelativePath) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    engine.fs.open(path)?.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes)?;
+    root.fs.open(path)?.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
 /// Reads and verifies a published manifest. `None` when it is not there.
-pub(crate) fn manifest(engine: &Engine, path: &RelativePath) -> Result<Option<Manifest>> {
-    let read = if_found(read(engine, path)).map_err(engine.error(Operation::Read, path))?;
+pub(crate) fn manifest(root: &Root, path: &RelativePath) -> Result<Option<Manifest>> {
+    let read = if_found(read(root, path)).map_err(root.error(Operation::Read, path))?;
     let Some(bytes) = read else { return Ok(None) };
     let decoded = match Manifest::decode(&bytes) {
         Err(_) if !keeps(Rule::VerifyManifest) => Manifest::decode_unverified(&bytes),
         decoded => decoded,
     };
-    let manifest = decoded.map_err(|error| Error::corrupt(engine.full(path), error.to_string()))?;
+    let manifest = decoded.map_err(|error| Error::corrupt(root.full(path), error.to_string()))?;
     // A checksum can be forged: what a manifest names is checked as a caller's paths are.
     for entry in &manifest.entries {
-        super::check::names(entry).map_err(|reason| Error::corrupt(engine.full(path), reason))?;
+        check_names(entry).map_err(|reason| Error::corrupt(root.full(path), reason))?;
     }
     Ok(Some(manifest))
+}
+
+/// Checks what a manifest names as a caller's paths are checked: its checksum may be forged.
+fn check_names(entry: &Entry) -> Result<(), String> {
+    layout::refuse_reserved(&entry.path).map_err(|reason| format!("it names `{}`: {reason}", entry.path))?;
+    match &entry.action {
+        Action::Write(content) if layout::parse_staged(&content.name).is_none() => {
+            Err(format!("it moves `{}`, which is no staged file", content.name.to_string_lossy()))
+        }
+        _ => Ok(()),
+    }
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::fs::CONTROL_DIRECTORY;
 use crate::generation::{Generation, TransactionId, parse_number, parse_uuid};
-use crate::path::{NAME_BYTES_MAX, RelativePath};
+use crate::path::{InvalidPath, NAME_BYTES_MAX, RelativePath};
 
 const STAGED_SUFFIX: &str = ".cosave";
 
@@ -21,13 +21,13 @@ pub(crate) fn control() -> RelativePath {
 }
 
 /// Held exclusively to publish, apply and recover; shared to read.
-pub(crate) fn lock() -> RelativePath {
+pub(crate) fn lock_file() -> RelativePath {
     control().child("lock")
 }
 
 /// Held for a moment on the way to `lock`, by writers until they have it, so that readers in an
 /// endless row cannot keep a writer out.
-pub(crate) fn queue() -> RelativePath {
+pub(crate) fn queue_file() -> RelativePath {
     control().child("queue")
 }
 
@@ -78,8 +78,8 @@ pub(crate) fn discarded(generation: Generation) -> RelativePath {
 
 /// Says that a step after this generation's commit point failed: what is seen may not be on disk, or
 /// may not be all.
-pub(crate) fn unsynced(generation: Generation) -> RelativePath {
-    control().child(format!("{generation}.unsynced"))
+pub(crate) fn sync_failed(generation: Generation) -> RelativePath {
+    control().child(format!("{generation}.sync-failed"))
 }
 
 /// What a name in the control directory means.
@@ -89,7 +89,7 @@ pub(crate) enum ControlName {
     Applied(Generation),
     Abandoned(Generation),
     Discarded(Generation),
-    Unsynced(Generation),
+    SyncFailed(Generation),
     Unpublished(TransactionId),
     Ignore,
     Foreign,
@@ -111,7 +111,7 @@ fn parse_control_text(name: &OsStr) -> Option<ControlName> {
         "applied" => Generation::parse(stem).map(ControlName::Applied),
         "abandoned" => Generation::parse(stem).map(ControlName::Abandoned),
         "discarded" => Generation::parse(stem).map(ControlName::Discarded),
-        "unsynced" => Generation::parse(stem).map(ControlName::Unsynced),
+        "sync-failed" => Generation::parse(stem).map(ControlName::SyncFailed),
         "tmp" => TransactionId::parse(stem).map(ControlName::Unpublished),
         _ => None,
     }
@@ -164,10 +164,10 @@ pub(crate) fn single(target: &RelativePath, id: Uuid) -> RelativePath {
 }
 
 /// A name that says that recovery set this file aside, unlike any staged name.
-pub(crate) fn kept(target: &RelativePath, generation: Generation, number: u32) -> RelativePath {
+pub(crate) fn set_aside(target: &RelativePath, generation: Generation, number: u32) -> RelativePath {
     let ending = match number {
-        0 => format!(".kept-{generation}"),
-        _ => format!(".kept-{generation}-{number}"),
+        0 => format!(".set-aside-{generation}"),
+        _ => format!(".set-aside-{generation}-{number}"),
     };
     let part = cut(&target.name().to_string_lossy(), NAME_BYTES_MAX - ending.len()).to_owned();
     target.with_name(part + &ending)
@@ -207,6 +207,17 @@ pub(crate) fn is_reserved(name: &OsStr) -> bool {
     parse_staged(OsStr::new(&lower)).is_some() || single().is_some()
 }
 
+/// Refuses what belongs to cosave alone.
+pub(crate) fn refuse_reserved(path: &RelativePath) -> Result<(), InvalidPath> {
+    if is_control(path) {
+        return Err(InvalidPath::Control);
+    }
+    if path.names().any(is_reserved) {
+        return Err(InvalidPath::Staged);
+    }
+    Ok(())
+}
+
 /// Whether a path is the control directory or lies in it. Case is ignored, as above.
 pub(crate) fn is_control(path: &RelativePath) -> bool {
     path.names().next().is_some_and(|first| first.eq_ignore_ascii_case(CONTROL_DIRECTORY))
@@ -240,7 +251,7 @@ mod tests {
             let staged = staged(&RelativePath::root(), OsStr::new(&name), id());
             assert!(staged.name().len() <= 255);
             assert_eq!(parse_staged(staged.name()), Some(id()));
-            assert!(kept(&target(&name), Generation::from(u64::MAX), 9).name().len() <= 255);
+            assert!(set_aside(&target(&name), Generation::from(u64::MAX), 9).name().len() <= 255);
         }
     }
 
@@ -281,7 +292,7 @@ mod tests {
             (applied(generation), ControlName::Applied(generation)),
             (abandoned(generation), ControlName::Abandoned(generation)),
             (discarded(generation), ControlName::Discarded(generation)),
-            (unsynced(generation), ControlName::Unsynced(generation)),
+            (sync_failed(generation), ControlName::SyncFailed(generation)),
             (unpublished(transaction), ControlName::Unpublished(transaction)),
             (ignore(), ControlName::Ignore),
         ] {

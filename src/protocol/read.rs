@@ -8,8 +8,10 @@
 use std::collections::HashMap;
 
 use super::control::{self, Control};
+use super::deferred::Deferred;
 use super::lock::{self, Share};
-use super::{Engine, if_found, layout, recover};
+use super::root::{Root, if_found};
+use super::{layout, recover};
 use crate::error::{Error, Operation, Result};
 use crate::fs::ReadFile;
 use crate::generation::Generation;
@@ -38,34 +40,31 @@ enum Overlay {
 }
 
 /// Begins to read, after finishing what a dead writer left.
-pub(crate) fn begin(engine: &Engine) -> Result<Reading> {
+pub(crate) fn begin(root: &Root, deferred: &Deferred) -> Result<Reading> {
     for _ in 0..RECOVERY_TRIES_MAX {
-        let share = lock::shared(engine)?;
-        engine.fs.forget_directories();
-        let control = Control::look(engine)?;
-        let pending = pending(engine, &control)?;
+        let share = lock::shared(root)?;
+        let pending = pending(root, &share.control)?;
         let dead = |(generation, manifest): &(Generation, Manifest)| {
-            is_orphaned(engine, &control, *generation, manifest)
+            is_orphaned(root, &share.control, *generation, manifest)
         };
-        if engine.settings.read_only || engine.is_poisoned() || !pending.iter().any(dead) {
-            return Ok(Reading::new(share, &control, &pending));
+        if root.settings.read_only || root.is_poisoned() || !pending.iter().any(dead) {
+            return Ok(Reading::new(share, &pending));
         }
         drop(share);
-        let locked = lock::exclusive(engine)?;
-        recover::recover(engine, &locked).map_err(Error::blocked)?;
+        let mut locked = lock::exclusive(root)?;
+        recover::recover(root, &mut locked, deferred).map_err(Error::blocked)?;
     }
-    let share = lock::shared(engine)?;
-    let control = Control::look(engine)?;
-    let pending = pending(engine, &control)?;
-    Ok(Reading::new(share, &control, &pending))
+    let share = lock::shared(root)?;
+    let pending = pending(root, &share.control)?;
+    Ok(Reading::new(share, &pending))
 }
 
 /// The published manifests that follow the applied one without a gap.
-fn pending(engine: &Engine, control: &Control) -> Result<Vec<(Generation, Manifest)>> {
+fn pending(root: &Root, control: &Control) -> Result<Vec<(Generation, Manifest)>> {
     let mut pending = Vec::new();
-    let mut next = control.settled().next();
+    let mut next = control.retired().next();
     while control.pending.contains(&next) {
-        match control::manifest(engine, &layout::pending(next))? {
+        match control::manifest(root, &layout::pending(next))? {
             Some(manifest) => pending.push((next, manifest)),
             None => break,
         }
@@ -76,34 +75,34 @@ fn pending(engine: &Engine, control: &Control) -> Result<Vec<(Generation, Manife
 
 /// Whether nobody alive answers for a published manifest. A living writer that has let go of the
 /// lock has waited for its commit point, and has moved its files.
-fn is_orphaned(engine: &Engine, control: &Control, generation: Generation, manifest: &Manifest) -> bool {
-    if control.unsynced.contains(&generation) {
+fn is_orphaned(root: &Root, control: &Control, generation: Generation, manifest: &Manifest) -> bool {
+    if control.sync_failed.contains(&generation) {
         return true;
     }
     let mark = layout::session(manifest.transaction.session);
-    !matches!(engine.fs.try_lock_existing(&mark), Ok(None))
+    !matches!(root.fs.try_lock_existing(&mark), Ok(None))
 }
 
 impl Reading {
-    fn new(share: Share, control: &Control, pending: &[(Generation, Manifest)]) -> Self {
+    fn new(share: Share, pending: &[(Generation, Manifest)]) -> Self {
         let newest = pending.last().map(|(generation, _)| *generation);
         let mut overlay = HashMap::new();
         for entry in pending.iter().flat_map(|(_, manifest)| &manifest.entries) {
             let over = entry.staged().map_or(Overlay::Removed(entry.before), Overlay::Staged);
             overlay.insert(entry.path.clone(), over);
         }
-        Self { _share: share, generation: newest.unwrap_or(control.settled()), overlay }
+        Self { generation: newest.unwrap_or(share.control.retired()), _share: share, overlay }
     }
 
     /// Opens what `path` (without symlinks) leads to in this state; `None` where there is nothing.
-    pub(crate) fn open(&self, engine: &Engine, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
+    pub(crate) fn open(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
         let open =
-            |path: &RelativePath| if_found(engine.fs.open(path)).map_err(engine.error(Operation::Read, path));
+            |path: &RelativePath| if_found(root.fs.open(path)).map_err(root.error(Operation::Read, path));
         match self.overlay.get(path) {
             None => open(path),
             Some(Overlay::Removed(before)) => match open(path)? {
                 Some(file) => {
-                    let found = file.metadata().map_err(engine.error(Operation::Read, path))?;
+                    let found = file.metadata().map_err(root.error(Operation::Read, path))?;
                     Ok((Some(Stamp::of(&found)) != *before).then_some(file))
                 }
                 None => Ok(None),

@@ -18,10 +18,11 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::control;
 use super::layout::{self, SessionName};
-use super::{Engine, control, lock};
+use super::root::{Root, guard};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, FileSystem, Lock, LockKind, NewFile, Unsynced, Wave};
+use crate::fs::{Barrier, Durable, Lock, LockKind, NewFile, Unsynced, Wave};
 use crate::generation::TransactionId;
 use crate::manifest::{Name, seal, unseal};
 use crate::path::RelativePath;
@@ -35,9 +36,7 @@ const START_TRIES_MAX: u32 = 100;
 #[derive(Debug)]
 pub(crate) struct Session {
     id: Uuid,
-    fs: Arc<dyn FileSystem>,
-    strategy: crate::options::SyncStrategy,
-    process: u32,
+    root: Arc<Root>,
     transactions: AtomicU64,
     state: Mutex<State>,
     marked: AtomicBool,
@@ -51,6 +50,16 @@ struct State {
     numbers: u32,
     /// Removals of staged files that are not durable yet.
     removals: Wave,
+}
+
+/// Records that are written, and not yet durable.
+#[derive(Debug)]
+#[must_use = "a record counts once its wave was waited for"]
+pub(crate) struct Recording {
+    pub(crate) wave: Wave,
+    pub(crate) directories: Vec<RelativePath>,
+    /// The record of the directories that are about to be made.
+    pub(crate) made: Option<RelativePath>,
 }
 
 /// Where a session stages, as recorded.
@@ -73,15 +82,13 @@ struct RecordText {
 }
 
 impl Session {
-    /// Makes and locks the mark, and records the root and `directory` as places where it stages.
-    pub(crate) fn start(engine: &Engine, directory: &RelativePath) -> Result<Self> {
-        control::ensure(engine)?;
-        let (id, lock) = Self::mark(engine)?;
-        let session = Self {
+    /// Makes and locks the mark. Nothing may be staged before its directory is recorded.
+    pub(crate) fn start(root: &Arc<Root>) -> Result<Self> {
+        control::ensure(root)?;
+        let (id, lock) = Self::mark(root)?;
+        Ok(Self {
             id,
-            fs: Arc::clone(&engine.fs),
-            strategy: engine.settings.strategy,
-            process: engine.fs.process(),
+            root: Arc::clone(root),
             transactions: AtomicU64::new(0),
             state: Mutex::new(State {
                 directories: BTreeSet::new(),
@@ -91,25 +98,22 @@ impl Session {
             }),
             marked: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
-        };
-        let first = [RelativePath::root(), directory.clone()].into();
-        session.record(engine, first, Vec::new())?;
-        Ok(session)
+        })
     }
 
     /// Between making the mark and locking it a sweeper may come by and take it for dead. Then it
     /// either holds the lock (try another name) or has removed the file (`try_lock` notices).
-    fn mark(engine: &Engine) -> Result<(Uuid, Box<dyn Lock>)> {
+    fn mark(root: &Root) -> Result<(Uuid, Box<dyn Lock>)> {
         for _ in 0..START_TRIES_MAX {
-            let id = engine.fs.unique();
+            let id = root.fs.unique();
             let path = layout::session(id);
-            let tried = engine.fs.try_lock(&path, LockKind::Exclusive);
-            if let Some(lock) = tried.map_err(engine.error(Operation::Begin, &path))? {
+            let tried = root.fs.try_lock(&path, LockKind::Exclusive);
+            if let Some(lock) = tried.map_err(root.error(Operation::Begin, &path))? {
                 return Ok((id, lock));
             }
         }
         Err(Error::Unsupported {
-            path: engine.full(&layout::sessions()),
+            path: root.full(&layout::sessions()),
             reason: "files cannot be locked here, so nobody could tell the living from the dead",
         })
     }
@@ -119,20 +123,24 @@ impl Session {
         TransactionId { session: self.id, number: self.transactions.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
-    /// Whether something may be staged in `directory` without recording it first.
-    pub(crate) fn has_recorded(&self, directory: &RelativePath) -> bool {
-        lock(&self.state).directories.contains(directory)
+    /// The nearest directory at or above `directory` in which something may be staged now.
+    pub(crate) fn nearest_on_record(&self, directory: &RelativePath) -> RelativePath {
+        let state = guard(&self.state);
+        let mut nearest = directory.clone();
+        while !nearest.is_root() && !state.directories.contains(&nearest) {
+            nearest = nearest.parent();
+        }
+        nearest
     }
 
-    /// Records, durably, where this session is about to stage and what it is about to make. Returns
-    /// the record of what is made, which goes when the transaction is committed.
-    pub(crate) fn record(
+    /// Writes down where this session is about to stage, and what it is about to make. The record of
+    /// what is made goes when the transaction is committed.
+    pub(crate) fn write_records(
         &self,
-        engine: &Engine,
         directories: BTreeSet<RelativePath>,
         made: Vec<RelativePath>,
-    ) -> Result<Option<RelativePath>> {
-        let mut state = lock(&self.state);
+    ) -> Result<Recording> {
+        let mut state = guard(&self.state);
         let new: Vec<_> = directories.difference(&state.directories).cloned().collect();
         let mut wave = Wave::new(Barrier::Session);
         // Whoever made a directory that was there before may not have synced its name, without which
@@ -142,47 +150,53 @@ impl Session {
                 wave.add(Unsynced::directory(directory.parent()));
             }
         }
-        let mut written = Vec::new();
-        for record in [
-            Record { process: self.process, directories: new.clone(), made: Vec::new() },
-            Record { process: self.process, directories: Vec::new(), made },
-        ] {
-            if record.directories.is_empty() && record.made.is_empty() {
-                written.push(None);
-                continue;
-            }
-            let path = layout::record(self.id, state.numbers);
-            state.numbers += 1;
-            state.records.push(path.clone());
-            wave.add(self.write(engine, &path, &record)?);
-            written.push(Some(path));
+        let process = self.root.fs.process();
+        let staging = Record { process, directories: new.clone(), made: Vec::new() };
+        if !staging.directories.is_empty() {
+            self.write(&mut state, &staging, &mut wave)?;
         }
-        // Lost without this sync: after a power loss nobody would know that something was staged
-        // or made there, and it would lie there for ever. A crash before it leaves only this
-        // session's own files, which the sweep finds by listing `sessions`.
-        let _durable = engine.sync(wave)?;
-        state.directories.extend(new);
-        Ok(written.pop().flatten())
+        let making = Record { process, directories: Vec::new(), made };
+        let made = match making.made.is_empty() {
+            true => None,
+            false => Some(self.write(&mut state, &making, &mut wave)?),
+        };
+        Ok(Recording { wave, directories: new, made })
     }
 
-    fn write(&self, engine: &Engine, path: &RelativePath, record: &Record) -> Result<Unsynced> {
-        let failed = |error| engine.error(Operation::Begin, path)(error);
-        let (mut file, name) = engine.fs.create_new(path, NewFile::Ordinary).map_err(failed)?;
+    fn write(&self, state: &mut State, record: &Record, wave: &mut Wave) -> Result<RelativePath> {
+        let path = layout::record(self.id, state.numbers);
+        state.numbers += 1;
+        state.records.push(path.clone());
+        let failed = |error| self.root.error(Operation::Begin, &path)(error);
+        let (mut file, name) = self.root.fs.create_new(&path, NewFile::Ordinary).map_err(failed)?;
+        wave.add(name);
         file.write_all(&record.encode()).map_err(failed)?;
         let (_, content) = file.finish().map_err(failed)?;
-        Ok(name.and(content))
+        wave.add(content);
+        Ok(path)
+    }
+
+    /// The records are durable: it may be staged in what they name. Returns the record of what is made.
+    pub(crate) fn recorded(
+        &self,
+        directories: Vec<RelativePath>,
+        made: Option<RelativePath>,
+        _durable: Durable,
+    ) -> Option<RelativePath> {
+        guard(&self.state).directories.extend(directories);
+        made
     }
 
     /// The directories made for a transaction are its commit's now: their record goes.
-    pub(crate) fn forget(&self, record: &RelativePath) -> Option<Unsynced> {
-        lock(&self.state).records.retain(|other| other != record);
+    pub(crate) fn remove_record(&self, record: &RelativePath) -> Option<Unsynced> {
+        guard(&self.state).records.retain(|other| other != record);
         // A record that cannot be removed leads the sweep to directories that it finds not empty.
-        self.fs.remove_file(record).ok()
+        self.root.fs.remove_file(record).ok()
     }
 
-    /// Keeps the debt of a removed staged file until the session ends.
+    /// Puts the debt of a removed staged file off until the session ends.
     pub(crate) fn owe(&self, debt: Unsynced) {
-        lock(&self.state).removals.add(debt);
+        guard(&self.state).removals.add(debt);
     }
 
     /// Leaves the mark behind when the session ends, so that the next opening sweeps after it.
@@ -191,19 +205,17 @@ impl Session {
     }
 
     /// Takes the session's files away, the mark last. Errors leave the rest to the next sweep.
-    fn end(&self) -> std::io::Result<()> {
-        let mut state = lock(&self.state);
+    fn end(&self) -> Result<()> {
+        let mut state = guard(&self.state);
         let removals = std::mem::replace(&mut state.removals, Wave::new(Barrier::Swept));
-        if !removals.is_empty() {
-            // Lost without this sync: staged names that a power loss brings back, with no mark left
-            // that leads to them.
-            let _durable = self.fs.sync(removals, self.strategy).map_err(|error| error.source)?;
+        // Lost without this sync: staged names that a power loss brings back, with no mark left that
+        // leads to them.
+        let _durable = self.root.sync_always(removals)?;
+        let mark = layout::session(self.id);
+        for path in std::mem::take(&mut state.records).iter().chain([&mark]) {
+            let removed = self.root.fs.remove_file(path).map_err(self.root.error(Operation::Remove, path));
+            removed?.waive("a record or mark that comes back leads a sweep to nothing");
         }
-        for record in std::mem::take(&mut state.records) {
-            // No sync: a record or mark that comes back leads a sweep to nothing.
-            self.fs.remove_file(&record)?.need_not_last();
-        }
-        self.fs.remove_file(&layout::session(self.id))?.need_not_last();
         Ok(())
     }
 }
@@ -211,11 +223,11 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // In a child after fork the parent's session goes on: touch nothing.
-        if self.fs.process() == self.process && !self.marked.load(Ordering::SeqCst) {
+        if self.root.is_own_process() && !self.marked.load(Ordering::SeqCst) {
             // What could not be removed is what the next sweep is for.
             let _ = self.end();
         }
-        lock(&self.lock).take();
+        guard(&self.lock).take();
     }
 }
 
@@ -249,12 +261,12 @@ impl Record {
 }
 
 /// Who is alive here, for an error message; as far as it can be known.
-pub(crate) fn living(engine: &Engine) -> Option<String> {
-    let names = engine.fs.list(&layout::sessions()).ok()?;
+pub(crate) fn living(root: &Root) -> Option<String> {
+    let names = root.fs.list(&layout::sessions()).ok()?;
     let mut processes = BTreeSet::new();
     for entry in names {
         if let SessionName::Record(id, number) = layout::parse_session(&entry.name) {
-            let record = control::read(engine, &layout::record(id, number)).ok()?;
+            let record = control::read(root, &layout::record(id, number)).ok()?;
             processes.extend(Record::decode(&record).map(|record| record.process));
         }
     }

@@ -15,10 +15,10 @@ use super::control::{self, Control};
 use super::layout::{self, SessionName};
 use super::lock::Locked;
 use super::recover::Recovered;
+use super::root::{Root, if_found};
 use super::session::Record;
-use super::{Engine, if_found};
 use crate::error::{Operation, Result};
-use crate::fs::{Barrier, Kind, Lock, Wave};
+use crate::fs::{Barrier, Kind, Lock, Unsynced, Wave};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
@@ -32,11 +32,11 @@ struct Sessions {
 }
 
 /// Whether there is anything to sweep. The cost depends on the open sessions, not on the tree.
-pub(crate) fn is_needed(engine: &Engine, control: &Control) -> Result<bool> {
-    let mut sessions = Sessions::find(engine)?;
+pub(crate) fn is_needed(root: &Root, control: &Control) -> Result<bool> {
+    let mut sessions = Sessions::find(root)?;
     let unpublished = control.unpublished.iter().map(|id| id.session).collect::<Vec<_>>();
     for session in unpublished {
-        if !sessions.is_alive(engine, session)? {
+        if !sessions.is_alive(root, session)? {
             return Ok(true);
         }
     }
@@ -44,41 +44,40 @@ pub(crate) fn is_needed(engine: &Engine, control: &Control) -> Result<bool> {
 }
 
 /// How many sessions are alive.
-pub(crate) fn alive(engine: &Engine) -> Result<usize> {
-    Ok(Sessions::find(engine)?.living.len())
+pub(crate) fn alive(root: &Root) -> Result<usize> {
+    Ok(Sessions::find(root)?.living.len())
 }
 
 /// Removes what dead sessions left; returns what was removed.
-pub(crate) fn sweep(engine: &Engine, _locked: &Locked, _recovered: &Recovered) -> Result<Vec<RelativePath>> {
-    let control = Control::look(engine)?;
-    let mut sessions = Sessions::find(engine)?;
-    let (directories, made) = sessions.recorded(engine)?;
+pub(crate) fn sweep(root: &Root, locked: &Locked, _recovered: &Recovered) -> Result<Vec<RelativePath>> {
+    let mut sessions = Sessions::find(root)?;
+    let (directories, made) = sessions.recorded(root)?;
     let mut removed = Vec::new();
     let mut wave = Wave::new(Barrier::Swept);
     for directory in directories {
-        sweep_directory(engine, &directory, &mut sessions, &mut wave, &mut removed)?;
+        sweep_directory(root, &directory, &mut sessions, &mut wave, &mut removed)?;
     }
     for directory in made.iter().rev() {
-        sweep_made(engine, directory, &mut wave, &mut removed)?;
+        sweep_made(root, directory, &mut wave, &mut removed)?;
     }
     // Lost without this sync: the removals, when the records that lead here are gone.
-    let _durable = engine.sync_always(wave)?;
-    for id in &control.unpublished {
-        if !sessions.is_alive(engine, id.session)? {
-            forget(engine, &layout::unpublished(*id))?;
+    let _durable = root.sync_always(wave)?;
+    for id in &locked.control.unpublished {
+        if !sessions.is_alive(root, id.session)? {
+            remove(root, &layout::unpublished(*id))?;
             removed.push(layout::unpublished(*id));
         }
     }
-    sessions.forget_dead(engine)?;
+    sessions.remove_dead(root)?;
     Ok(removed)
 }
 
 impl Sessions {
-    fn find(engine: &Engine) -> Result<Self> {
+    fn find(root: &Root) -> Result<Self> {
         let directory = layout::sessions();
-        let listed = if_found(engine.fs.list(&directory));
+        let listed = if_found(root.fs.list(&directory));
         let mut sessions = Self::default();
-        for entry in listed.map_err(engine.error(Operation::Look, &directory))?.unwrap_or_default() {
+        for entry in listed.map_err(root.error(Operation::Look, &directory))?.unwrap_or_default() {
             // A session makes files: anything else is somebody's who likes such names.
             if entry.kind != Kind::File {
                 continue;
@@ -91,14 +90,14 @@ impl Sessions {
                 }
                 SessionName::Foreign => continue,
             };
-            sessions.is_alive(engine, id)?;
+            sessions.is_alive(root, id)?;
         }
         Ok(sessions)
     }
 
     /// Whether a session lives. One that began after the sessions were listed has its mark by now:
     /// the mark is there, and locked, before anything is staged.
-    fn is_alive(&mut self, engine: &Engine, id: Uuid) -> Result<bool> {
+    fn is_alive(&mut self, root: &Root, id: Uuid) -> Result<bool> {
         if !keeps(Rule::SweepDeadOnly) {
             self.dead.entry(id).or_default();
             return Ok(false);
@@ -110,7 +109,7 @@ impl Sessions {
             return Ok(false);
         }
         let path = layout::session(id);
-        let lock = match if_found(engine.fs.try_lock_existing(&path)) {
+        let lock = match if_found(root.fs.try_lock_existing(&path)) {
             Ok(None) => None,
             Ok(Some(Some(lock))) => Some(lock),
             Ok(Some(None)) => {
@@ -119,18 +118,18 @@ impl Sessions {
             }
             // No session's mark.
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => None,
-            Err(error) => return Err(engine.error(Operation::Lock, &path)(error)),
+            Err(error) => return Err(root.error(Operation::Lock, &path)(error)),
         };
         self.dead.insert(id, lock);
         Ok(false)
     }
 
     /// The directories in which dead sessions staged, and those they made.
-    fn recorded(&self, engine: &Engine) -> Result<(BTreeSet<RelativePath>, BTreeSet<RelativePath>)> {
+    fn recorded(&self, root: &Root) -> Result<(BTreeSet<RelativePath>, BTreeSet<RelativePath>)> {
         let (mut directories, mut made) = (BTreeSet::new(), BTreeSet::new());
         for (_, path) in self.records.iter().filter(|(id, _)| self.dead.contains_key(id)) {
-            let read = if_found(control::read(engine, path));
-            let bytes = read.map_err(engine.error(Operation::Read, path))?.unwrap_or_default();
+            let read = if_found(control::read(root, path));
+            let bytes = read.map_err(root.error(Operation::Read, path))?.unwrap_or_default();
             // A record that is not whole was never made durable, so nothing was staged on its word.
             if let Some(record) = Record::decode(&bytes) {
                 directories.extend(record.directories);
@@ -144,13 +143,13 @@ impl Sessions {
     }
 
     /// Removes the records and marks of the dead, each mark last.
-    fn forget_dead(self, engine: &Engine) -> Result<()> {
+    fn remove_dead(self, root: &Root) -> Result<()> {
         for (_, path) in self.records.iter().filter(|(id, _)| self.dead.contains_key(id)) {
-            forget(engine, path)?;
+            remove(root, path)?;
         }
         for (id, lock) in self.dead {
             if lock.is_some() || !keeps(Rule::SweepDeadOnly) {
-                forget(engine, &layout::session(id))?;
+                remove(root, &layout::session(id))?;
             }
             drop(lock);
         }
@@ -159,40 +158,39 @@ impl Sessions {
 }
 
 /// Removes a name of the control directory, if it is there.
-fn forget(engine: &Engine, path: &RelativePath) -> Result<()> {
-    let removed = if_found(engine.fs.remove_file(path));
-    if let Some(debt) = removed.map_err(engine.error(Operation::Sweep, path))? {
-        // No sync: what comes back is swept again.
-        debt.need_not_last();
+fn remove(root: &Root, path: &RelativePath) -> Result<()> {
+    let removed = if_found(root.fs.remove_file(path));
+    if let Some(debt) = removed.map_err(root.error(Operation::Sweep, path))? {
+        debt.waive("what comes back is swept again");
     }
     Ok(())
 }
 
 fn sweep_directory(
-    engine: &Engine,
+    root: &Root,
     directory: &RelativePath,
     sessions: &mut Sessions,
     wave: &mut Wave,
     removed: &mut Vec<RelativePath>,
 ) -> Result<()> {
-    let names = match engine.fs.list(directory) {
+    let names = match root.fs.list(directory) {
         Ok(names) => names,
         // Gone, or replaced by something else: then what was staged there is gone as well.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(());
         }
-        Err(error) => return Err(engine.error(Operation::Sweep, directory)(error)),
+        Err(error) => return Err(root.error(Operation::Sweep, directory)(error)),
     };
     // The names that a killed process removed can be gone from sight, but not from the disk.
-    wave.add(crate::fs::Unsynced::directory(directory.clone()));
+    wave.add(Unsynced::directory(directory.clone()));
     for entry in names {
         let Some(id) = layout::parse_staged(&entry.name) else { continue };
         let path = directory.child(&entry.name);
-        if entry.kind != Kind::File || sessions.is_alive(engine, id.transaction.session)? {
+        if entry.kind != Kind::File || sessions.is_alive(root, id.transaction.session)? {
             continue;
         }
-        let result = if_found(engine.fs.remove_file(&path));
-        if let Some(debt) = result.map_err(engine.error(Operation::Sweep, &path))? {
+        let result = if_found(root.fs.remove_file(&path));
+        if let Some(debt) = result.map_err(root.error(Operation::Sweep, &path))? {
             wave.add(debt);
             removed.push(path);
         }
@@ -202,12 +200,12 @@ fn sweep_directory(
 
 /// Removes a directory that a dead transaction made, if nobody has put anything there.
 fn sweep_made(
-    engine: &Engine,
+    root: &Root,
     directory: &RelativePath,
     wave: &mut Wave,
     removed: &mut Vec<RelativePath>,
 ) -> Result<()> {
-    match engine.fs.remove_dir(directory) {
+    match root.fs.remove_dir(directory) {
         Ok(debt) => {
             wave.add(debt);
             removed.push(directory.clone());
@@ -221,6 +219,6 @@ fn sweep_made(
         {
             Ok(())
         }
-        Err(error) => Err(engine.error(Operation::Sweep, directory)(error)),
+        Err(error) => Err(root.error(Operation::Sweep, directory)(error)),
     }
 }

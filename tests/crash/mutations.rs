@@ -38,7 +38,7 @@ const MUTATIONS: &[(Mutation, usize)] = &[
     (all_of(Barrier::Inherited), FROM_JUMPING),
     (Mutation::Skip(Barrier::Inherited, Part::ControlDirectories), FROM_WEAK),
     (all_of(Barrier::Discarded), FROM_WEAK),
-    (all_of(Barrier::Kept), FROM_WEAK),
+    (all_of(Barrier::SetAside), FROM_WEAK),
     (all_of(Barrier::Recovered), FROM_JUMPING),
     (all_of(Barrier::Swept), FROM_WEAK),
     (all_of(Barrier::SingleStaged), EVERYWHERE),

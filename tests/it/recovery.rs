@@ -92,24 +92,27 @@ fn what_somebody_wrote_between_crash_and_recovery_is_kept() {
     fs::write(root.path().join("fresh"), "somebody was first").unwrap();
     finish(
         root.path(),
-        &[("a", Finding::Kept(path("a.kept-2"))), ("fresh", Finding::Kept(path("fresh.kept-2")))],
+        &[
+            ("a", Finding::SetAside(path("a.set-aside-2"))),
+            ("fresh", Finding::SetAside(path("fresh.set-aside-2"))),
+        ],
     );
     let read = |name: &str| text(root.path().join(name));
-    assert_eq!((read("a").as_str(), read("a.kept-2").as_str()), ("the new a", "edited by hand"));
-    assert_eq!((read("fresh").as_str(), read("fresh.kept-2").as_str()), ("fresh", "somebody was first"));
+    assert_eq!((read("a").as_str(), read("a.set-aside-2").as_str()), ("the new a", "edited by hand"));
+    assert_eq!((read("fresh").as_str(), read("fresh.set-aside-2").as_str()), ("fresh", "somebody was first"));
 }
 
 #[test]
 fn what_is_kept_never_replaces_what_was_kept_before() {
     let root = root();
-    fs::write(root.path().join("a.kept-2"), "precious").unwrap();
+    fs::write(root.path().join("a.set-aside-2"), "precious").unwrap();
     let mut crash = Crash::new(root.path());
     crash.write("a", "the new a");
     crash.publish(2);
     fs::write(root.path().join("a"), "edited by hand").unwrap();
-    finish(root.path(), &[("a", Finding::Kept(path("a.kept-2-1")))]);
-    assert_eq!(text(root.path().join("a.kept-2")), "precious");
-    assert_eq!(text(root.path().join("a.kept-2-1")), "edited by hand");
+    finish(root.path(), &[("a", Finding::SetAside(path("a.set-aside-2-1")))]);
+    assert_eq!(text(root.path().join("a.set-aside-2")), "precious");
+    assert_eq!(text(root.path().join("a.set-aside-2-1")), "edited by hand");
 }
 
 #[test]

@@ -146,10 +146,6 @@ impl ReadFile for Reader {
     fn metadata(&self) -> io::Result<Metadata> {
         system::file_metadata(&self.0)
     }
-
-    fn into_std(self: Box<Self>) -> Option<File> {
-        Some(self.0)
-    }
 }
 
 /// How much is written before the system is asked to begin write-back, in bytes.
@@ -182,8 +178,8 @@ impl Write for Writer {
 }
 
 impl WriteFile for Writer {
-    fn keep(&mut self, like: &Metadata) -> io::Result<()> {
-        self.mode = system::keep(&self.file, self.mode, like)?;
+    fn copy_permissions(&mut self, like: &Metadata) -> io::Result<()> {
+        self.mode = system::copy_permissions(&self.file, self.mode, like)?;
         Ok(())
     }
 

@@ -293,7 +293,7 @@ pub(super) fn finish(file: &File) -> io::Result<Metadata> {
 
 /// Gives a file another's permissions, and its owner where that is allowed. The owner first, since
 /// changing it clears the set-user bits (chown(2)).
-pub(super) fn keep(file: &File, mode: u32, like: &Metadata) -> io::Result<u32> {
+pub(super) fn copy_permissions(file: &File, mode: u32, like: &Metadata) -> io::Result<u32> {
     let (user, group) = like.owner;
     let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let mut changed = false;

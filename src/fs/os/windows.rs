@@ -242,7 +242,7 @@ pub(super) fn finish(file: &File) -> io::Result<Metadata> {
 }
 
 /// There are no permission bits, and a read-only file is not replaced.
-pub(super) fn keep(_file: &File, _mode: u32, like: &Metadata) -> io::Result<u32> {
+pub(super) fn copy_permissions(_file: &File, _mode: u32, like: &Metadata) -> io::Result<u32> {
     Ok(like.mode)
 }
 

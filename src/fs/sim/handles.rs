@@ -69,7 +69,7 @@ impl Write for SimWriter {
 }
 
 impl WriteFile for SimWriter {
-    fn keep(&mut self, like: &Metadata) -> io::Result<()> {
+    fn copy_permissions(&mut self, like: &Metadata) -> io::Result<()> {
         let mut machine = self.machine.lock();
         machine.call(self.process)?;
         if let Body::File { visible, .. } = machine.state.body_mut(self.open.inode)? {
@@ -108,10 +108,6 @@ impl Seek for SimReader {
 impl ReadFile for SimReader {
     fn metadata(&self) -> io::Result<Metadata> {
         Ok(self.metadata)
-    }
-
-    fn into_std(self: Box<Self>) -> Option<std::fs::File> {
-        None
     }
 }
 

@@ -1,14 +1,14 @@
-//! What a transaction has put on disk and must take away again if it does not commit.
+//! What a transaction has put on disk and must remove again if it does not commit.
 //!
-//! Dropping it removes the files and the directories (while empty), quietly:
-//! what cannot be removed now is left to the sweep of the next opening, and the
-//! session's mark stays behind to lead it there.
+//! Dropping the guard removes the files and the directories (while empty),
+//! quietly: what cannot be removed now is left to the sweep of the next opening,
+//! and the session's mark stays behind to lead it there.
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::sync::Arc;
 
-use super::Engine;
+use super::root::Root;
 use super::session::Session;
 use crate::fs::Unsynced;
 use crate::options::Durability;
@@ -16,35 +16,35 @@ use crate::path::RelativePath;
 
 /// Files and directories of a transaction that is not published.
 #[derive(Debug)]
-pub(crate) struct Leftovers {
-    engine: Arc<Engine>,
+pub(crate) struct CleanupGuard {
+    root: Arc<Root>,
     session: Arc<Session>,
     files: BTreeSet<RelativePath>,
     directories: Vec<RelativePath>,
 }
 
-impl Leftovers {
-    pub(crate) fn new(engine: &Arc<Engine>, session: &Arc<Session>) -> Self {
+impl CleanupGuard {
+    pub(crate) fn new(root: &Arc<Root>, session: &Arc<Session>) -> Self {
         Self {
-            engine: Arc::clone(engine),
+            root: Arc::clone(root),
             session: Arc::clone(session),
             files: BTreeSet::new(),
             directories: Vec::new(),
         }
     }
 
-    /// Answers for a file from now on.
+    /// Removes `path` too if the transaction aborts.
     pub(crate) fn add_file(&mut self, path: RelativePath) {
         self.files.insert(path);
     }
 
-    /// Answers for a directory that was made; parents before children.
+    /// Removes the directory `path` too if the transaction aborts; parents are added before children.
     pub(crate) fn add_directory(&mut self, path: RelativePath) {
         self.directories.push(path);
     }
 
-    /// Follows a file that was renamed.
-    pub(crate) fn moved(&mut self, from: &RelativePath, to: RelativePath) {
+    /// A file that is to be removed has another name now.
+    pub(crate) fn renamed(&mut self, from: &RelativePath, to: RelativePath) {
         if self.files.remove(from) {
             self.files.insert(to);
         }
@@ -53,12 +53,12 @@ impl Leftovers {
     /// Removes one file now.
     pub(crate) fn remove(&mut self, path: &RelativePath) {
         self.files.remove(path);
-        self.take_away(path);
+        self.remove_file(path);
     }
 
     /// Removes every file but the `wanted` ones now: those of writers that a later write has superseded
     /// while they were open, and of writes that failed as they began.
-    pub(crate) fn keep_only<'a>(&mut self, wanted: impl Iterator<Item = &'a RelativePath>) {
+    pub(crate) fn remove_all_but<'a>(&mut self, wanted: impl Iterator<Item = &'a RelativePath>) {
         let wanted: HashSet<_> = wanted.collect();
         let stray: Vec<_> = self.files.iter().filter(|path| !wanted.contains(path)).cloned().collect();
         for path in &stray {
@@ -67,28 +67,27 @@ impl Leftovers {
     }
 
     /// The transaction is published: everything is where it belongs, or recovery's to move.
-    pub(crate) fn published(&mut self) {
+    pub(crate) fn disarm(&mut self) {
         self.files.clear();
         self.directories.clear();
     }
 
     /// It is not known whether the transaction is published: only a later opening can tell, and
     /// must be led here.
-    pub(crate) fn leave(&mut self) {
-        self.published();
+    pub(crate) fn leave_to_recovery(&mut self) {
+        self.disarm();
         self.session.leave_mark();
     }
 
     fn owe(&self, debt: Unsynced) {
-        match self.engine.settings.durability {
-            // No promise was made for a power loss.
-            Durability::Process => debt.need_not_last(),
+        match self.root.settings.durability {
+            Durability::Process => debt.waive("Durability::Process promises nothing for a power loss"),
             _ => self.session.owe(debt),
         }
     }
 
-    fn take_away(&self, path: &RelativePath) {
-        match self.engine.fs.remove_file(path) {
+    fn remove_file(&self, path: &RelativePath) {
+        match self.root.fs.remove_file(path) {
             // Not synced now: nobody waits for an abort. The session syncs it before its own mark
             // goes, since without the mark a staged name that came back would stay for ever.
             Ok(debt) => self.owe(debt),
@@ -98,13 +97,13 @@ impl Leftovers {
     }
 }
 
-impl Drop for Leftovers {
+impl Drop for CleanupGuard {
     fn drop(&mut self) {
         for path in std::mem::take(&mut self.files) {
-            self.take_away(&path);
+            self.remove_file(&path);
         }
         for path in std::mem::take(&mut self.directories).iter().rev() {
-            match self.engine.fs.remove_dir(path) {
+            match self.root.fs.remove_dir(path) {
                 Ok(debt) => self.owe(debt),
                 // Somebody else has put something there, or has removed it: theirs.
                 Err(error)

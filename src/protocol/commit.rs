@@ -1,0 +1,292 @@
+//! Commit: every wait of a commit, in order, on this page.
+//!
+//! ```text
+//! record    where it will be staged                   before the first staged file of a directory
+//! stage     beside the target, no lock                barrier 1
+//! publish   one rename of the manifest, locked        barrier 2: the commit point
+//! apply     staged files over their targets           barrier 3
+//! retire    pending -> applied                        no barrier
+//! ```
+//!
+//! The steps themselves are in `stage`, `check`, `publish` and `apply`, which wait for nothing of
+//! this. What each wait protects stands beside it.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use super::deferred::{Applied, Deferred, InFlight, Moved};
+use super::lock::{self, Locked};
+use super::publish::{self, Published};
+use super::queue::{Job as _, Queue};
+use super::root::Root;
+use super::session::{Recording, Session};
+use super::stage::{self, Collected, Staged};
+use super::{apply, check, control, layout, recover};
+use crate::error::{Error, Operation, Result};
+use crate::fs::{Barrier, Durable, Unsynced, Wave};
+use crate::generation::{Generation, TransactionId};
+use crate::mutation::{Rule, keeps};
+use crate::options::Durability;
+use crate::path::RelativePath;
+
+/// What a transaction learns of its commit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Receipt {
+    pub(crate) generation: Generation,
+    pub(crate) durable: Durable,
+}
+
+/// The transactions of one store that wait to be published.
+pub(crate) type CommitQueue = Queue<Staged, Result<Receipt>>;
+
+/// What every transaction of a batch is told.
+type Answers = Vec<(TransactionId, Result<Receipt>)>;
+
+/// Commits what a transaction has collected, together with whatever else is ready.
+pub(crate) fn commit(
+    root: &Root,
+    deferred: &Deferred,
+    queue: &CommitQueue,
+    collected: Collected,
+) -> Result<Receipt> {
+    let staged = stage(root, deferred, collected)?;
+    let panicked = |id: TransactionId| {
+        let source = io::Error::other("the thread that published this batch panicked");
+        Err(Error::io(Operation::Publish, id.to_string())(source).in_doubt(Generation::default()))
+    };
+    queue.submit(staged, |batch| commit_batch(root, deferred, batch), panicked)
+}
+
+/// Records, durably, where a session is about to stage and what it is about to make. Returns the
+/// record of what is made, which goes when the transaction is committed.
+pub(crate) fn record(
+    root: &Root,
+    session: &Session,
+    directories: BTreeSet<RelativePath>,
+    made: Vec<RelativePath>,
+) -> Result<Option<RelativePath>> {
+    let Recording { wave, directories, made } = session.write_records(directories, made)?;
+    // Lost without this sync: after a power loss nobody would know that something was staged or made
+    // there, and it would lie there for ever. A crash before it leaves only this session's own files,
+    // which the sweep finds by listing `sessions`.
+    let durable = root.sync(wave)?;
+    Ok(session.recorded(directories, made, durable))
+}
+
+/// Barrier 1, early, when more files are open than one transaction may keep.
+pub(crate) fn sync_early(root: &Root, wave: &mut Wave) -> Result<()> {
+    if wave.files_open() < root.fs.files_open_max() {
+        return Ok(());
+    }
+    let full = std::mem::replace(wave, Wave::new(Barrier::Staged));
+    // The same sync that barrier 1 would do, early, so that the files can be closed.
+    root.sync(full).map(drop)
+}
+
+/// Barrier 1: all that the manifest names, and the manifest itself, made durable in one wave.
+pub(crate) fn stage(root: &Root, deferred: &Deferred, mut collected: Collected) -> Result<Staged> {
+    let mut made = None;
+    if let Some(destinations) = stage::destinations(root, &collected)? {
+        let missing = destinations.missing.clone();
+        made = record(root, &collected.session, destinations.directories, destinations.missing)?;
+        stage::move_beside(root, &mut collected, missing)?;
+    }
+    let Collected { id, session, changes, preconditions, mut cleanup, mut wave } = collected;
+    let entries: Vec<_> = changes.into_iter().map(stage::StagedChange::into_entry).collect();
+    let unpublished = layout::unpublished(id);
+    cleanup.add_file(unpublished.clone());
+    wave.add(publish::write_manifest(root, &unpublished, id, &entries)?);
+    let in_flight = deferred.attach(&mut wave);
+    // Lost without this sync: the manifest could be durable while what it names is empty, garbage,
+    // or has no name. A crash before or within it leaves staged files that nothing names: swept.
+    let durable = sync_with(root, deferred, wave, in_flight)?;
+    Ok(Staged { id, entries, preconditions, unpublished, cleanup, session, made, durable })
+}
+
+/// Waits for a wave to which other commits' third barrier is attached.
+fn sync_with(root: &Root, deferred: &Deferred, wave: Wave, in_flight: InFlight) -> Result<Durable> {
+    match root.sync(wave) {
+        Ok(durable) => {
+            deferred.paid(in_flight, durable);
+            Ok(durable)
+        }
+        Err(error) => {
+            for generation in deferred.lost(in_flight) {
+                control::mark_sync_failed(root, generation);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Publish, apply, retire: the second half of the protocol, under the lock.
+pub(crate) fn commit_batch(root: &Root, deferred: &Deferred, batch: Vec<Staged>) -> Answers {
+    let ids: Vec<_> = batch.iter().map(|staged| staged.id()).collect();
+    let lock = || {
+        root.may_change()?;
+        let mut locked = lock::exclusive(root)?;
+        recover::finish_earlier(root, &mut locked, deferred)?;
+        Ok(locked)
+    };
+    let locked = match lock() {
+        Ok(locked) => locked,
+        Err(error) => return ids.into_iter().map(|id| (id, Err(Error::clone(&error)))).collect(),
+    };
+    let mut answers = Vec::new();
+    let published = publish(root, deferred, &locked, batch, &mut answers);
+    let moved = apply(root, published, &mut answers);
+    finish(root, deferred, moved, &mut answers);
+    answers
+}
+
+/// Barrier 2, the commit point: several renames, one wait. A conflict fails only its own transaction.
+fn publish(
+    root: &Root,
+    deferred: &Deferred,
+    locked: &Locked,
+    batch: Vec<Staged>,
+    answers: &mut Answers,
+) -> Vec<Published> {
+    let mut renamed = Vec::new();
+    let mut wave = Wave::new(Barrier::Published);
+    let mut generation = locked.control.newest();
+    for mut staged in batch {
+        let checked = check_under_lock(root, deferred, &mut staged);
+        match checked.and_then(|()| publish::rename(root, &staged, generation.next())) {
+            Ok(debt) => {
+                generation = generation.next();
+                wave.add(debt);
+                renamed.push((generation, staged));
+            }
+            Err(error) => answers.push((staged.id, Err(error))),
+        }
+    }
+    break_rules(root, locked, &renamed);
+    // The commit point. Lost without this sync: the manifest's published name, while targets are
+    // already being moved: a mix of old and new that nobody can finish. A crash before it leaves
+    // all old, or a manifest that recovery makes durable before it moves anything.
+    match root.sync(wave) {
+        Ok(durable) => {
+            publish::remove_superseded(root, &locked.control);
+            renamed.into_iter().map(|(generation, staged)| staged.published(generation, durable)).collect()
+        }
+        // The manifests can be seen, but perhaps not after a power loss. Only recovery can tell, so
+        // everything stays where it is.
+        Err(error) => {
+            for (generation, mut staged) in renamed {
+                control::mark_sync_failed(root, generation);
+                staged.cleanup.leave_to_recovery();
+                answers.push((staged.id, Err(error.clone().in_doubt(generation))));
+            }
+            Vec::new()
+        }
+    }
+}
+
+/// What crash tests do too early, to see that it is noticed.
+fn break_rules(root: &Root, locked: &Locked, renamed: &[(Generation, Staged)]) {
+    if !keeps(Rule::ApplyAfterPublish) {
+        for (_, staged) in renamed {
+            let moved = apply::move_all(root, staged.entries.iter().map(|staged| &staged.entry));
+            let _ = moved.map(|wave| wave.waive("a crash test asked for it"));
+        }
+    }
+    if !keeps(Rule::KeepApplied) {
+        publish::remove_superseded(root, &locked.control);
+    }
+}
+
+/// The checks under the lock, and what they find out of date put right.
+fn check_under_lock(root: &Root, deferred: &Deferred, staged: &mut Staged) -> Result<()> {
+    if check::under_lock(root, staged)? == check::Freshness::Outdated {
+        let (outdated, wave) = publish::rewrite_manifest(root, staged)?;
+        // Lost without this sync: the manifest's content, once its name is published.
+        staged.durable = staged.durable.and(root.sync(wave)?);
+        staged.cleanup.remove(&outdated);
+    }
+    let mut wave = Wave::new(Barrier::Applied);
+    for path in staged.keys().filter(|path| deferred.is_in_flight(path)) {
+        wave.add(Unsynced::directory(path.parent()));
+    }
+    let in_flight = deferred.attach_if_concerned(staged.keys(), &mut wave);
+    // A path must never be part of two commits whose moves are both not durable. Lost without this
+    // sync: a power loss could keep the later move and undo the earlier, and recovery would repeat
+    // the earlier over the later.
+    sync_with(root, deferred, wave, in_flight).map(drop)
+}
+
+/// Moves the files of what is published, in order. A later generation must not be in place before an
+/// earlier one.
+fn apply(root: &Root, published: Vec<Published>, answers: &mut Answers) -> Vec<(Published, Moved)> {
+    let mut in_place = Vec::new();
+    let mut failed: Option<Error> = None;
+    for published in published {
+        let moved = match &failed {
+            Some(error) => Err(error.clone().for_generation(published.generation)),
+            None => apply::apply(root, &published),
+        };
+        match moved {
+            Ok(moved) => in_place.push((published, moved)),
+            Err(error) => {
+                published.session.leave_mark();
+                // Views must not take it for a commit that is in place since its session lives.
+                control::mark_sync_failed(root, published.generation);
+                failed.get_or_insert_with(|| error.clone());
+                answers.push((published.id, Err(error)));
+            }
+        }
+    }
+    in_place
+}
+
+/// Barrier 3: every directory whose names were moved, each once, all at once. Then the manifests are
+/// retired.
+fn finish(root: &Root, deferred: &Deferred, in_place: Vec<(Published, Moved)>, answers: &mut Answers) {
+    let mut wave = Wave::new(Barrier::Applied);
+    let mut moved_files = Vec::new();
+    for (published, moved) in in_place {
+        if root.settings.durability == Durability::Committed {
+            // No barrier 3 here: it is attached to the next commit's barrier 1, or waited for on close;
+            // until then the manifests stay pending, and recovery covers the gap.
+            deferred.defer(moved);
+            let receipt = Receipt { generation: published.generation, durable: published.durable };
+            answers.push((published.id, Ok(receipt)));
+        } else {
+            wave.absorb(moved.wave);
+            moved_files.push(published);
+        }
+    }
+    // Lost without this sync: some of the moves, once the manifest that could repeat them is
+    // retired. A crash before it leaves a pending manifest, which recovery applies again.
+    match root.sync(wave) {
+        Ok(durable) => {
+            for published in moved_files {
+                let generation = published.generation;
+                apply::retire(root, &Applied::new(generation, durable));
+                let receipt = Receipt { generation, durable: published.durable.and(durable) };
+                answers.push((published.id, Ok(receipt)));
+            }
+        }
+        Err(error) => {
+            for published in moved_files {
+                published.session.leave_mark();
+                control::mark_sync_failed(root, published.generation);
+                answers.push((published.id, Err(error.clone().not_applied(published.generation))));
+            }
+        }
+    }
+}
+
+/// Barrier 3 of what was deferred, and its retirement.
+pub(crate) fn flush(root: &Root, deferred: &Deferred) -> Result<()> {
+    if deferred.is_empty() {
+        return Ok(());
+    }
+    root.may_change()?;
+    let mut wave = Wave::new(Barrier::Applied);
+    let in_flight = deferred.attach(&mut wave);
+    // Lost without this sync: the moves of commits that were only promised to be recoverable.
+    let _durable = sync_with(root, deferred, wave, in_flight)?;
+    let mut locked = lock::exclusive(root)?;
+    recover::finish_earlier(root, &mut locked, deferred)
+}

@@ -1,0 +1,43 @@
+//! Copying a file's bytes and permissions, and hashing them. Memory does not grow with the file.
+
+use std::io::{self, BufWriter, Read, Write};
+
+use super::root::Root;
+use crate::fs::{Metadata, NewFile, Wave};
+use crate::path::RelativePath;
+
+/// How much is copied at once, in bytes: few system calls.
+const COPY_BYTES: usize = 256 * 1024;
+
+/// Copies all bytes.
+pub(crate) fn bytes<R: Read + ?Sized, W: Write + ?Sized>(source: &mut R, target: &mut W) -> io::Result<()> {
+    // `io::copy` reads straight into a writer's own buffer.
+    let mut buffered = BufWriter::with_capacity(COPY_BYTES, target);
+    io::copy(source, &mut buffered)?;
+    buffered.flush()
+}
+
+/// Copies a file's bytes and permissions to a name that does not exist.
+pub(crate) fn file(
+    root: &Root,
+    from: &RelativePath,
+    to: &RelativePath,
+    wave: &mut Wave,
+) -> io::Result<Metadata> {
+    let mut source = root.fs.open(from)?;
+    let like = source.metadata()?;
+    let (mut file, name) = root.fs.create_new(to, NewFile::Private)?;
+    wave.add(name);
+    bytes(&mut *source, &mut *file)?;
+    file.copy_permissions(&like)?;
+    let (metadata, content) = file.finish()?;
+    wave.add(content);
+    Ok(metadata)
+}
+
+/// The checksum of a file's bytes.
+pub(crate) fn checksum(root: &Root, path: &RelativePath) -> io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(root.fs.open(path)?)?;
+    Ok(hasher.finalize())
+}

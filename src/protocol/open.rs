@@ -1,0 +1,147 @@
+//! Open: the order of an opening, and what an open store holds.
+//!
+//! ```text
+//! look      at the control directory, without a lock; a root that was left clean is open now
+//! lock      exclusive, and what is there is looked at under it
+//! recover   finish what was published
+//! sweep     remove what dead sessions left
+//! ```
+//!
+//! [`Opened`] holds what the commits of one store share, above the steps: its session, the queue
+//! of its commits, and the waits that it has put off.
+
+use std::sync::{Arc, Mutex};
+
+use super::commit::{self, CommitQueue, Receipt};
+use super::control::Control;
+use super::deferred::Deferred;
+use super::lock;
+use super::read::{self, Reading};
+use super::root::{Root, Settings, guard};
+use super::session::Session;
+use super::stage::Collected;
+#[cfg(feature = "sim")]
+use super::stage::Staged;
+use super::{recover, sweep};
+use crate::error::Result;
+use crate::fs::FileSystem;
+use crate::generation::Generation;
+#[cfg(feature = "sim")]
+use crate::generation::TransactionId;
+use crate::path::RelativePath;
+use crate::report::RecoveryReport;
+
+/// An open root, with all that its transactions share.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) root: Arc<Root>,
+    session: Mutex<Option<Arc<Session>>>,
+    queue: CommitQueue,
+    deferred: Deferred,
+}
+
+/// Whether opening finishes and removes what others left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repair {
+    /// Recover and sweep, if there is anything to do.
+    IfNeeded,
+    /// Leave everything as it is.
+    Never,
+}
+
+/// Opens a root. Takes no lock where it was left clean.
+pub(crate) fn open(fs: Arc<dyn FileSystem>, settings: Settings, repair: Repair) -> Result<Opened> {
+    let root = Arc::new(Root::new(fs, settings));
+    let opened = Opened {
+        root,
+        session: Mutex::default(),
+        queue: CommitQueue::default(),
+        deferred: Deferred::default(),
+    };
+    if repair == Repair::IfNeeded {
+        let control = Control::look(&opened.root)?;
+        if control.needs_recovery() || sweep::is_needed(&opened.root, &control)? {
+            opened.sweep()?;
+        }
+    }
+    Ok(opened)
+}
+
+impl Opened {
+    /// Finishes what is published, whoever published it.
+    pub(crate) fn recover(&self) -> Result<RecoveryReport> {
+        let mut locked = lock::exclusive(&self.root)?;
+        recover::recover(&self.root, &mut locked, &self.deferred).map(|recovered| recovered.report)
+    }
+
+    /// Recovers, then removes what dead sessions left.
+    pub(crate) fn sweep(&self) -> Result<RecoveryReport> {
+        let mut locked = lock::exclusive(&self.root)?;
+        let recovered = recover::recover(&self.root, &mut locked, &self.deferred)?;
+        let swept = sweep::sweep(&self.root, &locked, &recovered)?;
+        let report = RecoveryReport { swept, ..recovered.report };
+        self.root.note_recovery(&report);
+        Ok(report)
+    }
+
+    /// Gives up a generation that cannot be recovered.
+    pub(crate) fn abandon(&self, generation: Generation) -> Result<()> {
+        let locked = lock::exclusive(&self.root)?;
+        recover::abandon(&self.root, &locked, generation)
+    }
+
+    /// Begins to read one state.
+    pub(crate) fn read(&self) -> Result<Reading> {
+        read::begin(&self.root, &self.deferred)
+    }
+
+    /// Commits what a transaction has collected.
+    pub(crate) fn commit(&self, collected: Collected) -> Result<Receipt> {
+        commit::commit(&self.root, &self.deferred, &self.queue, collected)
+    }
+
+    /// Waits until everything that was committed is durably in place.
+    pub(crate) fn flush(&self) -> Result<()> {
+        commit::flush(&self.root, &self.deferred)
+    }
+
+    /// Stages what a transaction has collected, for a batch that is made by hand.
+    #[cfg(feature = "sim")]
+    pub(crate) fn stage(&self, collected: Collected) -> Result<Staged> {
+        commit::stage(&self.root, &self.deferred, collected)
+    }
+
+    /// Commits a batch that was made by hand.
+    #[cfg(feature = "sim")]
+    pub(crate) fn commit_batch(&self, batch: Vec<Staged>) -> Vec<(TransactionId, Result<Receipt>)> {
+        commit::commit_batch(&self.root, &self.deferred, batch)
+    }
+
+    /// This store's session, made when it is first needed, with `directory` on its record.
+    pub(crate) fn session(&self, directory: &RelativePath) -> Result<Arc<Session>> {
+        self.root.may_change()?;
+        let mut slot = guard(&self.session);
+        if let Some(session) = slot.as_ref() {
+            return Ok(Arc::clone(session));
+        }
+        let session = Arc::new(Session::start(&self.root)?);
+        let first = [RelativePath::root(), directory.clone()].into();
+        commit::record(&self.root, &session, first, Vec::new())?;
+        *slot = Some(Arc::clone(&session));
+        Ok(session)
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if self.root.may_change().is_ok() {
+            // What cannot be flushed stays published: the next opening finishes it.
+            let _ = self.flush();
+        }
+        let session = guard(&self.session).take();
+        if let Some(session) = session.filter(|_| self.root.is_poisoned()) {
+            // What a failed sync left is recovery's, which must be led there.
+            session.leave_mark();
+        }
+    }
+}

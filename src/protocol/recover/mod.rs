@@ -1,0 +1,272 @@
+//! Recover: finish what was published, whoever published it.
+//!
+//! Runs under the lock, at open and before the next publication. What a killed
+//! process left is visible but perhaps not durable, so recovery syncs before it
+//! moves, and syncs again before it retires. `plan` looks at every entry of a
+//! manifest and decides before this moves the first; every step can be repeated,
+//! and nothing that it did not expect to find is ever destroyed.
+
+mod abandon;
+mod plan;
+mod rewrite;
+mod set_aside;
+
+pub(crate) use abandon::abandon;
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+
+use super::control::{self, Control};
+use super::deferred::{Applied, Deferred};
+use super::lock::Locked;
+use super::root::Root;
+use super::{apply, layout};
+use crate::error::{Error, Operation, Result};
+use crate::fs::{Barrier, Unsynced, Wave};
+use crate::generation::Generation;
+use crate::manifest::Manifest;
+use crate::mutation::{Rule, keeps};
+use crate::path::RelativePath;
+use crate::report::RecoveryReport;
+use plan::{PlannedEntry, Step};
+
+/// A root in which nothing is pending any more, as long as it is locked: whatever dead sessions have
+/// staged is litter.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) report: RecoveryReport,
+}
+
+/// Finishes every published manifest, oldest first.
+pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> Result<Recovered> {
+    let control = &mut locked.control;
+    let mut report = RecoveryReport::default();
+    let (chain, beyond) = split(control);
+    if chain.is_empty() && beyond.is_empty() && control.discarded.is_empty() {
+        remove_stale(root, control);
+        return Ok(Recovered { report });
+    }
+    deferred.hand_over_to_recovery();
+    inherit(root, control, &chain)?;
+    discard(root, &beyond, control)?;
+    report.discarded.clone_from(&beyond);
+
+    let manifests: Vec<_> = chain.iter().map(|generation| (*generation, read(root, *generation))).collect();
+    let newest = newest_of_paths(&manifests);
+    let mut wave = Wave::new(Barrier::Recovered);
+    let mut moved = Vec::new();
+    let mut stopped = None;
+    for (generation, manifest) in manifests {
+        let sync_failed = control.sync_failed.contains(&generation);
+        let finished = manifest.and_then(|manifest| {
+            roll_forward(root, generation, &manifest, &newest, &mut wave, &mut report)?;
+            if sync_failed && keeps(Rule::WriteAnew) {
+                let fresh = rewrite::targets(root, &manifest);
+                wave.absorb(fresh.map_err(|error| error.not_applied(generation))?);
+            }
+            Ok(())
+        });
+        match finished {
+            Ok(()) => moved.push(generation),
+            Err(error) => {
+                stopped = Some(error);
+                break;
+            }
+        }
+    }
+    for applied in make_durable(root, moved, wave)? {
+        report.rolled_forward.push(applied.generation);
+        retire(root, control, &applied);
+    }
+    remove_stale(root, control);
+    root.note_recovery(&report);
+    stopped.map_or(Ok(Recovered { report }), Err)
+}
+
+/// Finishes what others left pending, and retires what this process has made durable since.
+pub(crate) fn finish_earlier(root: &Root, locked: &mut Locked, deferred: &Deferred) -> Result<()> {
+    let control = &locked.control;
+    let inherited = !control.discarded.is_empty()
+        || control.pending.iter().any(|generation| !deferred.is_ours(*generation));
+    if inherited && keeps(Rule::FinishEarlier) {
+        recover(root, locked, deferred).map_err(Error::blocked)?;
+    }
+    let control = &mut locked.control;
+    let retired = control.retired();
+    let open = control.pending.range(retired.next()..).copied().collect();
+    for applied in deferred.take_paid(&open) {
+        if apply::retire(root, &applied) {
+            control.set_applied(applied.generation);
+        }
+    }
+    Ok(())
+}
+
+/// The generations that follow the applied one without a gap, and those beyond a gap: of a batch
+/// that was renamed but never synced, a power loss can keep any part. Nobody was told that those
+/// beyond the gap are committed.
+fn split(control: &Control) -> (Vec<Generation>, Vec<Generation>) {
+    let mut next = control.retired().next();
+    let open = control.pending.range(next..).copied();
+    let (mut chain, mut beyond) = (Vec::new(), Vec::new());
+    for generation in open {
+        if generation == next || !keeps(Rule::StopAtGap) {
+            chain.push(generation);
+            next = generation.next();
+        } else {
+            beyond.push(generation);
+        }
+    }
+    (chain, beyond)
+}
+
+/// Makes durable what was found, before anything is moved.
+fn inherit(root: &Root, control: &Control, chain: &[Generation]) -> Result<()> {
+    let mut wave = Wave::new(Barrier::Inherited);
+    wave.add(Unsynced::directory(layout::control()));
+    for generation in chain {
+        let path = layout::pending(*generation);
+        if control.sync_failed.contains(generation) && keeps(Rule::WriteAnew) {
+            wave.absorb(rewrite::manifest(root, &path)?);
+        } else {
+            wave.add(root.fs.inherit(&path).map_err(root.error(Operation::Read, &path))?);
+        }
+    }
+    // Lost without this sync: the manifest of a writer that was killed before its own barrier 2,
+    // after a power loss that keeps some of the moves made below. SQLite syncs an inherited journal
+    // for the same reason (pager.c, pagerSyncHotJournal).
+    root.sync_always(wave).map(drop).inspect_err(|_| {
+        for generation in chain {
+            control::mark_sync_failed(root, *generation);
+        }
+    })
+}
+
+/// Removes what was never acknowledged, before its number can be used again. In two steps: whoever
+/// comes after a recovery that was killed in between must see that the removal may not be durable.
+fn discard(root: &Root, beyond: &[Generation], control: &mut Control) -> Result<()> {
+    let mut wave = Wave::new(Barrier::Discarded);
+    for generation in beyond {
+        let (pending, discarded) = (layout::pending(*generation), layout::discarded(*generation));
+        let renamed = root.fs.rename(&pending, &discarded);
+        wave.add(renamed.map_err(root.error(Operation::Remove, &pending))?);
+    }
+    // Lost without this sync: that the published name is gone. The old manifest would come back, and
+    // pass for the commit that has its number by then. Those found discarded are covered by the
+    // sync of what was inherited.
+    if let Err(error) = root.sync_always(wave) {
+        for generation in beyond {
+            let back = root.fs.rename(&layout::discarded(*generation), &layout::pending(*generation));
+            if let Ok(debt) = back {
+                debt.waive("the next recovery discards anew: a second sync of this rename proves nothing");
+            }
+        }
+        return Err(error);
+    }
+    for generation in beyond.iter().chain(&control.discarded) {
+        if let Ok(debt) = root.fs.remove_file(&layout::discarded(*generation)) {
+            debt.waive("a discarded manifest that comes back is removed again");
+        }
+    }
+    control.pending.retain(|generation| !beyond.contains(generation));
+    control.discarded.clear();
+    Ok(())
+}
+
+fn read(root: &Root, generation: Generation) -> Result<Manifest> {
+    let path = layout::pending(generation);
+    control::manifest(root, &path)?
+        .ok_or_else(|| root.error(Operation::Read, &path)(io::ErrorKind::NotFound.into()))
+}
+
+/// Which generation is the last to name a path: what an earlier one finds changed there is its doing.
+/// A manifest that cannot be read stops recovery when its turn comes.
+fn newest_of_paths(manifests: &[(Generation, Result<Manifest>)]) -> HashMap<RelativePath, Generation> {
+    let mut newest = HashMap::new();
+    for (generation, manifest) in manifests {
+        let entries = manifest.iter().flat_map(|manifest| &manifest.entries);
+        newest.extend(entries.map(|entry| (entry.path.clone(), *generation)));
+    }
+    newest
+}
+
+/// Looks at every entry of a generation, then moves.
+fn roll_forward(
+    root: &Root,
+    generation: Generation,
+    manifest: &Manifest,
+    newest: &HashMap<RelativePath, Generation>,
+    wave: &mut Wave,
+    report: &mut RecoveryReport,
+) -> Result<()> {
+    let mut findings = Vec::new();
+    let at_once = if keeps(Rule::LookFirst) { manifest.entries.len() } else { 1 };
+    for entries in manifest.entries.chunks(at_once.max(1)) {
+        let planned = plan::plan(root, entries, &mut findings);
+        let moves = planned.and_then(|planned| {
+            let set_aside = set_aside::set_aside(root, generation, &planned)?;
+            report.differences.extend(set_aside);
+            planned.iter().try_for_each(|planned| carry_out(root, planned, wave))
+        });
+        moves.map_err(|error| error.not_applied(generation))?;
+    }
+    findings.retain(|difference| newest.get(&difference.path) == Some(&generation));
+    report.differences.extend(findings);
+    Ok(())
+}
+
+fn carry_out(root: &Root, planned: &PlannedEntry<'_>, wave: &mut Wave) -> Result<()> {
+    let target = planned.target;
+    // The directory is in the wave even where nothing is moved: a killed writer's move can be seen,
+    // but need not be durable.
+    wave.add(Unsynced::directory(target.parent()));
+    match &planned.step {
+        Step::Nothing => {}
+        Step::Remove => wave.add(apply::remove(root, target)?),
+        Step::Replace { staged } | Step::SetAsideAndReplace { staged } => {
+            wave.add(apply::replace(root, staged, target)?);
+        }
+        Step::Unlink { staged } => wave.add(apply::remove(root, staged)?),
+    }
+    Ok(())
+}
+
+/// Makes every move durable, those of the killed writer included.
+fn make_durable(root: &Root, moved: Vec<Generation>, wave: Wave) -> Result<Vec<Applied>> {
+    let Some(first) = moved.first().copied() else {
+        wave.waive("no generation was moved as a whole, so none is retired");
+        return Ok(Vec::new());
+    };
+    // Lost without this sync: moves that recovery reported as done, once the manifest is retired.
+    // A crash before it leaves the manifest pending, and recovery begins again.
+    match root.sync_always(wave) {
+        Ok(durable) => Ok(moved.into_iter().map(|generation| Applied::new(generation, durable)).collect()),
+        Err(error) => {
+            for generation in moved {
+                control::mark_sync_failed(root, generation);
+            }
+            Err(error.not_applied(first))
+        }
+    }
+}
+
+fn retire(root: &Root, control: &mut Control, applied: &Applied) {
+    if apply::retire(root, applied) {
+        control.set_applied(applied.generation);
+    }
+    if let Ok(debt) = root.fs.remove_file(&layout::sync_failed(applied.generation)) {
+        debt.waive("the power loss that brings the marker back discards the cache that it warns of");
+    }
+}
+
+/// Removes pending names of generations that are applied: a power loss can bring them back.
+fn remove_stale(root: &Root, control: &mut Control) {
+    let retired = control.retired();
+    let stale = control.pending.range(..=retired).map(|generation| layout::pending(*generation));
+    let marks = control.sync_failed.range(..=retired).map(|generation| layout::sync_failed(*generation));
+    for path in stale.chain(marks).collect::<BTreeSet<_>>() {
+        if let Ok(debt) = root.fs.remove_file(&path) {
+            debt.waive("what comes back is stale again");
+        }
+    }
+}

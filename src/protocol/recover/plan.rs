@@ -1,0 +1,125 @@
+//! What recovery is to do with each entry of a published manifest: decided for
+//! all of them before anything is moved. Looks, and changes nothing.
+
+use std::io;
+
+use super::super::copy;
+use super::super::root::{Root, if_found};
+use crate::error::{Error, Operation, Result};
+use crate::fs::{Kind, Metadata};
+use crate::manifest::{Action, Entry, StagedContent, Stamp};
+use crate::mutation::{Rule, keeps};
+use crate::path::RelativePath;
+use crate::report::{Difference, Finding};
+
+/// An entry's path, and what is to be done there.
+#[derive(Debug)]
+pub(super) struct PlannedEntry<'a> {
+    pub(super) target: &'a RelativePath,
+    pub(super) step: Step,
+}
+
+/// What is to be done with one entry.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Done before; perhaps not durably.
+    Nothing,
+    /// The staged file takes the target's name.
+    Replace { staged: RelativePath },
+    /// As `Replace`, but what is at the target is somebody's, and is set aside first.
+    SetAsideAndReplace { staged: RelativePath },
+    /// Staged file and target are one file: only the staged name is to go.
+    Unlink { staged: RelativePath },
+    /// The target goes.
+    Remove,
+}
+
+/// Plans all entries; says in `findings` what is not as the manifest says.
+pub(super) fn plan<'a>(
+    root: &Root,
+    entries: &'a [Entry],
+    findings: &mut Vec<Difference>,
+) -> Result<Vec<PlannedEntry<'a>>> {
+    let mut planned = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let found = look(root, &entry.path)?;
+        let (step, finding) = match &entry.action {
+            Action::Remove => removal(entry, found.as_ref()),
+            Action::Write(content) => write(root, entry, content, found.as_ref())?,
+        };
+        let difference = |finding| Difference { path: entry.path.clone(), finding };
+        findings.extend(finding.map(difference));
+        planned.push(PlannedEntry { target: &entry.path, step });
+    }
+    Ok(planned)
+}
+
+fn look(root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
+    if_found(root.fs.metadata(path)).map_err(root.error(Operation::Look, path))
+}
+
+fn removal(entry: &Entry, found: Option<&Metadata>) -> (Step, Option<Finding>) {
+    match found {
+        None => (Step::Nothing, None),
+        Some(found) if found.kind == Kind::Directory => (Step::Nothing, Some(Finding::NotRemoved)),
+        Some(found) if Some(Stamp::of(found)) == entry.before || !keeps(Rule::RemoveByIdentity) => {
+            (Step::Remove, None)
+        }
+        Some(_) => (Step::Nothing, Some(Finding::NotRemoved)),
+    }
+}
+
+fn write(
+    root: &Root,
+    entry: &Entry,
+    content: &StagedContent,
+    found: Option<&Metadata>,
+) -> Result<(Step, Option<Finding>)> {
+    let path = entry.path.with_name(&content.name);
+    let staged = look(root, &path)?;
+    if found.is_some_and(|found| found.kind == Kind::Directory) {
+        return match staged {
+            None => Ok((Step::Nothing, None)),
+            Some(_) => Err(root.error(Operation::Move, &entry.path)(io::ErrorKind::IsADirectory.into())),
+        };
+    }
+    let before = found.map(Stamp::of);
+    let Some(staged) = staged else {
+        // Moved before; what is there now is newer than this commit, whatever it is.
+        return Ok((Step::Nothing, (before != Some(content.after)).then_some(Finding::ChangedSince)));
+    };
+    let finding = verify(root, &path, &staged, content)?;
+    let one_file = staged.identity.is_some() && found.is_some_and(|found| found.identity == staged.identity);
+    let step = match found {
+        Some(_) if one_file && keeps(Rule::UnlinkAlias) => Step::Unlink { staged: path },
+        Some(_) if before != entry.before && keeps(Rule::SetAside) => {
+            Step::SetAsideAndReplace { staged: path }
+        }
+        _ => Step::Replace { staged: path },
+    };
+    Ok((step, finding))
+}
+
+/// Compares a staged file with what the manifest says of it. A published manifest proves that it was
+/// durable, so a difference is a diagnosis: somebody wrote to it in place, after it was applied and
+/// before a power loss undid the move; it is theirs, and is moved. If neither length nor time stamp
+/// moved, nobody wrote and the medium is damaged.
+fn verify(
+    root: &Root,
+    path: &RelativePath,
+    staged: &Metadata,
+    content: &StagedContent,
+) -> Result<Option<Finding>> {
+    if staged.kind != Kind::File {
+        return Err(Error::corrupt(root.full(path), "the staged file is not a regular file"));
+    }
+    let checksum = copy::checksum(root, path).map_err(root.error(Operation::Read, path))?;
+    if checksum == content.checksum {
+        return Ok(None);
+    }
+    if Stamp::of(staged) == content.after || !keeps(Rule::DiagnoseChecksum) {
+        let reason = "the staged file's checksum does not match, though nobody wrote to it";
+        return Err(Error::corrupt(root.full(path), reason));
+    }
+    Ok(Some(Finding::WrittenInPlace))
+}

@@ -1,0 +1,85 @@
+//! Writing anew what a failed sync may have lost: copy, sync, rename, and a sync
+//! of the name by the caller. A second sync of the old file would be believed, and
+//! do nothing.
+
+use super::super::layout::{self, StagedId};
+use super::super::root::{Root, if_found};
+use super::super::{apply, copy};
+use crate::error::{Operation, Result};
+use crate::fs::{Barrier, Kind, NewFile, Wave};
+use crate::generation::TransactionId;
+use crate::manifest::{Entry, Manifest};
+use crate::path::RelativePath;
+
+/// A manifest whose sync failed, in a new file under the same name.
+pub(super) fn manifest(root: &Root, pending: &RelativePath) -> Result<Wave> {
+    let fresh = layout::unpublished(unique(root));
+    let failed = |error| root.error(Operation::Publish, pending)(error);
+    let mut wave = Wave::new(Barrier::Inherited);
+    copy::file(root, pending, &fresh, &mut wave).map_err(failed)?;
+    // Lost without this sync: the manifest's bytes, when the name already leads to the new file.
+    let _durable = root.sync_always(wave)?;
+    let mut wave = Wave::new(Barrier::Inherited);
+    wave.add(root.fs.rename(&fresh, pending).map_err(failed)?);
+    Ok(wave)
+}
+
+/// A move that is made once more, by way of a new file.
+enum Again<'a> {
+    Written { fresh: RelativePath, staged: RelativePath, target: &'a RelativePath },
+    Removed { fresh: RelativePath, target: &'a RelativePath },
+}
+
+/// The moves of a generation whose sync failed, made once more with new files.
+pub(super) fn targets(root: &Root, manifest: &Manifest) -> Result<Wave> {
+    let transaction = unique(root);
+    let mut again = Vec::new();
+    let mut wave = Wave::new(Barrier::Recovered);
+    for (entry, number) in manifest.entries.iter().zip(0..) {
+        again.extend(copy_anew(root, entry, StagedId { transaction, number }, &mut wave)?);
+    }
+    // Lost without this sync: the bytes of the new files, when the names already lead to them.
+    let _durable = root.sync_always(wave)?;
+    let mut wave = Wave::new(Barrier::Recovered);
+    for again in again {
+        match again {
+            Again::Written { fresh, staged, target } => {
+                // Through the staged name, since its removal is not durable either.
+                let renamed = root.fs.rename(&fresh, &staged);
+                wave.add(renamed.map_err(root.error(Operation::Move, target))?);
+                wave.add(apply::replace(root, &staged, target)?);
+            }
+            Again::Removed { fresh, target } => {
+                wave.add(apply::replace(root, &fresh, target)?);
+                wave.add(apply::remove(root, target)?);
+            }
+        }
+    }
+    Ok(wave)
+}
+
+fn copy_anew<'a>(root: &Root, entry: &'a Entry, id: StagedId, wave: &mut Wave) -> Result<Option<Again<'a>>> {
+    let target = &entry.path;
+    let failed = |error| root.error(Operation::Move, target)(error);
+    let fresh = layout::staged(&target.parent(), target.name(), id);
+    let found = if_found(root.fs.metadata(target)).map_err(failed)?;
+    match (entry.staged(), found.map(|found| found.kind)) {
+        (Some(staged), Some(Kind::File)) => {
+            copy::file(root, target, &fresh, wave).map_err(failed)?;
+            Ok(Some(Again::Written { fresh, staged, target }))
+        }
+        // What was removed appears for a moment, empty: the directory must see the name go again.
+        (None, None) => {
+            // A directory that is gone has no names that could come back.
+            let made = if_found(root.fs.create_new(&fresh, NewFile::Private)).map_err(failed)?;
+            let Some((file, name)) = made else { return Ok(None) };
+            wave.add(name.and(file.finish().map_err(failed)?.1));
+            Ok(Some(Again::Removed { fresh, target }))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn unique(root: &Root) -> TransactionId {
+    TransactionId { session: root.fs.unique(), number: 0 }
+}

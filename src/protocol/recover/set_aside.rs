@@ -1,0 +1,74 @@
+//! What is at a target and is somebody else's gets a second name, durably, before
+//! a move takes its first. Nobody ever sees the target missing.
+
+use std::io;
+
+use super::super::root::Root;
+use super::super::{copy, layout};
+use super::plan::{PlannedEntry, Step};
+use crate::error::{Operation, Result};
+use crate::fs::{Barrier, Unsynced, Wave};
+use crate::generation::Generation;
+use crate::path::RelativePath;
+use crate::report::{Difference, Finding};
+
+/// Tries to find a free name; one is enough, but for files that were set aside before.
+const NAME_TRIES_MAX: u32 = 1000;
+
+/// Gives every file of somebody else's a second name.
+pub(super) fn set_aside(
+    root: &Root,
+    generation: Generation,
+    planned: &[PlannedEntry<'_>],
+) -> Result<Vec<Difference>> {
+    let mut wave = Wave::new(Barrier::SetAside);
+    let mut differences = Vec::new();
+    for entry in planned.iter().filter(|entry| matches!(entry.step, Step::SetAsideAndReplace { .. })) {
+        let name = second_name(root, generation, entry.target, &mut wave)?;
+        differences.push((entry.target.clone(), name));
+    }
+    // Lost without this sync: the second name, after a power loss that keeps the move over the first.
+    if let Err(error) = root.sync_always(wave) {
+        for (_, name) in differences {
+            if let Ok(debt) = root.fs.remove_file(&name) {
+                debt.waive("the next recovery gives the name anew: a second sync of it proves nothing");
+            }
+        }
+        return Err(error);
+    }
+    let difference = |(path, name)| Difference { path, finding: Finding::SetAside(name) };
+    Ok(differences.into_iter().map(difference).collect())
+}
+
+fn second_name(
+    root: &Root,
+    generation: Generation,
+    target: &RelativePath,
+    wave: &mut Wave,
+) -> Result<RelativePath> {
+    let failed = |error| root.error(Operation::SetAside, target)(error);
+    let found = root.fs.metadata(target).map_err(failed)?;
+    for number in 0..NAME_TRIES_MAX {
+        let name = layout::set_aside(target, generation, number);
+        match root.fs.link(target, &name) {
+            Ok(debt) => {
+                wave.add(debt);
+                return Ok(name);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let same = root.fs.metadata(&name).map_err(failed)?.identity == found.identity;
+                if same && found.identity.is_some() {
+                    wave.add(Unsynced::directory(name.parent()));
+                    return Ok(name);
+                }
+            }
+            // No hard links here: a copy has the bytes and the permissions.
+            Err(_) => match copy::file(root, target, &name, wave) {
+                Ok(_) => return Ok(name),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(failed(error)),
+            },
+        }
+    }
+    Err(failed(io::ErrorKind::AlreadyExists.into()))
+}

@@ -1,0 +1,190 @@
+//! Resolve: what the caller gave becomes a target inside the root, with every
+//! symlink followed.
+//!
+//! Nothing that is found here can lead outside the root. Looks, and writes
+//! nothing; whether a target may be written is `check`'s to say.
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::OsString;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use super::layout;
+use super::root::{Root, if_found};
+use crate::error::{Error, Operation, Result};
+use crate::fs::{Kind, Metadata};
+use crate::manifest::Stamp;
+use crate::path::{InvalidPath, RelativePath};
+
+/// As many links as Linux follows in one path (path_resolution(7)).
+const LINKS_MAX: u32 = 40;
+
+/// A path whose symlinks have been followed, inside the root.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// The path without any symlink.
+    pub(crate) path: RelativePath,
+    /// What is there now.
+    pub(crate) existing: Option<Metadata>,
+    /// Its directory, if that exists; else the nearest one above that does.
+    pub(crate) nearest: RelativePath,
+}
+
+impl Target {
+    pub(crate) fn directory_exists(&self) -> bool {
+        self.nearest == self.path.parent()
+    }
+
+    pub(crate) fn before(&self) -> Option<Stamp> {
+        self.existing.as_ref().map(Stamp::of)
+    }
+}
+
+/// Parents that were followed already, so that no path is walked twice.
+#[derive(Debug, Default)]
+pub(crate) struct Resolver {
+    parents: HashMap<RelativePath, RelativePath>,
+}
+
+/// What the caller gave, as a path below the root.
+pub(crate) fn relative(root: &Root, given: &Path) -> Result<RelativePath> {
+    let inside = if given.is_absolute() { root.below(given) } else { Some(given.to_path_buf()) };
+    let path = inside
+        .ok_or(InvalidPath::Absolute)
+        .and_then(|path| RelativePath::new(&path))
+        .map_err(|reason| Error::invalid(given, reason))?;
+    layout::refuse_reserved(&path).map_err(|reason| Error::invalid(given, reason))?;
+    Ok(path)
+}
+
+impl Resolver {
+    /// Follows every symlink in `path`, as long as it stays inside the root.
+    pub(crate) fn resolve(&mut self, root: &Root, path: &RelativePath) -> Result<Target> {
+        if let Some(parent) = self.parents.get(&path.parent()) {
+            let target = parent.child(path.name());
+            let existing = look(root, &target)?;
+            // A link is followed, and a directory refused, as if nothing were known of the parent.
+            if existing.is_none_or(|found| !matches!(found.kind, Kind::Symlink | Kind::Directory)) {
+                return Ok(Target { nearest: target.parent(), path: target, existing });
+            }
+        }
+        let target = follow(root, path, Wanted::File)?;
+        layout::refuse_reserved(&target.path).map_err(|reason| Error::invalid(path.as_path(), reason))?;
+        if target.directory_exists() && target.path.name() == path.name() {
+            self.parents.insert(path.parent(), target.path.parent());
+        }
+        Ok(target)
+    }
+
+    /// Directories may have been removed or replaced since.
+    pub(crate) fn clear(&mut self) {
+        self.parents.clear();
+    }
+}
+
+/// What is at a path that has no symlink in it.
+pub(crate) fn look(root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
+    match if_found(root.fs.metadata(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            Err(Error::invalid(path.as_path(), InvalidPath::NotADirectory))
+        }
+        other => other.map_err(root.error(Operation::Look, path)),
+    }
+}
+
+/// The directory that `path` leads to, without symlinks.
+pub(crate) fn resolve_directory(root: &Root, path: &RelativePath) -> Result<RelativePath> {
+    let target = follow(root, path, Wanted::Directory)?;
+    match target.existing {
+        Some(_) => Ok(target.path),
+        None => Err(root.error(Operation::Look, path)(io::ErrorKind::NotFound.into())),
+    }
+}
+
+/// What a path is to lead to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    File,
+    Directory,
+}
+
+fn follow(root: &Root, path: &RelativePath, wanted: Wanted) -> Result<Target> {
+    let invalid = |reason| Error::invalid(path.as_path(), reason);
+    let mut ahead: VecDeque<OsString> = path.names().map(OsString::from).collect();
+    let mut reached = RelativePath::root();
+    let mut links = 0;
+    while let Some(name) = ahead.pop_front() {
+        if name == ".." {
+            if reached.is_root() {
+                return Err(invalid(InvalidPath::Escapes));
+            }
+            reached = reached.parent();
+            continue;
+        }
+        let next = reached.child(&name);
+        let found = look(root, &next)?;
+        match found.map(|metadata| metadata.kind) {
+            Some(Kind::Symlink) => {
+                links += 1;
+                if links > LINKS_MAX {
+                    return Err(invalid(InvalidPath::NotADirectory));
+                }
+                let link = root.fs.read_link(&next).map_err(root.error(Operation::Look, &next))?;
+                splice(root, &link, &mut reached, &mut ahead).map_err(invalid)?;
+            }
+            Some(Kind::Directory) => {
+                reached = next;
+                if ahead.is_empty() {
+                    break;
+                }
+            }
+            _ if ahead.is_empty() && wanted == Wanted::File => {
+                return Ok(Target { path: next, existing: found, nearest: reached });
+            }
+            Some(_) => return Err(invalid(InvalidPath::NotADirectory)),
+            None => return missing(&next, &reached, ahead).map_err(invalid),
+        }
+    }
+    // What is left is a directory, or the root itself.
+    if wanted == Wanted::File {
+        return Err(invalid(InvalidPath::Directory));
+    }
+    let existing = look(root, &reached)?;
+    Ok(Target { nearest: reached.clone(), path: reached, existing })
+}
+
+/// Nothing is at `first`: the rest of the path is still to be made.
+fn missing(
+    first: &RelativePath,
+    nearest: &RelativePath,
+    ahead: VecDeque<OsString>,
+) -> Result<Target, InvalidPath> {
+    if ahead.iter().any(|name| name == "..") {
+        return Err(InvalidPath::NotADirectory);
+    }
+    let path = ahead.iter().fold(first.clone(), |path, name| path.child(name));
+    Ok(Target { path, existing: None, nearest: nearest.clone() })
+}
+
+/// Puts what a link says in front of what is still ahead.
+fn splice(
+    root: &Root,
+    link: &Path,
+    reached: &mut RelativePath,
+    ahead: &mut VecDeque<OsString>,
+) -> Result<(), InvalidPath> {
+    let mut rest = PathBuf::from(link);
+    if link.is_absolute() {
+        rest = root.below(link).ok_or(InvalidPath::Escapes)?;
+        *reached = RelativePath::root();
+    }
+    for component in rest.components().rev() {
+        match component {
+            Component::Normal(name) => ahead.push_front(name.to_owned()),
+            Component::ParentDir => ahead.push_front("..".into()),
+            Component::CurDir => {}
+            Component::RootDir | Component::Prefix(_) => return Err(InvalidPath::Escapes),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! What every step shares: the file system, the settings, whether a sync has
+//! failed, which process opened the root, and what the last recovery found.
+//!
+//! A leaf: knows nothing of transactions, sessions or manifests. Every wait for
+//! the disk goes through [`Root::sync`] or [`Root::sync_always`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::error::{Error, Operation, Result};
+use crate::fs::{Durable, FileSystem, SyncError, Wave};
+use crate::options::{Durability, SyncStrategy};
+use crate::path::RelativePath;
+use crate::report::RecoveryReport;
+
+/// What a store was told when it was opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) durability: Durability,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) strategy: SyncStrategy,
+    pub(crate) read_only: bool,
+}
+
+/// An open root, as every step sees it.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) fs: Arc<dyn FileSystem>,
+    pub(crate) settings: Settings,
+    process: u32,
+    poisoned: AtomicBool,
+    recovered: Mutex<RecoveryReport>,
+}
+
+impl Root {
+    pub(crate) fn new(fs: Arc<dyn FileSystem>, settings: Settings) -> Self {
+        let process = fs.process();
+        Self { fs, settings, process, poisoned: AtomicBool::new(false), recovered: Mutex::default() }
+    }
+
+    /// Waits for a wave of a commit, unless the caller asked never to wait.
+    pub(crate) fn sync(&self, wave: Wave) -> Result<Durable> {
+        if self.settings.durability == Durability::Process {
+            wave.waive("Durability::Process promises nothing for a power loss");
+            return Ok(Durable::waived());
+        }
+        self.sync_always(wave)
+    }
+
+    /// Waits for a wave, whatever the durability: recovery and the sweep finish the commits of
+    /// others, who may have been promised more.
+    ///
+    /// After a failure nothing this store is told by the disk can be trusted (the kernel may have
+    /// dropped the pages and call the next sync a success: fsync(2), ERRORS), so it refuses to go on.
+    pub(crate) fn sync_always(&self, wave: Wave) -> Result<Durable> {
+        if wave.is_empty() {
+            return Ok(Durable::synced());
+        }
+        self.fs.sync(wave, self.settings.strategy).map_err(|SyncError { path, source }| {
+            self.poison();
+            self.error(Operation::Sync, &path)(source)
+        })
+    }
+
+    /// Remembers what a recovery found, whoever asked for it.
+    pub(crate) fn note_recovery(&self, report: &RecoveryReport) {
+        if !report.is_clean() {
+            guard(&self.recovered).clone_from(report);
+        }
+    }
+
+    pub(crate) fn last_recovery(&self) -> RecoveryReport {
+        guard(&self.recovered).clone()
+    }
+
+    pub(crate) fn poison(&self) {
+        self.poisoned.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::SeqCst)
+    }
+
+    /// Whether this is the process that opened the root, and not a child after `fork`.
+    pub(crate) fn is_own_process(&self) -> bool {
+        self.fs.process() == self.process
+    }
+
+    /// Refuses to change anything where that cannot be done truthfully: after a failed sync, in a
+    /// read-only store, and in a child after `fork`, which shares its parent's locks (flock(2)).
+    pub(crate) fn may_change(&self) -> Result<()> {
+        let unsupported = |reason| Error::Unsupported { path: self.path(), reason };
+        if !self.is_own_process() {
+            return Err(unsupported("this store was opened before a fork; open the root in the child"));
+        }
+        if self.settings.read_only {
+            return Err(unsupported("the store was opened read-only"));
+        }
+        if self.is_poisoned() {
+            return Err(Error::Poisoned { path: self.path() });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.fs.root_path()
+    }
+
+    /// What is left of an absolute path below the root, which may be named as it was given at open or
+    /// with every symlink resolved; `None` outside.
+    pub(crate) fn below(&self, path: &Path) -> Option<PathBuf> {
+        let roots = [self.fs.root_path(), self.fs.given_root()];
+        roots.iter().find_map(|root| path.strip_prefix(root).ok()).map(Path::to_path_buf)
+    }
+
+    /// A path as a person can use it.
+    pub(crate) fn full(&self, path: &RelativePath) -> PathBuf {
+        self.fs.full_path(path)
+    }
+
+    /// Makes a system's answer an error about `operation` on `path`.
+    pub(crate) fn error(
+        &self,
+        operation: Operation,
+        path: &RelativePath,
+    ) -> impl FnOnce(io::Error) -> Error + use<> {
+        Error::io(operation, self.full(path))
+    }
+}
+
+/// Takes a mutex's guard. A panic of another thread leaves no half-made state behind in any of ours.
+pub(crate) fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Turns "there is nothing" into `None`.
+pub(crate) fn if_found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,50 @@
+//! Verify: the newest commits' files against the checksums in their manifests.
+//! Reads every byte of them; changes nothing.
+
+use std::collections::HashSet;
+
+use super::root::{Root, if_found};
+use super::{control, copy, layout, lock};
+use crate::error::{Operation, Result};
+use crate::fs::Kind;
+use crate::manifest::{Action, Entry, Stamp};
+use crate::report::{Mismatch, Problem};
+
+/// Compares every path of the manifests that are there, by the newest that names it.
+pub(crate) fn verify(root: &Root) -> Result<Vec<Mismatch>> {
+    let share = lock::shared(root)?;
+    let pending = share.control.pending.iter().map(|number| (*number, layout::pending(*number)));
+    let applied = share.control.applied.iter().map(|number| (*number, layout::applied(*number)));
+    let mut manifests: Vec<_> = applied.chain(pending).collect();
+    manifests.sort();
+    let mut seen = HashSet::new();
+    let mut mismatches = Vec::new();
+    for (generation, path) in manifests.iter().rev() {
+        let Some(manifest) = control::manifest(root, path)? else { continue };
+        for entry in manifest.entries {
+            if seen.insert(entry.path.clone()) {
+                let problem = compare(root, &entry)?;
+                let mismatch = |problem| Mismatch { path: entry.path, generation: *generation, problem };
+                mismatches.extend(problem.map(mismatch));
+            }
+        }
+    }
+    Ok(mismatches)
+}
+
+fn compare(root: &Root, entry: &Entry) -> Result<Option<Problem>> {
+    let found = if_found(root.fs.metadata(&entry.path)).map_err(root.error(Operation::Look, &entry.path))?;
+    match (&entry.action, found) {
+        (Action::Remove, None) => Ok(None),
+        (Action::Remove, Some(_)) => Ok(Some(Problem::Present)),
+        (Action::Write(_), None) => Ok(Some(Problem::Missing)),
+        (Action::Write(content), Some(found)) => {
+            if Stamp::of(&found) != content.after || found.kind != Kind::File {
+                return Ok(Some(Problem::Changed));
+            }
+            let checksum = copy::checksum(root, &entry.path);
+            let checksum = checksum.map_err(root.error(Operation::Read, &entry.path))?;
+            Ok((checksum != content.checksum).then_some(Problem::Damaged))
+        }
+    }
+}
