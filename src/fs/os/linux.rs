@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::num::NonZeroU64;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
 
 use rustix::fs::{Advice, AtFlags, StatxAttributes, StatxFlags};
 
-use super::Written;
-use super::unix::Directories;
-use crate::fs::{Durable, OpenFile, SyncError};
+use crate::fs::{Durable, SyncError};
 use crate::path::RelativePath;
 
 /// Asks the kernel to begin writing a range to disk; waits for nothing, promises nothing.
@@ -23,43 +21,25 @@ pub(super) fn start_write_back(file: &File, offset: u64, length: u64) {
     let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(length), Advice::DontNeed);
 }
 
-/// Waits until all that was written to the wave's file systems is on disk, with one call for each
-/// (syncfs(2)). `None` on kernels before 5.8, which do not report what could not be written.
-pub(super) fn sync_file_systems(
-    directories: &Directories,
-    files: &[Box<dyn OpenFile>],
-    names: &[RelativePath],
+/// Waits until all that was written to the file systems of these handles is on disk, with one call for
+/// each (syncfs(2)). `None` on kernels before 5.8, which do not report what could not be written.
+pub(super) fn sync_each_file_system<'a>(
+    handles: impl Iterator<Item = (BorrowedFd<'a>, &'a RelativePath)>,
 ) -> Result<Option<Durable>, SyncError> {
     if !reports_errors() {
         return Ok(None);
     }
-    let mut handles: Vec<(Arc<OwnedFd>, &RelativePath)> = Vec::new();
-    for name in names {
-        match directories.handle(name) {
-            Ok(handle) => handles.push((handle, name)),
-            // A directory that is gone has no names to lose.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => return Err(SyncError { path: name.clone(), source }),
-        }
-    }
-    // The files' own handles first: an error is reported to descriptions that were open before it.
-    let mut devices: BTreeMap<u64, (BorrowedFd<'_>, RelativePath)> = BTreeMap::new();
-    let mut add = |handle, path: &RelativePath| {
-        if let Ok(stat) = rustix::fs::fstat(handle) {
-            devices.entry(stat.st_dev).or_insert((handle, path.clone()));
-        }
-    };
-    for file in files {
-        let Some(written) = file.as_any().downcast_ref::<Written>() else { return Ok(None) };
-        add(written.file.as_fd(), file.path());
-    }
-    for (handle, name) in &handles {
-        add(handle.as_fd(), name);
+    let mut devices = BTreeMap::new();
+    for (handle, path) in handles {
+        let stat = rustix::fs::fstat(handle);
+        let stat = stat.map_err(|error| SyncError { path: path.clone(), source: error.into() })?;
+        devices.entry(stat.st_dev).or_insert((handle, path));
     }
     let mut failed = None;
     for (handle, path) in devices.into_values() {
+        // Lost without this sync: whatever the wave holds on this file system.
         if let Err(error) = rustix::fs::syncfs(handle) {
-            failed.get_or_insert(SyncError { path, source: error.into() });
+            failed.get_or_insert(SyncError { path: path.clone(), source: error.into() });
         }
     }
     failed.map_or(Ok(Some(Durable::synced())), Err)

@@ -19,6 +19,7 @@ mod windows;
 use windows as system;
 #[cfg(test)]
 mod tests;
+mod written;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant, SystemTime};
 use uuid::Uuid;
 
 use super::*;
+use written::Written;
 
 /// How often a lock file may be replaced under our hands before we give up.
 const LOCK_TRIES_MAX: u32 = 100;
@@ -190,28 +192,6 @@ impl WriteFile for Writer {
         let metadata = system::finish(&self.file)?;
         let Self { file, path, .. } = *self;
         Ok((metadata, Unsynced::file(Box::new(Written { file, path }))))
-    }
-}
-
-/// A written file that waits for its sync.
-#[derive(Debug)]
-struct Written {
-    file: File,
-    path: RelativePath,
-}
-
-impl OpenFile for Written {
-    fn path(&self) -> &RelativePath {
-        &self.path
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        // Lost without this sync: the file's bytes, length and permissions (fsync(2)).
-        system::sync_file(&self.file)
-    }
-
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
     }
 }
 

@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,9 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, Identity, Kind, Metadata};
+#[cfg(target_os = "linux")]
+use super::written::Written;
+use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, Durable, Identity, Kind, Metadata, OpenFile, SyncError};
 use crate::path::RelativePath;
 
 /// How many directory handles are kept: enough for the trees that are saved often, few beside the
@@ -308,7 +312,7 @@ pub(super) fn copy_permissions(file: &File, mode: u32, like: &Metadata) -> io::R
 }
 
 #[cfg(target_os = "linux")]
-use super::linux::is_mount_point;
+use super::linux::{is_mount_point, sync_each_file_system};
 
 /// Elsewhere the removal finds it out.
 #[cfg(not(target_os = "linux"))]
@@ -322,20 +326,6 @@ pub(super) use super::linux::start_write_back;
 /// Elsewhere the sync begins the write-back.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn start_write_back(_file: &File, _offset: u64, _length: u64) {}
-
-/// On Apple systems the standard library asks for `F_FULLFSYNC`, since fsync there does not reach
-/// the medium (fsync(2) of Darwin). Volumes that do not know it get what they have.
-pub(super) fn sync_file(file: &File) -> io::Result<()> {
-    match file.sync_all() {
-        Err(error)
-            if cfg!(target_vendor = "apple")
-                && matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) =>
-        {
-            rustix::fs::fsync(file).map_err(io::Error::from)
-        }
-        result => result,
-    }
-}
 
 /// The path with every symlink resolved.
 pub(super) fn canonical(path: &Path) -> io::Result<PathBuf> {
@@ -359,13 +349,32 @@ pub(super) fn files_open_max() -> usize {
 /// Everything that was written to the wave's file systems, each at once: `None` where one call
 /// cannot be trusted to do so.
 #[cfg(target_os = "linux")]
-pub(super) use super::linux::sync_file_systems;
+pub(super) fn sync_file_systems(
+    directories: &Directories,
+    files: &[Box<dyn OpenFile>],
+    names: &[RelativePath],
+) -> Result<Option<Durable>, SyncError> {
+    let mut handles: Vec<(Arc<OwnedFd>, &RelativePath)> = Vec::new();
+    for name in names {
+        match directories.handle(name) {
+            Ok(handle) => handles.push((handle, name)),
+            // A directory that is gone has no names to lose.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(SyncError { path: name.clone(), source }),
+        }
+    }
+    // The files' own handles first: an error is reported to descriptions that were open before it.
+    let written: Option<Vec<_>> = files.iter().map(|file| file.as_any().downcast_ref::<Written>()).collect();
+    let Some(written) = written else { return Ok(None) };
+    let files = written.iter().map(|written| (written.file.as_fd(), &written.path));
+    sync_each_file_system(files.chain(handles.iter().map(|(handle, name)| (handle.as_fd(), *name))))
+}
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn sync_file_systems(
     _directories: &Directories,
-    _files: &[Box<dyn crate::fs::OpenFile>],
+    _files: &[Box<dyn OpenFile>],
     _names: &[RelativePath],
-) -> Result<Option<crate::fs::Durable>, crate::fs::SyncError> {
+) -> Result<Option<Durable>, SyncError> {
     Ok(None)
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::Written;
+use super::written::Written;
 use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, Durable, Kind, Metadata, OpenFile, SyncError};
 use crate::path::RelativePath;
 
@@ -248,10 +248,6 @@ pub(super) fn copy_permissions(_file: &File, _mode: u32, like: &Metadata) -> io:
 
 /// No such hint; the sync begins the write-back.
 pub(super) fn start_write_back(_file: &File, _offset: u64, _length: u64) {}
-
-pub(super) fn sync_file(file: &File) -> io::Result<()> {
-    file.sync_all()
-}
 
 /// The path with every symlink resolved, in the form that people use: `canonicalize` answers
 /// `\\?\C:\...`, with which no caller's path can be compared.

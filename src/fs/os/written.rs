@@ -1,0 +1,47 @@
+//! A written file that waits for its sync: what it is on every system.
+
+use std::any::Any;
+use std::fs::File;
+use std::io;
+
+use crate::fs::OpenFile;
+use crate::path::RelativePath;
+
+/// A written file, kept open by the handle that wrote it.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) file: File,
+    pub(super) path: RelativePath,
+}
+
+impl OpenFile for Written {
+    fn path(&self) -> &RelativePath {
+        &self.path
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        // Lost without this sync: the file's bytes, length and permissions (fsync(2)).
+        sync_file(&self.file)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// On Apple systems the standard library asks for `F_FULLFSYNC`, since fsync there does not reach
+/// the medium (fsync(2) of Darwin). Volumes that do not know it get what they have.
+#[cfg(target_vendor = "apple")]
+fn sync_file(file: &File) -> io::Result<()> {
+    match file.sync_all() {
+        Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) => {
+            rustix::fs::fsync(file).map_err(io::Error::from)
+        }
+        result => result,
+    }
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn sync_file(file: &File) -> io::Result<()> {
+    file.sync_all()
+}
