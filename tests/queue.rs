@@ -1,0 +1,118 @@
+//! The queue of commits, in every order that its threads can run in: `src/protocol/queue.rs` itself, on
+//! a model checker's mutexes.
+//!
+//! Each schedule is one that the checker chose; a failing one is printed, and can be replayed.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+/// What `queue.rs` takes its mutexes from, here the model checker's.
+mod sync {
+    pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+    pub(crate) use std::sync::PoisonError;
+}
+
+#[path = "../src/protocol/queue.rs"]
+mod queue;
+
+use queue::{Job, Queue};
+use shuttle::sync::{Arc, Mutex};
+use shuttle::thread;
+
+/// Schedules for each test; the checker explores them with priorities that change at random, which
+/// finds bugs that need up to so many preemptions.
+const SCHEDULES: usize = 3000;
+const PREEMPTIONS: usize = 3;
+
+#[derive(Debug)]
+struct Numbered {
+    id: u32,
+    keys: Vec<&'static str>,
+}
+
+impl Job for Numbered {
+    type Id = u32;
+    type Key = &'static str;
+
+    fn id(&self) -> u32 {
+        self.id
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &&'static str> {
+        self.keys.iter()
+    }
+}
+
+/// What the leaders saw: each batch, and whether two led at once.
+#[derive(Debug, Default)]
+struct Seen {
+    batches: Vec<Vec<u32>>,
+    leading: bool,
+}
+
+/// Submits a job for each of `keys`, a thread each; returns the batches.
+fn run(keys: &[&[&'static str]]) -> Vec<Vec<u32>> {
+    let queue = Arc::new(Queue::<Numbered, u32>::default());
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let threads: Vec<_> = (0..)
+        .zip(keys)
+        .map(|(id, keys)| {
+            let (queue, seen, keys) = (Arc::clone(&queue), Arc::clone(&seen), keys.to_vec());
+            thread::spawn(move || {
+                let work = |batch: Vec<Numbered>| lead(&seen, batch);
+                let answer = queue.submit(Numbered { id, keys }, work, |_| panic!("no leader panics here"));
+                assert_eq!(answer, id * 10, "an answer is one's own");
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let seen = seen.lock().unwrap();
+    assert!(!seen.leading, "nobody leads any more");
+    seen.batches.clone()
+}
+
+fn lead(seen: &Mutex<Seen>, batch: Vec<Numbered>) -> Vec<(u32, u32)> {
+    let mut taken = std::collections::HashSet::new();
+    for key in batch.iter().flat_map(|job| &job.keys) {
+        assert!(taken.insert(*key), "two jobs of a batch share {key}");
+    }
+    {
+        let mut seen = seen.lock().unwrap();
+        assert!(!std::mem::replace(&mut seen.leading, true), "two lead at once");
+        seen.batches.push(batch.iter().map(|job| job.id).collect());
+    }
+    // Others come while this one works.
+    thread::yield_now();
+    seen.lock().unwrap().leading = false;
+    batch.iter().map(|job| (job.id, job.id * 10)).collect()
+}
+
+/// Every job is done exactly once, whoever leads; returns the largest batch that any schedule made.
+fn explore(keys: &'static [&'static [&'static str]]) -> usize {
+    let largest = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let reached = std::sync::Arc::clone(&largest);
+    shuttle::check_pct(
+        move || {
+            let batches = run(keys);
+            let mut done: Vec<u32> = batches.iter().flatten().copied().collect();
+            done.sort_unstable();
+            assert!(done.iter().copied().eq(0..u32::try_from(keys.len()).unwrap()), "done: {done:?}");
+            let longest = batches.iter().map(Vec::len).max().unwrap_or_default();
+            reached.fetch_max(longest, std::sync::atomic::Ordering::SeqCst);
+        },
+        SCHEDULES,
+        PREEMPTIONS,
+    );
+    largest.load(std::sync::atomic::Ordering::SeqCst)
+}
+
+#[test]
+fn every_job_is_answered_once_and_those_that_wait_share_a_leader() {
+    let largest = explore(&[&["a"], &["b"], &["c"], &["d"]]);
+    assert!(largest >= 3, "the exploration reached no batch of three: {largest}");
+}
+
+#[test]
+fn jobs_that_share_a_key_are_never_done_together() {
+    let largest = explore(&[&["a"], &["a"], &["a", "b"], &["b"]]);
+    assert_eq!(largest, 2, "`a` and `b` can share a batch, no others");
+}
