@@ -1,0 +1,343 @@
+//! The kernel is asked for exactly the syncs that the barriers promise, on the right files, at the right
+//! moment: each kind of commit runs under strace, and what it called is compared with what it must call.
+//!
+//! The simulated disk cannot see this: it has its own `sync`. Needs Linux and strace, and says so
+//! where they are missing.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use cosave::{Durability, Store};
+
+/// What a traced process did, in order. Paths are below the scenario's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Event {
+    Sync(String),
+    Rename(String, String),
+    Link(String),
+    Remove(String),
+    MakeDirectory(String),
+    /// What the scenario itself says, between its steps.
+    Mark(String),
+}
+
+use Event::{Link, MakeDirectory, Mark, Remove, Rename, Sync};
+
+/// A scenario: what is done under strace, in a directory of its own.
+type Scenario = (&'static str, fn(&Path));
+
+const SCENARIOS: &[Scenario] = &[
+    ("full", |root| replace(root, Durability::Full)),
+    ("committed", |root| replace(root, Durability::Committed)),
+    ("process", |root| replace(root, Durability::Process)),
+    ("new directories", |root| {
+        let store = Store::open(root).unwrap();
+        mark("begin");
+        store.update(|tx| tx.write("new/dir/file", "1")).unwrap();
+        mark("end");
+    }),
+    ("removal", |root| {
+        let store = Store::open(root).unwrap();
+        mark("begin");
+        store.update(|tx| tx.remove("d/b")).unwrap();
+        mark("end");
+    }),
+    ("one file", |root| {
+        mark("begin");
+        cosave::write(root.join("a"), "1").unwrap();
+        mark("end");
+    }),
+    ("one file, in a new directory", |root| {
+        mark("begin");
+        cosave::write(root.join("new/dir/file"), "1").unwrap();
+        mark("end");
+    }),
+    ("one new file", |root| {
+        mark("begin");
+        cosave::create_new(root.join("new"), "1").unwrap();
+        mark("end");
+    }),
+    ("recovery", |root| {
+        mark("begin");
+        drop(Store::open(root).unwrap());
+        mark("end");
+    }),
+];
+
+/// Replaces `a` and `d/b` after a first commit has recorded the directories, then flushes.
+fn replace(root: &Path, durability: Durability) {
+    let store = Store::options().durability(durability).open(root).unwrap();
+    let save = |content: &str| {
+        store.update(|tx| {
+            tx.write("a", content)?;
+            tx.write("d/b", content)
+        })
+    };
+    save("1").unwrap();
+    store.flush().unwrap();
+    mark("begin");
+    save("2").unwrap();
+    mark("flush");
+    store.flush().unwrap();
+    mark("end");
+}
+
+/// A call that strace shows and that does nothing else.
+fn mark(what: &str) {
+    assert!(std::fs::create_dir(format!("/nowhere-at-all/mark-{what}")).is_err());
+}
+
+/// The traced child; runs the scenario that the environment names.
+#[test]
+#[ignore = "run under strace by the other tests"]
+fn traced() {
+    let name = std::env::var("COSAVE_SCENARIO").unwrap();
+    let root = std::env::var("COSAVE_ROOT").unwrap();
+    let (_, run) = SCENARIOS.iter().find(|(scenario, _)| *scenario == name).unwrap();
+    run(Path::new(&root));
+}
+
+/// What a scenario called between its marks `begin` and `end`; `None` where strace is missing.
+fn trace(scenario: &str, root: &Path) -> Option<Vec<Event>> {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let calls = "trace=fsync,fdatasync,syncfs,sync_file_range,rename,renameat,renameat2,link,linkat,\
+                 unlink,unlinkat,rmdir,mkdir,mkdirat";
+    let traced = Command::new("strace")
+        .args(["-f", "-y", "-qq", "-e", calls, "-o"])
+        .arg(out.path())
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "traced", "--ignored", "--nocapture"])
+        .env("COSAVE_SCENARIO", scenario)
+        .env("COSAVE_ROOT", root)
+        .output();
+    let Ok(traced) = traced else {
+        println!("left out: there is no strace here");
+        return None;
+    };
+    assert!(traced.status.success(), "{}", String::from_utf8_lossy(&traced.stdout));
+    let text = std::fs::read_to_string(out.path()).unwrap();
+    let root = root.canonicalize().unwrap();
+    let events: Vec<_> = text.lines().filter_map(|line| event(line, root.to_str().unwrap())).collect();
+    let at = |name: &str| events.iter().position(|event| *event == Mark(name.to_owned())).unwrap();
+    Some(events[at("begin") + 1..at("end")].to_vec())
+}
+
+/// Reads one line of strace; `None` for calls that failed or that concern other places.
+fn event(line: &str, root: &str) -> Option<Event> {
+    let (_, call) = line.split_once(' ')?;
+    let (name, rest) = call.trim_start().split_once('(')?;
+    if let Some((_, mark)) = rest.split_once("/nowhere-at-all/mark-") {
+        return Some(Mark(mark.split('"').next()?.to_owned()));
+    }
+    let below = |path: String| {
+        let rest = path.strip_prefix(root)?.trim_start_matches('/').to_owned();
+        Some(if rest.is_empty() { ".".to_owned() } else { rest })
+    };
+    assert!(name != "fsync" || !rest.contains("= -1"), "a sync failed: {line}");
+    if rest.contains("= -1") {
+        return None;
+    }
+    // A handle is printed with its path: `5</path>`; a path below a handle as `5</path>, "name"`.
+    let handle = rest.split_once('<').and_then(|(_, path)| path.split_once('>')).map(|(path, _)| path);
+    let quoted: Vec<&str> = rest.split('"').skip(1).step_by(2).collect();
+    let joined = |directory: &str, name: &str| match name.starts_with('/') {
+        true => name.to_owned(),
+        false => format!("{directory}/{name}"),
+    };
+    match name {
+        "fsync" | "fdatasync" | "syncfs" => Some(Sync(below(handle?.to_owned())?)),
+        "renameat" | "renameat2" | "linkat" => {
+            let second = rest.split('<').nth(2).and_then(|path| path.split_once('>')).map(|(path, _)| path);
+            let from = below(joined(handle?, quoted.first()?))?;
+            let to = below(joined(second?, quoted.get(1)?))?;
+            Some(if name == "linkat" { Link(to) } else { Rename(from, to) })
+        }
+        "unlinkat" => Some(Remove(below(joined(handle?, quoted.first()?))?)),
+        "mkdirat" => Some(MakeDirectory(below(joined(handle?, quoted.first()?))?)),
+        _ => None,
+    }
+}
+
+fn prepared() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("d")).unwrap();
+    std::fs::write(root.path().join("a"), "0").unwrap();
+    std::fs::write(root.path().join("d/b"), "0").unwrap();
+    root
+}
+
+/// A staged or unpublished name says what it is, without its random part.
+fn plain(path: &str) -> String {
+    let (directory, name) = path.rsplit_once('/').map_or(("", path), |(directory, name)| (directory, name));
+    let name = match name.strip_prefix('.').and_then(|name| name.strip_suffix(".cosave")) {
+        Some(stem) => format!("staged-{}", stem.split('.').next().unwrap()),
+        None if name.ends_with(".tmp") => "manifest".to_owned(),
+        None if directory.ends_with("sessions") => "session".to_owned(),
+        None => name.to_owned(),
+    };
+    if directory.is_empty() { name } else { format!("{directory}/{name}") }
+}
+
+/// The events in phases: what is synced at the same time, and what happens in between, in order.
+fn phases(events: &[Event]) -> Vec<String> {
+    let mut phases = Vec::new();
+    let mut wave = BTreeSet::new();
+    let flush = |wave: &mut BTreeSet<String>, phases: &mut Vec<String>| {
+        if !wave.is_empty() {
+            let members: Vec<_> = std::mem::take(wave).into_iter().collect();
+            phases.push(format!("sync {}", members.join(" ")));
+        }
+    };
+    for event in events {
+        if let Sync(path) = event {
+            assert!(wave.insert(plain(path)), "{path} is synced twice in one wave: {events:?}");
+            continue;
+        }
+        flush(&mut wave, &mut phases);
+        phases.push(match event {
+            Rename(_, to) | Link(to) if to.starts_with(".cosave/") => {
+                format!("rename {}", to.rsplit('.').next().unwrap())
+            }
+            Rename(_, to) => format!("move {}", plain(to)),
+            Link(to) => format!("link {}", plain(to)),
+            Remove(path) => format!("remove {}", plain(path)),
+            MakeDirectory(path) => format!("make {path}"),
+            Mark(what) => format!("-- {what}"),
+            Sync(_) => unreachable!("handled above"),
+        });
+    }
+    flush(&mut wave, &mut phases);
+    // Superseded manifests and records go without a wait, whenever they go.
+    phases.retain(|phase| !phase.starts_with("remove .cosave/"));
+    phases
+}
+
+/// Runs a scenario and compares it with what it must do.
+fn check(scenario: &str, root: &Path, expected: &[&str]) {
+    if let Some(events) = trace(scenario, root) {
+        assert_eq!(phases(&events), expected, "{scenario}: {events:#?}");
+    }
+}
+
+const STAGED: &str = "sync . .cosave/manifest d d/staged-b staged-a";
+
+#[test]
+fn a_full_commit_waits_for_three_waves_on_the_right_files() {
+    let root = prepared();
+    check(
+        "full",
+        root.path(),
+        &[
+            STAGED,
+            "rename pending",
+            "sync .cosave",
+            "move a",
+            "move d/b",
+            "sync . d",
+            "rename applied",
+            "-- flush",
+        ],
+    );
+}
+
+#[test]
+fn a_committed_commit_puts_the_third_wave_off_and_a_flush_waits_for_it() {
+    let root = prepared();
+    check(
+        "committed",
+        root.path(),
+        &[
+            STAGED,
+            "rename pending",
+            "sync .cosave",
+            "move a",
+            "move d/b",
+            "-- flush",
+            "sync . d",
+            "rename applied",
+        ],
+    );
+}
+
+#[test]
+fn a_process_commit_waits_for_nothing() {
+    let root = prepared();
+    let Some(events) = trace("process", root.path()) else { return };
+    assert!(!events.iter().any(|event| matches!(event, Sync(_))), "{events:#?}");
+    assert!(events.iter().any(|event| matches!(event, Rename(_, to) if to == "d/b")), "{events:#?}");
+}
+
+#[test]
+fn a_removal_waits_for_its_directory_before_the_manifest_is_retired() {
+    let root = prepared();
+    let Some(events) = trace("removal", root.path()) else { return };
+    let phases = phases(&events);
+    let tail: Vec<_> = phases.iter().skip_while(|phase| *phase != "rename pending").collect();
+    assert_eq!(
+        tail,
+        ["rename pending", "sync .cosave", "remove d/b", "sync d", "rename applied"],
+        "{events:#?}"
+    );
+}
+
+#[test]
+fn new_directories_and_the_names_that_lead_to_them_are_synced_before_the_manifest_is_published() {
+    let root = prepared();
+    let Some(events) = trace("new directories", root.path()) else { return };
+    let made = |path: &str| events.iter().position(|event| *event == MakeDirectory(path.to_owned())).unwrap();
+    let published =
+        events.iter().position(|event| matches!(event, Rename(_, to) if to.ends_with(".pending"))).unwrap();
+    let synced_between =
+        |path: &str, from: usize| events[from..published].iter().any(|event| *event == Sync(path.to_owned()));
+    assert!(synced_between(".", made("new")), "the name of `new`: {events:#?}");
+    assert!(synced_between("new", made("new/dir")), "the name of `new/dir`: {events:#?}");
+    assert!(synced_between("new/dir", made("new/dir")), "the staged file's name: {events:#?}");
+}
+
+#[test]
+fn one_file_is_synced_before_its_rename_and_its_directory_after() {
+    let root = prepared();
+    check("one file", root.path(), &["sync staged-a", "move a", "sync ."]);
+}
+
+#[test]
+fn one_file_in_a_new_directory_is_synced_with_every_name_on_the_way() {
+    let root = prepared();
+    let expected =
+        ["make new", "make new/dir", "sync new/dir/staged-file", "move new/dir/file", "sync . new new/dir"];
+    check("one file, in a new directory", root.path(), &expected);
+}
+
+#[test]
+fn one_new_file_is_synced_before_its_link_and_its_directory_after() {
+    let root = prepared();
+    let expected = ["sync staged-new", "link new", "remove staged-new", "sync ."];
+    check("one new file", root.path(), &expected);
+}
+
+#[test]
+fn recovery_syncs_what_it_inherits_before_it_moves_and_what_it_moved_before_it_retires() {
+    let root = prepared();
+    // What a writer leaves that is killed between the commit point and the first move.
+    let store = Store::open(root.path()).unwrap();
+    store
+        .update(|tx| {
+            tx.write("a", "1")?;
+            tx.write("d/b", "1")
+        })
+        .unwrap();
+    drop(store);
+    let manifest = cosave::Manifest::decode(&std::fs::read(root.path().join(".cosave/1.applied")).unwrap());
+    for entry in manifest.unwrap().entries {
+        let cosave::Action::Write(content) = &entry.action else { panic!("only writes") };
+        let target = root.path().join(&entry.path);
+        std::fs::rename(&target, target.with_file_name(&content.name)).unwrap();
+    }
+    std::fs::rename(root.path().join(".cosave/1.applied"), root.path().join(".cosave/1.pending")).unwrap();
+    let expected = ["sync .cosave .cosave/1.pending", "move a", "move d/b", "sync . d", "rename applied"];
+    check("recovery", root.path(), &expected);
+}
