@@ -97,7 +97,9 @@ impl OsFileSystem {
             }
             // Whoever waits on a removed lock file would hold a lock that nobody else sees.
             match self.directories.is_at(&file, path) {
-                Ok(true) => return Ok(Some(Box::new(OsLock(file)))),
+                Ok(true) => {
+                    return Ok(Some(Box::new(OsLock { file, process: std::process::id() })));
+                }
                 Ok(false) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -115,16 +117,23 @@ fn regular(file: File) -> io::Result<File> {
     }
 }
 
-/// A held lock; the handle's end is the lock's.
+/// A held lock, and the process that took it.
 #[derive(Debug)]
-struct OsLock(File);
+struct OsLock {
+    file: File,
+    process: u32,
+}
 
 impl Lock for OsLock {}
 
 impl Drop for OsLock {
     fn drop(&mut self) {
-        // Closing lets go as well; this only does not wait for a duplicate in a child.
-        let _ = fs2::FileExt::unlock(&self.0);
+        // A child after fork shares the open file, so to unlock it there would unlock it for the parent
+        // (flock(2)): a child only closes its duplicate. The owner unlocks, since closing alone would
+        // wait for every duplicate that a child still has.
+        if std::process::id() == self.process {
+            let _ = fs2::FileExt::unlock(&self.file);
+        }
     }
 }
 

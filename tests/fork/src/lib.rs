@@ -1,0 +1,118 @@
+//! What a child after `fork` may do with its copies of its parent's values: drop them, and no more.
+//!
+//! A child shares its parent's open files, and with them its locks (flock(2)). It gets a copy of every
+//! store, transaction and view, whose destructors run when it ends in an orderly way.
+
+#![cfg(all(test, unix))]
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cosave::{Error, Store};
+
+/// How long a child may take, in seconds: one that waits for a lock that no thread will ever give back
+/// ends all the same.
+const CHILD_SECONDS: u32 = 60;
+
+/// One test at a time, so that no other thread holds anything when a test forks.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Forks; `None` in the child, which runs nothing but the calling thread and must [`end`].
+fn fork() -> Option<libc::pid_t> {
+    // SAFETY: the child calls only code that needs no other thread: glibc makes its allocator safe in
+    // a child, and no other thread uses the values of the calling test.
+    match unsafe { libc::fork() } {
+        0 => None,
+        pid if pid > 0 => Some(pid),
+        _ => panic!("cannot fork: {}", std::io::Error::last_os_error()),
+    }
+}
+
+/// Does a child's work and ends it. The test fails if `work` panics.
+fn end(work: impl FnOnce()) -> ! {
+    // SAFETY: sets a timer of this process alone.
+    unsafe { libc::alarm(CHILD_SECONDS) };
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    // SAFETY: ends the process at once, as a child must that shares its parent's harness.
+    unsafe { libc::_exit(i32::from(done.is_err())) }
+}
+
+fn wait(child: libc::pid_t) {
+    let mut status = 0;
+    // SAFETY: `status` is valid for the whole call.
+    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!(waited, child, "{}", std::io::Error::last_os_error());
+    assert_eq!(status, 0, "the child failed");
+}
+
+fn impatient(root: &Path) -> Store {
+    Store::options().lock_timeout(Duration::from_millis(20)).open(root).unwrap()
+}
+
+#[test]
+fn a_child_that_drops_its_copy_of_a_view_lets_no_writer_in() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let store = Store::open(root).unwrap();
+    store.update(|tx| tx.write("a", "old")).unwrap();
+    let view = store.view().unwrap();
+    match fork() {
+        None => end(move || drop((view, store))),
+        Some(child) => wait(child),
+    }
+    let refused = impatient(root).update(|tx| tx.write("a", "new")).unwrap_err();
+    assert!(matches!(refused, Error::Locked { .. }), "{refused}");
+    assert_eq!(view.read("a").unwrap(), b"old");
+}
+
+#[test]
+fn a_lock_is_free_when_its_owner_lets_go_though_a_child_lives() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let store = Store::open(root).unwrap();
+    store.update(|tx| tx.write("a", "old")).unwrap();
+    let view = store.view().unwrap();
+    let mut gate = [0; 2];
+    // SAFETY: `gate` has room for the two descriptors.
+    assert_eq!(unsafe { libc::pipe(gate.as_mut_ptr()) }, 0);
+    let [read, write] = gate;
+    let child = fork().unwrap_or_else(|| {
+        end(|| {
+            // Holds every copy until its parent closes the pipe.
+            // SAFETY: both descriptors are this process's own, and the buffer outlives the call.
+            unsafe { libc::close(write) };
+            let mut byte = [0_u8];
+            unsafe { libc::read(read, byte.as_mut_ptr().cast(), 1) };
+        })
+    });
+    drop(view);
+    let committed = impatient(root).update(|tx| tx.write("a", "new"));
+    // SAFETY: the descriptors are open and nobody else's.
+    unsafe { libc::close(read) };
+    unsafe { libc::close(write) };
+    wait(child);
+    committed.unwrap();
+}
+
+#[test]
+fn a_childs_own_store_is_as_good_as_any() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let store = Store::open(root).unwrap();
+    store.update(|tx| tx.write("a", "parent")).unwrap();
+    match fork() {
+        None => end(|| {
+            let own = Store::open(root).unwrap();
+            own.update(|tx| tx.write("b", "child")).unwrap();
+        }),
+        Some(child) => wait(child),
+    }
+    assert_eq!(store.view().unwrap().read("b").unwrap(), b"child");
+}
