@@ -9,7 +9,9 @@
 //! Paths are [`RelativePath`]s below the root. No call follows a symlink, in
 //! the last name or in a parent: a symlink where a directory should be is an
 //! error (`NotADirectory`). What lies under the control directory's name may be
-//! mounted elsewhere by the implementation.
+//! mounted elsewhere by the implementation. Whatever is made there takes owner,
+//! group and rights from the root, as far as the system allows: whoever may
+//! change the root may change it too, whoever made it, and nobody else may read it.
 
 pub(crate) mod os;
 #[cfg(feature = "sim")]

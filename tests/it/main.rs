@@ -13,5 +13,6 @@ mod mounts;
 mod processes;
 mod recovery;
 mod several;
+mod shared;
 mod single;
 mod transactions;

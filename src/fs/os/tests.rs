@@ -125,3 +125,63 @@ fn a_directory_that_is_gone_owes_nothing() {
     wave.add(Unsynced::directory(path("gone")));
     fs.sync(wave, SyncStrategy::PerFile).map(|_| ()).expect("nothing to lose");
 }
+
+#[cfg(unix)]
+mod rights {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::path::Path;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).expect("there").permissions().mode() & 0o7777
+    }
+
+    /// The umask of whoever commits first must not decide who can commit later.
+    #[test]
+    fn the_control_directory_is_as_open_as_the_root() {
+        for (root_mode, directory_mode, file_mode) in [
+            (0o755, 0o755, 0o644),
+            (0o700, 0o700, 0o600),
+            (0o775, 0o775, 0o664),
+            (0o770, 0o770, 0o660),
+            (0o2775, 0o2775, 0o664),
+            (0o1777, 0o1777, 0o666),
+            (0o711, 0o711, 0o600),
+            (0o555, 0o755, 0o644),
+        ] {
+            let (root, fs) = fixture();
+            std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(root_mode)).expect("set");
+            if root_mode & 0o200 == 0 && !rustix::process::geteuid().is_root() {
+                continue;
+            }
+            let control = path(CONTROL_DIRECTORY);
+            fs.create_dir(&control).expect("made").waive("a test");
+            make(&fs, ".cosave/a", b"1").waive("a test");
+            drop(fs.try_lock(&path(".cosave/lock"), LockKind::Shared).expect("tried").expect("free"));
+            let control = root.path().join(CONTROL_DIRECTORY);
+            assert_eq!(format!("{:o}", mode(&control)), format!("{directory_mode:o}"));
+            for file in ["a", "lock"] {
+                assert_eq!(format!("{:o}", mode(&control.join(file))), format!("{file_mode:o}"), "{file}");
+            }
+        }
+    }
+
+    /// One commit with `sudo` made the control directory unusable for the root's owner.
+    #[test]
+    fn what_a_privileged_process_makes_belongs_to_the_roots_owner() {
+        let (root, fs) = fixture();
+        if std::os::unix::fs::chown(root.path(), Some(12345), Some(54321)).is_err() {
+            // Only a privileged process can give files away.
+            return;
+        }
+        let control = path(CONTROL_DIRECTORY);
+        std::fs::create_dir(root.path().join(CONTROL_DIRECTORY)).expect("made by somebody killed then");
+        assert!(fs.create_dir(&control).is_err());
+        make(&fs, ".cosave/a", b"1").waive("a test");
+        drop(fs.try_lock(&path(".cosave/lock"), LockKind::Shared).expect("tried").expect("free"));
+        for name in ["", "a", "lock"] {
+            let made = std::fs::metadata(root.path().join(CONTROL_DIRECTORY).join(name)).expect("there");
+            assert_eq!((made.uid(), made.gid()), (12345, 54321), "{name}");
+        }
+    }
+}

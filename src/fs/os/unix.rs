@@ -154,24 +154,44 @@ impl Directories {
     }
 
     pub(super) fn create_new(&self, path: &RelativePath, mode: u32) -> io::Result<File> {
-        self.open_with(path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, Mode::from_raw_mode(mode as _))
+        self.make(path, OFlags::WRONLY, mode)
+    }
+
+    fn make(&self, path: &RelativePath, access: OFlags, mode: u32) -> io::Result<File> {
+        let flags = access | OFlags::CREATE | OFlags::EXCL;
+        if !is_control(path) {
+            return self.open_with(path, flags, Mode::from_raw_mode(mode as _));
+        }
+        // Never more open than it will be, and cut by the umask at first.
+        let rights = Rights::of(&rustix::fs::fstat(&*self.root)?);
+        let file = self.open_with(path, flags, Mode::from_raw_mode(rights.file as _))?;
+        rights.give(&file)?;
+        Ok(file)
     }
 
     /// Writable, since a lock on NFS wants that (flock(2)); where nothing can be written, a reader's
     /// lock is better than none.
     pub(super) fn open_to_lock(&self, path: &RelativePath, absent: Absent) -> io::Result<File> {
-        let create = if absent == Absent::Make { OFlags::CREATE } else { OFlags::empty() };
-        match self.open_with(path, OFlags::RDWR | create, Mode::from_raw_mode(0o666)) {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-                ) =>
-            {
-                self.open_with(path, OFlags::RDONLY, Mode::empty()).map_err(|_| error)
+        for _ in 0..super::LOCK_TRIES_MAX {
+            // What is there is opened without `O_CREAT`, which a sticky directory of somebody else's
+            // refuses (`fs.protected_regular`, proc_sys_fs(5)).
+            let opened = match self.open_with(path, OFlags::RDWR, Mode::empty()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && absent == Absent::Make => {
+                    self.make(path, OFlags::RDWR, 0o666)
+                }
+                opened => opened,
+            };
+            let Err(error) = opened else { return opened };
+            match error.kind() {
+                // Somebody else has just made it.
+                io::ErrorKind::AlreadyExists => {}
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    return self.open_with(path, OFlags::RDONLY, Mode::empty()).map_err(|_| error);
+                }
+                _ => return Err(error),
             }
-            result => result,
         }
+        Err(io::Error::other("the lock file comes and goes"))
     }
 
     /// Whether `path` leads to this open file.
@@ -207,7 +227,17 @@ impl Directories {
     }
 
     pub(super) fn create_dir(&self, path: &RelativePath) -> io::Result<()> {
-        self.at(path, |directory, name| rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o777)))
+        let make = |mode| self.at(path, |directory, name| rustix::fs::mkdirat(directory, name, mode));
+        if !is_control(path) {
+            return make(Mode::from_raw_mode(0o777));
+        }
+        let rights = Rights::of(&rustix::fs::fstat(&*self.root)?);
+        let made = make(Mode::from_raw_mode(rights.directory as _));
+        // Also to one that is there: its maker may have been killed in between.
+        match self.open_with(path, DIRECTORY, Mode::empty()).and_then(|opened| rights.give(&opened)) {
+            Err(error) if made.is_ok() => Err(error),
+            _ => made,
+        }
     }
 
     pub(super) fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<()> {
@@ -237,6 +267,65 @@ impl Directories {
             if let Some((parent, _)) = &self.control {
                 // The control directory's own name is in another directory than the root.
                 rustix::fs::fsync(parent)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_control(path: &RelativePath) -> bool {
+    path.names().next().is_some_and(|name| name == CONTROL_DIRECTORY)
+}
+
+/// Owner, group and rights of what lies in the control directory, taken from the root.
+struct Rights {
+    user: u32,
+    group: u32,
+    file: u32,
+    directory: u32,
+}
+
+#[allow(
+    clippy::unnecessary_cast,
+    clippy::useless_conversion,
+    reason = "the widths of `stat`'s fields differ between systems"
+)]
+impl Rights {
+    /// The owner can always use what is there, also below a root that its owner may not write.
+    fn of(root: &Stat) -> Self {
+        let mode = root.st_mode as u32;
+        Self {
+            user: root.st_uid,
+            group: root.st_gid,
+            file: mode & 0o666 | 0o600,
+            // Set-group-ID and sticky mean the same there as in the root.
+            directory: mode & 0o3777 | 0o700,
+        }
+    }
+
+    /// Gives them to a file or directory that was just made, whatever the umask left of its mode.
+    ///
+    /// Only a privileged process can give a file away, and others can give it only a group of theirs
+    /// (chown(2)). Where the group cannot be the root's, it gets what everybody gets.
+    fn give(&self, made: &File) -> io::Result<()> {
+        let found = rustix::fs::fstat(made)?;
+        let is_directory = FileType::from_raw_mode(found.st_mode as _) == FileType::Directory;
+        let mut mode = if is_directory { self.directory } else { self.file };
+        let user = (found.st_uid != self.user && rustix::process::geteuid().is_root()).then_some(self.user);
+        let group = (found.st_gid != self.group).then_some(self.group);
+        let mut changed = false;
+        if user.is_some() || group.is_some() {
+            let user = user.map(rustix::fs::Uid::from_raw);
+            changed = rustix::fs::fchown(made, user, group.map(rustix::fs::Gid::from_raw)).is_ok();
+        }
+        if group.is_some() && !changed {
+            mode = mode & !0o2070 | (mode & 0o7) << 3;
+        }
+        if changed || found.st_mode as u32 & 0o7777 != mode {
+            match rustix::fs::fchmod(made, Mode::from_raw_mode(mode as _)) {
+                // A file system without rights of its own (FAT), or another's directory.
+                Err(Errno::PERM | Errno::OPNOTSUPP) => {}
+                result => result?,
             }
         }
         Ok(())

@@ -1,0 +1,112 @@
+//! Roots that several users share.
+
+#![cfg(unix)]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use cosave::Store;
+
+use crate::common::{assert_no_litter, child, child_root, put, run, say, text};
+
+/// Somebody without any rights of their own.
+const NOBODY: u32 = 65_534;
+const ANOTHER: u32 = 65_533;
+
+/// A root that belongs to nobody, or `None` where this process may not give files away.
+fn given_root(mode: u32) -> Option<tempfile::TempDir> {
+    let root = tempfile::tempdir().unwrap();
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(mode)).unwrap();
+    if chown(root.path(), Some(NOBODY), Some(NOBODY)).is_err() {
+        println!("skipped: only a privileged process can be somebody else");
+        return None;
+    }
+    Some(root)
+}
+
+/// A child that runs as somebody else, in the test's own directory.
+fn child_as(user: u32, group: u32, test: &str, root: &Path) -> Command {
+    let mut command = child(test, root);
+    command.uid(user).gid(group);
+    command
+}
+
+fn control_files(root: &Path) -> Vec<(String, fs::Metadata)> {
+    let mut found = Vec::new();
+    for directory in [root.join(".cosave"), root.join(".cosave/sessions")] {
+        found.push((directory.display().to_string(), fs::metadata(&directory).unwrap()));
+        for entry in fs::read_dir(&directory).unwrap() {
+            let entry = entry.unwrap();
+            found.push((entry.path().display().to_string(), entry.metadata().unwrap()));
+        }
+    }
+    found
+}
+
+/// One commit with `sudo` left a control directory that the root's owner could not use.
+#[test]
+fn a_commit_by_root_leaves_the_control_directory_to_the_roots_owner() {
+    let Some(root) = given_root(0o755) else { return };
+    let root = root.path();
+    let store = Store::open(root).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.write("d/a", "sudo's").unwrap();
+    for (path, found) in control_files(root) {
+        assert_eq!((found.uid(), found.gid()), (NOBODY, NOBODY), "{path}");
+    }
+    tx.commit().unwrap();
+    drop(store);
+    fs::remove_file(root.join("d/a")).unwrap();
+    fs::remove_dir(root.join("d")).unwrap();
+    assert_eq!(run(child_as(NOBODY, NOBODY, "shared::child_that_commits", root)), ["done"]);
+    assert_eq!(text(root.join("a")), "the child's");
+    assert_no_litter(root);
+}
+
+/// A group's project, in which everybody works with a umask that shuts the group out.
+#[test]
+fn two_users_of_a_group_commit_to_one_root_whatever_their_umask() {
+    let Some(root) = given_root(0o2775) else { return };
+    let root = root.path();
+    for user in [NOBODY, ANOTHER, NOBODY] {
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 077; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
+        command.args(crate::common::child_arguments("shared::child_that_commits"));
+        command.env(crate::common::ROOT, root).stdout(std::process::Stdio::piped());
+        command.uid(user).gid(NOBODY);
+        assert_eq!(run(command), ["done"]);
+        for (path, found) in control_files(root) {
+            assert_eq!(found.gid(), NOBODY, "{path}");
+            let expected = if found.is_dir() { 0o2775 } else { 0o664 };
+            assert_eq!(format!("{:o}", found.mode() & 0o7777), format!("{expected:o}"), "{path}");
+        }
+        assert_eq!(text(root.join("a")), "the child's");
+        fs::remove_file(root.join("a")).unwrap();
+    }
+    assert_no_litter(root);
+}
+
+#[test]
+#[ignore = "child of tests of shared roots"]
+fn child_that_commits() {
+    let Some(root) = child_root() else { return };
+    let store = Store::open(&root).unwrap();
+    put(&store, &[("a", "the child's")]);
+    assert_eq!(store.view().unwrap().read("a").unwrap(), b"the child's");
+    say("done");
+}
+
+/// Names and checksums of private files stood in manifests that everybody could read.
+#[test]
+fn nobody_reads_a_manifest_who_may_not_read_the_root() {
+    for (mode, expected) in [(0o700, 0o600), (0o750, 0o640), (0o711, 0o600)] {
+        let root = tempfile::tempdir().unwrap();
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(mode)).unwrap();
+        put(&Store::open(root.path()).unwrap(), &[("a", "secret")]);
+        let manifest = fs::metadata(root.path().join(".cosave/1.applied")).unwrap();
+        assert_eq!(format!("{:o}", manifest.mode() & 0o7777), format!("{expected:o}"));
+    }
+}
