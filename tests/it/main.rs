@@ -15,4 +15,5 @@ mod recovery;
 mod several;
 mod shared;
 mod single;
+mod strangers;
 mod transactions;

@@ -126,6 +126,27 @@ fn a_directory_that_is_gone_owes_nothing() {
     fs.sync(wave, SyncStrategy::PerFile).map(|_| ()).expect("nothing to lose");
 }
 
+/// A directory that was removed and made anew while a handle of the old one was kept: every call below
+/// it failed until the handle was forgotten.
+#[test]
+fn a_directory_that_was_removed_and_made_anew_is_looked_up_at_once() {
+    let (root, fs) = fixture();
+    let below = |name: &str| root.path().join(name);
+    std::fs::create_dir_all(below("d/e")).expect("made");
+    make(&fs, "d/e/a", b"1").waive("a test");
+    std::fs::remove_dir_all(below("d")).expect("removed");
+    let gone = fs.metadata(&path("d/e/a")).expect_err("gone");
+    assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    std::fs::create_dir_all(below("d/e")).expect("made");
+    make(&fs, "d/e/b", b"2").waive("a test");
+    assert!(below("d/e/b").exists());
+    std::fs::remove_dir_all(below("d")).expect("removed");
+    std::fs::create_dir_all(below("d/e")).expect("made");
+    make(&fs, "c", b"3").waive("a test");
+    fs.rename(&path("c"), &path("d/e/c")).expect("renamed").waive("a test");
+    assert!(below("d/e/c").exists());
+}
+
 #[cfg(unix)]
 mod rights {
     use super::*;

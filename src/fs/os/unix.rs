@@ -99,8 +99,34 @@ impl Directories {
         match &self.control {
             Some((parent, name)) if path.as_path() == Path::new(CONTROL_DIRECTORY) => call(parent, name),
             _ if path.is_root() => call(&self.root, OsStr::new(".")),
-            _ => call(&*self.handle(&path.parent())?, path.name()),
+            _ => {
+                let directory = path.parent();
+                self.with_fresh(&directory, || call(&*self.handle(&directory)?, path.name()))
+            }
         }
+    }
+
+    /// Does `work` in a directory. If it fails because the kept handle leads to a directory that was
+    /// removed, looks the path up anew and does it once more.
+    fn with_fresh<T>(&self, directory: &RelativePath, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match work() {
+            Err(error) if self.is_stale(directory, &error) => {
+                self.forget();
+                work()
+            }
+            result => result,
+        }
+    }
+
+    /// Whether an error says nothing of the path, since the handle leads to a directory that is gone:
+    /// one without a name, or one that a server has forgotten (ESTALE).
+    fn is_stale(&self, directory: &RelativePath, error: &io::Error) -> bool {
+        if error.raw_os_error() == Some(Errno::STALE.raw_os_error()) {
+            return true;
+        }
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(directory).map(Arc::clone);
+        let is_gone = |handle: Arc<OwnedFd>| rustix::fs::fstat(&*handle).is_ok_and(|stat| stat.st_nlink == 0);
+        error.kind() == io::ErrorKind::NotFound && kept.is_some_and(is_gone)
     }
 
     pub(super) fn metadata(&self, path: &RelativePath) -> io::Result<Metadata> {
@@ -241,14 +267,18 @@ impl Directories {
     }
 
     pub(super) fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<()> {
-        let target = self.handle(&to.parent())?;
-        self.at(from, |directory, name| rustix::fs::renameat(directory, name, &*target, to.name()))
+        self.with_fresh(&to.parent(), || {
+            let target = self.handle(&to.parent())?;
+            self.at(from, |directory, name| rustix::fs::renameat(directory, name, &*target, to.name()))
+        })
     }
 
     pub(super) fn link(&self, from: &RelativePath, to: &RelativePath) -> io::Result<()> {
-        let target = self.handle(&to.parent())?;
-        self.at(from, |directory, name| {
-            rustix::fs::linkat(directory, name, &*target, to.name(), AtFlags::empty())
+        self.with_fresh(&to.parent(), || {
+            let target = self.handle(&to.parent())?;
+            self.at(from, |directory, name| {
+                rustix::fs::linkat(directory, name, &*target, to.name(), AtFlags::empty())
+            })
         })
     }
 
