@@ -6,6 +6,10 @@
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print")]
+#![allow(unreachable_pub, dead_code, reason = "the helpers are shared with the other test binary")]
+
+#[path = "it/common.rs"]
+mod common;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -61,6 +65,13 @@ const SCENARIOS: &[Scenario] = &[
         cosave::create_new(root.join("new"), "1").unwrap();
         mark("end");
     }),
+    ("mount point", |root| {
+        let store = Store::open(root).unwrap();
+        store.update(|tx| tx.write("new", "1")).unwrap();
+        mark("begin");
+        store.update(|tx| tx.write("a", "1")).unwrap();
+        mark("end");
+    }),
     ("recovery", |root| {
         mark("begin");
         drop(Store::open(root).unwrap());
@@ -86,6 +97,9 @@ fn replace(root: &Path, durability: Durability) {
     mark("end");
 }
 
+/// How a child ends that may not mount.
+const CANNOT_MOUNT: i32 = 77;
+
 /// A call that strace shows and that does nothing else.
 fn mark(what: &str) {
     assert!(std::fs::create_dir(format!("/nowhere-at-all/mark-{what}")).is_err());
@@ -103,10 +117,17 @@ fn traced() {
 
 /// What a scenario called between its marks `begin` and `end`; `None` where strace is missing.
 fn trace(scenario: &str, root: &Path) -> Option<Vec<Event>> {
+    trace_under(&[], scenario, root)
+}
+
+/// As `trace`, under a command that prepares the child's surroundings.
+fn trace_under(prepare: &[&str], scenario: &str, root: &Path) -> Option<Vec<Event>> {
     let out = tempfile::NamedTempFile::new().unwrap();
     let calls = "trace=fsync,fdatasync,syncfs,sync_file_range,rename,renameat,renameat2,link,linkat,\
                  unlink,unlinkat,rmdir,mkdir,mkdirat";
-    let traced = Command::new("strace")
+    let command = [prepare, &["strace"]].concat();
+    let traced = Command::new(command[0])
+        .args(&command[1..])
         .args(["-f", "-y", "-qq", "-e", calls, "-o"])
         .arg(out.path())
         .arg(std::env::current_exe().unwrap())
@@ -114,10 +135,15 @@ fn trace(scenario: &str, root: &Path) -> Option<Vec<Event>> {
         .env("COSAVE_SCENARIO", scenario)
         .env("COSAVE_ROOT", root)
         .output();
-    let Ok(traced) = traced else {
-        println!("left out: there is no strace here");
+    let strace = Command::new("strace").arg("-V").output();
+    let (Ok(traced), Ok(_)) = (traced, strace) else {
+        common::skipped(scenario, "no strace to see syncs with");
         return None;
     };
+    if traced.status.code() == Some(CANNOT_MOUNT) {
+        common::skipped(scenario, "nothing can be mounted");
+        return None;
+    }
     assert!(traced.status.success(), "{}", String::from_utf8_lossy(&traced.stdout));
     let text = std::fs::read_to_string(out.path()).unwrap();
     let root = root.canonicalize().unwrap();
@@ -317,6 +343,26 @@ fn one_new_file_is_synced_before_its_link_and_its_directory_after() {
     let root = prepared();
     let expected = ["sync staged-new", "link new", "remove staged-new", "sync ."];
     check("one new file", root.path(), &expected);
+}
+
+/// A target that is a mount point is copied over: its bytes are synced before the staged file goes.
+#[test]
+fn a_mount_point_is_synced_before_the_staged_file_is_removed() {
+    let root = prepared();
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    let mount = format!(
+        "mount --bind '{}' '{}' || exit {CANNOT_MOUNT}; exec \"$0\" \"$@\"",
+        outside.path().display(),
+        root.path().join("a").display(),
+    );
+    let prepare = ["unshare", "--mount", "sh", "-c", &mount];
+    let Some(events) = trace_under(&prepare, "mount point", root.path()) else { return };
+    let phases = phases(&events);
+    let tail: Vec<_> = phases.iter().skip_while(|phase| *phase != "rename pending").collect();
+    // Two waves that nothing separates but the copy, which is no change of names.
+    let expected = ["rename pending", "sync .cosave a", "remove staged-a", "sync .", "rename applied"];
+    assert_eq!(tail, expected, "{events:#?}");
+    assert_eq!(std::fs::read(outside.path()).unwrap(), b"1");
 }
 
 #[test]

@@ -206,3 +206,29 @@ mod rights {
         }
     }
 }
+
+/// What a change owes, as the wave that pays it sees it.
+fn owed(debt: Unsynced) -> (usize, Vec<String>) {
+    let mut wave = Wave::new(Barrier::Staged);
+    wave.add(debt);
+    let (files, directories) = wave.into_parts();
+    (files.len(), directories.iter().map(ToString::to_string).collect())
+}
+
+/// A change that owed too little would be synced by no barrier, and only a power loss would tell.
+#[test]
+fn every_change_owes_the_sync_of_each_directory_whose_names_it_changed() {
+    let (_root, fs) = fixture();
+    let directory = |name: &str| vec![name.to_owned()];
+    assert_eq!(owed(fs.create_dir(&path("d")).expect("made")), (0, directory(".")));
+    assert_eq!(owed(fs.create_dir(&path("e")).expect("made")), (0, directory(".")));
+    let (file, name) = fs.create_new(&path("d/a"), NewFile::Ordinary).expect("made");
+    assert_eq!(owed(name), (0, directory("d")));
+    assert_eq!(owed(file.finish().expect("finished").1), (1, vec![]));
+    assert_eq!(owed(fs.inherit(&path("d/a")).expect("opened")), (1, vec![]));
+    assert_eq!(owed(fs.link(&path("d/a"), &path("e/b")).expect("linked")), (0, directory("e")));
+    let both = vec!["d".to_owned(), "e".to_owned()];
+    assert_eq!(owed(fs.rename(&path("d/a"), &path("e/c")).expect("moved")), (0, both));
+    assert_eq!(owed(fs.remove_file(&path("e/c")).expect("removed")), (0, directory("e")));
+    assert_eq!(owed(fs.remove_dir(&path("d")).expect("removed")), (0, directory(".")));
+}
