@@ -20,7 +20,7 @@ mod writer;
 #[cfg(feature = "sim")]
 pub mod fs;
 #[cfg(not(feature = "sim"))]
-#[allow(unreachable_pub, dead_code, reason = "public with the feature `sim`")]
+#[allow(unreachable_pub, reason = "public with the feature `sim`")]
 mod fs;
 
 pub use error::{Error, Operation, Outcome, Result};

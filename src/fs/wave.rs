@@ -94,6 +94,8 @@ pub enum Barrier {
 #[derive(Debug)]
 #[must_use = "a wave is waited for with `sync`, or waived with a reason"]
 pub struct Wave {
+    // Only the simulated disk asks which wait this is.
+    #[cfg(feature = "sim")]
     barrier: Barrier,
     debt: Unsynced,
 }
@@ -101,7 +103,13 @@ pub struct Wave {
 impl Wave {
     /// An empty wave for `barrier`.
     pub fn new(barrier: Barrier) -> Self {
-        Self { barrier, debt: Unsynced::default() }
+        #[cfg(not(feature = "sim"))]
+        let _ = barrier;
+        Self {
+            #[cfg(feature = "sim")]
+            barrier,
+            debt: Unsynced::default(),
+        }
     }
 
     /// Takes a debt in.
@@ -116,6 +124,7 @@ impl Wave {
     }
 
     /// Which wait this is.
+    #[cfg(feature = "sim")]
     #[must_use]
     pub fn barrier(&self) -> Barrier {
         self.barrier

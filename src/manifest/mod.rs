@@ -2,7 +2,7 @@
 //!
 //! What it looks like on disk is `text`'s to know; nothing here reads a file.
 
-mod text;
+pub(crate) mod text;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use crate::fs::Metadata;
 use crate::generation::TransactionId;
 use crate::path::RelativePath;
-pub(crate) use text::{Name, seal, unseal};
 
 /// A time stamp as file systems keep it: nanoseconds since 1970, before it negative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -24,7 +24,7 @@ use super::root::{Root, guard};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, Lock, LockKind, NewFile, Unsynced, Wave};
 use crate::generation::TransactionId;
-use crate::manifest::{Name, seal, unseal};
+use crate::manifest::text::{Name, seal, unseal};
 use crate::path::RelativePath;
 
 const FORMAT: &str = "cosave-session";

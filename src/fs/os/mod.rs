@@ -28,7 +28,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use uuid::Uuid;
 
-use super::*;
+use crate::fs::{
+    CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, Kind, Lock, LockKind, Metadata, NewFile,
+    ReadFile, SyncError, Unsynced, Wave, WriteFile,
+};
+use crate::options::SyncStrategy;
+use crate::path::RelativePath;
 use written::Written;
 
 /// How often a lock file may be replaced under our hands before we give up.

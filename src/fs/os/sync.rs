@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::system::{self, Directories};
+#[cfg(unix)]
+use super::unix::{self as system, Directories};
+#[cfg(windows)]
+use super::windows::{self as system, Directories};
 use crate::fs::{Durable, OpenFile, SyncError, Wave};
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;

@@ -25,6 +25,9 @@ use super::written::Written;
 use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, Durable, Identity, Kind, Metadata, OpenFile, SyncError};
 use crate::path::RelativePath;
 
+/// How often a lock file may come and go while it is being opened before we give up.
+const OPEN_TRIES_MAX: u32 = 100;
+
 /// How many directory handles are kept: enough for the trees that are saved often, few beside the
 /// 256 that a process may have on macOS.
 const HANDLES_MAX: usize = 32;
@@ -198,7 +201,7 @@ impl Directories {
     /// Writable, since a lock on NFS wants that (flock(2)); where nothing can be written, a reader's
     /// lock is better than none.
     pub(super) fn open_to_lock(&self, path: &RelativePath, absent: Absent) -> io::Result<File> {
-        for _ in 0..super::LOCK_TRIES_MAX {
+        for _ in 0..OPEN_TRIES_MAX {
             // What is there is opened without `O_CREAT`, which a sticky directory of somebody else's
             // refuses (`fs.protected_regular`, proc_sys_fs(5)).
             let opened = match self.open_with(path, OFlags::RDWR, Mode::empty()) {
