@@ -13,23 +13,6 @@ mod checks;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-/// A small generator of numbers that look random (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % (bound.max(1) as u64)).unwrap()
-    }
-}
-
 /// Pieces that mean something to one check or another.
 const PIECES: &[&[u8]] = &[
     b"/",
@@ -69,23 +52,23 @@ const PIECES: &[&[u8]] = &[
 /// Changes bytes a little: `seed` decides how. Seed 0 leaves them as they are.
 fn changed(bytes: &[u8], seed: u64) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
-    let mut random = Random(seed);
-    let changes = if seed == 0 { 0 } else { 1 + random.below(4) };
+    let mut random = fastrand::Rng::with_seed(seed);
+    let changes = if seed == 0 { 0 } else { random.usize(1..=4) };
     for _ in 0..changes {
-        let at = random.below(bytes.len() + 1);
-        let end = (at + random.below(16)).min(bytes.len());
-        match random.below(7) {
-            0 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
-            1 if at < bytes.len() => bytes[at] = u8::try_from(random.below(256)).unwrap(),
+        let at = random.usize(..=bytes.len());
+        let end = (at + random.usize(..16)).min(bytes.len());
+        match random.usize(..7) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << random.usize(..8),
+            1 if at < bytes.len() => bytes[at] = random.u8(..),
             2 => bytes.truncate(at),
             3 => _ = bytes.drain(at..end),
             4 => {
                 let piece = bytes[at..end].to_vec();
-                let to = random.below(bytes.len() + 1);
+                let to = random.usize(..=bytes.len());
                 bytes.splice(to..to, piece);
             }
-            5 => drop(bytes.splice(at..at, PIECES[random.below(PIECES.len())].iter().copied())),
-            _ => drop(bytes.splice(at..end, PIECES[random.below(PIECES.len())].iter().copied())),
+            5 => drop(bytes.splice(at..at, random.choice(PIECES).unwrap().iter().copied())),
+            _ => drop(bytes.splice(at..end, random.choice(PIECES).unwrap().iter().copied())),
         }
     }
     bytes

@@ -14,7 +14,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{Random, assert_no_litter, child, child_root, heard, say, told};
+use common::{assert_no_litter, child, child_root, heard, random_seed, say, told};
 use cosave::{Durability, RecoveryReport, Store};
 
 /// Eight files in three directories.
@@ -31,8 +31,8 @@ fn content(count: u64, index: usize) -> String {
 
 #[test]
 fn a_killed_writer_leaves_one_whole_commit_and_nothing_else() {
-    let seed = Random::seed();
-    let mut random = Random::new(seed);
+    let seed = random_seed();
+    let mut random = fastrand::Rng::with_seed(seed);
     let root = tempfile::tempdir().unwrap();
     let mut acknowledged = 0;
     let mut found = Found::default();
@@ -72,16 +72,16 @@ impl Found {
 }
 
 /// Starts a child, kills it after some commits and a moment. Returns the last commit it acknowledged.
-fn kill_one(root: &Path, durability: u64, random: &mut Random) -> u64 {
+fn kill_one(root: &Path, durability: u64, random: &mut fastrand::Rng) -> u64 {
     let mut command = child("child_that_commits_until_it_is_killed", root);
     let mut child = command.env("DURABILITY", durability.to_string()).spawn().unwrap();
     let mut said = heard(&mut child);
     // The first word is that it is about to open the root, so that opening is cut short as well.
     let mut acknowledged = 0;
-    for _ in 0..=random.below(COMMITS_MAX) {
+    for _ in 0..=random.u64(..COMMITS_MAX) {
         acknowledged = said.next().map_or(acknowledged, |count| count.parse().unwrap());
     }
-    let moment = Duration::from_micros(random.below(u64::try_from(SPIN_MAX.as_micros()).unwrap()));
+    let moment = Duration::from_micros(random.u64(..u64::try_from(SPIN_MAX.as_micros()).unwrap()));
     let start = Instant::now();
     while start.elapsed() < moment {
         std::hint::spin_loop();

@@ -1,4 +1,4 @@
-//! What the tests share: children, random numbers, a look at a tree, litter, crash states made by hand.
+//! What the tests share: children, a seed, a look at a tree, litter, crash states made by hand.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -76,28 +76,11 @@ pub fn skipped(test: &str, reason: &str) {
     }
 }
 
-/// A small random number generator (SplitMix64), so that a run can be repeated from its seed.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// From `COSAVE_TEST_SEED`, or anew.
-    pub fn seed() -> u64 {
-        match std::env::var("COSAVE_TEST_SEED") {
-            Ok(text) => text.parse().unwrap(),
-            Err(_) => uuid::Uuid::new_v4().as_u64_pair().0,
-        }
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
+/// The seed of a test's random choices: from `COSAVE_TEST_SEED`, or anew. A failure prints it.
+pub fn random_seed() -> u64 {
+    match std::env::var("COSAVE_TEST_SEED") {
+        Ok(text) => text.parse().unwrap(),
+        Err(_) => fastrand::u64(..),
     }
 }
 
