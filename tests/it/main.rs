@@ -16,4 +16,5 @@ mod several;
 mod shared;
 mod single;
 mod strangers;
+mod tidy;
 mod transactions;

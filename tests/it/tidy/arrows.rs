@@ -1,0 +1,397 @@
+//! Which module of the crate may know which: the plan of the house as data, held against the code.
+//!
+//! A module imports only from modules that stand below it in [`PLAN`], so there can be no circle. The table is
+//! exact: an arrow that the code does not have any more is struck out of it. A new arrow is a change of the
+//! design; whoever adds one says why in its commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::source::{Source, Token, crate_sources, stands};
+
+/// Each module, and what it imports. From top to bottom: arrows only point down this list.
+const PLAN: &str = "
+# what a program sees
+lib -> store transaction writer view single report error manifest options generation path
+store -> transaction view protocol::open protocol::sweep protocol::verify protocol::control protocol::root report error fs::os fs options generation
+transaction -> writer draft protocol::open protocol::commit protocol::check protocol::stage protocol::cleanup protocol::resolve protocol::copy protocol::root protocol::layout report error manifest fs options generation path
+writer -> draft protocol::open protocol::commit protocol::stage protocol::root error path
+draft -> protocol::stage protocol::cleanup protocol::session protocol::resolve manifest fs generation path
+view -> protocol::open protocol::read protocol::resolve protocol::root protocol::layout error fs generation path
+single -> protocol::root protocol::layout error fs::os fs options path
+# the steps, each of which knows what stands below it
+protocol ->
+protocol::open -> protocol::commit protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::deferred protocol::control protocol::root report error fs generation path
+protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::stage protocol::queue protocol::lock protocol::session protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path
+protocol::read -> protocol::recover protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error manifest fs generation path
+protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path
+protocol::verify -> protocol::lock protocol::copy protocol::control protocol::root protocol::layout report error manifest fs
+protocol::recover -> protocol::recover::abandon protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation generation path
+protocol::recover::abandon -> protocol::lock protocol::root protocol::layout error fs generation
+protocol::recover::rewrite -> protocol::apply protocol::copy protocol::root protocol::layout error manifest fs generation path
+protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol::root protocol::layout report error fs generation path
+protocol::recover::plan -> protocol::copy protocol::root report error manifest fs mutation path
+protocol::apply -> protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs path
+protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation generation path
+protocol::check -> protocol::stage protocol::resolve protocol::root error manifest fs mutation path
+protocol::stage -> protocol::queue protocol::cleanup protocol::session protocol::resolve protocol::copy protocol::root protocol::layout error manifest fs generation path
+protocol::queue -> protocol::sync
+protocol::cleanup -> protocol::session protocol::root fs options path
+protocol::lock -> protocol::session protocol::control protocol::root protocol::layout error fs path
+protocol::session -> protocol::control protocol::root protocol::layout error manifest::text fs generation path
+protocol::resolve -> protocol::root protocol::layout error manifest fs path
+protocol::deferred -> protocol::root fs mutation generation path
+protocol::copy -> protocol::root fs path
+protocol::control -> protocol::root protocol::layout error manifest fs mutation generation path
+protocol::root -> report error fs options path
+protocol::layout -> fs generation path
+protocol::sync ->
+# plain data
+report -> options generation path
+error -> generation path
+manifest::text -> manifest generation path
+manifest -> fs generation path
+# the real disk
+fs::os -> fs::os::sync fs::os::unix fs::os::windows fs::os::written fs options path
+fs::os::sync -> fs::os::unix fs::os::windows fs options path
+fs::os::unix -> fs::os::linux fs::os::written fs path
+fs::os::linux -> fs path
+fs::os::windows -> fs::os::written fs path
+fs::os::written -> fs path
+# the simulated disk
+fs::sim::explore -> fs::sim fs::sim::plan fs mutation
+fs::sim::strangers -> fs::sim fs::sim::disk path
+fs::sim -> fs::sim::process fs::sim::power fs::sim::machine fs::sim::disk fs::sim::plan fs mutation path
+fs::sim::process -> fs::sim::handles fs::sim::machine fs::sim::disk fs::sim::plan fs options path
+fs::sim::power -> fs::sim::disk fs::sim::plan
+fs::sim::handles -> fs::sim::machine fs::sim::disk fs path
+fs::sim::machine -> fs::sim::disk fs::sim::plan fs path
+fs::sim::disk -> fs::sim::plan fs path
+fs::sim::plan -> fs mutation
+# what the protocol may ask of a disk
+fs -> fs::wave options path
+fs::wave -> path
+# leaves
+mutation ->
+options ->
+generation ->
+path ->
+";
+
+/// A plan as it is read: each module, and what it imports.
+type Plan<'a> = Vec<(&'a str, Vec<&'a str>)>;
+
+fn parse(text: &str) -> Plan<'_> {
+    let rows = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let row = |line| str::split_once(line, "->").unwrap_or_else(|| panic!("no arrow in {line:?}"));
+    rows.map(row).map(|(module, targets)| (module.trim(), targets.split_whitespace().collect())).collect()
+}
+
+/// From each module to those that it names, with one place where it does.
+type Arrows = BTreeMap<String, BTreeMap<String, String>>;
+
+/// A path in the code.
+struct Named {
+    segments: Vec<String>,
+    /// The module in which it is resolved.
+    within: Vec<String>,
+    line: usize,
+    /// Whether it stands in a `use`.
+    imports: bool,
+}
+
+/// Every path of at least two segments or imported alone, with the trees of `use` spread out.
+fn named(source: &Source) -> Vec<Named> {
+    let tokens = &source.tokens;
+    let mut found = Vec::new();
+    let mut within = segments(&source.module());
+    // Blocks that are open: whether each is that of an inline module.
+    let mut blocks = Vec::new();
+    let mut imports = false;
+    for at in 0..tokens.len() {
+        match tokens[at].text.as_str() {
+            "use" => imports = true,
+            ";" => imports = false,
+            "{" => {
+                let module = at >= 2 && tokens[at - 2].text == "mod";
+                if module {
+                    within.push(tokens[at - 1].text.clone());
+                }
+                blocks.push(module);
+            }
+            "}" => {
+                let modules = usize::from(blocks.pop() == Some(true));
+                within.truncate(within.len() - modules);
+            }
+            _ => {}
+        }
+        // `use child;` and `use child as other;` have no second segment.
+        let alone = at > 0
+            && tokens[at - 1].text == "use"
+            && (stands(tokens, at + 1, &[";"]) || stands(tokens, at + 1, &["as"]));
+        let begins = is_word(&tokens[at]) && (stands(tokens, at + 1, &["::"]) || alone);
+        let goes_on = at > 0 && tokens[at - 1].text == "::";
+        let limits_visibility = at > 0 && tokens[at - 1].text == "in" && tokens[at - 2].text == "(";
+        if begins && !goes_on && !limits_visibility {
+            let mut paths = Vec::new();
+            spread(tokens, at, &[], &mut paths);
+            let line = tokens[at].line;
+            let named = |segments| Named { segments, within: within.clone(), line, imports };
+            found.extend(paths.into_iter().map(named));
+        }
+    }
+    found
+}
+
+fn is_word(token: &Token) -> bool {
+    token.text.starts_with(|c: char| c.is_alphabetic() || c == '_')
+}
+
+/// Follows a path from `at` through its groups. Returns the index after it.
+fn spread(tokens: &[Token], mut at: usize, before: &[String], paths: &mut Vec<Vec<String>>) -> usize {
+    let mut path = before.to_vec();
+    loop {
+        if stands(tokens, at, &["{"]) {
+            at += 1;
+            while !stands(tokens, at, &["}"]) {
+                at = spread(tokens, at, &path, paths);
+                while !stands(tokens, at, &["}"]) && !stands(tokens, at, &[","]) {
+                    at += 1;
+                }
+                at += usize::from(stands(tokens, at, &[","]));
+            }
+            return at + 1;
+        }
+        let Some(token) = tokens.get(at) else { break };
+        let leads_on = is_word(token) || token.text == "*";
+        if !leads_on {
+            break;
+        }
+        // `self` in a group is what stands before the group.
+        if token.text != "self" || path.is_empty() {
+            path.push(token.text.clone());
+        }
+        at += 1;
+        if !stands(tokens, at, &["::"]) {
+            break;
+        }
+        at += 1;
+    }
+    paths.push(path);
+    at
+}
+
+fn segments(module: &str) -> Vec<String> {
+    match module {
+        "lib" => Vec::new(),
+        module => module.split("::").map(str::to_owned).collect(),
+    }
+}
+
+fn name(segments: &[String]) -> String {
+    if segments.is_empty() { "lib".to_owned() } else { segments.join("::") }
+}
+
+/// What a path means, from the crate's root. `None` if it leads to another crate, or begins with a type.
+fn resolve(path: &Named, modules: &BTreeSet<String>) -> Option<Vec<String>> {
+    // A program of the package is a crate of its own, which knows the library by its name.
+    let program = path.within.first().is_some_and(|first| first == "bin");
+    let mut resolved = match path.segments[0].as_str() {
+        "cosave" if program => Vec::new(),
+        "crate" if program => path.within[..2].to_vec(),
+        "crate" => Vec::new(),
+        "self" => path.within.clone(),
+        "super" => path.within[..path.within.len() - 1].to_vec(),
+        child => {
+            let mut resolved = path.within.clone();
+            resolved.push(child.to_owned());
+            if !modules.contains(&name(&resolved)) {
+                return None;
+            }
+            resolved
+        }
+    };
+    for segment in &path.segments[1..] {
+        if segment == "super" {
+            resolved.pop();
+        } else {
+            resolved.push(segment.clone());
+        }
+    }
+    Some(resolved)
+}
+
+/// The longest part of a resolved path that is a module; the crate's root if nothing else is.
+fn owner(resolved: &[String], modules: &BTreeSet<String>) -> usize {
+    let is_module = |length: &usize| modules.contains(&name(&resolved[..*length]));
+    (1..=resolved.len()).rev().find(is_module).unwrap_or(0)
+}
+
+/// The names that a file has from other modules. Those of its own children it may hand on: it is their face.
+fn borrowed(source: &Source, modules: &BTreeSet<String>) -> BTreeSet<String> {
+    let own = segments(&source.module());
+    let mut found = BTreeSet::new();
+    for path in named(source).iter().filter(|path| path.imports) {
+        let Some(resolved) = resolve(path, modules) else { continue };
+        let length = owner(&resolved, modules);
+        let is_own = resolved[..length].starts_with(&own) && !own.is_empty();
+        found.extend(resolved[length..].last().filter(|_| !is_own).cloned());
+    }
+    found
+}
+
+/// The arrows of the code, and what is taken from a module that does not own it.
+fn arrows(sources: &[Source]) -> (Arrows, Vec<String>) {
+    let modules: BTreeSet<_> = sources.iter().map(Source::module).collect();
+    let borrowed: BTreeMap<_, _> =
+        sources.iter().map(|source| (source.module(), borrowed(source, &modules))).collect();
+    let (mut arrows, mut detours) = (Arrows::new(), Vec::new());
+    for source in sources {
+        let from = source.module();
+        let known = arrows.entry(from.clone()).or_default();
+        for path in named(source) {
+            let Some(resolved) = resolve(&path, &modules) else { continue };
+            let length = owner(&resolved, &modules);
+            let owner = name(&resolved[..length]);
+            if owner == from {
+                continue;
+            }
+            let place = source.at(path.line);
+            let program = from.starts_with("bin::");
+            if resolved.last().is_some_and(|last| last == "*") {
+                detours.push(format!("{place}: all of `{owner}` is taken; say what is used"));
+            }
+            if let Some(item) = resolved.get(length).filter(|_| !program) {
+                if owner == "lib" || borrowed[&owner].contains(item) {
+                    detours.push(format!("{place}: `{item}` is taken from `{owner}`, which does not own it"));
+                }
+            }
+            known.entry(owner).or_insert(place);
+        }
+    }
+    (arrows, detours)
+}
+
+/// What is wrong with the plan, seen beside the code.
+fn faults(plan: &Plan<'_>, sources: &[Source]) -> Vec<String> {
+    let (arrows, mut faults) = arrows(sources);
+    let floor = |module: &str| plan.iter().position(|(name, _)| *name == module);
+    for (index, (module, targets)) in plan.iter().enumerate() {
+        if floor(module) != Some(index) {
+            faults.push(format!("`{module}` is in the plan twice"));
+        }
+        let Some(known) = arrows.get(*module) else {
+            faults.push(format!("the plan has `{module}`, and there is no such file"));
+            continue;
+        };
+        for target in targets {
+            if !known.contains_key(*target) {
+                faults.push(format!("the plan has {module} -> {target}, and no code does"));
+            }
+            if floor(target).is_none_or(|below| below <= index) {
+                faults.push(format!("{module} -> {target} does not point down"));
+            }
+        }
+    }
+    for (module, known) in &arrows {
+        let planned = plan.iter().find(|(name, _)| name == module).map(|(_, targets)| targets.as_slice());
+        if planned.is_none() {
+            faults.push(format!("`{module}` is not in the plan"));
+        }
+        for (target, place) in known {
+            if !planned.unwrap_or_default().contains(&target.as_str()) {
+                faults.push(format!("{place}: {module} -> {target} is not in the plan"));
+            }
+        }
+    }
+    faults
+}
+
+/// The plan as the code has it, in the order of the plan, to be compared or copied.
+fn as_code(plan: &Plan<'_>, sources: &[Source]) -> String {
+    let (arrows, _) = arrows(sources);
+    let floor = |module: &str| plan.iter().position(|(name, _)| *name == module).unwrap_or(usize::MAX);
+    let mut rows: Vec<_> = arrows.iter().collect();
+    rows.sort_by_key(|(module, _)| floor(module));
+    let rows = rows.into_iter().map(|(module, targets)| {
+        let mut targets: Vec<_> = targets.keys().collect();
+        targets.sort_by_key(|target| floor(target));
+        let targets = targets.into_iter().map(|target| format!(" {target}"));
+        format!("{module} ->{}\n", targets.collect::<String>())
+    });
+    rows.collect()
+}
+
+#[test]
+fn modules_import_only_what_the_plan_allows() {
+    let sources = crate_sources();
+    let plan = parse(PLAN);
+    let faults = faults(&plan, &sources);
+    assert!(faults.is_empty(), "{}\nthe code has:\n{}", faults.join("\n"), as_code(&plan, &sources));
+}
+
+/// A house of three floors: `a` above `b` above `b::c`.
+fn house(a: &str, b: &str, c: &str) -> Vec<Source> {
+    let files = [("src/a.rs", a), ("src/b/mod.rs", b), ("src/b/c.rs", c)];
+    files.iter().map(|(path, text)| Source::new(path, text)).collect()
+}
+
+#[test]
+fn a_plan_that_the_code_follows_has_no_faults() {
+    let plan = parse("a -> b b::c\nb -> b::c\nb::c ->");
+    let sources = house("use crate::b::{self, c::{X, Y as Z}, W};", "fn f() { c::g() }", "use std::fs;");
+    assert_eq!(faults(&plan, &sources), Vec::<String>::new());
+}
+
+#[test]
+fn every_way_to_name_a_module_is_an_arrow() {
+    let (arrows_down, _) = arrows(&house("", "use c as child;", ""));
+    assert!(arrows_down["b"].contains_key("b::c"), "{arrows_down:?}");
+    for (text, module) in [
+        ("use crate::a::X;", "a"),
+        ("use crate::{a::{X, Y}, z};", "a"),
+        ("fn f() -> crate::a::X { todo!() }", "a"),
+        ("fn f() { assert!(crate::a::X > 1); }", "a"),
+        ("use super::X;", "b"),
+        ("use super::super::a;", "a"),
+        ("mod inner { use super::super::super::a::X; }", "a"),
+        ("mod inner { use super::super::X; }", "b"),
+        ("fn f(x: super::X) {}", "b"),
+    ] {
+        let (arrows, _) = arrows(&house("", "", text));
+        assert!(arrows["b::c"].contains_key(module), "{text} gives {arrows:?}");
+    }
+}
+
+#[test]
+fn an_arrow_too_many_or_too_few_is_a_fault() {
+    let plan = parse("a -> b\nb -> b::c\nb::c ->");
+    let unused = faults(&plan, &house("use crate::b::X;", "", ""));
+    assert_eq!(unused, ["the plan has b -> b::c, and no code does"]);
+    let new = faults(&plan, &house("use crate::b::X;\nuse crate::b::c::Y;", "use self::c::Y;", ""));
+    assert_eq!(new, ["src/a.rs:2: a -> b::c is not in the plan"]);
+    let unknown = faults(&plan[1..].to_vec(), &house("", "use self::c::Y;", ""));
+    assert_eq!(unknown, ["`a` is not in the plan"]);
+    let gone = faults(&[plan, vec![("d", Vec::new())]].concat(), &house("use crate::b::X;", "use c::Y;", ""));
+    assert_eq!(gone, ["the plan has `d`, and there is no such file"]);
+}
+
+#[test]
+fn an_arrow_upwards_is_a_fault_and_so_every_circle_is() {
+    let plan = parse("a ->\nb -> b::c\nb::c -> b");
+    assert_eq!(faults(&plan, &house("", "use c::Y;", "use super::X;")), ["b::c -> b does not point down"]);
+    let other = parse("a ->\nb::c -> b\nb -> b::c");
+    assert_eq!(faults(&other, &house("", "use c::Y;", "use super::X;")), ["b -> b::c does not point down"]);
+}
+
+#[test]
+fn a_name_taken_from_a_module_that_does_not_own_it_is_a_fault() {
+    let plan = parse("a -> b\nb -> b::c\nb::c ->");
+    let own_child = faults(&plan, &house("use crate::b::Y;", "pub(crate) use c::Y;", ""));
+    assert_eq!(own_child, Vec::<String>::new());
+    let (_, stranger) = arrows(&house("pub(crate) use crate::b::Y;", "", "use crate::a::{X, Y};"));
+    assert_eq!(stranger, ["src/b/c.rs:1: `Y` is taken from `a`, which does not own it"]);
+    let (_, all) = arrows(&house("use crate::b::*;", "", ""));
+    assert_eq!(all, ["src/a.rs:1: all of `b` is taken; say what is used"]);
+    let (_, of_the_root) = arrows(&house("fn f(x: crate::Y) {}", "", ""));
+    assert_eq!(of_the_root, ["src/a.rs:1: `Y` is taken from `lib`, which does not own it"]);
+}
