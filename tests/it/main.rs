@@ -8,6 +8,7 @@ mod abandon;
 mod bad_input;
 mod common;
 mod control_directory;
+mod fixtures;
 mod limits;
 mod mounts;
 mod processes;

@@ -1,0 +1,189 @@
+//! Roots as cosave wrote them, kept for ever: what an earlier version left must open as it should.
+//!
+//! `tests/fixtures/v1/` has three roots of format 1: a clean one, one that was killed after the commit point
+//! and before its first file was moved, and one that was killed between two moves. Beside each lies a list of
+//! its files with their time stamps, which version control does not keep. `write_the_fixtures` made them, on
+//! the simulated disk, so that a kill comes at the very step that is wanted.
+//!
+//! Once a version of the format is released, its fixtures are never written again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use cosave::fs::sim::{Crash, Model, SimDisk};
+use cosave::fs::{FileSystem, Kind};
+use cosave::{Generation, RelativePath, Store};
+
+use crate::common::{assert_no_litter, tree};
+
+/// The files of generation 1, and of generation 2, which removes one, changes two and makes a directory.
+const OLD: [(&str, &str); 3] = [("a", "old a\n"), ("b", "old b\n"), ("d/c", "old c\n")];
+const NEW: [(&str, &str); 3] = [("a", "new a\n"), ("d/c", "new c\n"), ("new/e", "new e\n")];
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1")
+}
+
+/// A copy of a fixture, with the time stamps that its files had.
+fn copy(name: &str) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let list = fs::read_to_string(directory().join(format!("{name}.list"))).unwrap();
+    for line in list.lines() {
+        let (stamp, path) = line.split_once(' ').unwrap();
+        let target = root.path().join(path);
+        if stamp == "directory" {
+            fs::create_dir_all(target).unwrap();
+            continue;
+        }
+        let bytes =
+            fs::read(directory().join(name).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        fs::write(&target, bytes).unwrap();
+        let modified = SystemTime::UNIX_EPOCH + Duration::from_nanos(stamp.parse().unwrap());
+        fs::File::options().write(true).open(&target).unwrap().set_modified(modified).unwrap();
+    }
+    root
+}
+
+fn files(root: &Path) -> BTreeMap<String, String> {
+    let all = tree(root).into_iter().filter_map(|(path, content)| Some((path, content?)));
+    let text = |(path, content): (PathBuf, Vec<u8>)| {
+        (path.to_string_lossy().replace('\\', "/"), String::from_utf8(content).unwrap())
+    };
+    all.map(text).collect()
+}
+
+fn expected(files: &[(&str, &str)]) -> BTreeMap<String, String> {
+    files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
+}
+
+/// What a view shows of every path that the two generations name.
+fn seen(store: &Store) -> BTreeMap<String, String> {
+    let view = store.view().unwrap();
+    let paths = OLD.iter().chain(&NEW).map(|(path, _)| *path);
+    let read = |path: &str| Some((path.to_owned(), String::from_utf8(view.read(path).ok()?).unwrap()));
+    paths.filter_map(read).collect()
+}
+
+/// Opens a copy, which must finish these generations and hold these files then, and takes a commit.
+fn opens(name: &str, finished: &[u64], generation: u64, files_after: &[(&str, &str)]) {
+    let root = copy(name);
+    let untouched = tree(root.path());
+    let look = Store::options().read_only(true).open(root.path()).unwrap();
+    assert_eq!(seen(&look), expected(files_after));
+    assert_eq!(look.view().unwrap().generation(), generation);
+    drop(look);
+    assert_eq!(tree(root.path()), untouched, "a read-only store changed something");
+
+    let store = Store::open(root.path()).unwrap();
+    let report = store.last_recovery();
+    let generations: Vec<_> = finished.iter().copied().map(Generation::from).collect();
+    assert_eq!(report.rolled_forward, generations);
+    assert_eq!(report.is_clean(), finished.is_empty(), "{report}");
+    assert!(report.differences.is_empty(), "{report}");
+    assert_eq!(store.generation().unwrap(), generation);
+    assert_eq!(seen(&store), expected(files_after));
+    assert_eq!(files(root.path()), expected(files_after));
+    assert!(store.verify().unwrap().is_empty());
+    drop(store);
+    assert_no_litter(root.path());
+
+    let store = Store::open(root.path()).unwrap();
+    assert!(store.last_recovery().is_clean(), "{}", store.last_recovery());
+    let commit = store.update(|tx| tx.write("a", "newest a\n")).unwrap();
+    assert_eq!(commit.generation(), generation + 1);
+}
+
+#[test]
+fn a_clean_root_of_format_1_opens_as_it_was() {
+    opens("clean", &[], 1, &OLD);
+}
+
+#[test]
+fn a_published_root_of_format_1_is_finished() {
+    opens("pending", &[2], 2, &NEW);
+}
+
+#[test]
+fn a_half_applied_root_of_format_1_is_finished() {
+    opens("half-applied", &[2], 2, &NEW);
+}
+
+/// Writes what is to be seen on a simulated disk, and the list of it.
+fn write_fixture(name: &str, disk: &SimDisk) {
+    let mut list = String::new();
+    fs::create_dir_all(directory().join(name)).unwrap();
+    write_directory(&directory().join(name), &*disk.process(), &RelativePath::root(), &mut list);
+    fs::write(directory().join(format!("{name}.list")), list).unwrap();
+}
+
+fn write_directory(root: &Path, from: &dyn FileSystem, directory: &RelativePath, list: &mut String) {
+    let mut entries = from.list(directory).unwrap();
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    for entry in entries {
+        let path = RelativePath::new(directory.as_path().join(entry.name)).unwrap();
+        let target = root.join(path.as_path());
+        if entry.kind == Kind::Directory {
+            fs::create_dir_all(target).unwrap();
+            *list += &format!("directory {path}\n");
+            write_directory(root, from, &path, list);
+            continue;
+        }
+        let mut bytes = Vec::new();
+        from.open(&path).unwrap().read_to_end(&mut bytes).unwrap();
+        fs::write(target, bytes).unwrap();
+        let modified = from.metadata(&path).unwrap().modified;
+        let stamp = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
+        *list += &format!("{stamp} {path}\n");
+    }
+}
+
+/// The second commit, killed at the first step after which the disk is as wished.
+fn killed(disk: &SimDisk, wished: impl Fn(&SimDisk) -> bool) -> SimDisk {
+    for after in 0.. {
+        let machine = disk.copy();
+        machine.crash_at(Crash { after, reversed: false });
+        let committed = Store::options().open_on(machine.process()).and_then(|store| {
+            let mut tx = store.begin()?;
+            for (path, text) in NEW {
+                tx.write(path, text)?;
+            }
+            tx.remove("b")?;
+            tx.commit()
+        });
+        if wished(&machine) {
+            return machine.kill();
+        }
+        assert!(committed.is_err(), "no step leaves what is wished");
+    }
+    unreachable!("a commit has an end")
+}
+
+/// `cargo test --test it write_the_fixtures -- --ignored`, then `git add --force tests/fixtures`: the roots'
+/// own `.gitignore` hides them from version control.
+#[test]
+#[ignore = "writes tests/fixtures/v1, which is done once for each version of the format"]
+fn write_the_fixtures() {
+    let _ = fs::remove_dir_all(directory());
+    let disk = SimDisk::new(Model::WeakPosix);
+    let store = Store::options().open_on(disk.process()).unwrap();
+    let mut tx = store.begin().unwrap();
+    for (path, text) in OLD {
+        tx.write(path, text).unwrap();
+    }
+    tx.commit().unwrap();
+    drop(store);
+    disk.settle();
+    write_fixture("clean", &disk);
+    let has = |disk: &SimDisk, path: &str, text: &str| {
+        disk.files().get(path).is_some_and(|bytes| bytes == text.as_bytes())
+    };
+    let published = |disk: &SimDisk| disk.control_names().iter().any(|name| name == "2.pending");
+    let pending = killed(&disk, published);
+    assert!(has(&pending, "a", "old a\n"));
+    write_fixture("pending", &pending);
+    let half = |disk: &SimDisk| has(disk, "a", "new a\n") && has(disk, "d/c", "old c\n");
+    write_fixture("half-applied", &killed(&disk, half));
+}
