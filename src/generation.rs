@@ -1,5 +1,5 @@
-//! The number of a commit and the name of a transaction: data that is printed
-//! and parsed, in exactly one spelling. Knows nothing of files.
+//! The number of a commit and the id of a transaction: plain data that is
+//! printed and parsed in exactly one form. Knows nothing of files.
 
 use std::fmt;
 
@@ -8,13 +8,13 @@ use uuid::Uuid;
 
 const UUID_DIGITS: usize = 32;
 
-/// The number of a commit: the first is 1, and it only grows.
+/// The number of a commit. The first is 1, and it only grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(u64);
 
 impl Generation {
-    /// The number itself.
+    /// The plain number.
     #[must_use]
     pub fn get(self) -> u64 {
         self.0
@@ -24,10 +24,10 @@ impl Generation {
         Self(self.0.saturating_add(1))
     }
 
-    /// Reads a number in its one spelling.
+    /// Parses a number that is written exactly as it would be printed.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let number = parse_number(text)?;
-        // The largest number is never given, so every generation has a next one, and counting ends.
+        // The largest number is never used, so every generation has a next one and counting ends.
         (number > 0 && number < u64::MAX).then_some(Self(number))
     }
 }
@@ -62,7 +62,7 @@ impl fmt::Display for Generation {
     }
 }
 
-/// The name of a transaction, never used twice: its session, and a count within it.
+/// The id of a transaction, never used twice: its session, and a number within that session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransactionId {
     pub(crate) session: Uuid,
@@ -70,7 +70,7 @@ pub struct TransactionId {
 }
 
 impl TransactionId {
-    /// Reads `<session>-<number>`.
+    /// Parses `<session>-<number>`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (session, number) = text.split_once('-')?;
         Some(Self { session: parse_uuid(session)?, number: parse_number(number)? })
@@ -83,13 +83,13 @@ impl fmt::Display for TransactionId {
     }
 }
 
-/// Reads a number that is spelled as it would be printed: no sign, no leading zero.
+/// Parses a number that is written exactly as it would be printed: no sign, no leading zero.
 pub(crate) fn parse_number(text: &str) -> Option<u64> {
     let number: u64 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)
 }
 
-/// Reads a UUID of 32 lower-case digits.
+/// Parses a UUID of 32 lower-case hexadecimal digits.
 pub(crate) fn parse_uuid(text: &str) -> Option<Uuid> {
     let plain = text.len() == UUID_DIGITS && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     plain.then(|| Uuid::try_parse(text).ok()).flatten()

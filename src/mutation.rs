@@ -1,23 +1,25 @@
-//! Rules of the protocol that are not syncs, each of which a crash test takes
-//! away to see that it is missed.
+//! Rules of the protocol that are not syncs. A crash test breaks each of them
+//! to see that the tests notice.
 //!
-//! Without the feature `sim` every rule is kept by a constant, so nothing of
-//! this is left in a program. With it, [`without`] breaks one rule for the
-//! thread that calls it. Knows nothing of what the rules are about.
+//! Without the feature `sim` a constant says that every rule is followed, so
+//! none of this is compiled into a program. With it, [`without`] breaks one
+//! rule for the thread that calls it. Knows nothing of what the rules are
+//! about.
 
 /// One rule of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Rule {
-    /// Write the manifest under a temporary name and publish it by rename. Broken: written in place.
+    /// Write the manifest under a temporary name and publish it by a rename. Broken: it is written in
+    /// place.
     PublishByRename,
     /// Move files only after the commit point.
     ApplyAfterPublish,
-    /// Check under the lock that every staged file is still the one written.
+    /// Check under the lock that every staged file is still the one that was written.
     CheckStaged,
     /// Check preconditions under the lock.
     CheckPreconditions,
-    /// Rewrite the manifest when a target changed since it was written.
+    /// Rewrite the manifest when a target has changed since the manifest was written.
     CheckTargets,
     /// Finish earlier pending manifests before publishing.
     FinishEarlier,
@@ -27,25 +29,25 @@ pub enum Rule {
     StopAtGap,
     /// Look at every entry before moving the first.
     LookFirst,
-    /// Set a target aside that is neither old nor new.
+    /// Set a target aside when it is neither the old file nor the new one.
     SetAside,
-    /// Remove only the very file that was to be removed.
+    /// Remove a file only if it is the very file that was to be removed.
     RemoveByIdentity,
-    /// A checksum that does not match is a diagnosis: stop only when nobody touched the file.
+    /// A checksum that does not match stops recovery only if nobody has touched the file.
     DiagnoseChecksum,
-    /// Staged and target one inode: unlink the staged name.
+    /// When staged file and target are one inode, unlink the staged name.
     UnlinkAlias,
-    /// Keep the previous applied manifest until the next one is durable.
+    /// Keep the last applied manifest until the next one is durable.
     KeepApplied,
-    /// Sweep only what dead sessions staged.
+    /// Sweep only what dead sessions have staged.
     SweepDeadOnly,
-    /// Never sync again what failed: write it anew.
+    /// Never sync again what a failed sync covered: write it anew.
     WriteAnew,
-    /// Attach the deferred wave before retiring what it covers.
+    /// Attach the deferred wave before retiring the manifest that it belongs to.
     AttachDeferred,
 }
 
-/// Whether the protocol keeps this rule.
+/// Whether the protocol follows this rule.
 #[cfg(not(feature = "sim"))]
 pub(crate) const fn keeps(_rule: Rule) -> bool {
     true
@@ -56,7 +58,7 @@ thread_local! {
     static BROKEN: std::cell::Cell<Option<Rule>> = const { std::cell::Cell::new(None) };
 }
 
-/// Whether the protocol keeps this rule on this thread.
+/// Whether the protocol follows this rule on this thread.
 #[cfg(feature = "sim")]
 pub(crate) fn keeps(rule: Rule) -> bool {
     BROKEN.get() != Some(rule)

@@ -1,45 +1,47 @@
-//! What a store can be told when it is opened: plain data.
+//! The options of a store, given when it is opened: plain data.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How much a commit has waited for when it returns.
+/// What a commit waits for before it returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Durability {
-    /// Atomic when the process is killed, not when the power fails: no wait for the disk at all.
+    /// No wait for the disk. The commit is atomic if the process is killed, but a power loss may undo
+    /// it or leave a part of it.
     Process,
-    /// Two waits. The commit survives a power loss: the next opening of the root finishes it. Until
-    /// then (or the next commit, [`Store::flush`](crate::Store::flush) or close), a program that
-    /// knows nothing of cosave may find old files after a power loss.
+    /// Two waits. The commit survives a power loss, but programs other than cosave may then find old
+    /// files until the root is opened again. The next commit, [`Store::flush`](crate::Store::flush) or
+    /// closing the store ends that.
     Committed,
-    /// Three waits. The commit survives a power loss, also for programs that know nothing of cosave.
+    /// Three waits. The commit survives a power loss, and every program finds the new files.
     #[default]
     Full,
 }
 
-/// How many files are made durable at once.
+/// How files are made durable, and how many at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SyncStrategy {
-    /// One sync for each file and directory, as with [`PerFile`](Self::PerFile), but how many are in
-    /// flight at once is decided by measuring: where those of the last wave returned within 200 µs
-    /// (a disk in memory, or one with a cache that survives power loss), a few are made one after the
-    /// other and many with 8 threads, since a thread would cost more than the wait that it saves.
+    /// Like [`PerFile`](Self::PerFile), but measures how many syncs to have in flight at once. If those
+    /// of the last wave returned within 200 µs, a thread would cost more than the wait it saves. Then a
+    /// few syncs are made one after another, and many with 8 threads. Such disks are in memory, or have
+    /// a cache that survives power loss.
     #[default]
     Auto,
-    /// `fsync` for each file and directory, up to 128 in flight at once, so that the file system merges
-    /// them. On btrfs without its `ssd` option so many can be slower than few.
+    /// One `fsync` for each file and directory, up to 128 in flight at once, so that the file system
+    /// can merge them. On btrfs without its `ssd` option, so many can be slower than few.
     PerFile,
-    /// `syncfs` once per file system (Linux): fastest for many files, but waits for everything that
-    /// anybody has written to that disk. For callers who own it. Elsewhere the same as `PerFile`.
+    /// One `syncfs` for each file system (Linux only; elsewhere the same as `PerFile`). Fastest for
+    /// many files, but it waits for everything that any program has written to that disk. For callers
+    /// who have the disk to themselves.
     FileSystem,
 }
 
-/// How long a lock is waited for, unless told otherwise.
+/// How long to wait for a lock by default.
 const LOCK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
-/// How a root is opened; made by [`Store::options`](crate::Store::options).
+/// How to open a root. Made by [`Store::options`](crate::Store::options).
 ///
 /// ```
 /// use std::time::Duration;
@@ -81,49 +83,50 @@ impl Default for StoreOptions {
 }
 
 impl StoreOptions {
-    /// Makes the root directory, with its parents, if it does not exist. Without it a missing root
-    /// is an error.
+    /// Makes the root directory and its parents if they do not exist. Otherwise a missing root is an
+    /// error.
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
         self
     }
 
-    /// Puts the control directory here instead of `.cosave` in the root. A relative path begins at the
-    /// root, wherever the program runs. It must be on a disk that survives with the root's, and every
-    /// store of one root must name the same one.
+    /// Puts the control directory here instead of at `.cosave` in the root. A relative path starts at
+    /// the root, not at the working directory. It must be on a disk that survives whatever the root
+    /// survives. Every store of one root must be given the same directory.
     pub fn control_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.control = Some(path.into());
         self
     }
 
-    /// How much every commit waits for.
+    /// What every commit waits for. [`Durability::Full`] by default.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// How many files are made durable at once.
+    /// How files are made durable. [`SyncStrategy::Auto`] by default.
     pub fn sync_strategy(mut self, strategy: SyncStrategy) -> Self {
         self.strategy = strategy;
         self
     }
 
-    /// How long to wait for others who publish, recover or read. 30 seconds unless told otherwise.
+    /// How long to wait for others who publish, recover or read. 30 seconds by default.
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
         self
     }
 
-    /// Opens without recovering, sweeping or writing anything; views read through what a dead
-    /// writer left pending.
+    /// Opens without recovering, sweeping or writing anything. If a dead writer left a commit pending,
+    /// views show it as applied. Off by default.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
     }
 
-    /// Whether opening recovers and sweeps, as it does unless told otherwise. Without it a root can be
-    /// opened whose published manifest is damaged, to look at it ([`Store::status`]) or to give the
-    /// generation up ([`Store::abandon`]); commits and views still recover first.
+    /// Whether opening recovers and sweeps. On by default. Turn it off to open a root whose published
+    /// manifest is damaged: to look at it ([`Store::status`](crate::Store::status)) or to give that
+    /// generation up ([`Store::abandon`](crate::Store::abandon)). Commits and views still recover
+    /// first.
     pub fn recover(mut self, recover: bool) -> Self {
         self.recover = recover;
         self

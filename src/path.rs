@@ -1,15 +1,15 @@
 //! A path that cannot leave the root: checked once, at the door.
 //!
-//! Everything inside the crate speaks [`RelativePath`]; nobody asks again
-//! whether a path is absolute, climbs with `..`, or is empty. The type knows
-//! text only: it never looks at a disk, so symlinks are the business of the
-//! code that resolves targets.
+//! The crate speaks of paths as [`RelativePath`], so no code checks a second time
+//! that a path is relative, does not climb with `..`, and is not empty. The type
+//! knows text only and never looks at a disk. Symlinks are left to the code that
+//! resolves targets.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-/// A path below the root, in its one normal spelling.
+/// A path below the root, in its one normal form.
 ///
 /// `a/b`, `./a//b` and `a/./b` are the same `RelativePath`. It never contains
 /// `..`, a root, a drive prefix or a NUL byte.
@@ -25,7 +25,7 @@ use std::path::{Component, Path, PathBuf};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelativePath(PathBuf);
 
-/// Why a path cannot be used; nothing was touched.
+/// Why a path cannot be used. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidPath {
@@ -41,19 +41,19 @@ pub enum InvalidPath {
     /// The path contains a NUL byte.
     #[error("the path contains a NUL byte")]
     Nul,
-    /// A component is longer than file systems allow (255 bytes), or the path
-    /// is longer than the system can open.
-    #[error("a name in the path is longer than the file system allows")]
+    /// A component is longer than file systems allow (255 bytes), or the path is longer than the system
+    /// can open.
+    #[error("the path, or a name in it, is longer than the system allows")]
     TooLong,
     /// A component cannot be a file name on this system, such as `NUL` or
     /// `a<b` on Windows.
     #[error("a name in the path cannot be a file name on this system")]
     Forbidden,
     /// The path lies in the store's own control directory.
-    #[error("the path lies in the control directory, which is the store's own")]
+    #[error("the path lies in the store's own control directory")]
     Control,
-    /// The name looks like one of the store's staged files.
-    #[error("the name looks like a staged file, which only the store makes")]
+    /// The name has the form of the store's staged files.
+    #[error("the name has the form of a staged file, which only the store may use")]
     Staged,
     /// A directory is where the file would be.
     #[error("the target is a directory")]
@@ -67,18 +67,18 @@ pub enum InvalidPath {
     /// A symlink in the path leads outside the root.
     #[error("a symlink in the path leads outside the root")]
     Escapes,
-    /// Two spellings in one transaction are the same file.
-    #[error("two paths of the transaction are one file under two spellings")]
+    /// Two paths of one transaction are the same file.
+    #[error("two paths of the transaction lead to the same file")]
     Alias,
 }
 
 /// The longest name that every common file system takes, in bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 255;
-/// The longest path that Linux opens in one call (`PATH_MAX`), less room for the root.
+/// The longest path that Linux opens in one call (`PATH_MAX`), minus room for the root.
 const PATH_BYTES_MAX: usize = 4096 - 256;
 
 impl RelativePath {
-    /// Checks `path` and brings it into its normal spelling.
+    /// Checks `path` and brings it into its normal form.
     ///
     /// # Errors
     /// [`InvalidPath`] when the path is empty, absolute, climbs with `..`,
@@ -136,7 +136,7 @@ impl RelativePath {
         Self(self.0.parent().map(Path::to_path_buf).unwrap_or_default())
     }
 
-    /// The last name; empty for the root.
+    /// The last name in the path; empty for the root.
     #[must_use]
     pub fn name(&self) -> &OsStr {
         self.0.file_name().unwrap_or_default()
@@ -155,12 +155,12 @@ impl RelativePath {
         Self::new(self.child(name))
     }
 
-    /// A sibling: the same directory, another name that is known to be one plain name.
+    /// Another name in the same directory. The caller knows that it is one plain name.
     pub(crate) fn with_name(&self, name: impl AsRef<OsStr>) -> Self {
         self.parent().child(name)
     }
 
-    /// As `join`, for names made by this crate or read from a directory.
+    /// Like `join`, for names that this crate made or that were read from a directory.
     pub(crate) fn child(&self, name: impl AsRef<OsStr>) -> Self {
         let mut text = self.0.clone().into_os_string();
         if !text.is_empty() {
@@ -176,7 +176,7 @@ impl RelativePath {
         self.0.starts_with(&directory.0)
     }
 
-    /// The directories from just below the root down to this path, this path included.
+    /// The directories from just below the root down to this path, including the path itself.
     pub(crate) fn chain(&self) -> Vec<Self> {
         let mut chain = Vec::new();
         let mut current = Self::root();
@@ -203,9 +203,9 @@ fn check_name(name: &OsStr) -> Result<(), InvalidPath> {
     Ok(())
 }
 
-/// Whether Windows can have a file of this name: no reserved device, no reserved
-/// character, no dot or space at the end (it would be dropped silently).
-/// Source: "Naming Files, Paths, and Namespaces", Microsoft Learn.
+/// Whether Windows allows a file of this name. Forbidden are device names, reserved characters, and a
+/// dot or space at the end, which Windows drops silently. Source: "Naming Files, Paths, and
+/// Namespaces", Microsoft Learn.
 fn is_windows_name(name: &OsStr) -> bool {
     let text = name.to_string_lossy();
     let stem = text.split('.').next().unwrap_or_default().trim_end();

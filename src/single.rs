@@ -1,9 +1,10 @@
 //! One file, atomic and durable, with no root and no control directory.
 //!
-//! A single file needs no manifest: the rename is atomic by itself (rename(2)).
-//! Two waits: the bytes, then the name. After a crash the old file or the new
-//! one is there, and perhaps a temporary file beside it, whose name no store
-//! sweeps, since nobody could tell whether its writer lives.
+//! A single file needs no manifest, because a rename is atomic by itself
+//! (rename(2)). There are two waits: for the bytes, then for the name. A crash
+//! leaves the old file or the new one, and perhaps a temporary file beside it.
+//! No store sweeps that temporary file, since nobody can tell whether its
+//! writer still lives.
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -17,17 +18,21 @@ use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::layout;
 use crate::protocol::root::if_found;
 
-/// How much is buffered, in bytes.
+/// How many bytes are buffered.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Replaces or makes one file: after a crash at any moment it has its old content or `bytes`, and
-/// once this returns `Ok`, it has `bytes` for good. Parents are made; permissions are kept; a
-/// symlink is followed.
+/// Replaces or creates one file, atomically and durably.
+///
+/// After a crash at any moment the file has its old content or `bytes`, whole. Once this returns `Ok`,
+/// `bytes` survive a power loss. Other programs see the old file until the new one replaces it. Missing
+/// parent directories are made, permissions are copied from the old file, and a symlink is followed.
 ///
 /// # Errors
-/// [`Error::InvalidPath`] for a directory or an empty path, [`Error::NotSynced`] when the last sync
-/// failed, so that both contents are possible after a power loss, [`Error::Io`] otherwise: then the
-/// file has its old content.
+/// - [`Error::InvalidPath`] if the path is empty or a directory.
+/// - [`Error::NotSynced`] if the last sync failed: after a power loss the file may have either content.
+/// - [`Error::Io`] otherwise; the file has its old content.
+///
+/// # Examples
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -40,10 +45,13 @@ pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
     save(path.as_ref(), Existing::Replace, |file| file.write_all(bytes.as_ref()))
 }
 
-/// As [`write()`], with a function that writes the content to a buffered writer.
+/// Like [`write()`], with a function that writes the content to a buffered writer.
 ///
 /// # Errors
-/// As [`write()`], and [`Error::Io`] with what `fill` returns; the file is then as it was.
+/// As for [`write()`], and [`Error::Io`] with the error that `fill` returns; the file then has its old
+/// content.
+///
+/// # Examples
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -62,10 +70,12 @@ pub fn write_with(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) -> i
     })
 }
 
-/// As [`write()`], but never replaces: of several that try, one wins.
+/// Like [`write()`], but never replaces a file. If several processes try at once, one of them wins.
 ///
 /// # Errors
-/// As [`write()`], and [`Error::Conflict`] when the file exists.
+/// As for [`write()`], and [`Error::Conflict`] if the file exists.
+///
+/// # Examples
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -78,20 +88,20 @@ pub fn create_new(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()>
     save(path.as_ref(), Existing::Refuse, |file| file.write_all(bytes.as_ref()))
 }
 
-/// As [`write`](crate::write), on a file system of your choice: `path` lies below its root.
+/// Like [`write`](crate::write), on a file system of your choice. `path` is relative to its root.
 ///
 /// # Errors
-/// As [`write`](crate::write).
+/// As for [`write`](crate::write).
 #[cfg(feature = "sim")]
 pub fn write_on(fs: &dyn FileSystem, path: &RelativePath, bytes: impl AsRef<[u8]>) -> Result<()> {
     save_on(fs, path, Existing::Replace, |file| file.write_all(bytes.as_ref()))
         .map_err(|failure| failure.into_error(&fs.full_path(path)))
 }
 
-/// As [`create_new`](crate::create_new), on a file system of your choice.
+/// Like [`create_new`](crate::create_new), on a file system of your choice.
 ///
 /// # Errors
-/// As [`create_new`](crate::create_new).
+/// As for [`create_new`](crate::create_new).
 #[cfg(feature = "sim")]
 pub fn create_new_on(fs: &dyn FileSystem, path: &RelativePath, bytes: impl AsRef<[u8]>) -> Result<()> {
     save_on(fs, path, Existing::Refuse, |file| file.write_all(bytes.as_ref()))
@@ -104,7 +114,7 @@ enum Existing {
     Refuse,
 }
 
-/// Removes the temporary file, unless it has become the target.
+/// Removes the temporary file when dropped, unless it has become the target.
 struct Temporary<'a> {
     fs: &'a dyn FileSystem,
     path: Option<RelativePath>,
@@ -129,7 +139,7 @@ fn save(
     save_on(&fs, &target, existing, fill).map_err(|failure| failure.into_error(given))
 }
 
-/// What failed; the path is the caller's to name.
+/// What failed. The caller adds the path.
 enum Failure {
     Invalid(InvalidPath),
     Exists,
@@ -150,7 +160,7 @@ impl Failure {
     }
 }
 
-/// The protocol of a single file, on any file system.
+/// Saves a single file, on any file system.
 fn save_on(
     fs: &dyn FileSystem,
     target: &RelativePath,
@@ -170,7 +180,7 @@ fn save_on(
     for directory in target.parent().chain() {
         match fs.create_dir(&directory) {
             Ok(debt) => names.add(debt),
-            // Another may have made it just now, and not have synced it.
+            // Another process may have made it just now, and may not have synced it.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 names.add(Unsynced::directory(directory.parent()));
             }
@@ -188,15 +198,15 @@ fn save_on(
     }
     let (_, content) = file.finish().map_err(io(Operation::Stage))?;
     wave.add(content);
-    // Lost without this sync: the bytes, behind a name that is durable (ext4 and XFS then show an
-    // empty file or zeros).
+    // Lost without this sync: the bytes behind a durable name. After a power loss ext4 and XFS then
+    // show an empty file or zeros.
     let _durable = sync(wave).map_err(io(Operation::Sync))?;
     match existing {
         Existing::Replace => {
             names.add(fs.rename(&staged, target).map_err(io(Operation::Move))?);
             temporary.path = None;
         }
-        // A link never replaces (link(2)), so of several one wins.
+        // A link never replaces (link(2)), so if several processes try, one wins.
         Existing::Refuse => match fs.link(&staged, target) {
             Ok(debt) => names.add(debt),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(Failure::Exists),
@@ -204,7 +214,7 @@ fn save_on(
         },
     }
     drop(temporary);
-    // Lost without this sync: the name, that is, the whole save.
+    // Lost without this sync: the new name, and with it the whole save.
     sync(names).map(drop).map_err(Failure::NotSynced)
 }
 
@@ -225,7 +235,8 @@ fn may_replace(
     }
 }
 
-/// The nearest directory that exists, and the target below it, with every symlink followed.
+/// Splits a path, with every symlink followed, into the nearest existing directory and the target below
+/// it.
 fn locate(given: &Path, existing: Existing) -> Result<(PathBuf, RelativePath)> {
     let invalid = |reason| Error::invalid(given, reason);
     if given.as_os_str().as_encoded_bytes().contains(&0) {

@@ -1,4 +1,5 @@
-//! The view: one consistent state, and files that stay readable after it.
+//! Views: one consistent state of a root, and files that stay readable after
+//! the view is closed.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Seek};
@@ -15,9 +16,11 @@ use crate::protocol::read::Reading;
 use crate::protocol::resolve::{self, Resolver};
 use crate::protocol::root::{Root, guard, if_found};
 
-/// One consistent state of a root: all of every commit up to its generation, nothing of later ones.
+/// One consistent state of a root: every commit up to its generation, and nothing of later ones.
 ///
-/// Writers wait while a view is open. Programs that write without cosave are not kept out.
+/// Writers wait while a view is open. Programs that write without cosave are not held back.
+///
+/// # Examples
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -46,11 +49,11 @@ impl View {
         self.reading.generation
     }
 
-    /// Reads a whole file.
+    /// Reads a whole file, as it is in this state.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) (`NotFound`) where there is none in this state,
-    /// [`Error::InvalidPath`](crate::Error::InvalidPath).
+    /// - [`Error::InvalidPath`](crate::Error::InvalidPath) if no file of the root can have this path.
+    /// - [`Error::Io`](crate::Error::Io), of kind `NotFound` if this state has no such file.
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
         let path = path.as_ref();
         let mut bytes = Vec::new();
@@ -59,10 +62,11 @@ impl View {
         Ok(bytes)
     }
 
-    /// Opens a file. It stays readable, unchanged, also after the view is gone and the file replaced.
+    /// Opens a file of this state. It stays readable and unchanged even after the view is closed and
+    /// the file replaced.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// As for [`read`](Self::read).
     pub fn open(&self, path: impl AsRef<Path>) -> Result<FileReader> {
         let path = self.resolve(path.as_ref())?;
         match self.reading.open(self.root(), &path)? {
@@ -74,18 +78,19 @@ impl View {
     /// Whether there is a file at `path` in this state.
     ///
     /// # Errors
-    /// As [`read`](Self::read), without `NotFound`.
+    /// As for [`read`](Self::read), but a missing file is no error.
     pub fn exists(&self, path: impl AsRef<Path>) -> Result<bool> {
         let path = self.resolve(path.as_ref())?;
         Ok(self.reading.open(self.root(), &path)?.is_some())
     }
 
-    /// The names in a directory in this state, sorted; `""` or `"."` is the root. Staged files and
-    /// the control directory are not listed.
+    /// The paths of the files and directories in a directory, in this state, sorted. `""` and `"."` are
+    /// the root. Staged files and the control directory are left out.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) where there is no such directory,
-    /// [`Error::InvalidPath`](crate::Error::InvalidPath).
+    /// - [`Error::InvalidPath`](crate::Error::InvalidPath) if no directory of the root can have this
+    ///   path.
+    /// - [`Error::Io`](crate::Error::Io), of kind `NotFound` if there is no such directory.
     pub fn list(&self, directory: impl AsRef<Path>) -> Result<Vec<RelativePath>> {
         let directory = self.resolve_directory(directory.as_ref())?;
         let failed = |error| self.root().error(Operation::Read, &directory)(error);
@@ -98,7 +103,8 @@ impl View {
             .filter(|path| !layout::is_control(path))
             .collect();
         for path in self.reading.overlaid_in(&directory) {
-            // A directory that somebody has put there stays, and is no file to be opened.
+            // A directory that another program has put there stays in the list, and cannot be opened as
+            // a file.
             let found = if_found(self.root().fs.metadata(path)).map_err(failed)?;
             if found.is_some_and(|found| found.kind == Kind::Directory) {
                 continue;

@@ -1,6 +1,6 @@
 //! The manifest: the checksummed list of what a transaction changes, as data.
 //!
-//! What it looks like on disk is `text`'s to know; nothing here reads a file.
+//! The form on disk is known to `text` alone. Nothing here reads a file.
 
 pub(crate) mod text;
 
@@ -14,7 +14,7 @@ use crate::fs::Metadata;
 use crate::generation::TransactionId;
 use crate::path::RelativePath;
 
-/// A time stamp as file systems keep it: nanoseconds since 1970, before it negative.
+/// A time stamp with the precision of file systems: nanoseconds since 1970, negative before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TimeStamp(i64);
@@ -37,13 +37,13 @@ impl From<SystemTime> for TimeStamp {
     }
 }
 
-/// What tells one content of a file from another without reading it.
+/// A file's length and time stamp, which tell contents apart without reading them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stamp {
     /// Length in bytes.
     pub length: u64,
-    /// Time of the last change.
+    /// Time of the last change of content.
     pub modified: TimeStamp,
 }
 
@@ -56,18 +56,18 @@ impl Stamp {
 /// What a transaction does with one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The file.
+    /// The file's path.
     pub path: RelativePath,
-    /// What was there before: nothing, or a file of this length and time stamp.
+    /// What was there before the transaction: nothing, or a file of this length and time stamp.
     pub before: Option<Stamp>,
-    /// What is done.
+    /// What the transaction does.
     pub action: Action,
 }
 
 /// What is done with a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The staged file takes the path.
+    /// The staged file replaces whatever is at the path.
     Write(StagedContent),
     /// The path is removed.
     Remove,
@@ -76,7 +76,7 @@ pub enum Action {
 /// The next content of a file, staged beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StagedContent {
-    /// The staged file's name, in the same directory.
+    /// The staged file's name, in the target's directory.
     pub name: OsString,
     /// Its length and time stamp.
     pub after: Stamp,
@@ -112,28 +112,28 @@ impl Entry {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// Which transaction it was.
+    /// The transaction that wrote it.
     pub transaction: TransactionId,
-    /// When it was written, by the writer's clock; for people.
+    /// When it was written, by the writer's clock. For people; nothing is decided by it.
     pub time: TimeStamp,
-    /// What it changes, in the order in which it was written.
+    /// What it changes, in the order of writing.
     pub entries: Vec<Entry>,
 }
 
-/// Why bytes are no manifest.
+/// Why bytes are not a valid manifest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManifestError {
-    /// The first line is not a manifest's.
+    /// The first line is not that of a manifest.
     #[error("the first line is not that of a manifest")]
     Header,
-    /// A later cosave wrote it.
-    #[error("it is of format version {0}, which this cosave does not know; use a newer one")]
+    /// A later version of cosave wrote it.
+    #[error("it has format version {0}, which this version of cosave cannot read; use a newer one")]
     Version(String),
     /// Bytes were changed or are missing.
     #[error("its checksum does not match: it was changed or cut short")]
     Checksum,
-    /// The checksum is right, but the content is none that cosave writes.
+    /// The checksum matches, but cosave never writes such content.
     #[error("its content is not valid: {0}")]
     Content(String),
 }

@@ -1,8 +1,8 @@
-//! The manifest's text: to bytes and back, with no I/O.
+//! The manifest as text: encoding and decoding, with no I/O.
 //!
-//! A first line has the format's version and the BLAKE3 of all that follows,
-//! then comes JSON that a person can read. Whatever does not match exactly is
-//! refused: decoding never panics and never guesses, whatever bytes it is given.
+//! The first line holds the format's version and the BLAKE3 checksum of
+//! everything after it. Then comes JSON that a person can read. Whatever does
+//! not match exactly is refused: no bytes can make decoding panic or guess.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -16,7 +16,7 @@ use crate::path::RelativePath;
 const FORMAT: &str = "cosave-manifest";
 const VERSION: &str = "1";
 
-/// The form of an entry in JSON.
+/// An entry as JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EntryText {
@@ -42,7 +42,7 @@ enum OperationText {
     Remove,
 }
 
-/// A path or name: text where it is text, else its bytes in hexadecimal (Unix).
+/// A path or name: as text if it is text, otherwise its bytes in hexadecimal (Unix).
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Name {
@@ -63,7 +63,7 @@ impl Name {
             Self::Text(text) => Ok(text.into()),
             Self::Bytes { bytes } => from_hex(&bytes)
                 .and_then(os_string)
-                .ok_or_else(|| ManifestError::Content(format!("no name on this system: {bytes}"))),
+                .ok_or_else(|| ManifestError::Content(format!("not a file name on this system: {bytes}"))),
         }
     }
 }
@@ -86,7 +86,8 @@ fn os_string(bytes: Vec<u8>) -> Option<OsString> {
     Some(std::os::unix::ffi::OsStringExt::from_vec(bytes))
 }
 
-/// Where names are text, a name that is not text comes from another system: refused, not guessed.
+/// Here names are always text. A name that is not text comes from another system, and is refused rather
+/// than guessed.
 #[cfg(not(unix))]
 fn os_string(_bytes: Vec<u8>) -> Option<OsString> {
     None
@@ -140,7 +141,7 @@ impl EntryText {
     }
 }
 
-/// A staged name must be one name: a `/` in it could lead anywhere.
+/// A staged name must be one plain name: with a `/` in it, it could lead anywhere.
 fn plain_name(name: OsString) -> Result<OsString, ManifestError> {
     match RelativePath::new(&name) {
         Ok(path) if path.as_path().as_os_str() == name && path.parent().is_root() => Ok(name),
@@ -148,8 +149,8 @@ fn plain_name(name: OsString) -> Result<OsString, ManifestError> {
     }
 }
 
-/// Whoever applies a manifest looks at all entries before moving one: none may change what another
-/// is about.
+/// All entries of a manifest are checked before the first file is moved. So no entry may change a file
+/// that another entry checks.
 fn each_file_once(entries: &[Entry]) -> Result<(), ManifestError> {
     let mut seen = HashSet::new();
     for entry in entries {
@@ -171,7 +172,7 @@ fn each_file_once(entries: &[Entry]) -> Result<(), ManifestError> {
     Ok(())
 }
 
-/// All of a manifest but its entries.
+/// A manifest as JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ManifestText {
@@ -187,7 +188,7 @@ impl Manifest {
         Self::encode_entries(self.transaction, self.time, self.entries.iter())
     }
 
-    /// As `encode`, of entries that lie elsewhere.
+    /// Like `encode`, for entries that are stored elsewhere.
     pub(crate) fn encode_entries<'a>(
         transaction: TransactionId,
         time: TimeStamp,
@@ -197,8 +198,8 @@ impl Manifest {
             format!("{{\"transaction\":\"{transaction}\",\"time\":{},\"entries\":[", time.nanoseconds());
         for (index, entry) in entries.enumerate() {
             body.push_str(if index == 0 { "\n" } else { ",\n" });
-            // Strings and numbers always have a JSON form, so an empty line cannot happen; if it
-            // did, decoding would refuse the manifest before it is published.
+            // Strings and numbers always have a JSON form, so the empty default is never used. If it
+            // were, decoding would refuse the manifest before it is published.
             body.push_str(&serde_json::to_string(&EntryText::new(entry)).unwrap_or_default());
         }
         body.push_str("\n]}\n");
@@ -208,12 +209,12 @@ impl Manifest {
     /// Reads a manifest, and verifies its checksum.
     ///
     /// # Errors
-    /// [`ManifestError`] says what is wrong; no bytes make it panic.
+    /// [`ManifestError`] says what is wrong. No bytes make this panic.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
         Self::parse(unseal(FORMAT, bytes)?)
     }
 
-    /// As `decode`, believing a wrong checksum; only for tests that ask what then goes wrong.
+    /// Like `decode`, but accepts a wrong checksum. Only for tests that look at the consequences.
     pub(crate) fn decode_unverified(bytes: &[u8]) -> Result<Self, ManifestError> {
         let body = bytes.splitn(2, |b| *b == b'\n').nth(1).ok_or(ManifestError::Header)?;
         Self::parse(std::str::from_utf8(body).map_err(|_| ManifestError::Checksum)?)
@@ -223,20 +224,20 @@ impl Manifest {
         let text: ManifestText =
             serde_json::from_str(body).map_err(|error| ManifestError::Content(error.to_string()))?;
         let transaction = TransactionId::parse(&text.transaction)
-            .ok_or_else(|| ManifestError::Content("no transaction id".to_owned()))?;
+            .ok_or_else(|| ManifestError::Content("it has no valid transaction id".to_owned()))?;
         let entries = text.entries.into_iter().map(EntryText::decode).collect::<Result<Vec<_>, _>>()?;
         each_file_once(&entries)?;
         Ok(Self { transaction, time: text.time, entries })
     }
 }
 
-/// Puts a first line before `body` that says what it is and proves that it is whole.
+/// Puts a first line before `body`: the format, and a checksum that proves that `body` is whole.
 pub(crate) fn seal(format: &str, body: &str) -> Vec<u8> {
     let hash = blake3::hash(body.as_bytes()).to_hex();
     format!("{format} {VERSION} {hash}\n{body}").into_bytes()
 }
 
-/// Checks the first line, and returns the rest.
+/// Checks the first line and returns the rest.
 pub(crate) fn unseal<'a>(format: &str, bytes: &'a [u8]) -> Result<&'a str, ManifestError> {
     let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(ManifestError::Header)?;
     let (header, body) = (&bytes[..end], &bytes[end + 1..]);
