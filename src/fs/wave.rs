@@ -1,10 +1,10 @@
-//! What is not durable yet, and the wait that makes it so.
+//! What is not durable yet, and the wait that makes it durable.
 //!
 //! Every call of [`FileSystem`](super::FileSystem) that changes a name or data
-//! returns an [`Unsynced`] debt, which goes into a [`Wave`]; `sync` turns a wave
-//! into a [`Durable`] receipt. The protocol's states cannot be built without
-//! the receipt, so a forgotten sync does not compile. This module knows no
-//! protocol and no system: it only keeps the account.
+//! returns an [`Unsynced`] debt, which goes into a [`Wave`]. `sync` turns a
+//! wave into a [`Durable`] receipt. The protocol's states cannot be built
+//! without the receipt, so code with a missing sync does not compile. This
+//! module knows no protocol and no system; it only counts debts.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,23 +12,23 @@ use std::io;
 
 use crate::path::RelativePath;
 
-/// A file whose bytes may not be on disk yet, kept open by the handle that wrote it.
+/// A file whose bytes may not be on disk yet, and the handle that wrote it.
 ///
-/// The handle matters: an error of write-back is reported to descriptions that
-/// were open when it happened (fsync(2), ERRORS; `errseq.rst` in the kernel).
+/// It must be that handle: an error of write-back is reported only to descriptions that were open when
+/// it happened (fsync(2), ERRORS; `errseq.rst` in the kernel).
 pub trait OpenFile: Send + Sync + fmt::Debug {
-    /// The file's path when it was opened, for messages.
+    /// The path under which the file was opened, for messages.
     fn path(&self) -> &RelativePath;
-    /// Waits until data, length and attributes are on disk. Says nothing of the file's name.
+    /// Waits until data, length and attributes are on disk. Does not cover the file's name.
     ///
     /// # Errors
-    /// What the system answers. Final: a second call proves nothing.
+    /// Any error of the system. It is final: a second call proves nothing.
     fn sync(&self) -> io::Result<()>;
-    /// For implementations of [`FileSystem`](super::FileSystem) that recognise their own files.
+    /// Lets implementations of [`FileSystem`](super::FileSystem) recognise their own files.
     fn as_any(&self) -> &dyn std::any::Any;
 }
 
-/// A debt: names or data that a power loss may still take.
+/// A debt: names or data that a power loss may still undo.
 #[must_use = "this change is not durable: add it to a wave, or say why it need not be"]
 #[derive(Debug, Default)]
 pub struct Unsynced {
@@ -37,12 +37,12 @@ pub struct Unsynced {
 }
 
 impl Unsynced {
-    /// The entries of `directory`.
+    /// A debt for the names in `directory`.
     pub fn directory(directory: RelativePath) -> Self {
         Self { directories: [directory].into(), files: Vec::new() }
     }
 
-    /// The bytes of `file`.
+    /// A debt for the bytes of `file`.
     pub fn file(file: Box<dyn OpenFile>) -> Self {
         Self { directories: BTreeSet::new(), files: vec![file] }
     }
@@ -54,19 +54,19 @@ impl Unsynced {
         self
     }
 
-    /// Gives the debt up: a power loss may undo this change without harm, for the reason given.
+    /// Gives the debt up, because a power loss may undo this change without harm, for the reason given.
     pub fn waive(self, reason: &str) {
-        debug_assert!(!reason.is_empty(), "a waived sync says why");
+        debug_assert!(!reason.is_empty(), "a waived sync needs a reason");
     }
 }
 
-/// The waits of the protocol, by name.
+/// The protocol's waits for the disk, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Barrier {
-    /// The control directory exists before anything relies on it.
+    /// The control directory exists durably before anything relies on it.
     Create,
-    /// The session says where it is about to stage, before it does.
+    /// The session has recorded where it is about to stage before it stages there.
     Session,
     /// Barrier 1: staged files, their directories, new directories and the manifest.
     Staged,
@@ -74,15 +74,15 @@ pub enum Barrier {
     Published,
     /// Barrier 3: the directories whose files were moved into place.
     Applied,
-    /// Recovery, first: what a killed writer left visible is made durable before anything moves.
+    /// Recovery's first wait: what a killed writer left visible is durable before anything is moved.
     Inherited,
     /// Recovery: manifests beyond a gap are gone before their numbers are used again.
     Discarded,
-    /// Recovery: what somebody else wrote has a second name before a move takes its first.
+    /// Recovery: a file that others wrote has a second name before a move takes its first one away.
     SetAside,
-    /// Recovery, last: the moves are durable before the manifest is retired.
+    /// Recovery's last wait: the moves are durable before the manifest is retired.
     Recovered,
-    /// The sweep's removals are durable before the session that recorded them is forgotten.
+    /// The sweep's removals are durable before the record of the session is removed.
     Swept,
     /// A single file's bytes, before its rename.
     SingleStaged,
@@ -92,7 +92,7 @@ pub enum Barrier {
 
 /// Debts that are paid together: many syncs, one wait.
 #[derive(Debug)]
-#[must_use = "a wave is waited for with `sync`, or waived with a reason"]
+#[must_use = "wait for a wave with `sync`, or waive it with a reason"]
 pub struct Wave {
     // Only the simulated disk asks which wait this is.
     #[cfg(feature = "sim")]
@@ -112,13 +112,13 @@ impl Wave {
         }
     }
 
-    /// Takes a debt in.
+    /// Adds a debt.
     pub fn add(&mut self, debt: Unsynced) {
         self.debt.directories.extend(debt.directories);
         self.debt.files.extend(debt.files);
     }
 
-    /// Takes another wave's debts in.
+    /// Adds all debts of another wave.
     pub fn absorb(&mut self, other: Self) {
         self.add(other.debt);
     }
@@ -130,12 +130,13 @@ impl Wave {
         self.barrier
     }
 
-    /// Gives all its debts up: a power loss may undo these changes without harm, for the reason given.
+    /// Gives all its debts up, because a power loss may undo these changes without harm, for the reason
+    /// given.
     pub fn waive(self, reason: &str) {
         self.debt.waive(reason);
     }
 
-    /// How many files are kept open for this wave.
+    /// How many files this wave keeps open.
     #[must_use]
     pub fn files_open(&self) -> usize {
         self.debt.files.len()
@@ -147,7 +148,7 @@ impl Wave {
         self.debt.files.is_empty() && self.debt.directories.is_empty()
     }
 
-    /// For implementations of `sync`: the files and the directories (each once, sorted).
+    /// For implementations of `sync`: the files and the directories, each once and sorted.
     #[must_use]
     pub fn into_parts(self) -> (Vec<Box<dyn OpenFile>>, BTreeSet<RelativePath>) {
         (self.debt.files, self.debt.directories)
@@ -169,23 +170,23 @@ enum Names {
 }
 
 impl Durable {
-    /// For implementations of `sync`: every file and every directory was synced.
+    /// For implementations of `sync`: every file and every directory is synced.
     pub fn synced() -> Self {
         Self { names: Names::Synced }
     }
 
-    /// For implementations of `sync`: every file was synced, but the system refuses to sync
-    /// directories (EINVAL or ENOTSUP on some FUSE and SMB mounts; Windows).
+    /// For implementations of `sync`: every file is synced, but the system refuses to sync directories.
+    /// That is EINVAL or ENOTSUP on some FUSE and SMB mounts, and the rule on Windows.
     pub fn names_unsupported() -> Self {
         Self { names: Names::Unsupported }
     }
 
-    /// No wait at all, because the caller asked for [`Durability::Process`](crate::Durability::Process).
+    /// No wait at all, because the caller chose [`Durability::Process`](crate::Durability::Process).
     pub(crate) fn waived() -> Self {
         Self { names: Names::Waived }
     }
 
-    /// Whether the system took part in making names durable.
+    /// Whether the names are durable too, not only the files.
     #[must_use]
     pub fn names_are_durable(&self) -> bool {
         self.names == Names::Synced
@@ -200,13 +201,13 @@ impl Durable {
     }
 }
 
-/// A sync failed. Final: nothing in the wave may be synced again and believed.
+/// A sync failed. This is final: a later sync of the same things proves nothing.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot make `{path}` durable")]
 pub struct SyncError {
     /// The first file or directory whose sync failed.
     pub path: RelativePath,
-    /// What the system said.
+    /// The system's error.
     #[source]
     pub source: io::Error,
 }

@@ -1,4 +1,4 @@
-//! Linux: what it can do beyond Unix.
+//! What Linux can do beyond other Unix systems.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,17 +12,17 @@ use rustix::fs::{Advice, AtFlags, StatxAttributes, StatxFlags};
 use crate::fs::{Durable, SyncError};
 use crate::path::RelativePath;
 
-/// Asks the kernel to begin writing a range to disk; waits for nothing, promises nothing.
+/// Asks the kernel to start writing a range to disk. Does not wait, and promises nothing.
 ///
-/// `POSIX_FADV_DONTNEED` begins write-back of dirty pages (mm/fadvise.c) and then drops the clean
-/// ones, of which a range just written has none.
+/// `POSIX_FADV_DONTNEED` starts write-back of dirty pages (mm/fadvise.c) and then drops the clean ones.
+/// A range that was just written has no clean pages.
 pub(super) fn start_write_back(file: &File, offset: u64, length: u64) {
-    // Only a hint: a failure is found by the sync.
+    // Only a hint: the sync will report any failure.
     let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(length), Advice::DontNeed);
 }
 
-/// Waits until all that was written to the file systems of these handles is on disk, with one call for
-/// each (syncfs(2)). `None` on kernels before 5.8, which do not report what could not be written.
+/// Syncs the file systems of these handles, with one call for each (syncfs(2)). Returns `None` on
+/// kernels before 5.8, which do not report errors of write-back.
 pub(super) fn sync_each_file_system<'a>(
     handles: impl Iterator<Item = (BorrowedFd<'a>, &'a RelativePath)>,
 ) -> Result<Option<Durable>, SyncError> {
@@ -37,7 +37,7 @@ pub(super) fn sync_each_file_system<'a>(
     }
     let mut failed = None;
     for (handle, path) in devices.into_values() {
-        // Lost without this sync: whatever the wave holds on this file system.
+        // Lost without this sync: everything in the wave on this file system.
         if let Err(error) = rustix::fs::syncfs(handle) {
             failed.get_or_insert(SyncError { path: path.clone(), source: error.into() });
         }
@@ -45,8 +45,8 @@ pub(super) fn sync_each_file_system<'a>(
     failed.map_or(Ok(Some(Durable::synced())), Err)
 }
 
-/// Whether something is mounted over this very name, which can then not be removed (rmdir(2) and
-/// unlink(2), EBUSY). Told since Linux 5.8 (statx(2), STATX_ATTR_MOUNT_ROOT); before, nobody knows.
+/// Whether this name is a mount point, which cannot be removed (rmdir(2) and unlink(2), EBUSY). The
+/// kernel says so since Linux 5.8 (statx(2), STATX_ATTR_MOUNT_ROOT); before, the answer is no.
 pub(super) fn is_mount_point(directory: impl AsFd, name: &OsStr) -> rustix::io::Result<bool> {
     match rustix::fs::statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) {
         Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),

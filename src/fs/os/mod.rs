@@ -1,9 +1,9 @@
 //! The real file system.
 //!
 //! The portable part is here: locks, and waves of syncs in flight together.
-//! What differs between systems lies in modules with functions of the same
-//! names, and nowhere else in the crate. Relies on the kernel alone; knows
-//! nothing of transactions.
+//! Whatever differs between systems is in one module for each, with functions
+//! of the same names, and nowhere else in the crate. Relies on the kernel
+//! alone; knows nothing of transactions.
 #![allow(clippy::disallowed_methods, reason = "this is the one place that calls the system")]
 
 #[cfg(target_os = "linux")]
@@ -36,7 +36,7 @@ use crate::options::SyncStrategy;
 use crate::path::RelativePath;
 use written::Written;
 
-/// How often a lock file may be replaced under our hands before we give up.
+/// How often a lock file may be replaced while we lock it before we give up.
 const LOCK_TRIES_MAX: u32 = 100;
 
 /// The real file system below one root.
@@ -55,7 +55,7 @@ impl OsFileSystem {
     pub(crate) fn open(root: &Path, control: Option<&Path>) -> io::Result<Self> {
         let given = std::path::absolute(root)?;
         let root = system::canonical(root)?;
-        // From the root, not from the working directory: every program must find the same one.
+        // Relative to the root, not to the working directory, so that every program finds the same one.
         let control = control.map(|path| root.join(path));
         if let Some(parent) = control.as_deref().and_then(Path::parent) {
             Self::create_root(parent)?;
@@ -64,7 +64,7 @@ impl OsFileSystem {
         Ok(Self { root, given, control, directories, pace: sync::Pace::default(), started: Instant::now() })
     }
 
-    /// Makes a directory that is outside of any root, with its parents, durably.
+    /// Makes a directory outside of any root, with its parents, and makes it durable.
     pub(crate) fn create_root(root: &Path) -> io::Result<()> {
         let root = std::path::absolute(root)?;
         if root.is_dir() {
@@ -74,7 +74,8 @@ impl OsFileSystem {
         std::fs::create_dir_all(&root)?;
         while let Some(path) = missing.pop() {
             if let Some(parent) = path.parent() {
-                // Lost without this sync: the directory's own name, with all that is ever saved in it.
+                // Lost without this sync: the directory's own name, and everything that is ever saved
+                // in it.
                 let _durable = sync::directory(|| system::sync_path(parent))?;
             }
         }
@@ -100,7 +101,7 @@ impl OsFileSystem {
                 }
                 Err(error) => return Err(error),
             }
-            // Whoever waits on a removed lock file would hold a lock that nobody else sees.
+            // Locking a removed lock file would exclude nobody, since others lock the new one.
             match self.directories.is_at(&file, path) {
                 Ok(true) => {
                     return Ok(Some(Box::new(OsLock { file, process: std::process::id() })));
@@ -110,11 +111,11 @@ impl OsFileSystem {
                 Err(error) => return Err(error),
             }
         }
-        Err(io::Error::other("the lock file is replaced again and again"))
+        Err(io::Error::other("the lock file was replaced again and again"))
     }
 }
 
-/// Refuses everything but a regular file.
+/// Accepts only a regular file.
 fn regular(file: File) -> io::Result<File> {
     match system::file_metadata(&file)?.kind {
         Kind::File => Ok(file),
@@ -133,9 +134,9 @@ impl Lock for OsLock {}
 
 impl Drop for OsLock {
     fn drop(&mut self) {
-        // A child after fork shares the open file, so to unlock it there would unlock it for the parent
-        // (flock(2)): a child only closes its duplicate. The owner unlocks, since closing alone would
-        // wait for every duplicate that a child still has.
+        // A child after `fork` shares the open file, so unlocking here would unlock it for the parent
+        // too (flock(2)). A child therefore only closes its duplicate. The owner unlocks explicitly,
+        // because closing alone would leave the lock held until every child has closed its duplicate.
         if std::process::id() == self.process {
             let _ = fs2::FileExt::unlock(&self.file);
         }
@@ -164,7 +165,7 @@ impl ReadFile for Reader {
     }
 }
 
-/// How much is written before the system is asked to begin write-back, in bytes.
+/// How many bytes are written before the system is asked to start write-back.
 const KICK_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A file that is being written.

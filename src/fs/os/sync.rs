@@ -1,8 +1,9 @@
-//! One wave of syncs: many in flight together, so that the file system merges them.
+//! Makes one wave durable: many syncs are in flight together, so that the file
+//! system can merge them.
 //!
-//! The threads wait and do not compute, so there are many more than cores; they
-//! live as long as the wave. Every member is attempted exactly once, whatever
-//! becomes of the others.
+//! The threads wait and do not compute, so there may be many more of them than
+//! cores. They live as long as the wave. Every member is attempted exactly
+//! once, even if others fail.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -17,21 +18,21 @@ use crate::fs::{Durable, OpenFile, SyncError, Wave};
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
 
-/// How many syncs are in flight at once. Measured on ext4 with a disk that flushes in 2 ms, saving
-/// 1000 files: 32 take 233 ms, 64 171 ms, 128 142 ms, 256 143 ms.
+/// How many syncs are in flight at once. Measured for 1000 files on ext4, on a disk that flushes in 2
+/// ms: 32 take 233 ms, 64 take 171 ms, 128 take 142 ms, 256 take 143 ms.
 const IN_FLIGHT_MAX: usize = 128;
 
-/// A sync that returns sooner costs less than the thread that would wait for it (60 us with its stack).
+/// A sync faster than this costs less than a thread to wait for it (60 µs with its stack).
 const QUICK: Duration = Duration::from_micros(200);
 
-/// From so many quick syncs on, a few threads pay for themselves all the same, since a flush serves
-/// all that wait for one. Measured on ext4 in memory, saving 100 files: one after another 10.2 ms,
-/// 4 at once 6.0, 8 5.9, 32 9.5; with 10 files there is no difference.
+/// From this many quick syncs on, a few threads are worth their cost, since one flush serves every sync
+/// that waits for it. Measured for 100 files on ext4 in memory: one after another 10.2 ms, 4 at once
+/// 6.0 ms, 8 at once 5.9 ms, 32 at once 9.5 ms. With 10 files there is no difference.
 const QUICK_MANY: usize = 16;
 const QUICK_IN_FLIGHT: usize = 8;
 
-/// How long the syncs of the last wave took, those at the same time counted once: whether this disk
-/// is worth threads. A guess, for speed alone.
+/// How long the syncs of the last wave took, counting those at the same time once. Used to guess
+/// whether threads help on this disk; nothing but speed depends on it.
 #[derive(Debug)]
 pub(super) struct Pace(AtomicU64);
 
@@ -42,7 +43,7 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Syncs at the same time are in each other's way, so each may take longer than one alone.
+    /// Syncs at the same time slow each other down, so each may take longer than it would alone.
     fn is_quick(&self) -> bool {
         u128::from(self.0.load(Ordering::Relaxed)) < 2 * QUICK.as_nanos()
     }
@@ -52,7 +53,7 @@ impl Pace {
     }
 }
 
-/// Pays all debts of a wave.
+/// Syncs everything in a wave.
 pub(super) fn wave(
     directories: &Directories,
     pace: &Pace,
@@ -88,8 +89,8 @@ fn path(files: &[Box<dyn OpenFile>], names: &[RelativePath], index: usize) -> Re
     }
 }
 
-/// Syncs one directory. A system that refuses lowers the promise; one that fails is an error; a
-/// directory that is gone has no names to lose.
+/// Syncs one directory. A system that refuses to do so lowers the promise; any other failure is an
+/// error. A directory that no longer exists has no names to lose.
 pub(super) fn directory(sync: impl FnOnce() -> io::Result<()>) -> io::Result<Durable> {
     match sync() {
         Ok(()) => Ok(Durable::synced()),
@@ -101,8 +102,8 @@ pub(super) fn directory(sync: impl FnOnce() -> io::Result<()>) -> io::Result<Dur
     }
 }
 
-/// Runs `work` for every index below `count`: on a disk known to be `quick` a few one after another,
-/// or many with few threads; else all at once.
+/// Runs `work` for every index below `count`. On a `quick` disk, a few syncs run one after another, and
+/// many on few threads. Otherwise all run at once.
 fn paced<T: Send>(pace: &Pace, quick: bool, count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let start = Instant::now();
     let in_flight = if quick { QUICK_IN_FLIGHT } else { IN_FLIGHT_MAX };
@@ -137,9 +138,9 @@ fn concurrently<T: Send>(count: usize, in_flight: usize, work: impl Fn(usize) ->
         let answer = work(index);
         answers.lock().unwrap_or_else(PoisonError::into_inner).push((index, answer));
     };
-    // Nobody begins before all are there. The first sync makes the file system commit its journal;
-    // whoever comes after that commit has begun its flush waits for a flush of its own (jbd2,
-    // `jbd2_trans_will_send_data_barrier`), and a thread takes longer to start than the flush to begin.
+    // No thread begins before all are ready. The first sync makes the file system commit its journal. A
+    // thread that arrives after that commit has started its flush must wait for a second flush (jbd2,
+    // `jbd2_trans_will_send_data_barrier`). Starting a thread takes longer than that.
     let gate = RwLock::new(());
     std::thread::scope(|scope| {
         let closed = gate.write();
@@ -148,7 +149,7 @@ fn concurrently<T: Send>(count: usize, in_flight: usize, work: impl Fn(usize) ->
                 drop(gate.read());
                 run();
             };
-            // Where no thread can be had, the others do its part.
+            // If no thread can be started, the others do its part.
             if std::thread::Builder::new().spawn_scoped(scope, run).is_err() {
                 break;
             }

@@ -126,8 +126,8 @@ fn a_directory_that_is_gone_owes_nothing() {
     fs.sync(wave, SyncStrategy::PerFile).map(|_| ()).expect("nothing to lose");
 }
 
-/// A directory that was removed and made anew while a handle of the old one was kept: every call below
-/// it failed until the handle was forgotten.
+/// A directory was removed and made anew while a handle of the old one was cached. Every call below it
+/// failed until the cache was dropped.
 #[test]
 fn a_directory_that_was_removed_and_made_anew_is_looked_up_at_once() {
     let (root, fs) = fixture();
@@ -157,7 +157,7 @@ mod rights {
         std::fs::metadata(path).expect("there").permissions().mode() & 0o7777
     }
 
-    /// The umask of whoever commits first must not decide who can commit later.
+    /// The umask of the first committer must not decide who can commit later.
     #[test]
     fn the_control_directory_is_as_open_as_the_root() {
         for (root_mode, directory_mode, file_mode) in [

@@ -1,9 +1,11 @@
-//! Unix: every call relative to a directory's handle, no symlink ever followed.
+//! Unix: every call is relative to a directory's handle, and no symlink is ever
+//! followed.
 //!
-//! A directory is opened name by name from the root's own handle, each with
-//! `O_NOFOLLOW`, so neither a link nor a race can lead outside. A bounded number
-//! of handles is kept, so that no path is walked twice; they are forgotten
-//! whenever the store takes its lock, since a directory may have been replaced.
+//! A directory is opened name by name from the root's own handle, each time
+//! with `O_NOFOLLOW`. So neither a link nor a race can lead outside the root. A
+//! bounded number of handles is cached, so that paths are not walked again. The
+//! cache is dropped whenever the store takes its lock, since directories may
+//! have been replaced.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -25,17 +27,17 @@ use super::written::Written;
 use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, Durable, Identity, Kind, Metadata, OpenFile, SyncError};
 use crate::path::RelativePath;
 
-/// How often a lock file may come and go while it is being opened before we give up.
+/// How often a lock file may appear and disappear while it is being opened before we give up.
 const OPEN_TRIES_MAX: u32 = 100;
 
-/// How many directory handles are kept: enough for the trees that are saved often, few beside the
-/// 256 that a process may have on macOS.
+/// How many directory handles are cached: enough for trees that are saved often, and few beside the 256
+/// that a process may have open on macOS.
 const HANDLES_MAX: usize = 32;
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// What to do where there is no file to lock.
+/// What to do if there is no file to lock.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Absent {
     Make,
@@ -46,7 +48,7 @@ pub(super) enum Absent {
 #[derive(Debug)]
 pub(super) struct Directories {
     root: Arc<OwnedFd>,
-    /// The directory that holds the control directory, and its name there, if it lies elsewhere.
+    /// If the control directory lies elsewhere: the directory that holds it, and its name there.
     control: Option<(OwnedFd, std::ffi::OsString)>,
     kept: Mutex<HashMap<RelativePath, Arc<OwnedFd>>>,
 }
@@ -109,8 +111,8 @@ impl Directories {
         }
     }
 
-    /// Does `work` in a directory. If it fails because the kept handle leads to a directory that was
-    /// removed, looks the path up anew and does it once more.
+    /// Does `work` in a directory. If it fails because the cached handle leads to a removed directory,
+    /// looks the path up anew and does it once more.
     fn with_fresh<T>(&self, directory: &RelativePath, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match work() {
             Err(error) if self.is_stale(directory, &error) => {
@@ -121,8 +123,8 @@ impl Directories {
         }
     }
 
-    /// Whether an error says nothing of the path, since the handle leads to a directory that is gone:
-    /// one without a name, or one that a server has forgotten (ESTALE).
+    /// Whether an error only means that the cached handle leads to a directory that is gone: it has no
+    /// name any more, or the server no longer knows it (ESTALE).
     fn is_stale(&self, directory: &RelativePath, error: &io::Error) -> bool {
         if error.raw_os_error() == Some(Errno::STALE.raw_os_error()) {
             return true;
@@ -149,7 +151,7 @@ impl Directories {
                 continue;
             }
             let kind = match entry.file_type() {
-                // Some file systems do not say (readdir(3)).
+                // Some file systems do not tell the kind (readdir(3)).
                 FileType::Unknown => self.metadata(&directory.child(name))?.kind,
                 known => kind(known),
             };
@@ -168,12 +170,12 @@ impl Directories {
         self.at(path, |directory, name| rustix::fs::openat(directory, name, flags, mode)).map(File::from)
     }
 
-    /// Without blocking, should the name lead to a pipe.
+    /// `O_NONBLOCK`, so that a pipe under this name blocks nobody.
     pub(super) fn open_to_read(&self, path: &RelativePath) -> io::Result<File> {
         self.open_with(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())
     }
 
-    /// On Linux any handle can be synced (fsync(2)). Without blocking, as above.
+    /// A handle for syncing; on Linux any handle will do (fsync(2)). `O_NONBLOCK` as above.
     pub(super) fn open_to_sync(&self, path: &RelativePath) -> io::Result<File> {
         self.open_to_read(path)
     }
@@ -191,19 +193,19 @@ impl Directories {
         if !is_control(path) {
             return self.open_with(path, flags, Mode::from_raw_mode(mode as _));
         }
-        // Never more open than it will be, and cut by the umask at first.
+        // At first no more open than it will be in the end, and cut by the umask.
         let rights = Rights::of(&rustix::fs::fstat(&*self.root)?);
         let file = self.open_with(path, flags, Mode::from_raw_mode(rights.file as _))?;
         rights.give(&file)?;
         Ok(file)
     }
 
-    /// Writable, since a lock on NFS wants that (flock(2)); where nothing can be written, a reader's
-    /// lock is better than none.
+    /// Opened for writing, since a lock on NFS needs that (flock(2)). If nothing can be written, a
+    /// reader's lock is better than none.
     pub(super) fn open_to_lock(&self, path: &RelativePath, absent: Absent) -> io::Result<File> {
         for _ in 0..OPEN_TRIES_MAX {
-            // What is there is opened without `O_CREAT`, which a sticky directory of somebody else's
-            // refuses (`fs.protected_regular`, proc_sys_fs(5)).
+            // An existing file is opened without `O_CREAT`, which the kernel may refuse in another
+            // user's sticky directory (`fs.protected_regular`, proc_sys_fs(5)).
             let opened = match self.open_with(path, OFlags::RDWR, Mode::empty()) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && absent == Absent::Make => {
                     self.make(path, OFlags::RDWR, 0o666)
@@ -212,7 +214,7 @@ impl Directories {
             };
             let Err(error) = opened else { return opened };
             match error.kind() {
-                // Somebody else has just made it.
+                // Another process has just made it.
                 io::ErrorKind::AlreadyExists => {}
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                     return self.open_with(path, OFlags::RDONLY, Mode::empty()).map_err(|_| error);
@@ -220,7 +222,7 @@ impl Directories {
                 _ => return Err(error),
             }
         }
-        Err(io::Error::other("the lock file comes and goes"))
+        Err(io::Error::other("the lock file keeps appearing and disappearing"))
     }
 
     /// Whether `path` leads to this open file.
@@ -228,9 +230,9 @@ impl Directories {
         Ok(self.metadata(path)?.identity == file_metadata(file)?.identity)
     }
 
-    /// Asked of the kernel even where owner and mode say yes: an immutable file (chattr(1)) and a
-    /// read-only mount refuse their owner as well. In a sticky directory another's file can be
-    /// written, but neither replaced nor removed (unlink(2), EPERM).
+    /// Asks the kernel even if owner and mode allow it: an immutable file (chattr(1)) and a read-only
+    /// mount refuse their owner too. In a sticky directory another user's file can be written, but
+    /// neither replaced nor removed (unlink(2), EPERM).
     pub(super) fn may_write(&self, path: &RelativePath, known: &Metadata) -> io::Result<()> {
         self.at(path, |directory, name| {
             rustix::fs::accessat(directory, name, Access::WRITE_OK, AtFlags::EACCESS)
@@ -262,7 +264,7 @@ impl Directories {
         }
         let rights = Rights::of(&rustix::fs::fstat(&*self.root)?);
         let made = make(Mode::from_raw_mode(rights.directory as _));
-        // Also to one that is there: its maker may have been killed in between.
+        // An existing directory gets them too: its maker may have been killed before this step.
         match self.open_with(path, DIRECTORY, Mode::empty()).and_then(|opened| rights.give(&opened)) {
             Err(error) if made.is_ok() => Err(error),
             _ => made,
@@ -298,7 +300,7 @@ impl Directories {
         rustix::fs::fsync(&*self.handle(directory)?).map_err(io::Error::from)?;
         if directory.is_root() {
             if let Some((parent, _)) = &self.control {
-                // The control directory's own name is in another directory than the root.
+                // If the control directory lies elsewhere, its own name is not in the root.
                 rustix::fs::fsync(parent)?;
             }
         }
@@ -324,22 +326,22 @@ struct Rights {
     reason = "the widths of `stat`'s fields differ between systems"
 )]
 impl Rights {
-    /// The owner can always use what is there, also below a root that its owner may not write.
+    /// The owner always gets full rights, even if the root's owner may not write to the root.
     fn of(root: &Stat) -> Self {
         let mode = root.st_mode as u32;
         Self {
             user: root.st_uid,
             group: root.st_gid,
             file: mode & 0o666 | 0o600,
-            // Set-group-ID and sticky mean the same there as in the root.
+            // Set-group-ID and sticky mean the same for the control directory as for the root.
             directory: mode & 0o3777 | 0o700,
         }
     }
 
-    /// Gives them to a file or directory that was just made, whatever the umask left of its mode.
+    /// Sets them on a file or directory that was just made, whatever mode the umask left.
     ///
-    /// Only a privileged process can give a file away, and others can give it only a group of theirs
-    /// (chown(2)). Where the group cannot be the root's, it gets what everybody gets.
+    /// Only a privileged process can give a file away; others can only choose a group of their own
+    /// (chown(2)). If the group cannot be the root's, it gets the rights of all others.
     fn give(&self, made: &File) -> io::Result<()> {
         let found = rustix::fs::fstat(made)?;
         let is_directory = FileType::from_raw_mode(found.st_mode as _) == FileType::Directory;
@@ -356,7 +358,7 @@ impl Rights {
         }
         if changed || found.st_mode as u32 & 0o7777 != mode {
             match rustix::fs::fchmod(made, Mode::from_raw_mode(mode as _)) {
-                // A file system without rights of its own (FAT), or another's directory.
+                // A file system without rights (FAT), or a directory of another user.
                 Err(Errno::PERM | Errno::OPNOTSUPP) => {}
                 result => result?,
             }
@@ -365,7 +367,7 @@ impl Rights {
     }
 }
 
-/// A symlink where a directory should be is refused, in the same words everywhere.
+/// Turns the different errors for a symlink in place of a directory into one.
 fn not_a_directory(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) if code == Errno::LOOP.raw_os_error() => io::ErrorKind::NotADirectory.into(),
@@ -412,13 +414,13 @@ pub(super) fn file_metadata(file: &File) -> io::Result<Metadata> {
     Ok(from_stat(&rustix::fs::fstat(file)?))
 }
 
-/// The end of writing: what the file is now.
+/// Ends writing, and returns what the file is now.
 pub(super) fn finish(file: &File) -> io::Result<Metadata> {
     file_metadata(file)
 }
 
-/// Gives a file another's permissions, and its owner where that is allowed. The owner first, since
-/// changing it clears the set-user bits (chown(2)).
+/// Copies another file's permissions to `file`, and its owner if that is allowed. The owner comes
+/// first, because changing it clears the set-user-ID and set-group-ID bits (chown(2)).
 pub(super) fn copy_permissions(file: &File, mode: u32, like: &Metadata) -> io::Result<u32> {
     let (user, group) = like.owner;
     let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
@@ -436,7 +438,7 @@ pub(super) fn copy_permissions(file: &File, mode: u32, like: &Metadata) -> io::R
 #[cfg(target_os = "linux")]
 use super::linux::{is_mount_point, sync_each_file_system};
 
-/// Elsewhere the removal finds it out.
+/// Other systems only find out when they remove the file.
 #[cfg(not(target_os = "linux"))]
 fn is_mount_point(_directory: impl std::os::fd::AsFd, _name: &OsStr) -> rustix::io::Result<bool> {
     Ok(false)
@@ -445,7 +447,7 @@ fn is_mount_point(_directory: impl std::os::fd::AsFd, _name: &OsStr) -> rustix::
 #[cfg(target_os = "linux")]
 pub(super) use super::linux::start_write_back;
 
-/// Elsewhere the sync begins the write-back.
+/// On other systems the sync starts the write-back.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn start_write_back(_file: &File, _offset: u64, _length: u64) {}
 
@@ -454,12 +456,12 @@ pub(super) fn canonical(path: &Path) -> io::Result<PathBuf> {
     path.canonicalize()
 }
 
-/// Syncs a directory that is named by a path outside any root.
+/// Syncs a directory outside any root.
 pub(super) fn sync_path(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// A third of what the process may have open, so that several transactions find room.
+/// A third of the files that the process may have open, so that several transactions can run at once.
 pub(super) fn files_open_max() -> usize {
     static MAX: OnceLock<usize> = OnceLock::new();
     *MAX.get_or_init(|| {
@@ -468,8 +470,8 @@ pub(super) fn files_open_max() -> usize {
     })
 }
 
-/// Everything that was written to the wave's file systems, each at once: `None` where one call
-/// cannot be trusted to do so.
+/// Syncs every file system of the wave with one call for each. Returns `None` if such a call cannot be
+/// trusted.
 #[cfg(target_os = "linux")]
 pub(super) fn sync_file_systems(
     directories: &Directories,
@@ -480,12 +482,13 @@ pub(super) fn sync_file_systems(
     for name in names {
         match directories.handle(name) {
             Ok(handle) => handles.push((handle, name)),
-            // A directory that is gone has no names to lose.
+            // A directory that no longer exists has no names to lose.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(SyncError { path: name.clone(), source }),
         }
     }
-    // The files' own handles first: an error is reported to descriptions that were open before it.
+    // The written files' handles come first: an error is reported only to descriptions that were open
+    // before it.
     let written: Option<Vec<_>> = files.iter().map(|file| file.as_any().downcast_ref::<Written>()).collect();
     let Some(written) = written else { return Ok(None) };
     let files = written.iter().map(|written| (written.file.as_fd(), &written.path));

@@ -1,9 +1,11 @@
-//! Windows: paths, since the standard library has no handle-relative calls.
+//! Windows: calls by path, since the standard library has no calls relative to
+//! a handle.
 //!
 //! Before a path is used, each of its parents is checked not to be a symlink or
-//! junction; what was checked is remembered until it is to be forgotten. Unlike
-//! on Unix a race can slip between the check and the use. Renames and removals
-//! that somebody else's open handle forbids are tried again for a while.
+//! junction. Checked directories are cached until the cache is dropped. Unlike
+//! on Unix, a race can slip in between the check and the use. A rename or
+//! removal that fails because another program has the file open is tried again
+//! for a while.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -19,16 +21,17 @@ use crate::path::RelativePath;
 
 /// Lets a directory be opened as a file (CreateFileW, Microsoft Learn).
 const FILE_FLAG_BACKUP_SEMANTICS: u32 = 0x0200_0000;
-/// "Access is denied", "sharing violation", "lock violation": a scanner, an indexer or a reader
-/// holds the file, most often for a moment.
+/// "Access is denied", "sharing violation", "lock violation": another program has the file open, often
+/// a virus scanner or an indexer, and only for a moment.
 const HELD_BY_OTHERS: [i32; 3] = [5, 32, 33];
-/// The pauses double from 1 ms, 1 s in all.
+/// The pauses double from 1 ms and add up to 1 s.
 const TRIES_MAX: u32 = 10;
 
-/// How many files one transaction keeps open: far below the 8192 of the C runtime, which others use.
+/// How many files one transaction may have open: far below the C runtime's limit of 8192, since others
+/// use files too.
 const FILES_OPEN_MAX: usize = 512;
 
-/// What to do where there is no file to lock.
+/// What to do if there is no file to lock.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Absent {
     Make,
@@ -59,7 +62,7 @@ impl Directories {
         self.checked.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// The full path, after every parent was found to be a plain directory.
+    /// The full path, after checking that every parent is a plain directory.
     fn at(&self, path: &RelativePath) -> io::Result<PathBuf> {
         self.check(&path.parent())?;
         Ok(self.full(path))
@@ -116,7 +119,7 @@ impl Directories {
         })
     }
 
-    /// FlushFileBuffers wants a handle that may write.
+    /// `FlushFileBuffers` needs a handle that may write.
     pub(super) fn open_to_sync(&self, path: &RelativePath) -> io::Result<File> {
         let path = self.at(path)?;
         again_while_held(|| OpenOptions::new().read(true).write(true).open(&path))
@@ -142,8 +145,8 @@ impl Directories {
         }
     }
 
-    /// Whether `path` still leads to some file. A file that is open keeps its name here until it is
-    /// closed, or is marked as removed, which makes opening it fail.
+    /// Whether `path` still leads to some file. On Windows an open file keeps its name until it is
+    /// closed, or is marked as removed, and then it cannot be opened.
     pub(super) fn is_at(&self, _file: &File, path: &RelativePath) -> io::Result<bool> {
         self.metadata(path).map(|_| true)
     }
@@ -152,7 +155,7 @@ impl Directories {
         if known.mode & 0o200 == 0 { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
     }
 
-    /// A file's own attribute is all that stands in the way of its removal, and `may_write` knows it.
+    /// Only a file's own read-only attribute can prevent its removal, and `may_write` checks that.
     pub(super) fn may_remove(&self, _path: &RelativePath) -> io::Result<()> {
         Ok(())
     }
@@ -161,8 +164,8 @@ impl Directories {
         std::fs::create_dir(self.at(path)?)
     }
 
-    /// `std::fs::rename` asks for POSIX semantics first (FileRenameInfoEx), under which a target that
-    /// others have open is replaced.
+    /// `std::fs::rename` first asks for POSIX semantics (FileRenameInfoEx), which replace a target even
+    /// while others have it open.
     pub(super) fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<()> {
         let (from, to) = (self.at(from)?, self.at(to)?);
         again_while_held(|| std::fs::rename(&from, &to))
@@ -185,15 +188,15 @@ impl Directories {
         }
     }
 
-    /// No call is documented to make a directory's names durable; flushing its handle works on NTFS
-    /// where it is allowed.
+    /// No documented call makes a directory's names durable. Flushing its handle works on NTFS where it
+    /// is allowed.
     pub(super) fn sync_directory(&self, directory: &RelativePath) -> io::Result<()> {
         self.check(directory)?;
         sync_path(&self.full(directory))
     }
 }
 
-/// Tries again, with pauses that double, while somebody else holds the file.
+/// Tries again, with pauses that double, while another program has the file open.
 fn again_while_held<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut pause = Duration::from_millis(1);
     for _ in 0..TRIES_MAX {
@@ -234,23 +237,23 @@ pub(super) fn file_metadata(file: &File) -> io::Result<Metadata> {
     Ok(from_std(&file.metadata()?))
 }
 
-/// The end of writing. Setting the time stamp by hand keeps the system from moving it when the
-/// handle is closed (SetFileTime, Microsoft Learn).
+/// Ends writing. Setting the time stamp explicitly stops the system from changing it when the handle is
+/// closed (SetFileTime, Microsoft Learn).
 pub(super) fn finish(file: &File) -> io::Result<Metadata> {
     file.set_modified(SystemTime::now())?;
     file_metadata(file)
 }
 
-/// There are no permission bits, and a read-only file is not replaced.
+/// Windows has no permission bits, and a read-only file is never replaced.
 pub(super) fn copy_permissions(_file: &File, _mode: u32, like: &Metadata) -> io::Result<u32> {
     Ok(like.mode)
 }
 
-/// No such hint; the sync begins the write-back.
+/// Windows has no such hint. The sync starts the write-back.
 pub(super) fn start_write_back(_file: &File, _offset: u64, _length: u64) {}
 
-/// The path with every symlink resolved, in the form that people use: `canonicalize` answers
-/// `\\?\C:\...`, with which no caller's path can be compared.
+/// The path with every symlink resolved, in the form that people use. `canonicalize` returns
+/// `\\?\C:\...`, which cannot be compared with the callers' paths.
 pub(super) fn canonical(path: &Path) -> io::Result<PathBuf> {
     let resolved = path.canonicalize()?;
     match resolved.to_str().and_then(|text| text.strip_prefix(r"\\?\")) {
@@ -259,7 +262,7 @@ pub(super) fn canonical(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Syncs a directory by its path. What is refused is reported as unsupported, not as failed.
+/// Syncs a directory by its path. A refusal is reported as unsupported, not as a failure.
 pub(super) fn sync_path(directory: &Path) -> io::Result<()> {
     let opened = OpenOptions::new().write(true).custom_flags(FILE_FLAG_BACKUP_SEMANTICS).open(directory);
     match opened.and_then(|file| file.sync_all()) {
@@ -274,7 +277,7 @@ pub(super) fn files_open_max() -> usize {
     FILES_OPEN_MAX
 }
 
-/// Flushing a volume wants an administrator.
+/// Flushing a whole volume needs an administrator.
 pub(super) fn sync_file_systems(
     _directories: &Directories,
     files: &[Box<dyn OpenFile>],

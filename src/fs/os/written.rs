@@ -1,4 +1,4 @@
-//! A written file that waits for its sync: what it is on every system.
+//! A written file that waits for its sync, the same on every system.
 
 use std::any::Any;
 use std::fs::File;
@@ -29,8 +29,8 @@ impl OpenFile for Written {
     }
 }
 
-/// On Apple systems the standard library asks for `F_FULLFSYNC`, since fsync there does not reach
-/// the medium (fsync(2) of Darwin). Volumes that do not know it get what they have.
+/// On Apple systems fsync does not reach the medium (fsync(2) of Darwin), so the standard library uses
+/// `F_FULLFSYNC`. Volumes that do not support it get a plain fsync.
 #[cfg(target_vendor = "apple")]
 fn sync_file(file: &File) -> io::Result<()> {
     match file.sync_all() {
