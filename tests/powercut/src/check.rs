@@ -1,0 +1,222 @@
+//! The process that finds a disk after a power cut, recovers, and looks whether all is as promised.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use cosave::Store;
+
+use crate::events::{Bounds, Event};
+use crate::plan::{Plan, Promise, SINGLES, Tree, content, owner};
+use crate::workload::{ROOT, SAVES, speak, told};
+
+/// Looks as a program that knows nothing of cosave, then opens the store, and looks again.
+pub fn run(mount: &Path, plan: &Plan, bounds: &[Bounds]) {
+    let (writers, singles) = bounds.split_at(plan.writers);
+    let root = mount.join(ROOT);
+    check_singles(&mount.join(SAVES), plan, singles);
+    for (writer, bounds) in writers.iter().enumerate() {
+        check_whole(&root, plan, writer, bounds);
+    }
+    match Store::options().create(true).open(&root) {
+        Err(error) => violation(told("the store does not open", &error)),
+        Ok(store) => {
+            let recovery = store.last_recovery();
+            if !recovery.is_clean() {
+                speak(&Event::Worked { finished: recovery.rolled_forward.len() });
+            }
+            check_states(&root, plan, writers);
+            match store.verify() {
+                // After a `Process` commit that the power took, checksums may say so.
+                Ok(found) if !found.is_empty() && plan.promise != Promise::Mixed => {
+                    violation(format!("verify: {found:?}"));
+                }
+                Ok(_) => {}
+                Err(error) => violation(told("verify", &error)),
+            }
+        }
+    }
+    check_control(&root);
+}
+
+fn violation(text: String) {
+    speak(&Event::Violation(text));
+}
+
+/// Which step of `among` wrote what is there; 0 where nothing is. None for a torn file.
+pub fn version(directory: &Path, path: &str, seed: u64, among: RangeInclusive<usize>) -> Option<usize> {
+    let found = match fs::read(directory.join(path)) {
+        Ok(found) => found,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Some(0);
+        }
+        Err(_) => return None,
+    };
+    // Its first line says which step it claims to be of.
+    let line = found.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let step = String::from_utf8_lossy(line).rsplit_once(' ').and_then(|(_, step)| step.parse().ok())?;
+    (among.contains(&step) && step > 0 && found == content(seed, path, step)).then_some(step)
+}
+
+/// Which version of a single file is there; None for a torn one.
+pub fn single_version(saves: &Path, single: &str, plan: &Plan) -> Option<usize> {
+    if !single.contains('#') {
+        return version(saves, single, plan.seed, 0..=plan.steps);
+    }
+    let born = |step: usize| version(saves, &single.replace('#', &step.to_string()), plan.seed, step..=step);
+    let missing = (1..=plan.steps).find(|step| born(*step) != Some(*step)).unwrap_or(plan.steps + 1);
+    // Each was acknowledged before the next was begun.
+    (missing..=plan.steps).all(|step| born(step) == Some(0)).then_some(missing - 1)
+}
+
+/// The tree that is there, of the files that a writer has by step `begun`. A torn file is of step `usize::MAX`.
+pub fn versions(root: &Path, plan: &Plan, trees: &[Tree], begun: usize) -> Tree {
+    let paths: BTreeSet<_> = trees[..=begun].iter().flat_map(Tree::keys).collect();
+    let version = |path: &str| version(root, path, plan.seed, 0..=begun).unwrap_or(usize::MAX);
+    paths.into_iter().map(|path| (path.clone(), version(path))).filter(|(_, version)| *version > 0).collect()
+}
+
+/// Single files are whole, and not older than acknowledged.
+fn check_singles(saves: &Path, plan: &Plan, singles: &[Bounds]) {
+    for (path, bounds) in SINGLES.iter().zip(singles) {
+        match single_version(saves, path, plan) {
+            None => violation(format!("{SAVES}/{path} is torn ({})", seen(&saves.join(path)))),
+            Some(step) if step < bounds.placed || step > bounds.begun => {
+                violation(format!(
+                    "{SAVES}/{path} is of save {step}, not of {}..={}",
+                    bounds.placed, bounds.begun
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Before any recovery, each file is whole by itself, and not older than what is in place.
+fn check_whole(root: &Path, plan: &Plan, writer: usize, bounds: &Bounds) {
+    let trees = plan.trees(writer);
+    let loose = loose(plan, writer, bounds);
+    let found = versions(root, plan, &trees, plan.steps);
+    let paths: BTreeSet<_> = trees[..=plan.steps].iter().flat_map(Tree::keys).collect();
+    for path in paths.into_iter().filter(|path| !loose.contains(*path)) {
+        let step = found.get(path);
+        let among = &trees[bounds.placed..=bounds.begun];
+        if !among.iter().any(|tree| tree.get(path) == step) {
+            let range = format!("{}..={}", bounds.placed, bounds.begun);
+            let seen = seen(&root.join(path));
+            violation(format!("before recovery {path} is {seen}, not as after any of the steps {range}"));
+        }
+    }
+}
+
+/// What a `Process` commit may have changed since the last commit that promised more: there a power
+/// loss may leave anything.
+fn loose(plan: &Plan, writer: usize, bounds: &Bounds) -> BTreeSet<String> {
+    let trees = plan.trees(writer);
+    let steps = (bounds.kept + 1..=bounds.begun).filter(|_| plan.promise == Promise::Mixed);
+    steps.flat_map(|step| plan.changes(writer, step, &trees[step - 1])).map(|(path, _)| path).collect()
+}
+
+/// After recovery each writer's files are those of one step, and nothing else is there.
+fn check_states(root: &Path, plan: &Plan, writers: &[Bounds]) {
+    let mut files = BTreeSet::new();
+    let mut directories = BTreeSet::new();
+    for (writer, bounds) in writers.iter().enumerate() {
+        let trees = plan.trees(writer);
+        let found = versions(root, plan, &trees, plan.steps);
+        let among = bounds.kept..=bounds.begun;
+        let state = among.clone().rev().find(|step| trees[*step] == found);
+        let loose = loose(plan, writer, bounds);
+        match state {
+            Some(step) if plan.promise != Promise::Mixed => speak(&Event::Placed { track: writer, step }),
+            Some(_) => {}
+            None => {
+                let differs = differs(root, &trees[bounds.kept], &found, &loose);
+                if loose.is_empty() || !differs.is_empty() {
+                    let other = trees.iter().rposition(|tree| *tree == found);
+                    let state = other.map_or("of no step".to_owned(), |step| format!("of step {step}"));
+                    let against = bounds.kept;
+                    violation(format!(
+                        "writer {writer}'s files are {state}, not of one of {among:?}; \
+                         not as after step {against}: {}",
+                        differs.join(", ")
+                    ));
+                }
+            }
+        }
+        let until = state.unwrap_or(bounds.begun);
+        files.extend(found.into_keys());
+        for tree in &trees[..=until] {
+            directories.extend(tree.keys().flat_map(|path| parents(path)));
+        }
+    }
+    walk(root, "", &mut |path, is_directory| {
+        let known = if is_directory { directories.contains(path) } else { files.contains(path) };
+        if !known {
+            violation(format!("left over: {path} (writer {:?})", owner(path)));
+        }
+    });
+}
+
+fn differs(root: &Path, expected: &Tree, found: &Tree, loose: &BTreeSet<String>) -> Vec<String> {
+    let paths: BTreeSet<_> =
+        expected.keys().chain(found.keys()).filter(|path| !loose.contains(*path)).collect();
+    let other = paths.into_iter().filter(|path| expected.get(*path) != found.get(*path));
+    other
+        .map(|path| format!("{path} is {}, wanted {:?}", seen(&root.join(path)), expected.get(path)))
+        .collect()
+}
+
+/// In a few words, what is at a path.
+fn seen(path: &Path) -> String {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => "missing".to_owned(),
+        Err(error) => error.to_string(),
+        Ok(bytes) if bytes.is_empty() => "empty".to_owned(),
+        Ok(bytes) if bytes.iter().all(|byte| *byte == 0) => format!("{} zeros", bytes.len()),
+        Ok(bytes) => {
+            let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            format!(
+                "{} bytes of \"{}\"",
+                bytes.len(),
+                String::from_utf8_lossy(&line[..line.len().min(40)]).escape_default()
+            )
+        }
+    }
+}
+
+fn parents(path: &str) -> impl Iterator<Item = String> {
+    path.match_indices('/').map(|(end, _)| path[..end].to_owned())
+}
+
+/// Calls `found` with everything below the root but the control directory.
+fn walk(root: &Path, below: &str, found: &mut impl FnMut(&str, bool)) {
+    let Ok(names) = fs::read_dir(root.join(below)) else {
+        violation(format!("the directory `{below}` cannot be read"));
+        return;
+    };
+    for entry in names.filter_map(Result::ok) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = if below.is_empty() { name } else { format!("{below}/{name}") };
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if path == ".cosave" {
+            continue;
+        }
+        found(&path, is_directory);
+        if is_directory {
+            walk(root, &path, found);
+        }
+    }
+}
+
+/// Once the store is closed, nothing in the control directory waits for anybody.
+fn check_control(root: &Path) {
+    for entry in fs::read_dir(root.join(".cosave")).into_iter().flatten().filter_map(Result::ok) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if [".tmp", ".pending", ".discarded"].iter().any(|end| name.ends_with(end)) {
+            violation(format!("left over: .cosave/{name}"));
+        }
+    }
+}
