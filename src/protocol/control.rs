@@ -1,9 +1,9 @@
-//! The control directory: made once, and looked at as a whole.
+//! The control directory: how it is made, and how its content is read.
 //!
-//! One listing says everything that opening a root needs to know; its length
-//! depends on what is in flight, never on the tree. Only `.gitignore` is made
-//! after the wait that makes the rest durable, so its presence proves that the
-//! control directory cannot vanish in a power loss.
+//! One listing tells everything that opening a root needs to know. Its length
+//! depends on the commits under way, never on the size of the tree.
+//! `.gitignore` is made last, after the wait that makes the rest durable. So
+//! its presence proves that no power loss can undo the control directory.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
@@ -23,14 +23,14 @@ const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 /// What lies in the control directory.
 #[derive(Debug, Default)]
 pub(crate) struct Control {
-    /// Fully applied manifests, and those that were given up.
+    /// Manifests that are fully applied, or that were given up.
     pub(crate) applied: BTreeSet<Generation>,
     pub(crate) abandoned: BTreeSet<Generation>,
-    /// Manifests that could not be kept, whose published names may not be gone for good.
+    /// Discarded manifests whose published names may not be gone for good.
     pub(crate) discarded: BTreeSet<Generation>,
     /// Published manifests.
     pub(crate) pending: BTreeSet<Generation>,
-    /// Generations of which a sync failed since the machine was started.
+    /// Generations whose sync has failed since the machine was started.
     pub(crate) sync_failed: BTreeSet<Generation>,
     /// Manifests that were never published.
     pub(crate) unpublished: Vec<TransactionId>,
@@ -39,7 +39,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Looks; an absent control directory is an empty one.
+    /// Lists the control directory. A missing one counts as empty.
     pub(crate) fn look(root: &Root) -> Result<Self> {
         let directory = layout::control();
         let listed = if_found(root.fs.list(&directory));
@@ -52,7 +52,7 @@ impl Control {
                 ControlName::Abandoned(generation) => _ = control.abandoned.insert(generation),
                 ControlName::Discarded(generation) => _ = control.discarded.insert(generation),
                 ControlName::SyncFailed(generation) => _ = control.sync_failed.insert(generation),
-                // Not ours, and not to be removed, if it is no file.
+                // Something other than a file under this name is not ours, and must not be removed.
                 ControlName::Unpublished(_) if entry.kind != Kind::File => {}
                 ControlName::Unpublished(transaction) => control.unpublished.push(transaction),
                 ControlName::Ignore => control.durable = true,
@@ -62,7 +62,7 @@ impl Control {
         Ok(control)
     }
 
-    /// The newest generation that needs nothing any more; 0 before the first commit.
+    /// The newest generation that needs no more work; 0 before the first commit.
     pub(crate) fn retired(&self) -> Generation {
         let newest = self.applied.last().max(self.abandoned.last());
         newest.copied().unwrap_or_default()
@@ -73,19 +73,19 @@ impl Control {
         self.retired().max(self.pending.last().copied().unwrap_or_default())
     }
 
-    /// Whether anything was left to finish or to tidy, also of what is applied: a power loss can bring
-    /// its pending name back.
+    /// Whether there is anything to finish or to clean up. A pending name of an applied manifest counts
+    /// too: a power loss can bring it back.
     pub(crate) fn needs_recovery(&self) -> bool {
         !self.pending.is_empty() || !self.sync_failed.is_empty() || !self.discarded.is_empty()
     }
 
-    /// A pending manifest was retired.
+    /// Notes that a pending manifest was retired.
     pub(crate) fn set_applied(&mut self, generation: Generation) {
         self.pending.remove(&generation);
         self.applied.insert(generation);
     }
 
-    /// Manifests that a newer, durable one has made superfluous.
+    /// Manifests that are no longer needed, because a newer one is durable.
     pub(crate) fn superseded(&self) -> Vec<RelativePath> {
         let newest = self.retired();
         let old = |set: &BTreeSet<Generation>, name: fn(Generation) -> RelativePath| {
@@ -97,12 +97,12 @@ impl Control {
     }
 }
 
-/// Marks a generation of which a step after the commit point failed, as a rule a sync. The kernel may
-/// have dropped what was to be written and call the next sync a success (fsync(2), ERRORS), so
-/// recovery must write it anew.
+/// Marks a generation in which a step after the commit point failed, most often a sync. The kernel may
+/// have dropped what was to be written and may report the next sync as a success (fsync(2), ERRORS). So
+/// recovery must write everything anew.
 pub(crate) fn mark_sync_failed(root: &Root, generation: Generation) {
     let path = layout::sync_failed(generation);
-    // One more try is all that can be done where even this is refused.
+    // If even the marker is refused, one more try is all that can be done.
     for _ in 0..2 {
         if let Ok((file, name)) = root.fs.create_new(&path, NewFile::Ordinary) {
             name.waive("the power loss that erases the marker also discards the stale page cache");
@@ -114,11 +114,11 @@ pub(crate) fn mark_sync_failed(root: &Root, generation: Generation) {
     }
 }
 
-/// Makes the control directory, unless it is there and durable.
+/// Makes the control directory, unless it exists and is durable.
 ///
-/// A process may have been killed between making it and the sync; then it is visible, but a power
-/// loss could take it, with every manifest in it. So what is found is synced again until
-/// `.gitignore` says that this was done.
+/// A process may have been killed between making it and syncing it. Then it is visible, but a power
+/// loss could undo it, with every manifest in it. So it is synced again until `.gitignore` shows that
+/// this was done.
 pub(crate) fn ensure(root: &Root) -> Result<()> {
     if Control::look(root)?.durable {
         return Ok(());
@@ -133,16 +133,16 @@ pub(crate) fn ensure(root: &Root) -> Result<()> {
             Err(error) => return Err(root.error(Operation::Create, &directory)(error)),
         }
     }
-    // Lost without this sync: the control directory's name, and with it every commit, acknowledged
-    // or not, that was ever published in it.
+    // Lost without this sync: the control directory's name, and with it every commit that was ever
+    // published there.
     let _durable = root.sync_always(wave)?;
     let ignore = layout::ignore();
     match root.fs.create_new(&ignore, NewFile::Ordinary) {
         Ok((mut file, name)) => {
-            name.waive("if a power loss takes this file, it is made again");
+            name.waive("if a power loss undoes this file, it is made again");
             file.write_all(b"*\n").map_err(root.error(Operation::Create, &ignore))?;
             let (_, content) = file.finish().map_err(root.error(Operation::Create, &ignore))?;
-            content.waive("nobody reads what is in it but version control");
+            content.waive("only version control reads it");
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -166,14 +166,14 @@ pub(crate) fn manifest(root: &Root, path: &RelativePath) -> Result<Option<Manife
         decoded => decoded,
     };
     let manifest = decoded.map_err(|error| Error::corrupt(root.full(path), error.to_string()))?;
-    // A checksum can be forged: what a manifest names is checked as a caller's paths are.
+    // A checksum can be forged, so the manifest's names are checked like a caller's paths.
     for entry in &manifest.entries {
         check_names(entry).map_err(|reason| Error::corrupt(root.full(path), reason))?;
     }
     Ok(Some(manifest))
 }
 
-/// Checks what a manifest names as a caller's paths are checked: its checksum may be forged.
+/// Checks the names in a manifest as a caller's paths are checked, since its checksum may be forged.
 fn check_names(entry: &Entry) -> Result<(), String> {
     layout::refuse_reserved(&entry.path).map_err(|reason| format!("it names `{}`: {reason}", entry.path))?;
     match &entry.action {

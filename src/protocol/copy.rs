@@ -1,4 +1,5 @@
-//! Copying a file's bytes and permissions, and hashing them. Memory does not grow with the file.
+//! Copies a file's bytes and permissions, and computes checksums. Memory use
+//! does not grow with the file.
 
 use std::io::{self, BufWriter, Read, Write};
 
@@ -6,7 +7,7 @@ use super::root::Root;
 use crate::fs::{Metadata, NewFile, Wave};
 use crate::path::RelativePath;
 
-/// How much is copied at once, in bytes: few system calls.
+/// How many bytes are copied at once: enough for few system calls.
 const COPY_BYTES: usize = 256 * 1024;
 
 /// Copies all bytes.
@@ -17,7 +18,7 @@ pub(crate) fn bytes<R: Read + ?Sized, W: Write + ?Sized>(source: &mut R, target:
     buffered.flush()
 }
 
-/// Copies a file's bytes and permissions to a name that does not exist.
+/// Copies a file's bytes and permissions to a new name.
 pub(crate) fn file(
     root: &Root,
     from: &RelativePath,

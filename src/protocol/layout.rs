@@ -1,8 +1,8 @@
-//! Every name below the control directory, and the staged names beside the
+//! Every name in the control directory, and the staged names beside the
 //! targets: made and parsed here, and nowhere else.
 //!
-//! Pure text; no name is ever looked up from here. A name that is not exactly
-//! what this module would make is not ours, and nobody touches it.
+//! Pure text: nothing here looks at a disk. A name that differs from what this
+//! module would make is not ours, and is never touched.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -20,33 +20,34 @@ pub(crate) fn control() -> RelativePath {
     RelativePath::root().child(CONTROL_DIRECTORY)
 }
 
-/// Held exclusively to publish, apply and recover; shared to read.
+/// Locked exclusively to publish, apply and recover; shared to read.
 pub(crate) fn lock_file() -> RelativePath {
     control().child("lock")
 }
 
-/// Held for a moment on the way to `lock`, by writers until they have it, so that readers in an
-/// endless row cannot keep a writer out.
+/// Everybody locks this file before `lock`. Writers hold it until they have `lock`, so that an endless
+/// series of readers cannot keep a writer waiting.
 pub(crate) fn queue_file() -> RelativePath {
     control().child("queue")
 }
 
-/// Keeps version control away; made last, so it also says that the control directory is durable.
+/// Hides the control directory from version control. It is made last, so its presence also shows that
+/// the control directory is durable.
 pub(crate) fn ignore() -> RelativePath {
     control().child(".gitignore")
 }
 
-/// The sessions' directory.
+/// The directory of the sessions.
 pub(crate) fn sessions() -> RelativePath {
     control().child("sessions")
 }
 
-/// A session's mark, locked as long as the session lives.
+/// A session's file, locked as long as the session lives.
 pub(crate) fn session(id: Uuid) -> RelativePath {
     sessions().child(id.simple().to_string())
 }
 
-/// The `number`th record of where a session stages.
+/// The session's record number `number` of the directories it stages in.
 pub(crate) fn record(session: Uuid, number: u32) -> RelativePath {
     sessions().child(format!("{}.{number}", session.simple()))
 }
@@ -66,18 +67,18 @@ pub(crate) fn applied(generation: Generation) -> RelativePath {
     control().child(format!("{generation}.applied"))
 }
 
-/// A manifest that somebody gave up.
+/// A manifest whose generation was given up.
 pub(crate) fn abandoned(generation: Generation) -> RelativePath {
     control().child(format!("{generation}.abandoned"))
 }
 
-/// A manifest beyond a gap, until it is known that its published name is gone for good.
+/// A manifest beyond a gap, until its published name is gone for good.
 pub(crate) fn discarded(generation: Generation) -> RelativePath {
     control().child(format!("{generation}.discarded"))
 }
 
-/// Says that a step after this generation's commit point failed: what is seen may not be on disk, or
-/// may not be all.
+/// Marks a generation in which a step after the commit point failed. What is visible may not be on
+/// disk, or may be incomplete.
 pub(crate) fn sync_failed(generation: Generation) -> RelativePath {
     control().child(format!("{generation}.sync-failed"))
 }
@@ -140,7 +141,7 @@ pub(crate) fn parse_session(name: &OsStr) -> SessionName {
     parse().unwrap_or(SessionName::Foreign)
 }
 
-/// What makes a staged file's name its own: the transaction and a count.
+/// What makes a staged file's name unique: the transaction and a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct StagedId {
     pub(crate) transaction: TransactionId,
@@ -158,12 +159,12 @@ pub(crate) fn staged(directory: &RelativePath, target: &OsStr, id: StagedId) -> 
     directory.child(temporary_name(target, &id.to_string()))
 }
 
-/// The temporary name of a file that is saved alone: `.<target>.<uuid>.cosave`. No sweep touches it.
+/// The temporary name of a single file outside a store: `.<target>.<uuid>.cosave`. No sweep touches it.
 pub(crate) fn single(target: &RelativePath, id: Uuid) -> RelativePath {
     target.with_name(temporary_name(target.name(), &id.simple().to_string()))
 }
 
-/// A name that says that recovery set this file aside, unlike any staged name.
+/// The name of a file that recovery has set aside. It differs from every staged name.
 pub(crate) fn set_aside(target: &RelativePath, generation: Generation, number: u32) -> RelativePath {
     let ending = match number {
         0 => format!(".set-aside-{generation}"),
@@ -173,7 +174,7 @@ pub(crate) fn set_aside(target: &RelativePath, generation: Generation, number: u
     target.with_name(part + &ending)
 }
 
-/// The target's own part is cut where the whole would be longer than a name can be.
+/// The target's part is cut if the whole name would be too long.
 fn temporary_name(target: &OsStr, id: &str) -> String {
     let room = NAME_BYTES_MAX - STAGED_SUFFIX.len() - id.len() - 2;
     format!(".{}.{id}{STAGED_SUFFIX}", cut(&target.to_string_lossy(), room))
@@ -187,7 +188,7 @@ fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..end]
 }
 
-/// Reads a staged name back; `None` for every name that `staged` does not make.
+/// Parses a staged name. `None` for every name that `staged` does not make.
 pub(crate) fn parse_staged(name: &OsStr) -> Option<StagedId> {
     let stem = name.to_str()?.strip_prefix('.')?.strip_suffix(STAGED_SUFFIX)?;
     let (_, id) = stem.rsplit_once('.')?;
@@ -195,7 +196,7 @@ pub(crate) fn parse_staged(name: &OsStr) -> Option<StagedId> {
     Some(StagedId { transaction: TransactionId::parse(transaction)?, number: parse_number(number)? })
 }
 
-/// Whether a name is no valid target, because only cosave makes such names. Case is ignored, since
+/// Whether only cosave makes such names, so that none of them is a valid target. Case is ignored, since
 /// some file systems ignore it.
 pub(crate) fn is_reserved(name: &OsStr) -> bool {
     let lower = name.to_string_lossy().to_ascii_lowercase();
@@ -207,7 +208,7 @@ pub(crate) fn is_reserved(name: &OsStr) -> bool {
     parse_staged(OsStr::new(&lower)).is_some() || single().is_some()
 }
 
-/// Refuses what belongs to cosave alone.
+/// Refuses paths that belong to cosave alone.
 pub(crate) fn refuse_reserved(path: &RelativePath) -> Result<(), InvalidPath> {
     if is_control(path) {
         return Err(InvalidPath::Control);

@@ -1,12 +1,12 @@
-//! The lock of the control directory: one writer, or many readers.
+//! The lock of the control directory: held by one writer or by many readers.
 //!
-//! Both go through the queue file first. A writer stays in the queue until it
-//! has the lock, so readers that come after it wait behind it, however many
-//! there are and however they overlap. Every wait has an end: a lock may hang
-//! or lie on a network mount, so it is always tried, never waited for.
+//! Both lock the queue file first. A writer holds it until it has the lock
+//! itself, so readers that come later wait behind the writer, however many they
+//! are. A lock call may hang, or the lock may lie on a network mount. So locks
+//! are only tried, never waited for, and every wait has an end.
 //!
-//! The lock files are never removed: whoever waits on a removed one would hold
-//! a lock that nobody else sees.
+//! The lock files are never removed: locking a removed file would exclude
+//! nobody.
 
 use std::io;
 use std::time::Duration;
@@ -23,11 +23,11 @@ const PAUSE_MIN: Duration = Duration::from_micros(20);
 const PAUSE_MAX: Duration = Duration::from_millis(2);
 
 /// The right to publish, apply, recover and sweep, and what was found under it.
-#[must_use = "the lock is held as long as this lives"]
+#[must_use = "the lock is released when this is dropped"]
 #[derive(Debug)]
 pub(crate) struct Locked {
     _lock: Box<dyn Lock>,
-    /// The control directory as it is now: whoever changes it under the lock says so here.
+    /// The control directory as it is now. Code that changes it under the lock updates this too.
     pub(crate) control: Control,
 }
 
@@ -38,21 +38,21 @@ pub(crate) struct Share {
     pub(crate) control: Control,
 }
 
-/// Waits for all others to let go.
+/// Waits until all others have released the lock.
 pub(crate) fn exclusive(root: &Root) -> Result<Locked> {
     let deadline = root.fs.elapsed() + root.settings.lock_timeout;
     let queue = queue(root, LockKind::Exclusive, deadline)?;
     let lock = wait_for(root, &layout::lock_file(), LockKind::Exclusive, deadline)?;
     drop(queue);
-    // Whoever held the lock before may have moved directories about.
+    // An earlier holder of the lock may have moved directories.
     root.fs.forget_directories();
     Ok(Locked { _lock: lock, control: Control::look(root)? })
 }
 
-/// Waits for the writer to let go, behind the writers that wait already.
+/// Waits until the writer, and the writers already waiting, have released the lock.
 ///
-/// Where a store is read-only and no lock can be had (a read-only medium, no permission, no control
-/// directory), nobody can be writing through the same door, and the state is read as it is.
+/// A read-only store may be unable to lock: the medium is read-only, it has no permission, or there is
+/// no control directory. Then it reads the state as it is, since nobody can write by the same way.
 pub(crate) fn shared(root: &Root) -> Result<Share> {
     let deadline = root.fs.elapsed() + root.settings.lock_timeout;
     let take = || {
@@ -70,7 +70,7 @@ pub(crate) fn shared(root: &Root) -> Result<Share> {
     Ok(Share { _lock: lock, control: Control::look(root)? })
 }
 
-/// The queue's lock; on a root that was never used, in a control directory made for it.
+/// Locks the queue file. If the root was never used, makes the control directory first.
 fn queue(root: &Root, kind: LockKind, deadline: Duration) -> Result<Box<dyn Lock>> {
     match wait_for(root, &layout::queue_file(), kind, deadline) {
         Err(Error::Io { source, .. })

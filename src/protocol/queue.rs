@@ -1,10 +1,10 @@
-//! A queue whose first comer leads: it takes a batch of what waits, works for all
-//! of it, and hands each its answer.
+//! A queue in which the first thread to arrive leads: it takes a batch of
+//! waiting jobs, works for all of them, and hands each thread its answer.
 //!
-//! Those who come while a leader works are the next batch. Jobs that share a key
-//! never share a batch, and keep their order. Generic: knows nothing of
-//! transactions, and takes its mutexes from `sync`, so that a model checker can
-//! put its own in their place.
+//! Jobs that arrive while a leader works form the next batch. Jobs that share a
+//! key are never in one batch, and stay in order. Generic: knows nothing of
+//! transactions. Takes its mutexes from `sync`, so that a model checker can
+//! replace them with its own.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -12,18 +12,18 @@ use std::hash::Hash;
 
 use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What can be done together with others of its kind.
+/// Work that can be done together with other work of its kind.
 pub(crate) trait Job {
     /// Tells jobs apart.
     type Id: Copy + Eq + Hash;
-    /// What no two jobs of a batch may share.
+    /// What two jobs of one batch may not share.
     type Key: Clone + Eq + Hash;
 
     fn id(&self) -> Self::Id;
     fn keys(&self) -> impl Iterator<Item = &Self::Key>;
 }
 
-/// The jobs of one store that wait to be done.
+/// The waiting jobs of one store.
 pub(crate) struct Queue<J: Job, A> {
     state: Mutex<State<J, A>>,
     changed: Condvar,
@@ -53,8 +53,8 @@ impl<J: Job, A> Queue<J, A> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has a job done, by this thread or by another that leads. `work` answers every job of a batch;
-    /// `panicked` is the answer of those whose leader panicked.
+    /// Gets a job done, by this thread or by another that leads. `work` answers every job of a batch.
+    /// `panicked` gives the answer to those whose leader panicked.
     pub(crate) fn submit(
         &self,
         job: J,
@@ -84,7 +84,7 @@ impl<J: Job, A> Queue<J, A> {
     }
 }
 
-/// Lets the next one lead, also when this one panics; nobody waits for ever.
+/// Lets the next thread lead when this leader is done or panics, so that nobody waits forever.
 struct Lead<'a, J: Job, A, P: Fn(J::Id) -> A> {
     queue: &'a Queue<J, A>,
     ids: Vec<J::Id>,
@@ -104,7 +104,7 @@ impl<J: Job, A, P: Fn(J::Id) -> A> Drop for Lead<'_, J, A, P> {
     }
 }
 
-/// Takes the jobs that share no key; the others keep their place.
+/// Takes the jobs that share no key. The others stay in the queue in their order.
 fn take_batch<J: Job>(waiting: &mut Vec<J>) -> Vec<J> {
     let mut taken = HashSet::new();
     let mut batch = Vec::new();

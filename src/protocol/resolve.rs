@@ -1,8 +1,8 @@
-//! Resolve: what the caller gave becomes a target inside the root, with every
-//! symlink followed.
+//! Turns the caller's paths into targets inside the root, with every symlink
+//! followed.
 //!
-//! Nothing that is found here can lead outside the root. Looks, and writes
-//! nothing; whether a target may be written is `check`'s to say.
+//! No result can lead outside the root. Looks at the disk and writes nothing.
+//! `check` decides whether a target may be written.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
@@ -16,7 +16,7 @@ use crate::fs::{Kind, Metadata};
 use crate::manifest::Stamp;
 use crate::path::{InvalidPath, RelativePath};
 
-/// As many links as Linux follows in one path (path_resolution(7)).
+/// As many symlinks as Linux follows in one path (path_resolution(7)).
 const LINKS_MAX: u32 = 40;
 
 /// A path whose symlinks have been followed, inside the root.
@@ -26,7 +26,7 @@ pub(crate) struct Target {
     pub(crate) path: RelativePath,
     /// What is there now.
     pub(crate) existing: Option<Metadata>,
-    /// Its directory, if that exists; else the nearest one above that does.
+    /// Its directory if that exists, otherwise the nearest existing directory above it.
     pub(crate) nearest: RelativePath,
 }
 
@@ -40,13 +40,13 @@ impl Target {
     }
 }
 
-/// Parents that were followed already, so that no path is walked twice.
+/// Parents whose symlinks were followed already, so that no path is walked twice.
 #[derive(Debug, Default)]
 pub(crate) struct Resolver {
     parents: HashMap<RelativePath, RelativePath>,
 }
 
-/// What the caller gave, as a path below the root.
+/// The caller's path, as a path below the root.
 pub(crate) fn relative(root: &Root, given: &Path) -> Result<RelativePath> {
     let inside = if given.is_absolute() { root.below(given) } else { Some(given.to_path_buf()) };
     let path = inside
@@ -58,12 +58,12 @@ pub(crate) fn relative(root: &Root, given: &Path) -> Result<RelativePath> {
 }
 
 impl Resolver {
-    /// Follows every symlink in `path`, as long as it stays inside the root.
+    /// Follows every symlink in `path`, and refuses to leave the root.
     pub(crate) fn resolve(&mut self, root: &Root, path: &RelativePath) -> Result<Target> {
         if let Some(parent) = self.parents.get(&path.parent()) {
             let target = parent.child(path.name());
             let existing = look(root, &target)?;
-            // A link is followed, and a directory refused, as if nothing were known of the parent.
+            // A link must be followed, and a directory refused, even if the parent was resolved before.
             if existing.is_none_or(|found| !matches!(found.kind, Kind::Symlink | Kind::Directory)) {
                 return Ok(Target { nearest: target.parent(), path: target, existing });
             }
@@ -76,7 +76,7 @@ impl Resolver {
         Ok(target)
     }
 
-    /// Directories may have been removed or replaced since.
+    /// Drops what was resolved, since directories may have been removed or replaced.
     pub(crate) fn clear(&mut self) {
         self.parents.clear();
     }
@@ -101,7 +101,7 @@ pub(crate) fn resolve_directory(root: &Root, path: &RelativePath) -> Result<Rela
     }
 }
 
-/// What a path is to lead to.
+/// What a path should lead to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     File,
@@ -145,7 +145,7 @@ fn follow(root: &Root, path: &RelativePath, wanted: Wanted) -> Result<Target> {
             None => return missing(&next, &reached, ahead).map_err(invalid),
         }
     }
-    // What is left is a directory, or the root itself.
+    // What remains is a directory, or the root itself.
     if wanted == Wanted::File {
         return Err(invalid(InvalidPath::Directory));
     }
@@ -153,7 +153,7 @@ fn follow(root: &Root, path: &RelativePath, wanted: Wanted) -> Result<Target> {
     Ok(Target { nearest: reached.clone(), path: reached, existing })
 }
 
-/// Nothing is at `first`: the rest of the path is still to be made.
+/// Nothing exists at `first`, so the rest of the path has yet to be made.
 fn missing(
     first: &RelativePath,
     nearest: &RelativePath,
@@ -166,7 +166,7 @@ fn missing(
     Ok(Target { path, existing: None, nearest: nearest.clone() })
 }
 
-/// Puts what a link says in front of what is still ahead.
+/// Puts the target of a link in front of the rest of the path.
 fn splice(
     root: &Root,
     link: &Path,

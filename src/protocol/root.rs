@@ -16,7 +16,7 @@ use crate::options::{Durability, SyncStrategy};
 use crate::path::RelativePath;
 use crate::report::RecoveryReport;
 
-/// What a store was told when it was opened.
+/// The settings that a store was opened with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) durability: Durability,
@@ -41,7 +41,7 @@ impl Root {
         Self { fs, settings, process, poisoned: AtomicBool::new(false), recovered: Mutex::default() }
     }
 
-    /// Waits for a wave of a commit, unless the caller asked never to wait.
+    /// Waits for a wave of a commit, unless the caller chose never to wait.
     pub(crate) fn sync(&self, wave: Wave) -> Result<Durable> {
         if self.settings.durability == Durability::Process {
             wave.waive("Durability::Process promises nothing for a power loss");
@@ -50,11 +50,11 @@ impl Root {
         self.sync_always(wave)
     }
 
-    /// Waits for a wave, whatever the durability: recovery and the sweep finish the commits of
-    /// others, who may have been promised more.
+    /// Waits for a wave under every durability. Recovery and the sweep finish other writers' commits,
+    /// which may have promised more.
     ///
-    /// After a failure nothing this store is told by the disk can be trusted (the kernel may have
-    /// dropped the pages and call the next sync a success: fsync(2), ERRORS), so it refuses to go on.
+    /// After a failed sync the store refuses to go on: the kernel may have dropped the pages and may
+    /// report the next sync as a success (fsync(2), ERRORS).
     pub(crate) fn sync_always(&self, wave: Wave) -> Result<Durable> {
         if wave.is_empty() {
             return Ok(Durable::synced());
@@ -65,7 +65,7 @@ impl Root {
         })
     }
 
-    /// Remembers what a recovery found, whoever asked for it.
+    /// Notes what a recovery found, whoever asked for it.
     pub(crate) fn note_recovery(&self, report: &RecoveryReport) {
         if !report.is_clean() {
             guard(&self.recovered).clone_from(report);
@@ -89,8 +89,8 @@ impl Root {
         self.fs.process() == self.process
     }
 
-    /// Refuses to change anything where that cannot be done truthfully: after a failed sync, in a
-    /// read-only store, and in a child after `fork`, which shares its parent's locks (flock(2)).
+    /// Refuses to change anything after a failed sync, in a read-only store, and in a child after
+    /// `fork`. A child shares its parent's locks (flock(2)).
     pub(crate) fn may_change(&self) -> Result<()> {
         let unsupported = |reason| Error::Unsupported { path: self.path(), reason };
         if !self.is_own_process() {
@@ -109,8 +109,8 @@ impl Root {
         self.fs.root_path()
     }
 
-    /// What is left of an absolute path below the root, which may be named as it was given at open or
-    /// with every symlink resolved; `None` outside.
+    /// The rest of an absolute path below the root; `None` if it lies outside. The root is recognised
+    /// as it was given at open, and with every symlink resolved.
     pub(crate) fn below(&self, path: &Path) -> Option<PathBuf> {
         let roots = [self.fs.root_path(), self.fs.given_root()];
         roots.iter().find_map(|root| path.strip_prefix(root).ok()).map(Path::to_path_buf)
@@ -121,7 +121,7 @@ impl Root {
         self.fs.full_path(path)
     }
 
-    /// Makes a system's answer an error about `operation` on `path`.
+    /// Turns a system error into an error about `operation` on `path`.
     pub(crate) fn error(
         &self,
         operation: Operation,
@@ -131,12 +131,13 @@ impl Root {
     }
 }
 
-/// Takes a mutex's guard. A panic of another thread leaves no half-made state behind in any of ours.
+/// Locks a mutex. A panic in another thread is ignored, since it leaves no half-made state in any of
+/// our mutexes.
 pub(crate) fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Turns "there is nothing" into `None`.
+/// Turns `NotFound` into `None`.
 pub(crate) fn if_found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),

@@ -1,10 +1,10 @@
-//! The state of a simulated disk: what programs see, what a power loss keeps,
-//! and the operations between the two.
+//! The state of a simulated disk: what programs see, what survives a power
+//! loss, and the operations in between.
 //!
-//! Every directory has two maps of names, one that programs see and one that is
-//! durable; every file has two contents. A change of names happens in the
-//! visible map at once, and lies in an ordered log until a sync (or luck) makes
-//! it durable. Knows nothing of processes, errors or time.
+//! Every directory has two maps of names: one that programs see, and one that
+//! is durable. Every file has two contents in the same way. A change of names
+//! shows in the visible map at once. It stays in an ordered log until a sync,
+//! or luck, makes it durable. Knows nothing of processes, errors or time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -36,9 +36,9 @@ pub(super) enum Body {
     File {
         visible: Data,
         durable: Option<Data>,
-        /// A failed sync has dropped what was to be written; the cache goes on showing it.
+        /// A failed sync has dropped the file's new bytes, but the cache still shows them.
         lost: bool,
-        /// A sync failed without saying so; the next one reports it.
+        /// A sync has failed without reporting it. The next one reports it.
         owes_error: bool,
     },
     Directory {
@@ -52,7 +52,7 @@ pub(super) enum Body {
     Symlink(PathBuf),
 }
 
-/// One operation on names that may not be durable yet: all of its settings happen, or none.
+/// One operation on names that may not be durable yet. A power loss keeps all of its settings, or none.
 #[derive(Clone, Debug)]
 pub(super) struct Operation {
     pub(super) device: u32,
@@ -83,9 +83,9 @@ impl Operation {
 pub(super) struct State {
     pub(super) inodes: Vec<Option<Arc<Body>>>,
     pub(super) log: Vec<Operation>,
-    /// Grows with every write, and is what time stamps are made of.
+    /// Grows with every write. Time stamps are made from it.
     pub(super) clock: u64,
-    /// How many times the machine was started; makes unique names differ.
+    /// How many times the machine was started. Makes unique names differ.
     pub(super) boots: u64,
     /// Files that are mount points themselves.
     pub(super) busy: Vec<Number>,
@@ -119,7 +119,7 @@ impl State {
 
     pub(super) fn add(&mut self, body: Body) -> Number {
         self.inodes.push(Some(Arc::new(body)));
-        // A simulated disk with four thousand million files does not fit into memory.
+        // Memory cannot hold a simulated disk with four thousand million files.
         Number::try_from(self.inodes.len() - 1).unwrap_or(Number::MAX)
     }
 
@@ -165,7 +165,7 @@ impl State {
         matches!(self.body(inode), Ok(Body::Directory { read_only: true, .. }))
     }
 
-    /// Does an operation on names: visible at once, durable some time.
+    /// Does an operation on names: visible at once, durable later.
     pub(super) fn operate(&mut self, model: Model, settings: Vec<(Number, Arc<OsStr>, Option<Number>)>) {
         for (directory, name, to) in &settings {
             if let Ok(Body::Directory { visible, .. }) = self.body_mut(*directory) {
@@ -177,7 +177,8 @@ impl State {
             self.log.push(Operation { device, settings });
             return;
         }
-        // A rename in three parts: the old target goes, the new one comes, the source goes.
+        // A rename in three parts: the old target disappears, the new one appears, the source
+        // disappears.
         let (source, target) = (settings[0].clone(), settings[1].clone());
         for part in [(target.0, target.1.clone(), None), target, source] {
             self.log.push(Operation { device, settings: vec![part] });
@@ -193,7 +194,7 @@ impl State {
         }
     }
 
-    /// What a file's sync does beside its data.
+    /// What a file's sync makes durable besides its data.
     pub(super) fn sync_names_of_file(&mut self, model: Model, inode: Number, device: u32) {
         match model {
             Model::OrderedPrefix => self.persist_where(|operation| operation.device == device),
@@ -202,7 +203,7 @@ impl State {
         }
     }
 
-    /// What a directory's sync does.
+    /// What a directory's sync makes durable.
     pub(super) fn sync_names_in(&mut self, model: Model, directory: Number) {
         let device = self.device(directory);
         match model {
@@ -212,12 +213,12 @@ impl State {
         }
     }
 
-    /// A sync of a directory failed, and the kernel forgot what it was to write.
+    /// A sync of a directory has failed, and the kernel has dropped what it was to write.
     pub(super) fn lose_names_in(&mut self, directory: Number) {
         self.log.retain(|operation| !operation.touches_directory(directory));
     }
 
-    /// Persists what is wanted, and every earlier operation on the same names.
+    /// Makes durable what is wanted, and every earlier operation on the same names.
     fn persist_where(&mut self, wanted: impl Fn(&Operation) -> bool) {
         let mut chosen: Vec<bool> = self.log.iter().map(wanted).collect();
         for later in (0..self.log.len()).rev() {
@@ -238,8 +239,8 @@ impl State {
         }
     }
 
-    /// Makes all that is visible durable: how tests set a disk up.
-    pub(super) fn settle(&mut self) {
+    /// Makes everything visible durable. Tests use it to set a disk up.
+    pub(super) fn make_durable(&mut self) {
         self.log.clear();
         for slot in self.inodes.iter_mut().flatten() {
             match Arc::make_mut(slot) {
@@ -253,10 +254,10 @@ impl State {
         }
     }
 
-    /// Forgets inodes that no name leads to.
+    /// Removes inodes that no name leads to.
     pub(super) fn collect(&mut self) {
         let mut reached = vec![false; self.inodes.len()];
-        // A power loss can still bring back what only the log leads to, with all that is in it.
+        // A power loss can bring back what only the log leads to, with everything in it.
         let logged = self.log.iter().flat_map(|operation| &operation.settings);
         let mut ahead: Vec<Number> = logged.filter_map(|(_, _, to)| *to).collect();
         ahead.push(ROOT);

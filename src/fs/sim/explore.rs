@@ -1,10 +1,12 @@
-//! Crashes a workload at every step, takes every outcome that the model allows,
-//! recovers, checks, and crashes the recovery at each of its steps in turn.
+//! Crashes a workload at every step, with every outcome that the model allows.
+//! Recovers and checks each, and crashes the recovery at each of its steps in
+//! turn.
 //!
 //! Knows nothing of cosave: a [`Workload`] says how to set up, run, recover and
-//! check, over any [`FileSystem`]. States that are equal are visited once. A
-//! violation is a [`Case`] whose one line of text repeats it. One thread does it
-//! all, so that counts are the same in every run; explore several workloads at once.
+//! check, over any [`FileSystem`]. Equal states are visited once. A violation
+//! is a [`Case`], and its one line of text repeats it. One thread does all the
+//! work, so the counts are the same in every run. To use more cores, explore
+//! several workloads at once.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -17,19 +19,20 @@ use super::plan::{Crash, Model, Mutation};
 use crate::fs::FileSystem;
 use crate::mutation::without;
 
-/// What is run, crashed, recovered and checked.
+/// Something to run, crash, recover and check.
 pub trait Workload: Sync {
     /// Its name, for messages.
     fn name(&self) -> String;
-    /// Sets the disk up. What is there afterwards is durable.
+    /// Sets the disk up. Everything on it is durable afterwards.
     fn prepare(&self, disk: &SimDisk);
-    /// Runs; says in `progress` what was begun and what was acknowledged. Must be deterministic.
+    /// Runs, and tells `progress` what was begun and what was acknowledged. Must be deterministic.
     fn run(&self, disk: &SimDisk, fs: Arc<dyn FileSystem>, progress: &Progress);
-    /// What somebody who knows nothing of cosave does after the first crash, before any recovery.
+    /// Changes the disk after the first crash and before any recovery, as a program that knows nothing
+    /// of cosave would.
     fn meddle(&self, disk: &SimDisk) {
         let _ = disk;
     }
-    /// Looks at what a crash left, before any recovery.
+    /// Looks at the state after a crash, before any recovery.
     ///
     /// # Errors
     /// What is wrong.
@@ -37,10 +40,10 @@ pub trait Workload: Sync {
         let _ = (disk, bounds);
         Ok(())
     }
-    /// Recovers, and says which generation it found.
+    /// Recovers, and returns the generation that it found.
     ///
     /// # Errors
-    /// Why it could not.
+    /// Why it could not recover.
     fn recover(&self, fs: Arc<dyn FileSystem>) -> Result<u64, String>;
     /// Checks a recovered disk.
     ///
@@ -49,7 +52,7 @@ pub trait Workload: Sync {
     fn check(&self, disk: &SimDisk, bounds: Bounds, recovered: u64) -> Result<(), String>;
 }
 
-/// What a run has begun, and what it was told is done.
+/// What a run has begun, and what has been acknowledged to it.
 #[derive(Debug, Default)]
 pub struct Progress {
     requested: AtomicU64,
@@ -57,17 +60,17 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A commit that will have this generation is about to begin.
+    /// Notes that a commit of this generation is about to begin.
     pub fn request(&self, generation: u64) {
         self.requested.fetch_max(generation, Ordering::SeqCst);
     }
 
-    /// A commit was acknowledged: it may not be lost any more.
+    /// Notes that a commit was acknowledged: from now on it may not be lost.
     pub fn acknowledge(&self, generation: u64) {
         self.acknowledged.fetch_max(generation, Ordering::SeqCst);
     }
 
-    /// What may be found after a crash now.
+    /// The generations that may be found after a crash now.
     #[must_use]
     pub fn bounds(&self) -> Bounds {
         Bounds {
@@ -86,32 +89,32 @@ pub struct Bounds {
     pub ceiling: u64,
 }
 
-/// How far to look.
+/// How much to explore.
 #[derive(Clone, Debug)]
 pub struct Explorer {
     /// What the disk may do.
     pub model: Model,
-    /// How many times a recovery is crashed in its turn.
+    /// How many recoveries in a row are crashed.
     pub depth: u32,
-    /// How many outcomes of one power loss are looked at, at most.
+    /// The most outcomes of one power loss that are looked at.
     pub outcomes_max: usize,
-    /// Decides the sample where there are more.
+    /// Chooses the sample if there are more outcomes.
     pub seed: u64,
     /// Breaks the protocol.
     #[doc(hidden)]
     pub mutation: Option<Mutation>,
 }
 
-/// What was looked at.
+/// What was explored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Crash states, equal ones counted each time they were reached.
+    /// Crash states, including equal ones that were reached again.
     pub states: u64,
-    /// Crash states that differ, each of which was recovered and checked.
+    /// Different crash states. Each was recovered and checked.
     pub distinct: u64,
-    /// Of these, crashes of a recovery.
+    /// How many of these were crashes of a recovery.
     pub nested: u64,
-    /// Recoveries that were run, crashed ones included.
+    /// Recoveries that were run, including those that were crashed.
     pub recoveries: u64,
 }
 
@@ -134,15 +137,15 @@ impl fmt::Display for Report {
     }
 }
 
-/// One crash: where, and what was left.
+/// One crash: the step, and what it left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Point {
     crash: Crash,
-    /// `None`: the process was killed. Else which outcome of a power loss.
+    /// `None` if the process was killed, otherwise which outcome of a power loss.
     outcome: Option<usize>,
 }
 
-/// A case that violates what was promised.
+/// A case that breaks a promise.
 #[derive(Clone, Debug)]
 pub struct Case {
     workload: String,
@@ -152,7 +155,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// What was found.
+    /// The broken promise.
     #[must_use]
     pub fn problem(&self) -> &str {
         &self.problem
@@ -194,7 +197,7 @@ struct Search<'a> {
 }
 
 impl Explorer {
-    /// An explorer that looks at whatever `model` allows, with recoveries crashed twice.
+    /// An explorer of everything that `model` allows. It crashes two recoveries in a row.
     #[must_use]
     pub fn new(model: Model) -> Self {
         Self { model, depth: 2, outcomes_max: 64, seed: 1, mutation: None }
@@ -214,7 +217,7 @@ impl Explorer {
     /// Explores every crash of a workload.
     ///
     /// # Errors
-    /// The first case found that violates what the workload checks.
+    /// The first case that the workload's check refuses.
     pub fn explore(&self, workload: &dyn Workload) -> Result<Report, Box<Case>> {
         let search = Search {
             explorer: self,
@@ -233,7 +236,7 @@ impl Explorer {
         }
     }
 
-    /// Runs the workload once, to the end, and counts its steps.
+    /// Runs the workload once to its end, and counts its steps.
     fn rehearse(&self, workload: &dyn Workload) -> (SimDisk, u64) {
         let disk = SimDisk::new(self.model);
         workload.prepare(&disk);
@@ -244,10 +247,10 @@ impl Explorer {
         (disk, machine.steps())
     }
 
-    /// Repeats one case; `path` is that of a [`Case`].
+    /// Repeats one case. `path` is that of a [`Case`].
     ///
     /// # Errors
-    /// The case, if it still violates what the workload checks.
+    /// The case, if the workload's check still refuses it.
     pub fn replay(&self, workload: &dyn Workload, path: &str) -> Result<(), Box<Case>> {
         without(self.mutation.and_then(Mutation::rule), || self.replay_mutated(workload, path))
     }
@@ -300,7 +303,7 @@ fn parse_point(text: &str) -> Option<Point> {
     Some(Point { crash: Crash { after: after.parse().ok()?, reversed: rest.starts_with('r') }, outcome })
 }
 
-/// Looks, recovers and checks; returns the recovered machine.
+/// Looks, recovers and checks. Returns the recovered machine.
 fn visit(workload: &dyn Workload, disk: &SimDisk, bounds: Bounds) -> Result<(SimDisk, u64), String> {
     workload.glance(disk, bounds).map_err(|problem| format!("before recovery: {problem}"))?;
     let machine = disk.copy();
@@ -333,7 +336,7 @@ impl Search<'_> {
         self.found.borrow_mut().is_some()
     }
 
-    /// Everything that may be found after this crash.
+    /// Adds every state that may be found after this crash.
     fn outcomes(&self, machine: &SimDisk, bounds: Bounds, depth: u32, crash: Crash, points: &mut Vec<Point>) {
         let killed = std::iter::once((None, machine.kill()));
         let losses = machine.power_losses(self.explorer.outcomes_max, self.explorer.seed);
@@ -351,7 +354,7 @@ impl Search<'_> {
         }
     }
 
-    /// One crash state: recovered, checked, and its recovery crashed in turn.
+    /// Visits one crash state: recovers it, checks it, and crashes the recovery in turn.
     fn state(&self, disk: &SimDisk, bounds: Bounds, depth: u32, points: &mut Vec<Point>) {
         let key = (disk.fingerprint(), bounds, depth);
         let is_new = self.seen.borrow_mut().insert(key);
@@ -374,7 +377,7 @@ impl Search<'_> {
             return;
         }
         let steps = machine.steps();
-        // What recovery said is there must stay there.
+        // What a recovery has reported as committed must stay committed.
         let stable = Bounds { floor: bounds.floor.max(recovered), ceiling: bounds.ceiling };
         self.outcomes(&machine, stable, depth - 1, Crash { after: steps, reversed: false }, points);
         for after in 0..steps {

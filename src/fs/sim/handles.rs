@@ -1,6 +1,8 @@
-//! What a simulated process holds: files that it writes, reads or has yet to sync, and locks.
+//! What a simulated process holds: open files, written files that wait for a
+//! sync, and locks.
 //!
-//! Knows nothing of paths or names; a handle leads to an inode, whatever becomes of the name.
+//! Knows nothing of paths or names. A handle leads to an inode, whatever
+//! happens to the name.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use crate::path::RelativePath;
 /// "No space left on device".
 const ENOSPC: i32 = 28;
 
-/// A file that waits to be synced.
+/// A written file that waits for its sync.
 #[derive(Clone, Debug)]
 pub(super) struct SimOpen {
     pub(super) inode: Number,
@@ -86,7 +88,7 @@ impl WriteFile for SimWriter {
     }
 }
 
-/// A file that is being read: what it was when it was opened.
+/// A file that is being read, as it was when it was opened.
 #[derive(Debug)]
 pub(super) struct SimReader {
     pub(super) bytes: io::Cursor<Vec<u8>>,
@@ -111,7 +113,7 @@ impl ReadFile for SimReader {
     }
 }
 
-/// A lock; lets go when dropped, or when its process dies.
+/// A lock. It is released when it is dropped or when its process dies.
 #[derive(Debug)]
 pub(super) struct SimLock {
     pub(super) machine: Shared,

@@ -1,7 +1,7 @@
-//! A simulated machine: one disk, the processes on it, their locks, and the plan
-//! of when it crashes and which calls fail.
+//! A simulated machine: one disk, the processes on it, their locks, and a plan
+//! that says when it crashes and which calls fail.
 //!
-//! Knows nothing of the file-system trait: processes and handles call it, and
+//! Knows nothing of the file-system trait. Processes and handles call it, and
 //! each call begins with [`Machine::call`] or [`Machine::change`].
 
 use std::io;
@@ -13,7 +13,7 @@ use super::plan::{Aftermath, Crash, Fault, Model, Mutation, Part};
 use crate::fs::{Barrier, CONTROL_DIRECTORY, Identity, LockKind, Metadata};
 use crate::path::RelativePath;
 
-/// A machine that its disk, its processes and their handles share.
+/// A machine, shared by its disk, its processes and their handles.
 #[derive(Clone, Debug)]
 pub(super) struct Shared(Arc<Mutex<Machine>>);
 
@@ -49,7 +49,7 @@ pub(super) struct Machine {
     pub(super) dead: Vec<u32>,
 }
 
-/// One process that is to die, while the others live on.
+/// One process that is to be killed while the others live on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Death {
     pub(super) process: u32,
@@ -94,7 +94,7 @@ pub(super) fn dead() -> io::Error {
 }
 
 impl Machine {
-    /// Begins a call: it may meet an error.
+    /// Begins a call, which may fail.
     pub(super) fn call(&mut self, process: u32) -> io::Result<()> {
         if self.crashed || self.dead.contains(&process) {
             return Err(dead());
@@ -108,7 +108,7 @@ impl Machine {
         }
     }
 
-    /// Begins a change: the machine may crash before it.
+    /// Begins a change. The machine may crash before it.
     pub(super) fn step(&mut self, process: u32) -> io::Result<()> {
         if self.death.is_some_and(|death| death.process == process && self.steps >= death.step) {
             self.dead.push(process);
@@ -146,7 +146,7 @@ impl Machine {
         })
     }
 
-    /// The directory that is to get or lose a name.
+    /// The directory of `path`, if names can be added to it and removed from it.
     pub(super) fn writable_parent(&self, path: &RelativePath) -> io::Result<Number> {
         let parent = self.state.directory(&path.parent())?;
         if self.state.refuses_names(parent) {
@@ -198,7 +198,7 @@ impl Machine {
         }
     }
 
-    /// Whether a sync has nothing to do but was asked for again after it failed.
+    /// Notes a sync that was asked for again after it had failed, with nothing new to write.
     pub(super) fn note_retry(&mut self, path: &RelativePath, inode: Number, has_news: bool) {
         if self.failed.contains(&inode) && !has_news {
             self.retried_syncs.push(path.clone());

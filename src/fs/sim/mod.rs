@@ -1,13 +1,14 @@
-//! A disk in memory that loses power: crash-test cosave, or your own saves.
+//! A disk in memory that loses power, to crash-test cosave or your own saves.
 //!
-//! [`SimDisk`] is a disk; [`SimDisk::process`] gives a simulated process a
-//! [`FileSystem`] on it, over which a [`Store`](crate::Store)
-//! runs the very protocol that it runs on a real disk. A plan says at which call
-//! the process dies ([`SimDisk::crash_at`]) or meets an error
-//! ([`SimDisk::fail_at`]); [`SimDisk::power_losses`] lists what may be found
-//! after a power loss; [`explore`] does all of that at every call.
+//! [`SimDisk`] is a disk. [`SimDisk::process`] gives a simulated process a
+//! [`FileSystem`] on it. A [`Store`](crate::Store) on that runs the same
+//! protocol as on a real disk. A plan says at which call the process dies
+//! ([`SimDisk::crash_at`]) or gets an error ([`SimDisk::fail_at`]).
+//! [`SimDisk::power_losses`] lists what may be found after a power loss.
+//! [`explore`] does all of this at every call.
 //!
-//! Everything is deterministic: no clock, no threads, no randomness but a seed.
+//! Everything is deterministic: no clock, no threads, and no randomness except
+//! from a seed.
 //!
 //! ```
 //! use cosave::fs::sim::{Model, SimDisk};
@@ -69,7 +70,7 @@ impl SimDisk {
         self.machine.lock()
     }
 
-    /// Starts a process; what it gets dies with it.
+    /// Starts a process. Everything it opens is closed when it dies.
     #[must_use]
     pub fn process(&self) -> Arc<dyn FileSystem> {
         let mut machine = self.lock();
@@ -82,7 +83,7 @@ impl SimDisk {
         self.lock().crash = Some(crash);
     }
 
-    /// Kills one process at a step, counted from now on over all processes; the others live on.
+    /// Kills one process after so many steps, counted from now over all processes. The others live on.
     pub fn crash_process_at(&self, process: &dyn FileSystem, after: u64) {
         let mut machine = self.lock();
         machine.death = Some(Death { process: process.process(), step: machine.steps + after });
@@ -93,24 +94,24 @@ impl SimDisk {
         self.lock().faults = faults.to_vec();
     }
 
-    /// Takes a sync out of the protocol; rules are taken out by [`without`](crate::mutation::without).
+    /// Removes a sync from the protocol. To break a rule, use [`without`](crate::mutation::without).
     #[doc(hidden)]
     pub fn mutate(&self, mutation: Option<Mutation>) {
         self.lock().mutation = mutation;
     }
 
-    /// Leaves room for this many bytes more; `None` is no limit.
+    /// Leaves room for this many more bytes; `None` removes the limit.
     pub fn free_bytes(&self, bytes: Option<u64>) {
         self.lock().free_bytes = bytes;
     }
 
-    /// How many steps were done since the machine was started: the places where it can crash.
+    /// How many steps were done since the machine was started. It can crash at each of them.
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.lock().steps
     }
 
-    /// How many calls were made since the machine was started: the places where one can fail.
+    /// How many calls were made since the machine was started. Each of them can fail.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.lock().calls
@@ -123,7 +124,7 @@ impl SimDisk {
         machine.crashed || !machine.dead.is_empty()
     }
 
-    /// Syncs that were tried again after they had failed, with nothing new to sync.
+    /// Syncs that were tried again after they had failed, with nothing new to write.
     #[must_use]
     pub fn retried_syncs(&self) -> Vec<RelativePath> {
         self.lock().retried_syncs.clone()
@@ -134,14 +135,14 @@ impl SimDisk {
     pub fn kill(&self) -> Self {
         let machine = self.lock();
         let mut state = machine.state.clone();
-        // Names made unique by counting must stay so.
+        // Unique names are made by counting, and must not repeat.
         state.boots += 1;
         state.collect();
         self.booted(&machine, state)
     }
 
-    /// What may be found after a power loss now: all that the model allows, or, where these are more
-    /// than `outcomes_max`, the telling ones and a sample that `seed` decides.
+    /// The states that may be found after a power loss now: every one that the model allows, if there
+    /// are at most `outcomes_max`. Otherwise the most revealing ones, and a sample that `seed` chooses.
     #[must_use]
     pub fn power_losses(&self, outcomes_max: usize, seed: u64) -> Vec<Self> {
         let machine = self.lock();
@@ -155,25 +156,25 @@ impl SimDisk {
         disk
     }
 
-    /// A copy of the disk, on a machine of its own, with nobody on it.
+    /// A copy of the disk, on a machine of its own without processes.
     #[must_use]
     pub fn copy(&self) -> Self {
         let machine = self.lock();
         self.booted(&machine, machine.state.clone())
     }
 
-    /// A fingerprint of what is visible, durable and in between.
+    /// A fingerprint of the visible state, the durable state and the log between them.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 16] {
         self.lock().state.fingerprint()
     }
 
-    /// Makes all that is visible durable: how a test sets the disk up.
+    /// Makes everything visible durable. Tests use it to set the disk up.
     pub fn settle(&self) {
-        self.lock().state.settle();
+        self.lock().state.make_durable();
     }
 
-    /// Every visible file but the control directory's, with its bytes.
+    /// Every visible file outside the control directory, with its bytes.
     #[must_use]
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let mut files = BTreeMap::new();
@@ -186,7 +187,7 @@ impl SimDisk {
         files
     }
 
-    /// Every visible directory but the control directory.
+    /// Every visible directory except the control directory.
     #[must_use]
     pub fn directories(&self) -> Vec<String> {
         let mut directories = Vec::new();
@@ -199,7 +200,7 @@ impl SimDisk {
         directories
     }
 
-    /// The names in the control directory and its sessions.
+    /// The names in the control directory and in its sessions directory.
     #[must_use]
     pub fn control_names(&self) -> Vec<String> {
         let machine = self.lock();

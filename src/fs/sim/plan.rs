@@ -1,28 +1,28 @@
-//! What is planned for a simulated machine: which rules its disk follows, when it
-//! crashes, which calls fail, and what is taken out of the protocol. Plain data.
+//! The plan of a simulated machine, as plain data: the rules of its disk, when
+//! it crashes, which calls fail, and what is removed from the protocol.
 
 use crate::fs::Barrier;
 use crate::mutation::Rule;
 
-/// What a disk and its file system may do to what is not synced.
+/// What a disk and its file system may do to changes that are not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Model {
-    /// Names become durable in the order in which they changed, and every sync makes all earlier
-    /// changes of names durable (ext4 with a journal, XFS).
+    /// Names become durable in the order in which they changed. Every sync makes all earlier changes of
+    /// names durable (ext4 with a journal, XFS).
     OrderedPrefix,
-    /// As `OrderedPrefix`, but a sync makes only what concerns its own file or directory durable,
-    /// ahead of what came before (btrfs).
+    /// Like `OrderedPrefix`, but a sync makes only the changes of its own file or directory durable,
+    /// ahead of earlier ones (btrfs).
     JumpingPrefix,
-    /// Any subset of the changes of names, until their directory is synced; the sync of a file says
-    /// nothing of its name. What POSIX promises.
+    /// Any subset of the changes of names survives until their directory is synced. The sync of a file
+    /// does not cover its name. This is what POSIX promises.
     WeakPosix,
-    /// As `WeakPosix`, and a rename falls into parts. No protocol of renames survives that: a
+    /// Like `WeakPosix`, but a rename can be torn. No protocol made of renames survives that: a
     /// negative control.
     TornRename,
-    /// Syncs answer at once, and do nothing. A negative control.
+    /// Syncs return at once and do nothing: a negative control.
     LyingSync,
-    /// As `OrderedPrefix`, with no way to sync a directory.
+    /// Like `OrderedPrefix`, but directories cannot be synced.
     NoDirectorySync,
 }
 
@@ -38,30 +38,30 @@ impl Model {
     ];
 }
 
-/// What a failed sync leaves behind; every later sync of the same thing succeeds and does nothing.
+/// What a failed sync leaves behind. Every later sync of the same thing succeeds and does nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Aftermath {
-    /// The disk has the old bytes, the cache goes on showing the new ones (ext4, XFS).
+    /// The disk has the old bytes, but the cache still shows the new ones (ext4, XFS).
     CacheShowsNew,
-    /// The disk has the old bytes, and so has the cache (btrfs).
+    /// Disk and cache both have the old bytes (btrfs).
     CacheShowsOld,
     /// The sync succeeds; the next one reports the failure.
     ReportedLater,
 }
 
-/// One thing taken out of the protocol, to see that the exploration notices.
+/// One thing removed from the protocol, to see that the exploration notices.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
-    /// A barrier that is not waited for.
+    /// Does not wait at a barrier.
     Skip(Barrier, Part),
-    /// A rule that is not kept.
+    /// Breaks a rule.
     Break(Rule),
 }
 
 impl Mutation {
-    /// The rule that is broken, if one is.
+    /// The broken rule, if there is one.
     #[must_use]
     pub fn rule(self) -> Option<Rule> {
         match self {
@@ -77,34 +77,35 @@ impl Mutation {
 pub enum Part {
     /// All of it.
     Everything,
-    /// The staged files of a wave, but not the files of the control directory.
+    /// The staged files of a wave, but not the files in the control directory.
     Files,
-    /// The files of the control directory.
+    /// The files in the control directory.
     ControlFiles,
-    /// The directories of the tree.
+    /// The directories outside the control directory.
     Directories,
-    /// The control directory and what is below it.
+    /// The control directory and the directories in it.
     ControlDirectories,
 }
 
-/// When a process dies.
+/// When a process is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Crash {
-    /// How many calls that change something, and syncs of single members, are let through.
+    /// How many steps are allowed first. A step is a call that changes something, or the sync of one
+    /// member of a wave.
     pub after: u64,
     /// Whether the members of a wave are synced in reverse order.
     pub reversed: bool,
 }
 
-/// An error that calls meet.
+/// An error that calls return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// How many calls of any kind are let through first.
+    /// How many calls of any kind are allowed first.
     pub after: u64,
     /// The system's error number.
     pub error: i32,
     /// Whether every later call fails as well.
     pub persistent: bool,
-    /// What a failing sync leaves.
+    /// What a failed sync leaves behind.
     pub aftermath: Aftermath,
 }

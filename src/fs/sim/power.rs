@@ -1,5 +1,5 @@
-//! What a power loss may leave: every outcome that a model allows, or, where
-//! these are too many, all the telling ones and a seeded sample of the rest.
+//! What a power loss may leave: every outcome that a model allows. If these are
+//! too many, the most revealing ones and a seeded sample of the rest.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use std::sync::Arc;
 use super::disk::{Body, Data, Number, State};
 use super::plan::Model;
 
-/// Outcomes are listed in full up to this many operations on names.
+/// Up to this many operations on names, all outcomes are listed.
 const SUBSETS_FULL_MAX: usize = 9;
 
-/// A small generator of its own, so that a seed means the same everywhere (SplitMix64).
+/// A small random generator (SplitMix64), so that a seed means the same on every system and version.
 #[derive(Clone, Debug)]
 pub(super) struct Random(pub(super) u64);
 
@@ -24,26 +24,26 @@ impl Random {
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        // The bound is small, so the remainder's bias is, too.
+        // The bound is small, so the bias of the remainder is small too.
         usize::try_from(self.next() % (bound.max(1) as u64)).unwrap_or(0)
     }
 }
 
-/// What becomes of a file's unsynced content.
+/// What happens to a file's unsynced content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
     New,
     Old,
     Empty,
     Zeros,
-    /// The new length; of the bytes, the first half.
+    /// The new length, but only the first half of the bytes.
     Torn,
-    /// The first half alone.
+    /// Only the first half.
     Short,
     Garbage,
 }
 
-/// All disks that may be found after a power loss, each once.
+/// All disks that may be found after a power loss, without duplicates.
 pub(super) fn outcomes(state: &State, model: Model, outcomes_max: usize, seed: u64) -> Vec<State> {
     let mut random = Random(seed);
     let names = name_choices(state, model, outcomes_max, &mut random);
@@ -54,7 +54,7 @@ pub(super) fn outcomes(state: &State, model: Model, outcomes_max: usize, seed: u
             (0..names.len()).flat_map(|name| (0..contents.len()).map(move |content| (name, content))),
         );
     } else {
-        // Every choice of either kind at least once, and a sample of the pairs.
+        // Every choice of either kind at least once, then a sample of the pairs.
         pairs.extend((0..names.len()).map(|name| (name, name % contents.len())));
         pairs.extend((0..contents.len()).map(|content| (names.len() - 1, content)));
         while pairs.len() < outcomes_max {
@@ -78,7 +78,7 @@ fn name_choices(state: &State, model: Model, choices_max: usize, random: &mut Ra
     }
 }
 
-/// Each file system keeps a prefix of its own operations.
+/// Every file system keeps a prefix of its own operations.
 fn prefixes(state: &State) -> Vec<Vec<usize>> {
     let mut devices: Vec<u32> = state.log.iter().map(|operation| operation.device).collect();
     devices.sort_unstable();
@@ -101,7 +101,7 @@ fn prefixes(state: &State) -> Vec<Vec<usize>> {
     choices
 }
 
-/// All prefixes, all that miss at most two, all that have at most two, and a sample.
+/// All prefixes, all subsets with at most two members or at most two missing, and a sample of the rest.
 fn subsets(count: usize, choices_max: usize, random: &mut Random) -> Vec<Vec<usize>> {
     let mut choices: Vec<Vec<usize>> = (0..=count).map(|length| (0..length).collect()).collect();
     for first in 0..count {
@@ -118,7 +118,7 @@ fn subsets(count: usize, choices_max: usize, random: &mut Random) -> Vec<Vec<usi
     choices
 }
 
-/// What becomes of each unsynced file.
+/// What happens to each unsynced file.
 fn content_choices(state: &State, choices_max: usize, random: &mut Random) -> Vec<Vec<(Number, Content)>> {
     let dirty: Vec<(Number, Vec<Content>)> = (0..)
         .zip(&state.inodes)

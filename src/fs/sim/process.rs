@@ -1,9 +1,9 @@
 //! A simulated process: the file-system trait over a simulated disk.
 //!
-//! Every call that changes something, and every sync of one file or directory,
-//! is a step, before which the process can be killed; every call can meet an
-//! error. Once dead, a process changes nothing any more, so that the clean-up of
-//! the code under test does nothing, as in a real crash.
+//! Every call that changes something is a step, and so is the sync of one file
+//! or directory. The process can be killed before each step, and every call can
+//! fail. A dead process changes nothing any more, so clean-up code does nothing
+//! either, as in a real crash.
 
 use std::io;
 use std::path::PathBuf;
@@ -81,7 +81,7 @@ impl SimFileSystem {
         if machine.skips(barrier, false, path) {
             return Ok(());
         }
-        // A directory that is gone has no names to lose.
+        // A directory that no longer exists has no names to lose.
         let Ok(inode) = machine.state.directory(path) else { return Ok(()) };
         let model = machine.model;
         match machine.call(self.process) {
@@ -333,7 +333,7 @@ impl FileSystem for SimFileSystem {
             .map(|file| (file.path.clone(), Some(file)))
             .chain(directories.into_iter().map(|directory| (directory, None)))
             .collect();
-        // The members are synced in no particular order, so both are tried.
+        // The members are synced in no particular order, so both directions are tried.
         if machine.crash.is_some_and(|crash| crash.reversed) {
             members.reverse();
         }

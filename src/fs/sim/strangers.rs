@@ -1,4 +1,4 @@
-//! What others do to a simulated disk, at once and visibly: programs that know
+//! What others do to a simulated disk, visible at once: programs that know
 //! nothing of cosave, and the medium itself.
 
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use super::disk::{self, Body};
 use crate::path::RelativePath;
 
 impl SimDisk {
-    /// Makes a directory, with its parents, on a file system of its own if `device` is not 0.
+    /// Makes a directory and its parents, on a file system of its own if `device` is not 0.
     pub fn make_directory(&self, path: &str, device: u32) {
         let mut machine = self.lock();
         let model = machine.model;
@@ -26,7 +26,7 @@ impl SimDisk {
         }
     }
 
-    /// Writes a file in place, made if absent.
+    /// Writes a file in place, and makes it if it is missing.
     pub fn put(&self, path: &str, bytes: &[u8], mode: u32) {
         let mut machine = self.lock();
         let model = machine.model;
@@ -49,7 +49,8 @@ impl SimDisk {
         }
     }
 
-    /// Makes a file's bytes durable, as `fsync` would: its name only where the model says so.
+    /// Makes a file's bytes durable, as `fsync` would. Its name becomes durable only if the model says
+    /// so.
     pub fn sync_file(&self, path: &str) {
         let mut machine = self.lock();
         let Ok(path) = RelativePath::new(path) else { return };
@@ -92,7 +93,7 @@ impl SimDisk {
         }
     }
 
-    /// Changes bytes of a file without changing its length or time stamp, as a failing medium does.
+    /// Changes bytes of a file but not its length or time stamp, as a failing medium does.
     pub fn damage(&self, path: &str) {
         let mut machine = self.lock();
         let Ok(path) = RelativePath::new(path) else { return };
@@ -104,7 +105,7 @@ impl SimDisk {
         }
     }
 
-    /// Makes a file a mount point, which cannot be renamed over.
+    /// Turns a file into a mount point, which cannot be renamed over.
     pub fn mount_over(&self, path: &str) {
         let mut machine = self.lock();
         let Ok(path) = RelativePath::new(path) else { return };
