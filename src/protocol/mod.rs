@@ -4,11 +4,10 @@
 //! ```text
 //! open      the order of an opening; what an open store holds
 //! commit    the order of a commit: every wait in sight
-//! queue     who commits for whom
 //! verify    the newest commits' files against their checksums
 //! read      one state, under a shared lock
-//! recover   finish what was published
 //! sweep     remove what dead sessions left
+//! recover   finish what was published
 //! apply     staged files over their targets; retire
 //! publish   one rename of the manifest
 //! check     what can be refused before the commit point
@@ -17,6 +16,7 @@
 //! lock      one writer, or many readers
 //! session   who lives, and where it stages
 //! resolve   what a caller's path leads to, inside the root
+//! queue     who commits for whom
 //! deferred  waits that were put off
 //! control   what lies in the control directory
 //! copy      bytes, permissions, checksums
