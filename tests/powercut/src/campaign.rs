@@ -91,7 +91,7 @@ fn record(disk: &Disk, effort: &Effort, seed: u64, tally: &mut Tally) -> Result<
     let mounted = disk.mount(&options)?;
     let syncs = if effort.syncs == Syncs::Skipped { "--without-syncs" } else { "--with-syncs" };
     let arguments = ["workload".to_owned(), plan.to_string(), syncs.to_owned()];
-    for _ in 0..random.below(4) {
+    for _ in 0..random.below(6) {
         let kill = (1 + random.below(60), Duration::from_micros(random.below(3_000) as u64));
         child::run(&disk.device, mounted.point(), &arguments, Some(kill), &mut events)
             .map_err(|e| e.to_string())?;

@@ -51,6 +51,8 @@ pub fn run(
         said += 1;
         if let Some((_, moment)) = kill.filter(|(after, _)| *after == said) {
             thread::sleep(moment);
+            drop(child);
+            events.push((device.position(), Event::Killed));
             return Ok(());
         }
     }

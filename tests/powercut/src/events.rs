@@ -13,6 +13,8 @@ pub enum Event {
     /// The step was acknowledged, and is durably in place: also a program that knows nothing of
     /// cosave must find it, or a later one.
     Placed { track: usize, step: usize },
+    /// The process was killed: the next one finds what is seen, but perhaps not on the disk.
+    Killed,
     /// A recovery had work to do, and finished so many commits.
     Worked { finished: usize },
     /// Something is not as promised.
@@ -25,6 +27,7 @@ impl fmt::Display for Event {
             Self::Begun { track, step } => write!(f, "begun {track} {step}"),
             Self::Kept { track, step } => write!(f, "kept {track} {step}"),
             Self::Placed { track, step } => write!(f, "placed {track} {step}"),
+            Self::Killed => f.write_str("killed"),
             Self::Worked { finished } => write!(f, "worked {finished}"),
             Self::Violation(text) => write!(f, "violation {}", text.replace('\n', "; ")),
         }
@@ -45,6 +48,7 @@ impl FromStr for Event {
             "begun" => numbers().map(|(track, step)| Self::Begun { track, step })?,
             "kept" => numbers().map(|(track, step)| Self::Kept { track, step })?,
             "placed" => numbers().map(|(track, step)| Self::Placed { track, step })?,
+            "killed" => Self::Killed,
             "worked" => Self::Worked { finished: rest.parse().map_err(wrong)? },
             "violation" => Self::Violation(rest.to_owned()),
             _ => return Err(format!("`{line}` is no event")),
@@ -75,7 +79,7 @@ impl Bounds {
                     bounds[track].kept = bounds[track].kept.max(step);
                     bounds[track].placed = bounds[track].placed.max(step);
                 }
-                Event::Worked { .. } | Event::Violation(_) => {}
+                Event::Killed | Event::Worked { .. } | Event::Violation(_) => {}
             }
         }
         bounds

@@ -26,6 +26,9 @@ pub enum Flushes {
     Lied,
 }
 
+/// What a recovery after a kill asks of the disk, about.
+const RECOVERY: usize = 150;
+
 /// Of the writes that a lying disk forgets, the most.
 const FORGOTTEN_MAX: usize = 400;
 
@@ -54,22 +57,20 @@ pub struct Cut {
 
 impl Recording {
     /// How much of the log the disk was asked before cut `number`: just when somebody was told that
-    /// it is kept, just before a flush, or anywhere.
+    /// it is kept, while somebody recovers after a kill, just before a flush, or anywhere.
     pub fn position(&self, number: usize) -> usize {
         let mut random = self.random(number, 1);
         let anywhere = random.below(self.log.len() + 1);
-        let told = |event: &Event| matches!(event, Event::Kept { .. } | Event::Placed { .. });
-        match random.below(3) {
-            0 => {
-                let told: Vec<_> = self.events.iter().filter(|(_, event)| told(event)).collect();
-                told.get(random.below(told.len())).map_or(anywhere, |(position, _)| *position)
-            }
-            1 => {
-                let flush = self.log[anywhere..].iter().position(|entry| matches!(entry, Entry::Flush));
-                flush.map_or(anywhere, |ahead| anywhere + ahead)
-            }
-            _ => anywhere,
-        }
+        let mut one_of = |wanted: fn(&Event) -> bool| {
+            let said: Vec<_> = self.events.iter().filter(|(_, event)| wanted(event)).collect();
+            Some(said.get(random.below(said.len()))?.0)
+        };
+        let told = one_of(|event| matches!(event, Event::Kept { .. } | Event::Placed { .. }));
+        let killed = one_of(|event| *event == Event::Killed);
+        let recovers = killed.map(|killed| (killed + random.below(RECOVERY)).min(self.log.len()));
+        let flush = self.log[anywhere..].iter().position(|entry| matches!(entry, Entry::Flush));
+        let flush = flush.map(|ahead| anywhere + ahead);
+        [told, recovers, flush, None][random.below(4)].unwrap_or(anywhere)
     }
 
     fn random(&self, number: usize, purpose: u64) -> Random {
