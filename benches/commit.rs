@@ -1,7 +1,8 @@
-//! How long a commit takes, beside the plain loop it replaces. `cargo bench --bench commit [-- DIR]`
+//! How long a commit takes, compared with the plain loop that it replaces.
+//! `cargo bench --bench commit [-- DIR]`
 //!
-//! `DIR` says which disk is measured; without it, the one the build lies on. The comparison with
-//! other libraries is in `benches/peers`.
+//! `DIR` chooses the disk to measure; without it, that of the build directory.
+//! The comparison with other libraries is in `benches/peers`.
 #![allow(
     missing_docs,
     clippy::print_stdout,
@@ -22,7 +23,7 @@ const FILE_SIZE: usize = 4096;
 const SAVES_MIN: usize = 3;
 const BUDGET: Duration = Duration::from_millis(500);
 
-/// The median time of one save, in milliseconds; the first is not counted.
+/// The median time of one save in milliseconds. The first save is not counted.
 fn median(mut save: impl FnMut(&[u8])) -> f64 {
     let mut content = vec![0; FILE_SIZE];
     save(&content);
@@ -58,7 +59,7 @@ fn commit(store: &Store, count: usize, content: &[u8]) {
 }
 
 fn main() {
-    // Cargo adds `--bench`; a directory is what has no dashes.
+    // Cargo adds `--bench`, so the directory is the argument without dashes.
     let dir = std::env::args().skip(1).find(|word| !word.starts_with('-'));
     let dir = dir.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").to_owned());
     let dir = tempfile::tempdir_in(dir).unwrap();

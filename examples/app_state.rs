@@ -1,11 +1,11 @@
-//! An application whose state spans fifty files: it saves a snapshot of all of them again and again,
-//! while readers beside it check that whatever they see is one snapshot, never a mix of two.
+//! An application whose state is spread over fifty files. It saves snapshots of
+//! all of them while readers check that they only ever see one whole snapshot.
 //!
 //! ```text
 //! cargo run --release --example app_state [-- [SNAPSHOTS] [READERS]]
 //! ```
 //!
-//! Ends with an error if a reader ever saw a mix.
+//! Ends with an error if a reader ever saw a mix of two.
 
 #![allow(clippy::print_stdout, reason = "a program's output")]
 #![allow(clippy::disallowed_methods, reason = "only the library must go through its file-system trait")]
@@ -21,7 +21,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 const FILES: usize = 50;
 const DIRECTORIES: usize = 5;
 const FILE_BYTES: usize = 4096;
-/// Writers wait while a view is open; a reader that never rests would be measuring itself.
+/// Writers wait while a view is open, so a reader that never rests would stop them.
 const REST: Duration = Duration::from_millis(1);
 
 fn main() -> Result<()> {
@@ -75,7 +75,7 @@ fn path(file: usize) -> String {
     format!("state-{}/part-{file:02}.txt", file % DIRECTORIES)
 }
 
-/// Saves one snapshot: every file says which one it belongs to, at its beginning and at its end.
+/// Saves one snapshot. Every file names its snapshot at its beginning and at its end.
 fn save(store: &Store, snapshot: u64) -> Result<()> {
     let mut tx = store.begin()?;
     for file in 0..FILES {
@@ -86,7 +86,7 @@ fn save(store: &Store, snapshot: u64) -> Result<()> {
     Ok(())
 }
 
-/// Reads views, with a store of its own as another process would have, until told to end.
+/// Reads views until told to stop, through its own store, as another process would.
 fn read_until(root: &std::path::Path, done: &AtomicBool) -> Result<u64> {
     let store = Store::open(root)?;
     let mut views = 0;
@@ -103,7 +103,7 @@ fn read_until(root: &std::path::Path, done: &AtomicBool) -> Result<u64> {
     Ok(views)
 }
 
-/// Reads every file of one view, and checks that they are of one snapshot. Returns which.
+/// Reads every file of one view, checks that all are of one snapshot, and returns which.
 fn read_snapshot(store: &Store) -> Result<u64> {
     let view = store.view()?;
     let mut seen = None;

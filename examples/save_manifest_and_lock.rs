@@ -1,14 +1,15 @@
-//! What a package manager does when a dependency is added: its manifest and its lockfile are edited
-//! and saved together, or not at all. And what a crash half-way through leaves, and how the next
-//! run puts it right.
+//! What a package manager does when a dependency is added: it edits its
+//! manifest and its lockfile, and saves both or neither. The example also shows
+//! what a crash half-way leaves, and how the next run repairs it.
 //!
 //! ```text
 //! cargo run --example save_manifest_and_lock [-- [DIRECTORY] [--crash-at stage|publish|apply]]
 //! ```
 //!
-//! `DIRECTORY` is a Cargo project, whose `Cargo.toml` and `Cargo.lock` are edited for real: give it
-//! a copy. Without one, a copy of this project's own two files is made in the temporary directory,
-//! and kept, so that the next run shows what was recovered.
+//! `DIRECTORY` is a Cargo project whose `Cargo.toml` and `Cargo.lock` are
+//! really edited, so give it a copy. Without one, the example copies this
+//! project's two files into the temporary directory. That copy stays there, so
+//! that the next run can show what was recovered.
 
 #![allow(clippy::print_stdout, reason = "a program's output")]
 #![allow(clippy::disallowed_methods, reason = "only the library must go through its file-system trait")]
@@ -23,21 +24,21 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// The dependency that is added, and made newer by every run. There is no such crate.
+/// The dependency that is added, and updated by every run. No such crate exists.
 const DEPENDENCY: &str = "cosave-example-dependency";
 
-/// A kill has to meet a moment of some microseconds: so often it is tried, and so long.
+/// A kill must hit a moment of some microseconds, so it is tried this often and this long.
 const TRIES_MAX: u32 = 2000;
 const TRYING_MAX: Duration = Duration::from_secs(60);
 
 /// Where the save is to be cut short.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum CrashAt {
-    /// Both files are staged, nothing is committed.
+    /// Both files are staged, and nothing is committed.
     Stage,
-    /// The manifest is published, no file is moved.
+    /// The manifest is published, and no file is moved.
     Publish,
-    /// The first file is moved, the last is not.
+    /// The first file is moved, and the last is not.
     Apply,
 }
 
@@ -63,7 +64,7 @@ impl CrashAt {
 struct Arguments {
     directory: Option<PathBuf>,
     crash_at: Option<CrashAt>,
-    /// Set by this program for the process that is to die: which try it is.
+    /// Set for the child process that is to be killed: the number of the try.
     victim: Option<u32>,
 }
 
@@ -117,7 +118,7 @@ fn arguments() -> Result<Arguments> {
     Ok(arguments)
 }
 
-/// Copies this project's two files, in one transaction, unless an earlier run did.
+/// Copies this project's two files in one transaction, unless an earlier run did so.
 fn copy_of_this_project() -> Result<PathBuf> {
     let copy = std::env::temp_dir().join("cosave-example");
     if copy.join("Cargo.toml").exists() && copy.join("Cargo.lock").exists() {
@@ -136,7 +137,7 @@ fn copy_of_this_project() -> Result<PathBuf> {
     Ok(copy)
 }
 
-/// A plain run: recover, edit both files, save them together.
+/// A plain run: recovers, edits both files, and saves them together.
 fn save_and_tell(project: &Path) -> Result<()> {
     println!("project   {}", project.display());
     let store = Store::open(project)?;
@@ -157,8 +158,8 @@ fn save_and_tell(project: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Edits both files. What is read here is remembered: if somebody else changes it before the
-/// commit, `Store::update` calls this again.
+/// Edits both files. If another program changes a file that was read here before the commit,
+/// `Store::update` calls this function again.
 fn edit(tx: &mut cosave::Transaction) -> cosave::Result<()> {
     let mut manifest = parse(tx, "Cargo.toml")?;
     let mut lock = parse(tx, "Cargo.lock")?;
@@ -168,7 +169,7 @@ fn edit(tx: &mut cosave::Transaction) -> cosave::Result<()> {
     manifest["dependencies"].or_insert(toml_edit::table())[DEPENDENCY] = value(version.as_str());
     lock_dependency(&mut lock, &package, &version);
 
-    // In the order in which they are to appear: whoever watches the lockfile sees both.
+    // In the order in which they should appear: once the lockfile has changed, both have.
     tx.write("Cargo.toml", manifest.to_string())?;
     tx.write("Cargo.lock", lock.to_string())
 }
@@ -196,8 +197,8 @@ fn name(package: &Table) -> &str {
     package.get("name").and_then(Item::as_str).unwrap_or_default()
 }
 
-/// Puts the dependency among the packages, sorted by name as Cargo keeps them, and names it as a
-/// dependency of the project's own package.
+/// Adds the dependency to the packages, sorted by name as Cargo sorts them, and to the dependencies of
+/// the project's own package.
 fn lock_dependency(lock: &mut DocumentMut, project: &str, version: &str) {
     let packages = lock["package"].or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
     let Some(packages) = packages.as_array_of_tables_mut() else { return };
@@ -234,7 +235,7 @@ fn add_to_dependencies(package: &mut Table) {
     listed.set_trailing_comma(true);
 }
 
-/// Which version each of the two files speaks of; read as any other program would, without cosave.
+/// The version in each of the two files, read without cosave, as any other program would.
 #[derive(Clone, PartialEq, Eq)]
 struct Versions {
     manifest: Option<String>,
@@ -271,7 +272,7 @@ impl std::fmt::Display for Versions {
     }
 }
 
-/// Lets another process save and die, until one died at the wished moment.
+/// Lets another process save and be killed, until one is killed at the wished moment.
 fn crash(project: &Path, crash_at: CrashAt) -> Result<()> {
     println!("project   {}", project.display());
     let began = Instant::now();
@@ -299,13 +300,13 @@ fn crash(project: &Path, crash_at: CrashAt) -> Result<()> {
             return Ok(());
         }
     }
-    // A machine with one processor may never be quick enough. What the last try left is consistent
-    // after the next opening, like everything else.
+    // A machine with one processor may never be fast enough. What the last try left is repaired by the
+    // next opening, as always.
     println!("missed    no process died at the wished moment in {tries} tries; try again");
     Ok(())
 }
 
-/// Whether the files show a process that was killed at that point.
+/// Whether the files look as they do when a process was killed at that point.
 fn is_wished(project: &Path, crash_at: CrashAt, before: &Versions, after: &Versions) -> Result<bool> {
     let published = left_behind(project)?.iter().any(|name| name.ends_with(".pending"));
     Ok(match crash_at {
@@ -315,7 +316,7 @@ fn is_wished(project: &Path, crash_at: CrashAt, before: &Versions, after: &Versi
     })
 }
 
-/// The names that only a save under way, or a dead one, has.
+/// The names that only an unfinished save leaves.
 fn left_behind(project: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for directory in ["", ".cosave"] {
@@ -330,7 +331,7 @@ fn left_behind(project: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Saves, and dies on the way.
+/// Saves, and is killed on the way.
 fn die(project: &Path, crash_at: CrashAt, number: u32) -> Result<()> {
     let store = Store::open(project)?;
     let mut tx = store.begin()?;
@@ -346,8 +347,8 @@ fn die(project: &Path, crash_at: CrashAt, number: u32) -> Result<()> {
             watch(move || look() != before);
         }
         CrashAt::Apply => {
-            // Where the disk is memory, both files are moved before the first can be noticed: then
-            // the kill has to be aimed, some microseconds after the publication.
+            // On a disk in memory both files are moved before the first move can be seen. So the kill
+            // is aimed at some microseconds after the publication.
             let aim = Duration::from_micros(u64::from(number % 64));
             watch(move || {
                 pending.exists() && {
@@ -364,7 +365,7 @@ fn die(project: &Path, crash_at: CrashAt, number: u32) -> Result<()> {
     Ok(())
 }
 
-/// Kills this process as soon as `moment` has come, whatever its other threads are doing.
+/// Kills this process as soon as `moment` returns true, whatever its other threads are doing.
 fn watch(moment: impl Fn() -> bool + Send + 'static) {
     let (ready, is_ready) = std::sync::mpsc::channel();
     std::thread::spawn(move || {

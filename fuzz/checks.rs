@@ -1,9 +1,11 @@
-//! What must hold for any bytes whatever: the checks that the fuzzer and `tests/corpus.rs` share.
+//! What must hold for any bytes: the checks that the fuzzer and
+//! `tests/corpus.rs` share.
 //!
-//! Each check takes bytes, gives them to the library as a stranger would, and panics where a promise
-//! is broken. It uses what is public, and works out by itself what is right (the checksum, the normal
-//! spelling of a path, which files belong to nobody) instead of asking the library. It knows nothing
-//! of fuzzers, of the corpus, or of how bytes are chosen.
+//! Each check takes bytes, gives them to the library as hostile input, and
+//! panics if a promise is broken. It uses the public API only. It works out the
+//! right answer itself instead of asking the library: the checksum, the normal
+//! form of a path, and which files belong to others. Knows nothing of fuzzers,
+//! of the corpus, or of how bytes are chosen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -16,8 +18,8 @@ use cosave::{Action, Error, Generation, InvalidPath, Manifest, RelativePath, Sto
 
 const NAME_BYTES_MAX: usize = 255;
 
-/// The manifest's decoder: the bytes as they are, as the body of a well-sealed manifest, and sealed anew
-/// behind a first line of their own.
+/// Checks the manifest's decoder with the bytes as they are, as the body of a manifest with a right
+/// checksum, and with their own first line and a right checksum.
 pub fn manifest(bytes: &[u8]) {
     decode(bytes);
     decode(&sealed("cosave-manifest", bytes));
@@ -26,14 +28,14 @@ pub fn manifest(bytes: &[u8]) {
     }
 }
 
-/// Puts before `body` the line that says that it is whole.
+/// Puts the first line with the right checksum before `body`.
 fn sealed(format: &str, body: &[u8]) -> Vec<u8> {
     let mut bytes = format!("{format} 1 {}\n", blake3::hash(body).to_hex()).into_bytes();
     bytes.extend(body);
     bytes
 }
 
-/// Whether bytes begin with the line that the rest of them asks for.
+/// Whether the first line of `bytes` matches the rest.
 fn is_whole(bytes: &[u8]) -> bool {
     let end = bytes.iter().position(|byte| *byte == b'\n');
     end.is_some_and(|end| sealed("cosave-manifest", &bytes[end + 1..]) == bytes)
@@ -44,7 +46,7 @@ fn decode(bytes: &[u8]) {
         Ok(manifest) => manifest,
         Err(error) => return assert!(!error.to_string().is_empty(), "an error says what is wrong"),
     };
-    assert!(is_whole(bytes), "bytes that are not whole were believed: {manifest:?}");
+    assert!(is_whole(bytes), "bytes with a wrong checksum were accepted: {manifest:?}");
     let mut seen = BTreeSet::new();
     for entry in &manifest.entries {
         stays_inside(&entry.path);
@@ -66,10 +68,10 @@ fn decode(bytes: &[u8]) {
     let place = usize::from(bytes.iter().fold(0_u16, |sum, byte| sum.wrapping_add((*byte).into())));
     let place = place % changed.len();
     changed[place] ^= 1 << (place % 8);
-    assert!(Manifest::decode(&changed).is_err(), "byte {place} was changed, and nobody noticed");
+    assert!(Manifest::decode(&changed).is_err(), "byte {place} was changed, and decoding did not notice");
 }
 
-/// Joined to a root, the path stays below it, and every name of it can be a file's.
+/// Joined to a root, the path stays below the root, and each of its names can be a file's.
 fn stays_inside(path: &RelativePath) {
     assert!(!path.is_root() && !path.as_path().as_os_str().is_empty(), "an empty path was accepted");
     assert!(!path.as_path().has_root(), "{path:?} is absolute");
@@ -83,7 +85,7 @@ fn stays_inside(path: &RelativePath) {
     assert!(joined.starts_with(root) && joined != root, "{joined:?} is not below the root");
 }
 
-/// More bytes than this may be too many for a path, and fewer are not; more than the second always are.
+/// Up to this many bytes a path is never too long. With the second number it always is.
 const PATH_BYTES_FINE: usize = 3000;
 const PATH_BYTES_TOO_MANY: usize = 4096;
 
@@ -108,11 +110,11 @@ pub fn path(bytes: &[u8]) {
     if let Ok(joined) = directory.join(&given) {
         stays_inside(&joined);
         assert_eq!(joined.parent(), directory, "{given:?} is not one plain name");
-        assert_eq!(joined.name(), given, "{given:?} is another name by now");
+        assert_eq!(joined.name(), given, "{given:?} became another name");
     }
 }
 
-/// What the answer must be where a path is bytes between slashes.
+/// Checks the answer for a path of bytes separated by slashes, as on Unix.
 fn is_as_on_unix(given: &[u8], accepted: &Result<RelativePath, InvalidPath>) {
     let names: Vec<&[u8]> =
         given.split(|byte| *byte == b'/').filter(|name| !matches!(name, [] | [b'.'])).collect();
@@ -138,13 +140,14 @@ fn os_string(bytes: &[u8]) -> Option<OsString> {
     Some(std::os::unix::ffi::OsStringExt::from_vec(bytes.to_vec()))
 }
 
-/// Where names are text, bytes that are not text are nobody's path.
+/// Here paths are text, so bytes that are not text are no path.
 #[cfg(not(unix))]
 fn os_string(bytes: &[u8]) -> Option<OsString> {
     std::str::from_utf8(bytes).ok().map(OsString::from)
 }
 
-/// Opens a root whose disk the bytes describe (see [`Scene`]), read-only, then to write, then again.
+/// Opens a root on a disk that the bytes describe (see [`Scene`]): read-only, then for writing, then
+/// again.
 pub fn recovery(bytes: &[u8]) {
     let scene = Scene::new(bytes);
     only_looking_changes_nothing(&scene);
@@ -157,7 +160,7 @@ pub fn recovery(bytes: &[u8]) {
     scene.nothing_foreign_is_gone(&disk);
     scene.no_manifest_is_gone(&disk, opened.as_ref().err());
     match opened {
-        Ok(store) => settled_for_good(&scene, &disk, store),
+        Ok(store) => clean_for_good(&scene, &disk, store),
         Err(error) => {
             assert!(!error.to_string().is_empty(), "an error says what is wrong");
             assert!(
@@ -176,9 +179,10 @@ fn options() -> StoreOptions {
     Store::options()
 }
 
-/// A disk as lines describe it, made durable.
+/// A disk described by lines, made durable.
 ///
-/// A line is a letter, and fields between `|`; in a field `%7` is the name of session 7, `\n` a new line.
+/// A line is a letter and fields separated by `|`. In a field, `%7` is the name of session 7, and `\n`
+/// is a line break.
 ///
 /// ```text
 /// F path|content              a file                       D path    a directory
@@ -190,10 +194,21 @@ fn options() -> StoreOptions {
 /// r path|flags                it removes
 /// ```
 ///
-/// Flags of `M`: `a` it is applied, `c` its checksum is wrong, `v` it is of a later version. Flags of `w`
-/// and `r`: `b` what is at the path is what the manifest expects there, `m` the staged file was moved,
-/// `g` it is gone, `d` damaged by the medium, `e` written to by somebody, `h` also the target, by a hard
-/// link, `s` it has the name of the one before.
+/// Flags of `M`:
+///
+/// - `a`: it is applied
+/// - `c`: its checksum is wrong
+/// - `v`: it has a later version
+///
+/// Flags of `w` and `r`:
+///
+/// - `b`: the file at the path is what the manifest expects there
+/// - `m`: the staged file was moved
+/// - `g`: the staged file is gone
+/// - `d`: the medium has damaged the staged file
+/// - `e`: another program has written to the staged file
+/// - `h`: the target is a hard link to the staged file
+/// - `s`: the staged file has the name of the one before
 struct Scene {
     disk: SimDisk,
     alive: BTreeSet<String>,
@@ -211,7 +226,7 @@ struct Open {
     last: String,
 }
 
-/// As many lines and bytes of a line as are heeded: a scene is small.
+/// How many lines, and bytes of a line, are used: a scene is small.
 const LINES_MAX: usize = 48;
 const LINE_BYTES_MAX: usize = 2048;
 
@@ -229,7 +244,7 @@ impl Scene {
             scene.lines += 1;
         }
         scene.publish();
-        // A directory is nobody's mark.
+        // A directory is not the file of any session.
         let is_directory = |id: &String| {
             let path = RelativePath::new(format!(".cosave/sessions/{id}")).expect("a valid path");
             scene.disk.process().metadata(&path).is_ok_and(|found| found.kind == Kind::Directory)
@@ -275,7 +290,7 @@ impl Scene {
         }
     }
 
-    /// Makes a file, with its directories; never over something else than a file.
+    /// Makes a file and its directories. Never replaces anything but a file.
     fn put(&self, path: &str, content: &[u8]) {
         let Ok(valid) = RelativePath::new(path) else { return };
         if !valid.parent().is_root() {
@@ -294,7 +309,7 @@ impl Scene {
         if flags.contains('b') { self.stamp(path) } else { None }
     }
 
-    /// An entry that writes, and its staged file in the state that the flags say.
+    /// An entry that writes, and its staged file in the state that the flags describe.
     fn write(&mut self, path: &str, content: &str, flags: &str) {
         let before = self.before(path, flags);
         let Some(open) = &self.open else { return };
@@ -306,7 +321,7 @@ impl Scene {
         let after = self.stamp(&staged).unwrap_or_else(|| serde_json::json!({"length": 0, "modified": 0}));
         let process = self.disk.process();
         if let (Ok(from), Ok(to)) = (RelativePath::new(&staged), RelativePath::new(path)) {
-            // Whatever of this is not possible leaves a scene, too.
+            // Whatever is impossible here still leaves a valid scene.
             let _debt = match flags.bytes().find(|flag| b"mgdeh".contains(flag)) {
                 Some(b'm') => process.rename(&from, &to).ok(),
                 Some(b'g') => process.remove_file(&from).ok(),
@@ -333,7 +348,7 @@ impl Scene {
         });
     }
 
-    /// Puts the manifest that was collected into the control directory.
+    /// Puts the collected manifest into the control directory.
     fn publish(&mut self) {
         let Some(open) = self.open.take() else { return };
         let body = serde_json::json!({"transaction": open.transaction, "time": 0, "entries": open.entries});
@@ -349,7 +364,7 @@ impl Scene {
     }
 }
 
-/// A field without its escapes.
+/// A field with its escapes replaced.
 fn expanded(field: &str) -> String {
     let mut text = String::new();
     let mut rest = field.chars().peekable();
@@ -372,12 +387,12 @@ fn session(number: &str) -> String {
     format!("{:032x}", number.parse::<u16>().unwrap_or_default())
 }
 
-/// Every file of a disk, the control directory's too, with its bytes.
+/// Every file of a disk with its bytes, including those of the control directory.
 type Files = BTreeMap<String, Vec<u8>>;
 
 fn files(disk: &SimDisk) -> Files {
     let mut found = Files::new();
-    // A copy: nobody's calls are counted, and nobody's locks are met.
+    // A copy of the disk, so that no calls are counted and no locks are in the way.
     collect(&*disk.copy().process(), &RelativePath::root(), &mut found);
     found
 }
@@ -397,19 +412,19 @@ fn collect(fs: &dyn FileSystem, directory: &RelativePath, found: &mut Files) {
     }
 }
 
-/// Every file but those that are there only to be locked.
+/// Every file except the lock files.
 fn lasting(disk: &SimDisk) -> Files {
     let mut files = files(disk);
     files.retain(|path, _| path != ".cosave/lock" && path != ".cosave/queue");
     files
 }
 
-/// Whether a name has the form of those that cosave makes beside targets: they are its own to remove.
+/// Whether a name has the form of those that cosave makes beside targets, which it may remove.
 fn is_temporary(path: &str) -> bool {
     path.split('/').any(|name| name.starts_with('.') && name.to_ascii_lowercase().ends_with(".cosave"))
 }
 
-/// What a published manifest is, as far as its name and bytes say.
+/// A published manifest, as far as its name and bytes tell.
 struct Published {
     generation: u64,
     bytes: Vec<u8>,
@@ -417,7 +432,7 @@ struct Published {
 }
 
 impl Scene {
-    /// Lets the sessions live that are said to.
+    /// Locks the files of the sessions that should be alive.
     fn living(&self, disk: &SimDisk) -> Vec<impl Drop + use<>> {
         let process = disk.process();
         let lock = |id: &String| {
@@ -427,15 +442,15 @@ impl Scene {
         self.alive.iter().filter_map(lock).collect()
     }
 
-    /// A bound that grows with what is there, and with nothing else.
+    /// A bound that grows with the size of the scene and nothing else.
     fn calls_max(&self) -> u64 {
         1000 + 2000 * self.lines as u64
     }
 
-    /// The generations that count, and the manifests of those that are open: they follow without a gap.
+    /// The pending generations that follow without a gap, and their manifests.
     fn chain(&self) -> Vec<Published> {
         let files = files(&self.disk);
-        // Directories are named there, too, and mean what files mean.
+        // Directories with such names count as files do.
         let names = self.disk.control_names();
         let of_kind = |kind: &str| -> BTreeSet<u64> {
             let number = |name: &String| {
@@ -446,10 +461,10 @@ impl Scene {
             };
             names.iter().filter_map(number).collect()
         };
-        let settled = of_kind(".applied").union(&of_kind(".abandoned")).max().copied().unwrap_or_default();
+        let retired = of_kind(".applied").union(&of_kind(".abandoned")).max().copied().unwrap_or_default();
         let pending = of_kind(".pending");
         let numbers =
-            (settled..u64::MAX).map(|number| number + 1).take_while(|number| pending.contains(number));
+            (retired..u64::MAX).map(|number| number + 1).take_while(|number| pending.contains(number));
         numbers
             .map(|generation| {
                 let bytes = files.get(&format!(".cosave/{generation}.pending")).cloned().unwrap_or_default();
@@ -459,8 +474,8 @@ impl Scene {
             .collect()
     }
 
-    /// No file that belongs to nobody is changed; of those that a manifest names, no bytes are lost but
-    /// those that it says were there before.
+    /// No file that belongs to others is changed. Of the files that a manifest names, only those that
+    /// it expected may lose their bytes.
     fn nothing_foreign_is_gone(&self, disk: &SimDisk) {
         let (before, after) = (files(&self.disk), files(disk));
         let chain = self.chain();
@@ -490,9 +505,9 @@ impl Scene {
                 };
                 let replaced = entries.iter().any(|entry| entry.before.is_some_and(expected));
                 let there = replaced || after.values().any(|other| other == bytes);
-                assert!(there, "what was in {path:?} is nowhere any more: {:?}", after.keys());
+                assert!(there, "the content of {path:?} is lost: {:?}", after.keys());
             } else if !self.may_go(path) {
-                assert_eq!(after.get(path), Some(bytes), "{path:?} was nobody's to change");
+                assert_eq!(after.get(path), Some(bytes), "{path:?} belongs to others and was changed");
             }
         }
     }
@@ -512,29 +527,29 @@ impl Scene {
         }
     }
 
-    /// Opening retires a manifest with all its bytes, or leaves it where it is; one that cannot be read
-    /// stays, and keeps the root from opening.
+    /// Opening retires a manifest with all its bytes, or leaves it in place. One that cannot be read
+    /// stays, and prevents the root from opening.
     fn no_manifest_is_gone(&self, disk: &SimDisk, error: Option<&Error>) {
         let after = files(disk);
         for Published { generation, bytes, manifest } in self.chain() {
             let (pending, applied) =
                 (format!(".cosave/{generation}.pending"), format!(".cosave/{generation}.applied"));
             if bytes.is_empty() && !after.contains_key(&pending) {
-                // A directory, or a link, or nothing in it: it is not a manifest.
-                assert!(error.is_some(), "generation {generation} is no file, and nobody minds");
+                // A directory, a link or an empty file is not a manifest.
+                assert!(error.is_some(), "generation {generation} is no file, and no error says so");
                 continue;
             }
             let place = if after.contains_key(&pending) { pending } else { applied };
-            assert_eq!(after.get(&place), Some(&bytes), "generation {generation} is not what it was");
+            assert_eq!(after.get(&place), Some(&bytes), "generation {generation} has other bytes");
             if manifest.is_none() {
-                assert!(place.ends_with(".pending"), "{place} cannot be read, and passes for applied");
-                assert!(error.is_some(), "generation {generation} cannot be read, and nobody minds");
+                assert!(place.ends_with(".pending"), "{place} cannot be read, but counts as applied");
+                assert!(error.is_some(), "generation {generation} cannot be read, and no error says so");
             }
         }
     }
 }
 
-/// A lock that is held as long as this lives.
+/// A lock that is released when this is dropped.
 struct Held(Box<dyn cosave::fs::Lock>);
 
 impl Drop for Held {
@@ -543,7 +558,7 @@ impl Drop for Held {
     }
 }
 
-/// A read-only store looks at everything, changes nothing, and shows what recovery would make.
+/// A read-only store can look at everything, changes nothing, and shows what recovery would make.
 fn only_looking_changes_nothing(scene: &Scene) {
     let disk = scene.disk.copy();
     let before = lasting(&disk);
@@ -568,8 +583,8 @@ fn only_looking_changes_nothing(scene: &Scene) {
     }
 }
 
-/// Whether no path is named twice, nor lies below another: cosave never publishes a manifest that would
-/// do that before the first one is applied.
+/// Whether no path is named twice, or lies below another. Cosave publishes no such manifest before the
+/// earlier one is applied.
 fn each_path_once(chain: &[Published]) -> bool {
     let mut seen = BTreeSet::new();
     let manifests = chain.iter().filter_map(|published| published.manifest.as_ref());
@@ -588,7 +603,7 @@ fn each_path_once(chain: &[Published]) -> bool {
     once && !seen.iter().any(lies_below)
 }
 
-/// Reads all that a view shows; below its directories only if no link can lead round in circles.
+/// Reads everything that a view shows. Goes into directories only if no link can lead in circles.
 fn see(view: &cosave::View, directory: &RelativePath, deep: bool, seen: &mut Files) {
     for path in view.list(directory).unwrap_or_default() {
         match view.read(&path) {
@@ -601,9 +616,9 @@ fn see(view: &cosave::View, directory: &RelativePath, deep: bool, seen: &mut Fil
     }
 }
 
-/// A root that was opened is clean: opened again, recovered, swept or after a power loss it stays as it
-/// is, and it can be written to.
-fn settled_for_good(scene: &Scene, disk: &SimDisk, store: Store) {
+/// An opened root is clean: opening it again, recovering, sweeping or a power loss changes nothing, and
+/// it can be written to.
+fn clean_for_good(scene: &Scene, disk: &SimDisk, store: Store) {
     let before = lasting(disk);
     let status = store.status().expect("an open root has a status");
     assert!(status.pending.is_empty() && !status.needs_sweep, "{status:?}");
@@ -611,32 +626,31 @@ fn settled_for_good(scene: &Scene, disk: &SimDisk, store: Store) {
     assert!(store.sweep().expect("swept before").is_clean());
     let _any = store.verify();
     drop(store);
-    assert_eq!(lasting(disk), before, "recovery has done it twice");
+    assert_eq!(lasting(disk), before, "a second recovery changed something");
     let losses = if each_path_once(&scene.chain()) { disk.power_losses(3, 0) } else { Vec::new() };
     for after in losses.into_iter().chain([disk.kill()]) {
         let store = options().open_on(after.process()).expect("it was clean before the power loss");
         assert!(store.status().expect("an open root has a status").pending.is_empty());
         let ours =
             |files: Files| files.into_iter().filter(|(path, _)| !is_temporary(path)).collect::<Files>();
-        assert_eq!(ours(after.files()), ours(disk.files()), "a power loss took what was recovered");
+        assert_eq!(ours(after.files()), ours(disk.files()), "a power loss undid what was recovered");
     }
     let again = options().open_on(disk.process()).expect("opened before");
     assert!(again.last_recovery().is_clean(), "{:?}", again.last_recovery());
-    assert_eq!(lasting(disk), before, "opened again, it is another");
+    assert_eq!(lasting(disk), before, "opening it again changed something");
     let found = disk.files();
     match again.update(|tx| tx.write("new file", "new")) {
         Ok(commit) => {
             assert!(commit.generation() > status.generation, "{} was used", commit.generation());
             let mut expected = found;
             expected.insert("new file".to_owned(), b"new".to_vec());
-            assert_eq!(disk.files(), expected, "a commit changes what it says");
+            assert_eq!(disk.files(), expected, "a commit changes exactly what it says");
         }
         Err(error) => assert_eq!(error.outcome(), cosave::Outcome::NothingHappened, "{error:?}"),
     }
 }
 
-/// A root that cannot be opened can be opened to give up what keeps it closed, one generation after the
-/// other.
+/// A root that does not open can be opened to give up the damaged generations, one after the other.
 fn can_be_given_up(scene: &Scene, disk: &SimDisk) {
     let chain = scene.chain();
     if let [_, second, ..] = &chain[..] {
@@ -654,8 +668,8 @@ fn can_be_given_up(scene: &Scene, disk: &SimDisk) {
         };
         store.abandon(first).expect("it is pending");
         let newest: Generation = store.generation().expect("it can be looked at");
-        assert!(newest >= first, "{first} was given up, and {newest} is the newest");
+        assert!(newest >= first, "{first} was given up, but {newest} is the newest");
         scene.nothing_foreign_is_gone(disk);
     }
-    panic!("all was given up, and the root does not open");
+    panic!("all was given up, but the root does not open");
 }

@@ -1,9 +1,12 @@
-//! Disks on which the promise cannot hold, or only half of it: what must hold all the same.
+//! Disks on which cosave cannot fulfil its promise, or only a part of it: what
+//! must be true even there.
 //!
-//! Where a rename falls into parts, or a sync is a lie, no protocol of renames can keep its promise.
-//! Then nothing may panic, no file that no transaction named may be touched, and a tree that is not
-//! one generation's must be reported by the first recovery that ends. Where directories cannot be
-//! synced, the newest commits may be lost, but on one file system never a part of one.
+//! If a rename can be torn, or a sync does nothing, no protocol made of renames
+//! can keep its promise. Even then nothing may panic, and no file may change
+//! that no transaction named. If the tree is not that of one generation, the
+//! first recovery that finishes must report it. If directories cannot be
+//! synced, the newest commits may be lost, but on one file system never a part
+//! of one.
 
 use std::sync::Arc;
 
@@ -14,22 +17,22 @@ use cosave::{Durability, Store};
 
 use crate::script::{Act, Script, remove, scenarios, write};
 
-/// A script on a disk that does not keep its word.
+/// A script on a disk that breaks its own promises.
 struct Control {
     script: Script,
     mixtures: Mixtures,
 }
 
-/// Trees that are not one generation's.
+/// Trees that mix the files of several generations.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mixtures {
-    /// Must not be.
+    /// They may not occur.
     Forbidden,
-    /// Must be reported.
+    /// Recovery must report them.
     Reported,
-    /// Must be reported, unless the disk has lost every manifest, so that nobody can know.
+    /// Recovery must report them, unless the disk has lost every manifest, so that nothing can tell.
     ReportedIfKnown,
-    /// May have been reported to a process that was killed.
+    /// They may have been reported to a process that was killed.
     Allowed,
 }
 
@@ -71,7 +74,7 @@ impl Workload for Control {
         if foreign.as_deref() != Some(b"f") {
             return Err(format!("a foreign file is {foreign:?}"));
         }
-        // What a session staged can outlast the record of where, when no sync keeps the record.
+        // Without syncs, staged files can survive while the session's record of them is lost.
         found.retain(|path, _| !path.ends_with(".cosave"));
         let is_accepted = match self.mixtures {
             Mixtures::Forbidden => false,
@@ -82,12 +85,12 @@ impl Workload for Control {
         if is_accepted || self.script.trees().contains(&found) {
             return Ok(());
         }
-        Err(format!("a mixture that nobody reports: {found:?}"))
+        Err(format!("a mixture that no recovery reports: {found:?}"))
     }
 }
 
 fn explore(script: Script, model: Model, mixtures: Mixtures) -> Report {
-    // A recovery that is killed has nobody to report to.
+    // A killed recovery cannot report anything.
     let depth = if matches!(mixtures, Mixtures::Reported | Mixtures::ReportedIfKnown) { 0 } else { 1 };
     let explorer = Explorer { depth, outcomes_max: 4, ..Explorer::new(model) };
     let control = Control { script, mixtures };

@@ -1,4 +1,4 @@
-//! Every crash of every scenario, on every model that promises anything.
+//! Every crash of every scenario, on every model that promises something.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -22,7 +22,7 @@ fn repeat(line: &str) -> String {
     format!("REPEAT={line:?} cargo test --test crash repeat_one_case -- --ignored")
 }
 
-/// Workloads explored at once: as many as the smallest machine has cores.
+/// How many workloads are explored at once: as many as the smallest machine has cores.
 const THREADS: usize = 2;
 
 fn explore_all(depth: u32, outcomes_max: usize, wanted: impl Fn(&str) -> bool) -> Report {
@@ -94,7 +94,7 @@ fn a_case_can_be_repeated_from_its_line() {
     let mutation = Some(Mutation::Skip(Barrier::Staged, Part::Everything));
     let explorer = Explorer { mutation, depth: 0, ..Explorer::new(Model::OrderedPrefix) };
     let case = explorer.explore(&scenarios()[0]).unwrap_err();
-    // The line is that of the protocol as it is, which holds in this very case.
+    // The line repeats the case with the whole protocol, and there the case holds.
     assert_eq!(repeat_line(&case.line()), Ok(()));
     let repeated = explorer.replay(&scenarios()[0], &case.path()).unwrap_err();
     assert_eq!(repeated.problem(), case.problem());

@@ -1,5 +1,6 @@
-//! An error at every call: what `commit` says must be true of the disk, nothing may be lost that was
-//! acknowledged, and the next opening must put everything right.
+//! An error at every call. What `commit` says must be true of the disk, no
+//! acknowledged commit may be lost, and the next opening must repair
+//! everything.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ const EDQUOT: i32 = 122;
 
 type Tree = BTreeMap<String, Vec<u8>>;
 
-/// What became of one transaction.
+/// What happened to one transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Kept,
@@ -22,7 +23,7 @@ enum Fate {
     Either,
 }
 
-/// The transactions, each as paths with their next content or none.
+/// The transactions: for each path its next content, or none.
 const TRANSACTIONS: [&[(&str, Option<&str>)]; 3] = [
     &[("a", Some("a1")), ("d/b", Some("b1")), ("gone", None)],
     &[("new/dir/c", Some("c2")), ("a", Some("a2"))],
@@ -39,7 +40,7 @@ fn prepared(model: Model) -> SimDisk {
     disk
 }
 
-/// Runs all transactions, whatever becomes of each, and says what was said of them.
+/// Runs all transactions, even after errors, and returns what each commit said.
 fn run(disk: &SimDisk, durability: Durability) -> Vec<Fate> {
     let mut fates = vec![Fate::Gone; TRANSACTIONS.len()];
     let Ok(store) = Store::options().durability(durability).open_on(disk.process()) else { return fates };
@@ -62,7 +63,7 @@ fn run(disk: &SimDisk, durability: Durability) -> Vec<Fate> {
     fates
 }
 
-/// Every tree that these fates allow.
+/// Every tree that these outcomes allow.
 fn allowed(fates: &[Fate]) -> Vec<Tree> {
     let mut trees = vec![prepared(Model::OrderedPrefix).files()];
     for (fate, changes) in fates.iter().zip(TRANSACTIONS) {
@@ -84,15 +85,15 @@ fn allowed(fates: &[Fate]) -> Vec<Tree> {
     trees
 }
 
-/// Whether a staged file may be left. A sync that failed can have dropped the removal of a staged
-/// name that nobody sees any more; a power loss after the sweep of the same boot brings it back.
+/// Whether a staged file may be left. A failed sync can drop the removal of a staged name that is no
+/// longer visible. If a sweep follows in the same boot and then a power loss, the name comes back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Litter {
     None,
     MayReappear,
 }
 
-/// Opens the root once more, without faults, and looks.
+/// Opens the root once more, without faults, and checks it.
 fn check(disk: &SimDisk, fates: &[Fate], litter: Litter) -> Result<(), String> {
     let store = Store::options().open_on(disk.process()).map_err(|error| format!("reopening: {error}"))?;
     drop(store);
@@ -109,7 +110,7 @@ fn check(disk: &SimDisk, fates: &[Fate], litter: Litter) -> Result<(), String> {
     }
 }
 
-/// Runs with faults; then the machine goes on, or loses power at once, or after the next opening.
+/// Runs with faults. Then the machine runs on, or loses power, at once or after the next opening.
 fn explore(model: Model, durability: Durability, faults: &[Fault]) -> Result<bool, String> {
     let disk = prepared(model);
     disk.fail_at(faults);
@@ -123,8 +124,8 @@ fn explore(model: Model, durability: Durability, faults: &[Fault]) -> Result<boo
     for after in disk.power_losses(24, 1) {
         check(&after, &fates, Litter::None).map_err(|problem| format!("after a power loss: {problem}"))?;
     }
-    // On a disk that takes nothing any more, not even a mark that a sync has failed, nobody can know
-    // that it did once the process is gone.
+    // If the disk refuses every write, even the marker of a failed sync, nothing can know of the
+    // failure once the process is gone.
     if faults.iter().any(|fault| fault.persistent) {
         return Ok(reached);
     }
@@ -174,8 +175,8 @@ fn a_failed_sync_whose_bytes_the_cache_forgets_is_told_truthfully_and_mended() {
     }
 }
 
-/// A disk that says so only at the next sync has deceived the commit; nothing more can be asked than
-/// that what is found is whole, or that the damage is reported.
+/// A disk that reports a failed sync only at the next sync deceives the commit. Then the files must be
+/// whole, or the damage must be reported; no more can be asked.
 #[test]
 fn a_failed_sync_that_is_reported_too_late_leaves_nothing_silently_mixed() {
     let whole = |disk: &SimDisk| {
@@ -205,10 +206,10 @@ fn a_failed_sync_that_is_reported_too_late_leaves_nothing_silently_mixed() {
             assert_eq!(found.files()["foreign"], b"f", "call {after}");
         }
     }
-    assert!(deceived > 0, "no disk deceived anybody");
+    assert!(deceived > 0, "no disk deceived a commit");
 }
 
-/// Without the rule that what failed to sync is written anew, a power loss takes what was acknowledged.
+/// If what failed to sync is not written anew, a power loss undoes an acknowledged commit.
 #[test]
 fn a_failed_sync_that_is_only_repeated_is_missed() {
     let missed = (0..1000).find_map(|after| {

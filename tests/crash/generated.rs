@@ -1,8 +1,8 @@
-//! Scripts that nobody thought of, explored like those that somebody did.
+//! Generated scripts, explored like the handwritten ones.
 //!
-//! What a script may do is decided here; how it runs, and what must be found after each crash, is
-//! `script`'s. A generated script's name is the script itself, so that the line of a failing case
-//! repeats it without anything else.
+//! This module decides what a script may do. `script` runs it, and decides what
+//! must be found after each crash. A generated script's name is the script
+//! itself, so the line of a failing case is enough to repeat it.
 
 use cosave::Durability;
 use cosave::fs::Barrier;
@@ -15,19 +15,19 @@ use proptest::sample::select;
 use crate::property;
 use crate::script::{Act, Change, Script};
 
-/// No file among them is another's directory. `mnt` can be a file system of its own.
+/// No path lies below another. `mnt` can be a file system of its own.
 const PATHS: [&str; 8] = ["a", "b", "d/c", "d/e", "mnt/f", "mnt/g/h", "new/i", "new/j/k"];
 
-/// The first of them are there at first, or not; below `new` nothing ever is.
+/// Up to so many of the paths exist at first. Nothing below `new` ever does.
 const INITIAL_MAX: usize = 6;
 
-/// Of one length, of another, and of none.
+/// Two of the same length, one longer, and one empty.
 const CONTENTS: [&str; 4] = ["one", "two", "longer than those", ""];
 
 const MODELS: [Model; 3] = [Model::OrderedPrefix, Model::JumpingPrefix, Model::WeakPosix];
 
-/// Scripts whose crashes are explored, and those whose crashed recoveries are crashed in their turn:
-/// one of these costs as much as five of those.
+/// How many scripts have their crashes explored, and how many also the crashes of their recoveries. One
+/// of the latter costs as much as five of the former.
 const CASES: u32 = 24;
 const CASES_DEEP: u32 = 3;
 
@@ -73,9 +73,9 @@ fn path_of(change: &Change) -> &str {
     path
 }
 
-/// Leaves out what no script may ask for: a transaction that changes nothing has no generation, those
-/// that are published together concern different paths, and a directory that a script made and emptied
-/// is there or not for reasons that no script tells.
+/// Removes what no script may do. A transaction without changes has no generation. Transactions that
+/// are published together must change different paths. Whether an emptied directory that a script made
+/// still exists is not decided by the script.
 fn valid(files: &[(&str, &str)], acts: Vec<Act>) -> Vec<Act> {
     let mut present: Vec<String> = files.iter().map(|(path, _)| (*path).to_owned()).collect();
     let mut commit = |mut changes: Vec<Change>, taken: &mut Vec<String>| {
@@ -123,7 +123,7 @@ fn valid(files: &[(&str, &str)], acts: Vec<Act>) -> Vec<Act> {
     valid
 }
 
-/// A script in one line.
+/// Writes a script in one line.
 fn text_of(script: &Script) -> String {
     let changes = |changes: &Vec<Change>| -> String {
         let change = |change: &Change| match change {
@@ -147,7 +147,7 @@ fn text_of(script: &Script) -> String {
     format!("{:?};files{files};mounts{mounts};{}", script.durability, acts.join(";"))
 }
 
-/// What [`text_of`] wrote.
+/// Reads what [`text_of`] wrote.
 fn parse(text: &str) -> Option<Script> {
     let changes = |text: &str| -> Vec<Change> {
         let change = |text: &str| match text.split_once('=') {
@@ -183,7 +183,8 @@ fn parse(text: &str) -> Option<Script> {
     Some(script)
 }
 
-/// Every crash of the script, on one model; with a depth of 1, every crash of every recovery as well.
+/// Explores every crash of the script on one model. With a depth of 1, also every crash of every
+/// recovery.
 fn explore(
     script: &Script,
     model: Model,
@@ -213,7 +214,7 @@ fn any_short_script_is_recovered_from_at_any_crash_of_a_recovery() {
     });
 }
 
-/// What is taken away, and the depth and the model at which the scripts must notice.
+/// What is removed from the protocol, and the depth and model with which the scripts must notice.
 const MUTATIONS: &[(Mutation, u32, Model)] = &[
     (Mutation::Skip(Barrier::Session, Part::Everything), 0, Model::WeakPosix),
     (Mutation::Skip(Barrier::Staged, Part::Everything), 0, Model::OrderedPrefix),
@@ -236,7 +237,8 @@ fn a_broken_protocol_is_found_by_scripts_alone() {
             let script = Script { lenient: true, ..script.clone() };
             explore(&script, *model, *depth, 12, Some(*mutation))
         });
-        let (script, problem) = found.unwrap_or_else(|| panic!("{mutation:?} is not missed in {model:?}"));
+        let (script, problem) =
+            found.unwrap_or_else(|| panic!("no script in {model:?} notices {mutation:?}"));
         println!("{mutation:?} in {model:?}: {}: {problem}", script.name);
     }
 }
@@ -254,7 +256,7 @@ fn a_failing_script_is_made_small_and_can_be_repeated_from_its_line() {
     let line = problem.split('"').nth(1).unwrap();
     let (name, explorer, path) = Explorer::parse(line).unwrap();
     let script = Script { lenient: true, ..parse(&name).unwrap() };
-    assert!(explorer.replay(&script, &path).is_ok(), "the protocol as it is holds in this very case");
+    assert!(explorer.replay(&script, &path).is_ok(), "this very case holds with the whole protocol");
     let broken = Explorer { mutation, ..explorer };
     assert!(problem.starts_with(broken.replay(&script, &path).unwrap_err().problem()), "{problem}");
 }

@@ -1,4 +1,4 @@
-//! The crash tests: the protocol, unchanged, on a disk that loses power.
+//! The crash tests: the real protocol on a disk that loses power.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print")]
 #![allow(unreachable_pub, reason = "the helpers are shared by modules, not exported")]

@@ -1,9 +1,10 @@
-//! Any sequence of operations, of several processes on one disk, with crashes in between: what the
-//! library answers and what views show is what the reference says.
+//! Random operations of several processes on one disk, with crashes in between.
+//! What the library returns and what views show must be what the reference
+//! says.
 //!
-//! What transactions promise is `reference`'s; this module knows who is alive, who is in whose way,
-//! and what a crash may leave: every generation that was acknowledged, and perhaps the one that was
-//! being committed.
+//! `reference` knows what transactions promise. This module knows which
+//! processes live, who blocks whom, and what a crash may leave. That is every
+//! acknowledged generation, and perhaps the one that was being committed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -23,31 +24,31 @@ use crate::reference::{Draft, Reading, State, Verdict};
 use Durability::{Committed, Full, Process};
 use Model::{JumpingPrefix, OrderedPrefix, WeakPosix};
 
-/// No file among them is another's directory.
+/// No path lies below another.
 const PATHS: [&str; 6] = ["a", "b", "d/c", "d/e", "new/f", "new/g/h"];
 
-/// What is there at first.
+/// The files that exist at first.
 const FILES: [(&str, &str); 2] = [("a", "old"), ("d/c", "old")];
 
 const CONTENTS: [&str; 4] = ["one", "two", "longer than those", ""];
 
-/// So many at once, of each kind: enough to be in each other's way.
+/// At most so many at once, of each kind: enough to block each other.
 const STORES_MAX: usize = 3;
 const TRANSACTIONS_MAX: usize = 4;
 const WRITERS_MAX: usize = 3;
 const VIEWS_MAX: usize = 2;
 
-/// Outcomes of a power loss to choose from.
+/// How many outcomes of a power loss to choose from.
 const OUTCOMES_MAX: usize = 16;
 
 const CASES: u32 = 1500;
 
-/// One thing that a transaction is told.
+/// One call on a transaction.
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Write(&'static str, &'static str),
     WriteWith(&'static str, &'static str),
-    /// A function that fails after it has written something.
+    /// A fill function that fails after it has written something.
     FailToWrite(&'static str),
     WriteIfChanged(&'static str, &'static str),
     CreateNew(&'static str, &'static str),
@@ -56,15 +57,15 @@ enum Change {
     Read(&'static str),
 }
 
-/// What becomes of the disk in a crash: the processes are killed, or the power fails, with one of the
-/// outcomes that the model allows.
+/// What a crash does: it kills the processes, or it cuts the power, with one of the outcomes that the
+/// model allows.
 #[derive(Clone, Copy, Debug)]
 enum Loss {
     Kill,
     Power(usize),
 }
 
-/// One step. Numbers choose among what is open; where nothing is, nothing happens.
+/// One step. The numbers choose among what is open. If nothing is open, nothing happens.
 #[derive(Clone, Debug)]
 enum Step {
     Open(Durability),
@@ -73,7 +74,7 @@ enum Step {
     Tell(usize, Change),
     Commit(usize),
     Abort(usize),
-    /// A transaction from begin to commit.
+    /// A whole transaction, from begin to commit.
     Save(usize, Vec<Change>),
     OpenWriter(usize, &'static str, &'static str),
     FinishWriter(usize),
@@ -84,7 +85,8 @@ enum Step {
     Sweep(usize),
     Recover(usize),
     Crash(Loss),
-    /// A crash so many changes of the disk later, with a wave's members synced forwards or backwards.
+    /// A crash after so many more changes of the disk. The flag says whether a wave's members are
+    /// synced in reverse.
     CrashSoon(u64, bool, Loss),
 }
 
@@ -138,7 +140,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A model of disks and what is done on one; its text is Rust, to be given to [`check`].
+/// A disk model, and the steps on it. Printed as Rust, so that it can be pasted into a call of
+/// [`check`].
 fn case() -> impl Strategy<Value = (Model, Vec<Step>)> {
     let model = select(&[OrderedPrefix, JumpingPrefix, WeakPosix][..]);
     (model, vec(step(), 1..40))
@@ -166,14 +169,14 @@ fn refusal(error: Error) -> Refusal {
 
 type Answer<T> = Result<T, Refusal>;
 
-/// One process with its store.
+/// A process and its store.
 struct Opened {
     id: u64,
     durability: Durability,
     store: Store,
 }
 
-/// A transaction under way, which can outlive its store.
+/// An open transaction, which can outlive its store.
 struct Begun {
     id: u64,
     owner: u64,
@@ -189,35 +192,35 @@ struct Writing {
     writer: FileWriter,
 }
 
-/// The disk with everybody on it, and what is known of it.
+/// The disk, the processes on it, and what must be true of them.
 struct World {
     disk: SimDisk,
     stores: Vec<Opened>,
     transactions: Vec<Begun>,
     writers: Vec<Writing>,
     views: Vec<(View, State)>,
-    /// What was acknowledged.
+    /// The last acknowledged state.
     committed: State,
-    /// What was being committed when everybody died; there or not, until somebody has recovered.
+    /// What was being committed at the crash: it may exist or not until a recovery decides.
     in_flight: Option<State>,
-    /// Whether somebody has recovered since the last crash.
+    /// Whether a recovery has finished since the last crash.
     recovered: bool,
-    /// What the crash that is planned does.
+    /// What the planned crash will do.
     planned: Option<Loss>,
-    /// Paths that a power loss leaves as they are, also for programs that never heard of cosave.
+    /// Paths that a power loss may not change, even for programs that know nothing of cosave.
     in_place: BTreeSet<String>,
-    /// Directories that were made for a commit that was refused or cut short. Once everybody has died,
-    /// whoever recovers may take one for litter if it is empty, also if a later commit has used it.
+    /// Directories made for a commit that was refused or cut short. After a crash, recovery may remove
+    /// one that is empty, even if a later commit has used it.
     doubtful: BTreeSet<String>,
     /// Who changed a path last, and who committed a generation.
     changed_by: BTreeMap<String, u64>,
     committed_by: BTreeMap<u64, u64>,
-    /// Somebody has asked never to wait for the disk: nothing is promised for a power loss.
+    /// A store has used `Durability::Process`, so nothing is promised for a power loss.
     unsafe_for_power: bool,
     ids: u64,
 }
 
-/// One of those that are there.
+/// Chooses one of those that exist.
 fn choose<T>(all: &[T], which: usize) -> Option<usize> {
     (!all.is_empty()).then(|| which % all.len())
 }
@@ -263,7 +266,7 @@ impl World {
         self.ids
     }
 
-    /// Compares, unless the process died over the question.
+    /// Compares, unless the process died during the call.
     fn agree<T: PartialEq + Debug>(&self, found: T, expected: T) -> Result<(), String> {
         if found == expected || self.disk.has_crashed() {
             return Ok(());
@@ -317,8 +320,8 @@ impl World {
                 Ok(())
             }
             Flush(which) => self.flush(*which),
-            Sweep(which) => self.settle(*which, Store::sweep),
-            Recover(which) => self.settle(*which, Store::recover),
+            Sweep(which) => self.tidy(*which, Store::sweep),
+            Recover(which) => self.tidy(*which, Store::recover),
             Step::Crash(loss) => self.crash(*loss),
             CrashSoon(after, reversed, loss) => {
                 self.disk.crash_at(Crash { after: self.disk.steps() + after, reversed: *reversed });
@@ -328,8 +331,8 @@ impl World {
         }
     }
 
-    /// Whether a reader may be refused: what a dead writer published must be finished first, and
-    /// another reader is in the way of that.
+    /// Whether a reader may be refused: a dead writer's commit must be finished first, and another
+    /// reader blocks that.
     fn readers_may_wait(&self) -> Result<bool, String> {
         if self.views.is_empty() {
             return Ok(false);
@@ -339,7 +342,7 @@ impl World {
         Ok(status.pending.iter().any(|pending| !self.committed_by.get(&pending.get()).is_some_and(is_open)))
     }
 
-    /// Somebody who only looks.
+    /// A read-only store, to look at the disk.
     fn observer(&self, disk: &SimDisk) -> Result<Store, String> {
         let options = Store::options().read_only(true).lock_timeout(Duration::ZERO);
         options.open_on(disk.process()).map_err(|error| format!("to look: {error}"))
@@ -396,7 +399,7 @@ impl World {
         });
     }
 
-    /// After a recovery with nobody else alive.
+    /// Checks the disk after a recovery while no other process lives.
     fn nothing_is_left(&self) -> Result<(), String> {
         let control = self.disk.control_names().into_iter();
         let mut left = control.filter(|name| {
@@ -417,7 +420,7 @@ impl World {
         }
     }
 
-    /// Everything that a store committed is durably in place.
+    /// Everything that a store committed is now durably in place.
     fn is_in_place(&mut self, store: u64) {
         let own = self.changed_by.iter().filter(|(_, owner)| **owner == store);
         self.in_place.extend(own.map(|(path, _)| path.clone()));
@@ -569,13 +572,13 @@ impl World {
         Ok(())
     }
 
-    fn settle(
+    fn tidy(
         &mut self,
         which: usize,
-        settle: fn(&Store) -> cosave::Result<cosave::RecoveryReport>,
+        tidy: fn(&Store) -> cosave::Result<cosave::RecoveryReport>,
     ) -> Result<(), String> {
         let Some(index) = choose(&self.stores, which) else { return Ok(()) };
-        let found = settle(&self.stores[index].store).map_err(refusal).map(|report| report.differences);
+        let found = tidy(&self.stores[index].store).map_err(refusal).map(|report| report.differences);
         let expected = if self.views.is_empty() { Ok(Vec::new()) } else { Err(Refusal::Locked) };
         if found.is_ok() && !self.disk.has_crashed() {
             self.in_place = PATHS.map(str::to_owned).into();
@@ -583,7 +586,7 @@ impl World {
         self.agree(found, expected)
     }
 
-    /// Everybody dies; the disk is what the loss makes of it.
+    /// A crash: all processes die, and the disk becomes what the loss leaves.
     fn crash(&mut self, loss: Loss) -> Result<(), String> {
         let outcomes = match loss {
             Power(_) if !self.unsafe_for_power => self.disk.power_losses(OUTCOMES_MAX, 1),
@@ -605,7 +608,7 @@ impl World {
         Ok(())
     }
 
-    /// What must be found after a power loss by programs that never heard of cosave.
+    /// Checks what programs that know nothing of cosave must find after a power loss.
     fn promised_without_recovery(&self, disk: &SimDisk) -> Result<(), String> {
         let files = disk.files();
         for path in &self.in_place {
@@ -618,7 +621,7 @@ impl World {
         Ok(())
     }
 
-    /// Compares everything that can be seen with what is known.
+    /// Compares everything visible with the expected state.
     fn look(&self) -> Result<(), String> {
         let text = |error: Error| format!("looking: {error}");
         let observer = self.observer(&self.disk.copy())?;
@@ -644,7 +647,7 @@ impl World {
         self.agree(self.disk.directories().into_iter().collect(), state.directories.clone())
     }
 
-    /// Everybody goes home; whoever comes next finds nothing left.
+    /// Closes everything. The next opening must find nothing left.
     fn end(&mut self) -> Result<(), String> {
         self.writers.clear();
         self.transactions.clear();
@@ -662,7 +665,7 @@ impl World {
     }
 }
 
-/// What the library says to a change.
+/// What the library answers to a change.
 fn answer(tx: &mut Transaction, change: Change) -> Answer<Option<String>> {
     let truth = |found: bool| Some(found.to_string());
     let found = match change {
@@ -686,7 +689,7 @@ fn answer(tx: &mut Transaction, change: Change) -> Answer<Option<String>> {
     found.map_err(refusal)
 }
 
-/// What the reference says to it.
+/// What the reference answers to it.
 fn expect(draft: &mut Draft, now: &State, change: Change) -> Answer<Option<String>> {
     let truth = |found: bool| Ok(Some(found.to_string()));
     match change {
@@ -740,7 +743,7 @@ fn lists(view: &View, state: &State) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes all steps, and sees whether anything that was promised is not so.
+/// Takes all steps, and checks every promise.
 fn check(model: Model, mutation: Option<Mutation>, steps: &[Step]) -> Result<(), String> {
     without(mutation.and_then(Mutation::rule), || check_mutated(model, mutation, steps))
 }
@@ -763,11 +766,11 @@ fn any_sequence_of_operations_is_as_the_reference_says() {
     property::hold(CASES, &case(), |(model, steps)| told(*model, None, steps));
 }
 
-/// Cases in which something that is taken away must be missed.
+/// How many cases are tried to notice what was removed.
 const MUTATIONS_CASES: u32 = 6000;
 
-/// What is taken away. Each must be missed: by what a commit answers, by what a view shows, or by what
-/// a crash leaves. What only matters at rare moments, or to strangers, is left to `teeth`.
+/// What is removed from the protocol. Each must be noticed: in a commit's answer, in a view, or after a
+/// crash. Rare moments, and what only concerns other programs, are left to `mutations` and `rules`.
 const MUTATIONS: &[Mutation] = &[
     Mutation::Skip(Barrier::Create, Part::Everything),
     Mutation::Skip(Barrier::Session, Part::Everything),
@@ -812,7 +815,7 @@ fn a_failing_sequence_is_made_small() {
 /// Sequences that were once found to fail.
 #[test]
 fn what_was_found_once_stays_mended() {
-    // A writer was still open when a later write had won and the transaction was committed.
+    // A later write had won and the transaction was committed while a writer was still open.
     let superseded = [
         Open(Full),
         Begin(0),
@@ -821,7 +824,7 @@ fn what_was_found_once_stays_mended() {
         Commit(0),
         FinishWriter(0),
     ];
-    // The second removal found nothing to remove, and took along what the first relies on.
+    // The second removal found nothing to remove, and dropped what the first one relies on.
     let twice = [
         Open(Full),
         Begin(0),

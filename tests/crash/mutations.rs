@@ -1,8 +1,10 @@
-//! Every sync and every rule of the protocol is taken away in turn, and the exploration must notice.
+//! Every sync and every rule is removed from the protocol in turn, and the
+//! exploration must notice.
 //!
-//! A step whose absence nothing notices is not needed, or not tested. Where a model makes a step
-//! superfluous (ext4 and XFS make a directory's names durable with any sync), its absence must not be
-//! noticed: that keeps the models honest. Rules that no crash alone can test are in `rules`.
+//! If nothing notices that a step is missing, the step is not needed or not
+//! tested. On some models a step is superfluous: on ext4 and XFS any sync makes
+//! a directory's names durable. There its absence must not be noticed, which
+//! keeps the models honest. Rules that no crash alone can test are in `rules`.
 
 use cosave::fs::Barrier;
 use cosave::fs::sim::explore::{Explorer, Workload};
@@ -15,8 +17,8 @@ use Model::{JumpingPrefix, OrderedPrefix, WeakPosix};
 
 const MODELS: [Model; 3] = [OrderedPrefix, JumpingPrefix, WeakPosix];
 
-/// From which model on, in the order of `MODELS`, each of which allows more than the one before, the
-/// absence is noticed. In the models before, it is not.
+/// The first model, in the order of `MODELS`, in which the absence is noticed. Each model allows more
+/// than the one before; in earlier ones the absence must not be noticed.
 const EVERYWHERE: usize = 0;
 const FROM_JUMPING: usize = 1;
 const FROM_WEAK: usize = 2;
@@ -25,7 +27,7 @@ const fn all_of(barrier: Barrier) -> Mutation {
     Mutation::Skip(barrier, Part::Everything)
 }
 
-/// What is taken away, and from which model on that must be noticed.
+/// What is removed, and the first model in which that must be noticed.
 const MUTATIONS: &[(Mutation, usize)] = &[
     (all_of(Barrier::Create), FROM_JUMPING),
     (all_of(Barrier::Session), EVERYWHERE),
@@ -53,7 +55,7 @@ const MUTATIONS: &[(Mutation, usize)] = &[
     (Mutation::Break(Rule::KeepApplied), FROM_WEAK),
 ];
 
-/// The scenario to begin with, where most others would be looked at in vain.
+/// The scenario to begin with, if most others would not notice.
 fn first(mutation: Mutation) -> &'static str {
     match mutation {
         Mutation::Skip(Barrier::Applied, _) | Mutation::Break(Rule::StopAtGap) => {
@@ -66,7 +68,7 @@ fn first(mutation: Mutation) -> &'static str {
     }
 }
 
-/// How much is looked at where nothing must be noticed.
+/// How much is explored if nothing must be noticed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Quiet {
     /// The two smallest scenarios.
@@ -80,7 +82,7 @@ fn workloads(mutation: Mutation, quiet: Option<Quiet>) -> Vec<Box<dyn Workload>>
     let lenient = |script| Box::new(Script { lenient: true, ..script }) as Box<dyn Workload>;
     let scripts = scenarios().into_iter().filter(wanted).map(lenient);
     let mut all: Vec<_> = scripts.chain([Box::new(SingleFile) as Box<dyn Workload>]).collect();
-    // The quick ones come next, among them those that alone can miss one step or another.
+    // The fast ones come next. Among them are those that alone notice certain steps.
     let quick =
         [first(mutation), "a single file", "a removed file", "somebody else", "one file", "three commits"];
     let place = |name: &str| quick.iter().position(|start| name.starts_with(start)).unwrap_or(quick.len());

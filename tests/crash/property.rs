@@ -1,8 +1,8 @@
-//! How many cases a property is tried with, and from which seed.
+//! How many cases a property is tried with, and with which seed.
 //!
-//! Runs repeat: the seed is fixed unless `PROPTEST_RNG_SEED` says otherwise, and `PROPTEST_CASES` asks
-//! for more cases. A failure is printed whole, shrunken, so nothing is kept in files. Knows nothing of
-//! what the properties are.
+//! Runs repeat: the seed is fixed unless `PROPTEST_RNG_SEED` sets another, and
+//! `PROPTEST_CASES` asks for more cases. A failure prints its smallest case in
+//! full, so no files are needed to repeat it. Knows nothing of the properties.
 
 use std::fmt::Debug;
 

@@ -1,11 +1,13 @@
-//! What the documentation promises of transactions, as plain data: no files, no locks, no disk.
+//! What the documentation promises of transactions, as plain data without
+//! files, locks or disks.
 //!
-//! A [`State`] is what one generation holds; a [`Draft`] is what one transaction has collected, and
-//! says what its commit must do. Knows nothing of the library.
+//! A [`State`] is the content of one generation. A [`Draft`] is what one
+//! transaction has collected, and says what its commit must do. Knows nothing
+//! of the library.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A file as of some generation; written again, it is another file, also if its bytes are the same.
+/// A file of some generation. Writing it again makes it another file, even with the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
     pub content: String,
@@ -18,7 +20,7 @@ pub struct File {
 pub struct State {
     pub generation: u64,
     pub files: BTreeMap<String, File>,
-    /// Directories stay when their files go.
+    /// Directories stay when their files are removed.
     pub directories: BTreeSet<String>,
 }
 
@@ -51,12 +53,12 @@ impl State {
     }
 }
 
-/// What a transaction means to do with a path.
+/// What a transaction will do with a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Intent {
-    /// A writer is open.
+    /// A writer is still open.
     Open,
-    /// A writer was dropped.
+    /// A writer was dropped before it was finished.
     Unfinished,
     Write(String),
     Remove,
@@ -70,7 +72,7 @@ enum Condition {
     Same(String, Option<u64>),
 }
 
-/// What reading within a transaction gives.
+/// What a read within a transaction returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reading {
     Content(String),
@@ -78,12 +80,12 @@ pub enum Reading {
     Unfinished,
 }
 
-/// What a commit does, if nobody is in its way.
+/// What a commit does, if no other is in its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Unfinished,
     Conflict,
-    /// Nothing is changed, so there is no new generation.
+    /// It changes nothing, so there is no new generation.
     Nothing,
     Commits(State),
 }
@@ -91,7 +93,7 @@ pub enum Verdict {
 /// What a transaction has collected.
 #[derive(Clone, Debug, Default)]
 pub struct Draft {
-    /// By number: of two writes to one path, the one that was begun later wins.
+    /// By number. Of two writes to one path, the one that began later wins.
     intents: BTreeMap<u64, (String, Intent)>,
     conditions: Vec<Condition>,
     reads: BTreeMap<String, Option<u64>>,
@@ -103,12 +105,12 @@ impl Draft {
         self.intents.values().rev().find(|(other, _)| other == path).map(|(_, intent)| intent)
     }
 
-    /// Whether a path is the transaction's own already.
+    /// Whether the transaction has changed a path.
     pub fn touches(&self, path: &str) -> bool {
         self.newest(path).is_some()
     }
 
-    /// Forgets what was begun for a path before `number`, and what it relied on.
+    /// Drops what was begun for a path before `number`, and what it relied on.
     fn supersede(&mut self, path: &str, number: u64) {
         let before = self.intents.len();
         self.intents.retain(|own, (other, _)| other != path || *own >= number);
@@ -162,7 +164,8 @@ impl Draft {
         true
     }
 
-    /// Returns whether there was a file to remove. One that this transaction has removed is gone.
+    /// Returns whether there was a file to remove. A file that this transaction has removed counts as
+    /// missing.
     pub fn remove_if_exists(&mut self, now: &State, path: &str) -> bool {
         if self.newest(path) == Some(&Intent::Remove) {
             return false;
@@ -177,7 +180,7 @@ impl Draft {
         was_written
     }
 
-    /// As above; the file must also be there at the commit.
+    /// Like `remove_if_exists`, but the file must still be there at the commit.
     pub fn remove(&mut self, now: &State, path: &str) -> bool {
         let removed = self.remove_if_exists(now, path);
         if removed && now.files.contains_key(path) {
@@ -220,7 +223,7 @@ impl Draft {
         self.intents.values().filter_map(ready).collect()
     }
 
-    /// The directories that a commit would make where they are missing.
+    /// The directories that a commit would make if they are missing.
     pub fn directories(&self) -> BTreeSet<String> {
         self.intents.values().flat_map(|(path, _)| directories_of(path)).collect()
     }

@@ -1,5 +1,5 @@
-//! Rules of the protocol that no crash alone can test: each has a case that holds as the protocol is,
-//! and fails when the rule is broken.
+//! Rules of the protocol that no crash alone can test. Each has a case that
+//! passes with the whole protocol, and fails if the rule is broken.
 
 use cosave::fs::sim::{Aftermath, Fault, Model, Rule, SimDisk, without};
 use cosave::{Error, Outcome, RelativePath, Store, Transaction};
@@ -69,8 +69,8 @@ fn a_file_that_must_not_exist_is_looked_for_under_the_lock(disk: &SimDisk) -> Re
     expect(content(disk, "new") == "theirs", "somebody's file was replaced")
 }
 
-/// Runs a case on a copy of the disk, with a death after 0, 1, 2 ... steps, until one says that nobody
-/// died.
+/// Runs a case on a copy of the disk, with a kill after 0, 1, 2 ... steps, until a run ends without a
+/// kill.
 fn at_every_step(disk: &SimDisk, case: impl Fn(&SimDisk, u64) -> Result<bool, String>) -> Result<(), String> {
     for after in 0.. {
         let ended = case(&disk.copy(), after);
@@ -220,7 +220,7 @@ fn what_is_kept_survives_an_error_at_any_call_of_the_recovery() {
             drop(open(&found));
             let files = found.files();
             let kept = files.values().any(|bytes| bytes == b"the stranger's");
-            // The commit itself need not outlast a power loss that comes before its recovery.
+            // The commit itself need not survive a power loss that comes before its recovery.
             let whole = (content(&found, "a") == "a1") == (content(&found, "b") == "b1");
             assert!(kept && whole, "an error at call {after}: {files:?}");
         }
@@ -230,7 +230,7 @@ fn what_is_kept_survives_an_error_at_any_call_of_the_recovery() {
     }
 }
 
-/// A disk on which a power loss kept the second manifest of a batch, and not the first.
+/// A disk on which the second manifest of a batch survived a power loss, and the first did not.
 fn with_a_gap() -> SimDisk {
     for after in 0.. {
         let disk = sim();
@@ -244,7 +244,7 @@ fn with_a_gap() -> SimDisk {
         };
         assert!(run().is_err(), "the batch was published without a gap");
         let has = |disk: &SimDisk, name| disk.control_names().iter().any(|own| own == name);
-        // With `.gitignore`, or the control directory would be synced for want of it.
+        // `.gitignore` must exist, or opening would sync the control directory.
         let is_gap =
             |loss: &SimDisk| has(loss, "2.pending") && !has(loss, "1.pending") && has(loss, ".gitignore");
         if let Some(gap) = disk.power_losses(64, 1).into_iter().find(is_gap) {
@@ -282,7 +282,7 @@ fn a_number_is_used_again_only_when_its_old_manifest_is_gone_for_good() {
     }
 }
 
-/// What holds, and the rule without which it does not.
+/// A case, and the rule without which it fails.
 type Case = (Rule, fn(&SimDisk) -> Result<(), String>);
 
 const CASES: &[Case] = &[
@@ -302,7 +302,7 @@ fn every_rule_holds_and_is_missed_when_it_is_broken() {
         assert_eq!(case(&sim()), Ok(()), "{rule:?} is kept");
         match without(Some(*rule), || case(&sim())) {
             Err(problem) => println!("{rule:?}: {problem}"),
-            Ok(()) => panic!("{rule:?} was broken, and nobody noticed"),
+            Ok(()) => panic!("{rule:?} was broken, and the case still passes"),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Workloads written as data: what is saved, in what order, and so what must be found after a crash.
+//! Workloads as data: what is saved, in which order, and so what must be found
+//! after a crash.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,48 +23,48 @@ pub enum Act {
     Commit(Vec<Change>),
     /// Several that are published together.
     Together(Vec<Vec<Change>>),
-    /// One that is dropped.
+    /// A transaction that is dropped.
     Drop(Vec<Change>),
-    /// Another program begins a transaction, and never ends it.
+    /// Another program begins a transaction, and never finishes it.
     Beside(Vec<Change>),
     /// The program opens the root anew.
     Reopen,
 }
 
-/// What somebody who knows nothing of cosave does between a crash and the recovery.
+/// What a program that knows nothing of cosave does between a crash and the recovery.
 #[derive(Clone, Debug)]
 pub enum Stranger {
-    /// Makes a file anew, if it was removed.
+    /// Makes a file again, if it was removed.
     Recreates(String),
     /// Writes into a file, in place.
     Edits(String),
 }
 
-/// What the stranger writes, and where it is noted that there was one.
+/// What the stranger writes, and a note that there was a stranger.
 const STRANGE: &str = "the stranger's";
 const NOTE: &str = "untouched/a stranger was here";
 
-/// Where a successor writes how often it was there, and its other file.
+/// Where a successor counts its commits, and its other file.
 const SUCCESSOR: [&str; 2] = ["last", "a"];
 
-/// A successor's count is below this, so that script and count fit into one number.
+/// A successor's count is below this, so that a script's generation and the count fit into one number.
 const SUCCESSORS_MAX: u64 = 1000;
 
-/// A workload: a tree, and what is done with it.
+/// A workload: a tree, and what is done to it.
 #[derive(Clone, Debug)]
 pub struct Script {
     pub name: String,
     pub durability: Durability,
-    /// Files that are there at first.
+    /// The files that exist at first.
     pub files: Vec<(String, String)>,
     /// Directories that are file systems of their own.
     pub mounts: Vec<String>,
     pub acts: Vec<Act>,
-    /// A mutated protocol may fail by itself.
+    /// A mutated protocol may return errors.
     pub lenient: bool,
-    /// Who meddles before the recovery.
+    /// What a stranger does before the recovery.
     pub stranger: Option<Stranger>,
-    /// Whoever recovers commits something, too.
+    /// The process that recovers also commits something.
     pub successor: bool,
 }
 
@@ -210,7 +211,7 @@ impl Script {
         self.trees().iter().any(|tree| !tree.contains_key(path))
     }
 
-    /// What a run's generation is in the numbers that are compared.
+    /// A run's generation as the number that is compared.
     fn numbered(&self, generation: u64) -> u64 {
         if self.successor { generation * SUCCESSORS_MAX } else { generation }
     }
@@ -228,7 +229,7 @@ impl Script {
         Some(tree)
     }
 
-    /// Commits on top of what was recovered; the next one must find it.
+    /// Commits on top of the recovered state. The next recovery must find that commit.
     fn succeed(&self, store: &Store, generation: u64) -> cosave::Result<u64> {
         let last = match store.view()?.read(SUCCESSOR[0]) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).parse().unwrap_or(0),
@@ -245,7 +246,8 @@ impl Script {
         Ok(number)
     }
 
-    /// Takes out what the stranger wrote; it must be somewhere, and nothing else may be in its place.
+    /// Removes what the stranger wrote from both trees. It must be somewhere, and nothing else may be
+    /// in its place.
     fn without_the_stranger(&self, found: &mut Tree, expected: &mut Tree) -> Result<(), String> {
         let Some(Stranger::Recreates(path) | Stranger::Edits(path)) = &self.stranger else { return Ok(()) };
         if found.remove(NOTE).is_none() {
@@ -304,7 +306,7 @@ impl Workload for Script {
     }
 
     fn run(&self, disk: &SimDisk, fs: Arc<dyn FileSystem>, progress: &Progress) {
-        // A crashed process is told of errors that it cannot tell anybody of.
+        // A killed process gets errors that it can report to nobody.
         let result = self.act(disk, &fs, progress);
         assert!(result.is_ok() || disk.has_crashed() || self.lenient, "{}: {result:?}", self.name);
     }
@@ -368,7 +370,8 @@ impl Workload for Script {
     }
 
     fn check(&self, disk: &SimDisk, bounds: Bounds, recovered: u64) -> Result<(), String> {
-        // A successor adds one to what it finds, so to find the same again is to have lost one.
+        // A successor adds one to the count that it finds. So finding the same count again means that a
+        // commit was lost.
         let (floor, ceiling) = match self.successor {
             true => (bounds.floor + 1, bounds.ceiling + SUCCESSORS_MAX - 1),
             false => (bounds.floor, bounds.ceiling),
@@ -394,7 +397,7 @@ impl Workload for Script {
     }
 }
 
-/// Not what a new file would get, so that a lost mode is noticed.
+/// A mode that no new file gets by itself, so that a lost mode is noticed.
 const MODE: u32 = 0o640;
 
 /// The scenarios that every model is tried with.

@@ -1,4 +1,5 @@
-//! A file that is saved by itself, with no store: old or new, and the new one once it is acknowledged.
+//! A single file saved without a store: old or new after a crash, and new once
+//! it is acknowledged.
 
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ impl Workload for SingleFile {
         }
     }
 
-    // There is nothing to recover, and nobody who promises that what is seen stays.
+    // There is nothing to recover, and no promise that what is visible stays.
     fn recover(&self, _: Arc<dyn FileSystem>) -> Result<u64, String> {
         Ok(0)
     }

@@ -1,4 +1,5 @@
-//! The same save with cosave and with everything else: one run, one directory.
+//! The same save with cosave and with everything else, in one run and one
+//! directory.
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- --dir DIR
@@ -6,8 +7,8 @@
 //!     [--count-saves N [--files K] [--directories D]]
 //! ```
 //!
-//! `--dir` decides which disk is measured: give a directory on the one that you mean, which on
-//! many systems `/tmp` is not. Everything is left as it was.
+//! `--dir` chooses the disk to measure. On many systems `/tmp` is not on a real
+//! disk, so name a directory that is. Everything is left as it was.
 
 mod measure;
 mod peers;
@@ -68,7 +69,7 @@ fn arguments() -> Result<Arguments> {
 }
 
 impl Arguments {
-    /// `--only` names one peer exactly, or all that contain it.
+    /// The peer with exactly the name `--only`, or all whose names contain it.
     fn peers(&self) -> Vec<&'static Peer> {
         let Some(only) = &self.only else { return PEERS.iter().collect() };
         let exactly: Vec<_> = PEERS.iter().filter(|peer| peer.name == only).collect();
@@ -132,7 +133,7 @@ fn run(arguments: &Arguments, dir: &std::path::Path) -> Result<()> {
     Ok(())
 }
 
-/// What one peer cannot do is said in its place, and the others go on.
+/// Prints an error in place of the result, so that one failing peer does not stop the others.
 fn say<T>(what: &str, result: Result<T>) -> Option<T> {
     result.inspect_err(|error| println!("  {what}: FAILED: {error}")).ok()
 }
@@ -147,7 +148,7 @@ fn latencies(arguments: &Arguments, dir: &std::path::Path) -> Vec<Value> {
         COUNTS.iter().for_each(|count| print!("{:>18}", format!("{count} files")));
         println!("{:>22}", "open + first save of 2");
         let mut plain = [f64::NAN; COUNTS.len()];
-        // The plain loop first: the others are compared with it.
+        // The plain loop comes first, since the others are compared with it.
         let (first, rest): (Vec<&Peer>, Vec<&Peer>) = peers.iter().partition(|peer| peer.name == PLAIN);
         for peer in first.into_iter().chain(rest) {
             print!("{:<22}", peer.name);
@@ -254,7 +255,7 @@ fn large(arguments: &Arguments, dir: &std::path::Path) -> Vec<Value> {
             rows.push(json!({"peer": name, "megabytes_per_second": rate}));
         }
     };
-    // The first file of that size pays for what the disk has never held before.
+    // The first file of that size also pays for allocating space on the disk.
     let _warmed_up = say("warming up", measure::large_plain(dir, LARGE));
     row("write and fsync, no checksum", &|| measure::large_plain(dir, LARGE));
     row("cosave full, streamed", &|| measure::large_cosave(dir, LARGE));

@@ -1,4 +1,4 @@
-//! The measurements themselves. Each leaves an empty directory behind.
+//! The measurements. Each leaves an empty directory behind.
 
 use std::fs::{self, File};
 use std::hint::black_box;
@@ -13,11 +13,11 @@ use cosave::{Durability, Store};
 
 use crate::peers::{Files, Peer, Result};
 
-/// The size of every file that is saved in numbers.
+/// The size of each file when many are saved.
 const FILE_SIZE: usize = 4096;
-/// Written at once where a file is large.
+/// How much of a large file is written at once.
 const CHUNK: usize = 1 << 20;
-/// Fewer saves make no median.
+/// With fewer saves a median means little.
 const SAVES_MIN: usize = 5;
 
 pub fn milliseconds(time: Duration) -> f64 {
@@ -29,7 +29,7 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// A fresh directory, with everything earlier on disk and out of the way.
+/// Makes an empty directory, after everything earlier is on disk and removed.
 pub fn fresh(dir: &Path) -> Result<PathBuf> {
     let root = dir.join("root");
     if root.exists() {
@@ -40,7 +40,7 @@ pub fn fresh(dir: &Path) -> Result<PathBuf> {
     Ok(root)
 }
 
-/// `count` files in `directories` directories, with content that differs from round to round.
+/// `count` files in `directories` directories. Their content differs from round to round.
 pub fn files(count: usize, directories: usize, prefix: &str, round: u64) -> Vec<(PathBuf, Vec<u8>)> {
     let file = |index: usize| {
         let name = format!("{prefix}{index}.json");
@@ -62,7 +62,7 @@ pub fn make_directories(root: &Path, files: &Files) -> io::Result<()> {
 /// What one save takes.
 pub struct Latency {
     pub median: f64,
-    /// The fastest: what there is to reach on a machine with other work to do.
+    /// The fastest save: what the machine could reach without other work.
     pub least: f64,
     /// Opening a session.
     pub open: f64,
@@ -94,7 +94,7 @@ pub fn latency(dir: &Path, peer: &Peer, count: usize, directories: usize, budget
     let start = Instant::now();
     while times.len() < SAVES_MIN || start.elapsed() < budget {
         times.push(save()?);
-        // What takes very long is measured less often.
+        // Slow saves are measured less often.
         if start.elapsed() > 4 * budget {
             break;
         }
@@ -103,7 +103,7 @@ pub fn latency(dir: &Path, peer: &Peer, count: usize, directories: usize, budget
     Ok(Latency { median: median(times), least, open, first })
 }
 
-/// Exactly `saves` saves, so that the disk's work for each can be counted from outside.
+/// Makes exactly `saves` saves, so that the disk's work for each can be counted from outside.
 pub fn count(dir: &Path, peer: &Peer, count: usize, directories: usize, saves: u64) -> Result<()> {
     let root = fresh(dir)?;
     make_directories(&root, &files(count, directories, "file", 0))?;
@@ -111,7 +111,7 @@ pub fn count(dir: &Path, peer: &Peer, count: usize, directories: usize, saves: u
     (0..saves).try_for_each(|round| saver.save(&files(count, directories, "file", round)))
 }
 
-/// Commits per second with some threads, each saving two files of its own.
+/// Commits per second with several threads, each of which saves two files of its own.
 pub fn throughput(dir: &Path, peer: &Peer, threads: usize, time: Duration) -> Result<f64> {
     let root = fresh(dir)?;
     let saver = (peer.open)(&root)?;
@@ -151,7 +151,7 @@ pub fn throughput(dir: &Path, peer: &Peer, threads: usize, time: Duration) -> Re
 }
 
 fn pour(out: &mut dyn Write, size: u64) -> io::Result<()> {
-    // Not zeros: pages that were never written would not count as memory.
+    // Not zeros: pages that were never written do not count as memory.
     let mut chunk = vec![0x5a_u8; CHUNK];
     for index in 0..size / CHUNK as u64 {
         chunk[..8].copy_from_slice(&index.to_le_bytes());
@@ -173,7 +173,7 @@ pub fn large_cosave(dir: &Path, size: u64) -> Result<f64> {
     Ok(size as f64 / 1e6 / start.elapsed().as_secs_f64())
 }
 
-/// The same bytes, written and synced and nothing else.
+/// The same bytes, only written and synced.
 pub fn large_plain(dir: &Path, size: u64) -> Result<f64> {
     let root = fresh(dir)?;
     let start = Instant::now();
@@ -183,7 +183,7 @@ pub fn large_plain(dir: &Path, size: u64) -> Result<f64> {
     Ok(size as f64 / 1e6 / start.elapsed().as_secs_f64())
 }
 
-/// One large file by a peer that takes whole files only.
+/// One large file, through a peer that only takes whole files.
 pub fn large_whole(dir: &Path, peer: &Peer, size: u64) -> Result<f64> {
     let root = fresh(dir)?;
     let mut saver = (peer.open)(&root)?;
@@ -195,7 +195,7 @@ pub fn large_whole(dir: &Path, peer: &Peer, size: u64) -> Result<f64> {
     Ok(size as f64 / 1e6 / start.elapsed().as_secs_f64())
 }
 
-// What needs a process of its own
+// Measurements that need a process of their own.
 
 fn child(dir: &Path, job: &str, number: u64) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
@@ -237,14 +237,14 @@ pub fn run_child(dir: &Path, job: &str, number: u64) -> Result<()> {
     Ok(())
 }
 
-/// The most memory this process ever had, in KiB.
+/// The most memory that this process has ever used, in KiB.
 fn memory_peak() -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-/// How much more memory one large file takes, in MiB.
+/// How much more memory one large file needs, in MiB.
 pub fn memory(dir: &Path, size: u64) -> Result<f64> {
     let root = fresh(dir)?;
     let output = child(&root, "memory", size)?.stderr(Stdio::inherit()).output()?;
@@ -255,7 +255,7 @@ pub fn memory(dir: &Path, size: u64) -> Result<f64> {
 /// What opening a clean root takes.
 pub struct Opening {
     pub milliseconds: f64,
-    /// System calls, where `strace` is there to count them.
+    /// System calls, if `strace` is there to count them.
     pub calls: Option<f64>,
 }
 

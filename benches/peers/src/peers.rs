@@ -1,4 +1,5 @@
-//! Everyone who is measured, behind one trait: save these files, durably.
+//! All libraries that are measured, behind one trait: save these files,
+//! durably.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -8,27 +9,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cosave::{Durability, Store, SyncStrategy};
 
-/// What anything here may fail with.
+/// The result of a function here, with any error.
 pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Files to be saved, with paths relative to the root.
+/// The files to save, with paths relative to the root.
 pub type Files = [(PathBuf, Vec<u8>)];
 
 /// One open session of a peer.
 pub trait Saver: Send {
-    /// Saves all files; durable when it returns, as far as the peer promises that.
+    /// Saves all files. They are durable when it returns, as far as the peer promises that.
     fn save(&mut self, files: &Files) -> Result<()>;
 
-    /// A saver of the same session for another thread.
+    /// Another saver of the same session, for another thread.
     fn another(&self) -> Result<Box<dyn Saver>>;
 }
 
-/// Somebody who can save files.
+/// A library or database that can save files.
 pub struct Peer {
     pub name: &'static str,
-    /// Whether a crash leaves all of the files, or none.
+    /// Whether a crash leaves all of the files or none.
     pub all_or_nothing: bool,
-    /// Whether a commit that was acknowledged survives a power loss.
+    /// Whether an acknowledged commit survives a power loss.
     pub durable: bool,
     pub open: fn(&Path) -> Result<Box<dyn Saver>>,
 }
@@ -78,7 +79,7 @@ impl Saver for Cosave {
     }
 }
 
-// One durable atomic write after another: no session, and no whole.
+// One durable atomic write after another, without a session, and not atomic together.
 
 type WriteOne = fn(&Path, &[u8]) -> Result<()>;
 
@@ -105,7 +106,7 @@ fn directory(path: &Path) -> Result<&Path> {
     Ok(path.parent().ok_or("a file without a directory")?)
 }
 
-/// The temporary file, its sync, the rename, the directory's sync.
+/// A temporary file, its sync, the rename, and the directory's sync.
 pub fn plain(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = path.with_extension("new");
     let mut file = File::create_new(&temporary)?;
@@ -178,7 +179,7 @@ impl Saver for OneWriter {
     }
 }
 
-// Databases: the files are rows, and no longer files.
+// Databases: the files become rows, and are files no longer.
 
 struct Sqlite {
     path: PathBuf,

@@ -6,7 +6,7 @@ use std::fmt::Write;
 pub struct Line {
     pub name: String,
     pub points: Vec<(f64, f64)>,
-    /// Drawn thick: it is what the plot is about.
+    /// Drawn thick, because the plot is about it.
     pub strong: bool,
 }
 
@@ -16,14 +16,14 @@ const LEFT: f64 = 76.0;
 const RIGHT: f64 = 210.0;
 const TOP: f64 = 56.0;
 const BOTTOM: f64 = 58.0;
-/// The least distance between two names at the right edge.
+/// The smallest distance between two names at the right edge.
 const NAME_HEIGHT: f64 = 17.0;
 const COLOURS: [&str; 11] = [
     "#0b5cad", "#3a9bdc", "#0f8a6a", "#79b851", "#444444", "#b8860b", "#d0731c", "#c2352b", "#a1378b",
     "#6a51a3", "#8c6d5a",
 ];
 
-/// Decades from the one below the least value to the one above the greatest.
+/// The powers of ten just below the smallest value and just above the largest.
 fn decades(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     let low = values.clone().fold(f64::INFINITY, f64::min).log10().floor();
     let high = values.fold(f64::NEG_INFINITY, f64::max).log10().ceil();
@@ -91,7 +91,7 @@ pub fn draw(title: &str, lines: &[Line]) -> String {
             names.push((y(last.1), x(last.0), y(last.1), index));
         }
     }
-    // Names keep their distance: first downwards, then, where the edge is reached, upwards again.
+    // Names must not overlap: they are pushed down, and up again from the lower edge.
     names.sort_by(|a, b| a.0.total_cmp(&b.0));
     for index in 1..names.len() {
         names[index].0 = names[index].0.max(names[index - 1].0 + NAME_HEIGHT);
