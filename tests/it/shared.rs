@@ -10,7 +10,7 @@ use std::process::Command;
 
 use cosave::Store;
 
-use crate::common::{assert_no_litter, child, child_root, put, run, say, text};
+use crate::common::{assert_no_litter, child, child_root, put, run, say, skipped, text};
 
 /// Somebody without any rights of their own.
 const NOBODY: u32 = 65_534;
@@ -21,7 +21,7 @@ fn given_root(mode: u32) -> Option<tempfile::TempDir> {
     let root = tempfile::tempdir().unwrap();
     fs::set_permissions(root.path(), fs::Permissions::from_mode(mode)).unwrap();
     if chown(root.path(), Some(NOBODY), Some(NOBODY)).is_err() {
-        println!("skipped: only a privileged process can be somebody else");
+        skipped("shared", "only a privileged process can be somebody else");
         return None;
     }
     Some(root)
