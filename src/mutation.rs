@@ -19,6 +19,8 @@ pub enum Rule {
     CheckStaged,
     /// Check preconditions under the lock.
     CheckPreconditions,
+    /// Check under the lock that no target or directory is append-only or immutable.
+    CheckFlags,
     /// Rewrite the manifest when a target has changed since the manifest was written.
     CheckTargets,
     /// Finish earlier pending manifests before publishing.

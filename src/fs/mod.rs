@@ -176,6 +176,13 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// `PermissionDenied` or `ReadOnlyFilesystem` if it would not.
     fn may_write(&self, path: &RelativePath, known: &Metadata) -> io::Result<()>;
 
+    /// Whether flags that no permission shows forbid to give the name to another file: `chattr +a` or
+    /// `+i` (append-only, immutable) of what is at `path`, if anything, or of its directory.
+    ///
+    /// # Errors
+    /// `PermissionDenied` where they do; `NotFound` for the directory.
+    fn may_rename_over(&self, path: &RelativePath) -> io::Result<()>;
+
     /// Whether the name of the existing file could be removed: its directory allows removals, and the
     /// file is not a mount point.
     ///

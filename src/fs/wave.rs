@@ -201,12 +201,15 @@ impl Durable {
     }
 }
 
-/// A sync failed. This is final: a later sync of the same things proves nothing.
+/// A sync failed. If it was attempted this is final: a later sync of the same things proves nothing.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot make `{path}` durable")]
 pub struct SyncError {
     /// The first file or directory whose sync failed.
     pub path: RelativePath,
+    /// Whether the system was asked. Where a directory could not even be opened to be synced (as a
+    /// rule too many files are open), nothing is lost, and the next try can be believed.
+    pub attempted: bool,
     /// The system's error.
     #[source]
     pub source: io::Error,

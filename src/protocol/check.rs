@@ -11,11 +11,14 @@ use crate::error::{Error, Operation, Result};
 use crate::fs::Kind;
 use crate::manifest::{Action, Stamp};
 use crate::mutation::{Rule, keeps};
-use crate::path::InvalidPath;
+use crate::path::{InvalidPath, RelativePath};
 
 /// Whether a file may be written here: a regular file that its owner has not made read-only, or
 /// nothing at all.
 pub(crate) fn may_replace(root: &Root, target: &Target) -> Result<()> {
+    if target.directory_exists() {
+        not_frozen(root, &target.path)?;
+    }
     let Some(existing) = &target.existing else { return Ok(()) };
     match existing.kind {
         Kind::File => {
@@ -24,6 +27,12 @@ pub(crate) fn may_replace(root: &Root, target: &Target) -> Result<()> {
         Kind::Directory => Err(Error::invalid(target.path.as_path(), InvalidPath::Directory)),
         _ => Err(Error::invalid(target.path.as_path(), InvalidPath::Special)),
     }
+}
+
+/// Whether a file is neither append-only nor immutable, and its directory neither: no permission tells
+/// of that, and the move fails after the commit point.
+fn not_frozen(root: &Root, path: &RelativePath) -> Result<()> {
+    root.fs.may_rename_over(path).map_err(root.error(Operation::Move, path))
 }
 
 /// Whether a file may be removed: as `may_replace`, and its name can go. A write finds that out when
@@ -57,6 +66,9 @@ pub(crate) fn under_lock(root: &Root, staged: &mut Staged) -> Result<Freshness> 
         let target = Target { path: entry.path.clone(), existing: found, nearest: entry.path.parent() };
         if let Some(Kind::Symlink | Kind::Other | Kind::Directory) = found.map(|found| found.kind) {
             may_replace(root, &target)?;
+        }
+        if keeps(Rule::CheckFlags) {
+            not_frozen(root, &entry.path)?;
         }
         if target.before() != entry.before && keeps(Rule::CheckTargets) {
             entry.before = target.before();

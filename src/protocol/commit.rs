@@ -112,10 +112,18 @@ fn sync_with(root: &Root, deferred: &Deferred, wave: Wave, in_flight: InFlight) 
         }
         Err(error) => {
             for generation in deferred.lost(in_flight) {
-                control::mark_sync_failed(root, generation);
+                mark_if_sync_failed(root, generation);
             }
             Err(error)
         }
+    }
+}
+
+/// Marks a generation whose sync failed. A sync that could not begin has lost nothing: recovery can
+/// make the next one, and believe it.
+fn mark_if_sync_failed(root: &Root, generation: Generation) {
+    if root.is_poisoned() {
+        control::mark_sync_failed(root, generation);
     }
 }
 
@@ -270,7 +278,7 @@ fn finish(root: &Root, deferred: &Deferred, in_place: Vec<(Published, Moved)>, a
         Err(error) => {
             for published in moved_files {
                 published.session.leave_mark();
-                control::mark_sync_failed(root, published.generation);
+                mark_if_sync_failed(root, published.generation);
                 answers.push((published.id, Err(error.clone().not_applied(published.generation))));
             }
         }

@@ -59,8 +59,10 @@ impl Root {
         if wave.is_empty() {
             return Ok(Durable::synced());
         }
-        self.fs.sync(wave, self.settings.strategy).map_err(|SyncError { path, source }| {
-            self.poison();
+        self.fs.sync(wave, self.settings.strategy).map_err(|SyncError { path, attempted, source }| {
+            if attempted {
+                self.poison();
+            }
             self.error(Operation::Sync, &path)(source)
         })
     }

@@ -282,6 +282,19 @@ fn a_number_is_used_again_only_when_its_old_manifest_is_gone_for_good() {
     }
 }
 
+fn a_target_that_was_frozen_since_is_not_published(disk: &SimDisk) -> Result<(), String> {
+    let store = open(disk);
+    let mut tx = store.begin().unwrap();
+    tx.write("a", "a1").unwrap();
+    tx.write("b", "b1").unwrap();
+    disk.freeze("b", true);
+    let outcome = tx.commit().map_err(|error| error.outcome());
+    expect(matches!(outcome, Err(Outcome::NothingHappened)), "what cannot be moved was committed")?;
+    expect(content(disk, "a") == "a0", "a refused commit has moved a file")?;
+    disk.freeze("b", false);
+    expect(store.update(|tx| tx.write("b", "b2")).is_ok(), "a refused commit is in the way")
+}
+
 /// A case, and the rule without which it fails.
 type Case = (Rule, fn(&SimDisk) -> Result<(), String>);
 
@@ -289,6 +302,7 @@ const CASES: &[Case] = &[
     (Rule::CheckStaged, a_staged_file_that_was_changed_is_not_published),
     (Rule::CheckPreconditions, a_file_that_must_not_exist_is_looked_for_under_the_lock),
     (Rule::CheckTargets, a_target_that_another_commit_replaced_is_no_foreign_file),
+    (Rule::CheckFlags, a_target_that_was_frozen_since_is_not_published),
     (Rule::FinishEarlier, a_commit_finishes_earlier_ones_first),
     (Rule::VerifyManifest, a_manifest_with_another_path_is_refused),
     (Rule::LookFirst, nothing_is_moved_before_everything_was_looked_at),

@@ -9,9 +9,7 @@ use std::process::{Command, Stdio};
 
 use cosave::Store;
 
-use crate::common::{
-    ROOT, assert_no_litter, child, child_arguments, child_root, put, quick, run, say, skipped,
-};
+use crate::common::{ROOT, assert_no_litter, child, child_arguments, child_root, put, run, say, skipped};
 
 const FILES: usize = 10_000;
 

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "some helpers are for tests/kill.rs, or for one system only")]
 
 mod abandon;
+mod after_commit;
 mod bad_input;
 mod common;
 mod control_directory;

@@ -17,7 +17,7 @@ use crate::common::{
 
 /// Runs a child after `mounts`, a shell command that finds the root in `$ROOT`. Returns whether it
 /// could.
-fn run_under(mounts: &str, test: &str, root: &Path) -> bool {
+pub fn run_under(mounts: &str, test: &str, root: &Path) -> bool {
     let script =
         format!("ROOT=\"${ROOT}\"; {mounts} || {{ echo '@cosave@ skipped'; exit 0; }}; exec \"$0\" \"$@\"");
     let mut command = Command::new("unshare");

@@ -32,14 +32,15 @@ pub(super) fn sync_each_file_system<'a>(
     let mut devices = BTreeMap::new();
     for (handle, path) in handles {
         let stat = rustix::fs::fstat(handle);
-        let stat = stat.map_err(|error| SyncError { path: path.clone(), source: error.into() })?;
+        let stat =
+            stat.map_err(|error| SyncError { path: path.clone(), attempted: false, source: error.into() })?;
         devices.entry(stat.st_dev).or_insert((handle, path));
     }
     let mut failed = None;
     for (handle, path) in devices.into_values() {
         // Lost without this sync: everything in the wave on this file system.
         if let Err(error) = rustix::fs::syncfs(handle) {
-            failed.get_or_insert(SyncError { path: path.clone(), source: error.into() });
+            failed.get_or_insert(SyncError { path: path.clone(), attempted: true, source: error.into() });
         }
     }
     failed.map_or(Ok(Some(Durable::synced())), Err)
@@ -50,6 +51,17 @@ pub(super) fn sync_each_file_system<'a>(
 pub(super) fn is_mount_point(directory: impl AsFd, name: &OsStr) -> rustix::io::Result<bool> {
     match rustix::fs::statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) {
         Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(rustix::io::Errno::NOSYS) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a file or directory is append-only or immutable (chattr(1)). Told since Linux 4.11 on the
+/// file systems that have such flags (statx(2), STATX_ATTR_APPEND).
+pub(super) fn is_frozen(directory: impl AsFd, name: &OsStr) -> rustix::io::Result<bool> {
+    let frozen = StatxAttributes::APPEND | StatxAttributes::IMMUTABLE;
+    match rustix::fs::statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) {
+        Ok(found) => Ok(found.stx_attributes.intersects(frozen)),
         Err(rustix::io::Errno::NOSYS) => Ok(false),
         Err(error) => Err(error),
     }

@@ -247,6 +247,10 @@ impl FileSystem for OsFileSystem {
         self.directories.may_write(path, known)
     }
 
+    fn may_rename_over(&self, path: &RelativePath) -> io::Result<()> {
+        self.directories.may_rename_over(path)
+    }
+
     fn may_remove(&self, path: &RelativePath) -> io::Result<()> {
         self.directories.may_remove(path)
     }

@@ -68,18 +68,35 @@ pub(super) fn wave(
         }
     }
     let measured = strategy == SyncStrategy::Auto && pace.is_quick();
+    let failed = |index: usize, attempted| {
+        let path = path(&files, &names, index);
+        move |source| SyncError { path, attempted, source }
+    };
     let answers = paced(pace, measured, files.len() + names.len(), |index| match files.get(index) {
-        Some(file) => file.sync().map(|()| Durable::synced()),
-        None => directory(|| directories.sync_directory(&names[index - files.len()])),
+        Some(file) => file.sync().map(|()| Durable::synced()).map_err(failed(index, true)),
+        None => {
+            let name = &names[index - files.len()];
+            match directories.handle_to_sync(name) {
+                Ok(handle) => {
+                    directory(|| directories.sync_directory(name, &handle)).map_err(failed(index, true))
+                }
+                Err(error) => directory(|| Err(error)).map_err(failed(index, false)),
+            }
+        }
     });
     let mut durable = Durable::synced();
-    for (index, answer) in answers.into_iter().enumerate() {
+    let mut error: Option<SyncError> = None;
+    for answer in answers {
         match answer {
             Ok(one) => durable = durable.and(one),
-            Err(source) => return Err(SyncError { path: path(&files, &names, index), source }),
+            // A sync that failed says more than one that could not begin.
+            Err(other) if error.as_ref().is_none_or(|error| other.attempted && !error.attempted) => {
+                error = Some(other);
+            }
+            Err(_) => {}
         }
     }
-    Ok(durable)
+    error.map_or(Ok(durable), Err)
 }
 
 fn path(files: &[Box<dyn OpenFile>], names: &[RelativePath], index: usize) -> RelativePath {

@@ -34,6 +34,11 @@ const OPEN_TRIES_MAX: u32 = 100;
 /// that a process may have open on macOS.
 const HANDLES_MAX: usize = 32;
 
+/// How often it is tried to open a directory while the process or the system has too many files open,
+/// and the pause between two tries: half a second in all. The other syncs of the wave end meanwhile.
+const DESCRIPTOR_TRIES_MAX: u32 = 50;
+const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(10);
+
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -248,6 +253,14 @@ impl Directories {
         Ok(())
     }
 
+    /// Such flags bind the superuser as well, and `access` does not know of the append-only one.
+    pub(super) fn may_rename_over(&self, path: &RelativePath) -> io::Result<()> {
+        let frozen = |directory: &OwnedFd, name: &OsStr| {
+            Ok(is_frozen(directory, OsStr::new("."))? || if_any(is_frozen(directory, name))?)
+        };
+        if self.at(path, frozen)? { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    }
+
     pub(super) fn may_remove(&self, path: &RelativePath) -> io::Result<()> {
         let parent = path.parent();
         self.may_write(&parent, &self.metadata(&parent)?)?;
@@ -295,9 +308,25 @@ impl Directories {
         self.at(path, |directory, name| rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR))
     }
 
+    /// The handle of a directory that is to be synced. Waits for a descriptor to become free where there
+    /// is none: after a failed sync there is no second try, but this is not one.
+    pub(super) fn handle_to_sync(&self, directory: &RelativePath) -> io::Result<Arc<OwnedFd>> {
+        for _ in 0..DESCRIPTOR_TRIES_MAX {
+            match self.handle(directory) {
+                Err(error) if is_out_of_descriptors(&error) => {
+                    // The kept handles are descriptors, too.
+                    self.forget();
+                    std::thread::sleep(DESCRIPTOR_PAUSE);
+                }
+                result => return result,
+            }
+        }
+        self.handle(directory)
+    }
+
     /// Waits until a directory's names are on disk (fsync(2), NOTES).
-    pub(super) fn sync_directory(&self, directory: &RelativePath) -> io::Result<()> {
-        rustix::fs::fsync(&*self.handle(directory)?).map_err(io::Error::from)?;
+    pub(super) fn sync_directory(&self, directory: &RelativePath, handle: &Arc<OwnedFd>) -> io::Result<()> {
+        rustix::fs::fsync(&**handle).map_err(io::Error::from)?;
         if directory.is_root() {
             if let Some((parent, _)) = &self.control {
                 // If the control directory lies elsewhere, its own name is not in the root.
@@ -436,7 +465,25 @@ pub(super) fn copy_permissions(file: &File, mode: u32, like: &Metadata) -> io::R
 }
 
 #[cfg(target_os = "linux")]
-use super::linux::{is_mount_point, sync_each_file_system};
+use super::linux::{is_frozen, is_mount_point, sync_each_file_system};
+
+fn if_any(answer: rustix::io::Result<bool>) -> rustix::io::Result<bool> {
+    if answer == Err(Errno::NOENT) { Ok(false) } else { answer }
+}
+
+/// Append-only and immutable files of the owner's and of the superuser's (chflags(2)).
+#[cfg(target_vendor = "apple")]
+fn is_frozen(directory: impl std::os::fd::AsFd, name: &OsStr) -> rustix::io::Result<bool> {
+    const FROZEN: u32 = 0x2 | 0x4 | 0x2_0000 | 0x4_0000;
+    let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(stat.st_flags & FROZEN != 0)
+}
+
+/// Elsewhere the move finds it out, after the commit point.
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+fn is_frozen(_directory: impl std::os::fd::AsFd, _name: &OsStr) -> rustix::io::Result<bool> {
+    Ok(false)
+}
 
 /// Other systems only find out when they remove the file.
 #[cfg(not(target_os = "linux"))]
@@ -461,6 +508,12 @@ pub(super) fn sync_path(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// Whether nothing can be opened because too much is open (open(2), EMFILE and ENFILE).
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    code == Some(Errno::MFILE.raw_os_error()) || code == Some(Errno::NFILE.raw_os_error())
+}
+
 /// A third of the files that the process may have open, so that several transactions can run at once.
 pub(super) fn files_open_max() -> usize {
     static MAX: OnceLock<usize> = OnceLock::new();
@@ -480,11 +533,11 @@ pub(super) fn sync_file_systems(
 ) -> Result<Option<Durable>, SyncError> {
     let mut handles: Vec<(Arc<OwnedFd>, &RelativePath)> = Vec::new();
     for name in names {
-        match directories.handle(name) {
+        match directories.handle_to_sync(name) {
             Ok(handle) => handles.push((handle, name)),
             // A directory that no longer exists has no names to lose.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(SyncError { path: name.clone(), source }),
+            Err(source) => return Err(SyncError { path: name.clone(), attempted: false, source }),
         }
     }
     // The written files' handles come first: an error is reported only to descriptions that were open

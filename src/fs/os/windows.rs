@@ -155,6 +155,11 @@ impl Directories {
         if known.mode & 0o200 == 0 { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
     }
 
+    /// The one such attribute is what `may_write` asks about.
+    pub(super) fn may_rename_over(&self, _path: &RelativePath) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Only a file's own read-only attribute can prevent its removal, and `may_write` checks that.
     pub(super) fn may_remove(&self, _path: &RelativePath) -> io::Result<()> {
         Ok(())
@@ -188,10 +193,14 @@ impl Directories {
         }
     }
 
+    /// Whether the directory may be synced at all: it is no link to somewhere else.
+    pub(super) fn handle_to_sync(&self, directory: &RelativePath) -> io::Result<()> {
+        self.check(directory)
+    }
+
     /// No documented call makes a directory's names durable. Flushing its handle works on NTFS where it
     /// is allowed.
-    pub(super) fn sync_directory(&self, directory: &RelativePath) -> io::Result<()> {
-        self.check(directory)?;
+    pub(super) fn sync_directory(&self, directory: &RelativePath, _handle: &()) -> io::Result<()> {
         sync_path(&self.full(directory))
     }
 }

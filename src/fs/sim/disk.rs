@@ -89,6 +89,8 @@ pub(super) struct State {
     pub(super) boots: u64,
     /// Files that are mount points themselves.
     pub(super) busy: Vec<Number>,
+    /// Files and directories whose names nobody may move or remove: append-only.
+    pub(super) frozen: Vec<Number>,
 }
 
 pub(super) const ROOT: Number = 0;
@@ -105,6 +107,7 @@ impl State {
             clock: 1,
             boots: 0,
             busy: Vec::new(),
+            frozen: Vec::new(),
         }
     }
 

@@ -155,6 +155,15 @@ impl Machine {
         Ok(parent)
     }
 
+    /// Whether the name of a file, or that of none, may be taken away or given to another.
+    pub(super) fn may_move(&self, directory: Number, file: Option<Number>) -> io::Result<()> {
+        let is_frozen = |inode: &Number| self.state.frozen.contains(inode);
+        if is_frozen(&directory) || file.as_ref().is_some_and(is_frozen) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(())
+    }
+
     pub(super) fn aftermath(&self) -> Aftermath {
         self.faults.first().map_or(Aftermath::CacheShowsNew, |fault| fault.aftermath)
     }

@@ -187,6 +187,13 @@ impl FileSystem for SimFileSystem {
         if known.mode & 0o200 == 0 { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
     }
 
+    fn may_rename_over(&self, path: &RelativePath) -> io::Result<()> {
+        let mut machine = self.machine.lock();
+        machine.call(self.process)?;
+        let parent = machine.state.directory(&path.parent())?;
+        machine.may_move(parent, machine.state.child(parent, path.name()))
+    }
+
     fn may_remove(&self, path: &RelativePath) -> io::Result<()> {
         let mut machine = self.machine.lock();
         machine.call(self.process)?;
@@ -217,6 +224,7 @@ impl FileSystem for SimFileSystem {
         let mut machine = self.machine.lock();
         machine.change(self.process)?;
         let inode = machine.state.lookup(path)?;
+        machine.may_move(inode, None)?;
         machine.state.clock += 1;
         let clock = machine.state.clock;
         if let Body::File { visible, lost, .. } = machine.state.body_mut(inode)? {
@@ -251,6 +259,8 @@ impl FileSystem for SimFileSystem {
             return Err(io::ErrorKind::CrossesDevices.into());
         }
         let existing = machine.state.child(target, to.name());
+        machine.may_move(source, Some(inode))?;
+        machine.may_move(target, existing)?;
         if existing.is_some_and(|existing| machine.state.busy.contains(&existing)) {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
@@ -293,6 +303,7 @@ impl FileSystem for SimFileSystem {
         if machine.state.busy.contains(&inode) {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
+        machine.may_move(parent, Some(inode))?;
         let model = machine.model;
         machine.state.operate(model, vec![Self::setting(path, parent, None)]);
         Ok(Unsynced::directory(path.parent()))
@@ -340,14 +351,14 @@ impl FileSystem for SimFileSystem {
         let mut failed = None;
         for (path, file) in members {
             if machine.crashed || machine.dead.contains(&self.process) {
-                return Err(SyncError { path, source: dead() });
+                return Err(SyncError { path, attempted: true, source: dead() });
             }
             let answer = match file {
                 Some(file) => self.sync_one_file(machine, barrier, file),
                 None => self.sync_one_directory(machine, barrier, &path),
             };
             if let Err(source) = answer {
-                failed.get_or_insert(SyncError { path, source });
+                failed.get_or_insert(SyncError { path, attempted: true, source });
             }
         }
         match failed {

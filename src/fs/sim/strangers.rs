@@ -114,6 +114,36 @@ impl SimDisk {
         }
     }
 
+    /// Makes a file or directory append-only, or ordinary again: in the directory files can be made, but
+    /// no name can be moved or removed.
+    pub fn freeze(&self, path: &str, freeze: bool) {
+        let mut machine = self.lock();
+        let path = RelativePath::new(path).unwrap_or_else(|_| RelativePath::root());
+        let Ok(inode) = machine.state.lookup(&path) else { return };
+        machine.state.frozen.retain(|frozen| *frozen != inode);
+        if freeze {
+            machine.state.frozen.push(inode);
+        }
+    }
+
+    /// Gives a file or directory another name, durably.
+    pub fn move_away(&self, from: &str, to: &str) {
+        let mut machine = self.lock();
+        let model = machine.model;
+        let (Ok(from), Ok(to)) = (RelativePath::new(from), RelativePath::new(to)) else { return };
+        let state = &mut machine.state;
+        let (Ok(inode), Ok(source), Ok(target)) =
+            (state.lookup(&from), state.directory(&from.parent()), state.directory(&to.parent()))
+        else {
+            return;
+        };
+        let names =
+            [(source, disk::shared(from.name()), None), (target, disk::shared(to.name()), Some(inode))];
+        state.operate(model, names.into());
+        state.sync_names_in(model, source);
+        state.sync_names_in(model, target);
+    }
+
     /// Makes a directory refuse new names, or accept them again.
     pub fn refuse_names(&self, path: &str, refuse: bool) {
         let mut machine = self.lock();
