@@ -41,6 +41,12 @@ pub enum Rule {
     UnlinkAlias,
     /// Keep the last applied manifest until the next one is durable.
     KeepApplied,
+    /// Make what was published with waived waits durable before a stronger commit rests on it.
+    PayWaived,
+    /// Remove no superseded manifest on a waived receipt.
+    KeepWaived,
+    /// Publish a manifest whose waits were waived under a name that says so.
+    MarkWaived,
     /// Sweep only what dead sessions have staged.
     SweepDeadOnly,
     /// Never sync again what a failed sync covered: write it anew.

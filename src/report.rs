@@ -103,6 +103,9 @@ pub struct RecoveryReport {
     /// Published manifests that nobody was told of, and that could not be kept: others of their
     /// batch are missing.
     pub discarded: Vec<Generation>,
+    /// Commits of stores that wait for nothing ([`Durability::Process`]) that a power loss took, or left
+    /// in parts that are of no use. Files that they changed may be old, new, empty or damaged.
+    pub lost: Vec<Generation>,
     /// Leftovers of dead sessions that were removed.
     pub swept: Vec<RelativePath>,
     /// Files that were not what the manifests say.
@@ -127,6 +130,12 @@ impl fmt::Display for RecoveryReport {
         }
         for generation in &self.discarded {
             writeln!(f, "discarded generation {generation}, which was never acknowledged")?;
+        }
+        for generation in &self.lost {
+            writeln!(
+                f,
+                "generation {generation} is lost: it had not waited for the disk before a power loss"
+            )?;
         }
         for path in &self.swept {
             writeln!(f, "removed {path}")?;
@@ -157,6 +166,11 @@ impl fmt::Display for Difference {
             Finding::NotRemoved => {
                 write!(f, "{} is not the file that was to be removed: left as it is", self.path)
             }
+            Finding::Lost => write!(
+                f,
+                "{} is not what was committed without waiting for the disk: a power loss took it, or somebody changed it",
+                self.path
+            ),
             Finding::ChangedSince => write!(f, "{} was changed after it was committed", self.path),
             Finding::WrittenInPlace => {
                 write!(f, "{} was written to after it was committed: its new content was kept", self.path)
@@ -175,6 +189,9 @@ pub enum Finding {
     NotRemoved,
     /// The target was changed or removed after it had been moved into place; it was left.
     ChangedSince,
+    /// The file was committed with [`Durability::Process`], and is not what was committed: a power loss
+    /// took it, or somebody changed it since. What is there was left.
+    Lost,
     /// Somebody wrote into the committed file; what they wrote is what is there now.
     WrittenInPlace,
 }

@@ -160,7 +160,7 @@ impl Store {
         let control = Control::look(self.root())?;
         Ok(Status {
             generation: control.newest(),
-            pending: control.pending.range(control.retired().next()..).copied().collect(),
+            pending: control.not_in_place().into_iter().collect(),
             sessions_alive: sweep::alive(self.root())?,
             needs_sweep: sweep::is_needed(self.root(), &control)?,
         })

@@ -186,6 +186,11 @@ impl Durable {
         Self { names: Names::Waived }
     }
 
+    /// Whether nothing was waited for.
+    pub(crate) fn is_waived(&self) -> bool {
+        self.names == Names::Waived
+    }
+
     /// Whether the names are durable too, not only the files.
     #[must_use]
     pub fn names_are_durable(&self) -> bool {
@@ -195,7 +200,7 @@ impl Durable {
     /// The weaker of two receipts.
     pub fn and(self, other: Self) -> Self {
         match (self.names, other.names) {
-            (Names::Synced, _) => other,
+            (Names::Synced, _) | (_, Names::Waived) => other,
             _ => self,
         }
     }

@@ -14,6 +14,7 @@ use super::{copy, layout};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Unsynced, Wave};
 use crate::manifest::Entry;
+use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
 /// Moves every staged file over its target, in the order in which they were written.
@@ -76,13 +77,16 @@ pub(crate) fn remove(root: &Root, target: &RelativePath) -> Result<Unsynced> {
     }
 }
 
-/// Marks a manifest as fully applied. Returns whether that can be seen now.
+/// Marks a published manifest as fully applied. Returns whether that can be seen now.
 ///
 /// A failure is nobody's trouble, and needs no sync to be mended: recovery looks at a manifest that is
 /// still pending once more, and finds nothing left to do.
-pub(crate) fn retire(root: &Root, applied: &Applied) -> bool {
-    let (pending, retired) = (layout::pending(applied.generation), layout::applied(applied.generation));
-    match root.fs.rename(&pending, &retired) {
+pub(crate) fn retire(root: &Root, published: &RelativePath, applied: &Applied) -> bool {
+    let retired = match applied.durable.is_waived() && keeps(Rule::MarkWaived) {
+        true => layout::applied_waived(applied.generation),
+        false => layout::applied(applied.generation),
+    };
+    match root.fs.rename(published, &retired) {
         Ok(debt) => {
             debt.waive("if a power loss undoes this rename, recovery finds nothing left to do");
             true

@@ -14,6 +14,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use super::control::{self, Control, WAIVED_MAX};
 use super::deferred::{Applied, Deferred, InFlight, Moved};
 use super::lock::{self, Locked};
 use super::publish::{self, Published};
@@ -21,7 +22,7 @@ use super::queue::{Job as _, Queue};
 use super::root::Root;
 use super::session::{Recording, Session};
 use super::stage::{self, Collected, Staged};
-use super::{apply, check, control, layout, recover};
+use super::{apply, check, layout, recover};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
@@ -105,18 +106,22 @@ pub(crate) fn stage(root: &Root, deferred: &Deferred, mut collected: Collected) 
 
 /// Waits for a wave to which other commits' third barrier is attached.
 fn sync_with(root: &Root, deferred: &Deferred, wave: Wave, in_flight: InFlight) -> Result<Durable> {
-    match root.sync(wave) {
-        Ok(durable) => {
-            deferred.paid(in_flight, durable);
-            Ok(durable)
-        }
-        Err(error) => {
-            for generation in deferred.lost(in_flight) {
-                mark_if_sync_failed(root, generation);
+    /// Whoever waits for a debt in flight learns of its end also when this thread panics.
+    struct Attached<'a>(&'a Root, &'a Deferred, Option<InFlight>);
+    impl Drop for Attached<'_> {
+        fn drop(&mut self) {
+            let Some(in_flight) = self.2.take() else { return };
+            for generation in self.1.lost(in_flight) {
+                mark_if_sync_failed(self.0, generation);
             }
-            Err(error)
         }
     }
+    let mut attached = Attached(root, deferred, Some(in_flight));
+    let durable = root.sync(wave)?;
+    if let Some(in_flight) = attached.2.take() {
+        deferred.paid(in_flight, durable);
+    }
+    Ok(durable)
 }
 
 /// Marks a generation whose sync failed. A sync that could not begin has lost nothing: recovery can
@@ -133,7 +138,7 @@ pub(crate) fn commit_batch(root: &Root, deferred: &Deferred, batch: Vec<Staged>)
     let lock = || {
         root.may_change()?;
         let mut locked = lock::exclusive(root)?;
-        recover::finish_earlier(root, &mut locked, deferred)?;
+        recover::finish_earlier(root, &mut locked, deferred, root.settings.durability)?;
         Ok(locked)
     };
     let locked = match lock() {
@@ -173,9 +178,16 @@ fn publish(
     // The commit point. Lost without this sync: the manifest's published name, while targets are
     // already being moved: a mix of old and new that nobody can finish. A crash before it leaves
     // all old, or a manifest that recovery makes durable before it moves anything.
-    match root.sync(wave) {
+    let synced = match locked.control.superseded().len() {
+        // Or the manifests of a root in which nobody ever waits would pile up.
+        WAIVED_MAX.. => root.sync_always(wave),
+        _ => root.sync(wave),
+    };
+    match synced {
         Ok(durable) => {
-            publish::remove_superseded(root, &locked.control);
+            if !durable.is_waived() || !keeps(Rule::KeepWaived) {
+                publish::remove_superseded(root, &locked.control);
+            }
             renamed.into_iter().map(|(generation, staged)| staged.published(generation, durable)).collect()
         }
         // The manifests can be seen, but perhaps not after a power loss. Only recovery can tell, so
@@ -270,7 +282,8 @@ fn finish(root: &Root, deferred: &Deferred, in_place: Vec<(Published, Moved)>, a
         Ok(durable) => {
             for published in moved_files {
                 let generation = published.generation;
-                apply::retire(root, &Applied::new(generation, durable));
+                let name = publish::published_name(root, generation);
+                apply::retire(root, &name, &Applied::new(generation, durable));
                 let receipt = Receipt { generation, durable: published.durable.and(durable) };
                 answers.push((published.id, Ok(receipt)));
             }
@@ -285,16 +298,40 @@ fn finish(root: &Root, deferred: &Deferred, in_place: Vec<(Published, Moved)>, a
     }
 }
 
-/// Barrier 3 of what was deferred, and its retirement.
+/// Makes everything that was committed durable and retires it, whoever committed it and however little
+/// that waited for; also what another thread is making durable just now.
 pub(crate) fn flush(root: &Root, deferred: &Deferred) -> Result<()> {
-    if deferred.is_empty() {
+    if root.is_poisoned() {
+        return Err(Error::Poisoned { path: root.path() });
+    }
+    settle_deferred(root, deferred)?;
+    if Control::look(root)?.open().is_empty() {
         return Ok(());
     }
     root.may_change()?;
+    let mut locked = lock::exclusive(root)?;
+    recover::finish_earlier(root, &mut locked, deferred, Durability::Full)
+}
+
+/// Barrier 3 of what was deferred. What another thread has attached to a wave of its own is waited for.
+fn settle_deferred(root: &Root, deferred: &Deferred) -> Result<()> {
     let mut wave = Wave::new(Barrier::Applied);
     let in_flight = deferred.attach(&mut wave);
     // Lost without this sync: the moves of commits that were only promised to be recoverable.
     let _durable = sync_with(root, deferred, wave, in_flight)?;
+    deferred.wait_for_in_flight();
+    if root.is_poisoned() {
+        return Err(Error::Poisoned { path: root.path() });
+    }
+    Ok(())
+}
+
+/// Barrier 3 of what was deferred, and its retirement, when a store is closed.
+pub(crate) fn close(root: &Root, deferred: &Deferred) -> Result<()> {
+    if deferred.is_empty() {
+        return Ok(());
+    }
+    settle_deferred(root, deferred)?;
     let mut locked = lock::exclusive(root)?;
-    recover::finish_earlier(root, &mut locked, deferred)
+    recover::finish_earlier(root, &mut locked, deferred, root.settings.durability)
 }

@@ -5,7 +5,7 @@
 //! `.gitignore` is made last, after the wait that makes the rest durable. So
 //! its presence proves that no power loss can undo the control directory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write as _};
 
 use super::layout::{self, ControlName};
@@ -13,12 +13,25 @@ use super::root::{Root, if_found};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Kind, NewFile, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
-use crate::manifest::{Action, Entry, Manifest};
+use crate::manifest::{Action, Entry, Manifest, ManifestError};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
 /// The longest manifest that is read: a million entries of a kilobyte.
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;
+
+/// How far a commit has come that has waited for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Waived {
+    /// In place, as far as programs see.
+    Applied,
+    /// Perhaps not in place.
+    Pending,
+}
+
+/// So many commits are published that wait for nothing; the next one makes them all durable, so that
+/// neither their manifests nor what a power loss can take grows without end.
+pub(crate) const WAIVED_MAX: usize = 128;
 
 /// What lies in the control directory.
 #[derive(Debug, Default)]
@@ -30,6 +43,8 @@ pub(crate) struct Control {
     pub(crate) discarded: BTreeSet<Generation>,
     /// Published manifests.
     pub(crate) pending: BTreeSet<Generation>,
+    /// Published manifests of commits that have waited for nothing.
+    pub(crate) waived: BTreeMap<Generation, Waived>,
     /// Generations whose sync has failed since the machine was started.
     pub(crate) sync_failed: BTreeSet<Generation>,
     /// Manifests that were never published.
@@ -49,6 +64,8 @@ impl Control {
             match layout::parse_control(&entry.name) {
                 ControlName::Pending(generation) => _ = control.pending.insert(generation),
                 ControlName::Applied(generation) => _ = control.applied.insert(generation),
+                ControlName::PendingWaived(generation) => control.found_waived(generation, Waived::Pending),
+                ControlName::AppliedWaived(generation) => control.found_waived(generation, Waived::Applied),
                 ControlName::Abandoned(generation) => _ = control.abandoned.insert(generation),
                 ControlName::Discarded(generation) => _ = control.discarded.insert(generation),
                 ControlName::SyncFailed(generation) => _ = control.sync_failed.insert(generation),
@@ -62,6 +79,44 @@ impl Control {
         Ok(control)
     }
 
+    /// Of two names that a power loss may leave of one generation, the one that asks for more counts.
+    fn found_waived(&mut self, generation: Generation, waived: Waived) {
+        let known = self.waived.entry(generation).or_insert(waived);
+        *known = waived.max(*known);
+    }
+
+    /// Whether a published generation's writer has waited for nothing.
+    pub(crate) fn is_waived(&self, generation: Generation) -> bool {
+        self.waived.contains_key(&generation) && !self.pending.contains(&generation)
+    }
+
+    /// The manifest of a published generation that is not known to be durably in place.
+    pub(crate) fn published(&self, generation: Generation) -> RelativePath {
+        match self.waived.get(&generation).filter(|_| self.is_waived(generation)) {
+            Some(Waived::Applied) => layout::applied_waived(generation),
+            Some(Waived::Pending) => layout::pending_waived(generation),
+            None => layout::pending(generation),
+        }
+    }
+
+    /// The generations that are published, and not known to be durably in place.
+    pub(crate) fn open(&self) -> BTreeSet<Generation> {
+        let next = self.retired().next();
+        self.pending
+            .range(next..)
+            .chain(self.waived.range(next..).map(|(number, _)| number))
+            .copied()
+            .collect()
+    }
+
+    /// Those of them that may not be in place at all.
+    pub(crate) fn not_in_place(&self) -> BTreeSet<Generation> {
+        let applied = Some(&Waived::Applied);
+        let mut open = self.open();
+        open.retain(|number| self.pending.contains(number) || self.waived.get(number) != applied);
+        open
+    }
+
     /// The newest generation that needs no more work; 0 before the first commit.
     pub(crate) fn retired(&self) -> Generation {
         let newest = self.applied.last().max(self.abandoned.last());
@@ -70,18 +125,22 @@ impl Control {
 
     /// The newest generation that is published, applied or not.
     pub(crate) fn newest(&self) -> Generation {
-        self.retired().max(self.pending.last().copied().unwrap_or_default())
+        self.open().last().copied().unwrap_or_default().max(self.retired())
     }
 
     /// Whether there is anything to finish or to clean up. A pending name of an applied manifest counts
     /// too: a power loss can bring it back.
     pub(crate) fn needs_recovery(&self) -> bool {
-        !self.pending.is_empty() || !self.sync_failed.is_empty() || !self.discarded.is_empty()
+        !self.pending.is_empty()
+            || !self.not_in_place().is_empty()
+            || !self.sync_failed.is_empty()
+            || !self.discarded.is_empty()
     }
 
-    /// Notes that a pending manifest was retired.
+    /// Notes that a published manifest was retired.
     pub(crate) fn set_applied(&mut self, generation: Generation) {
         self.pending.remove(&generation);
+        self.waived.remove(&generation);
         self.applied.insert(generation);
     }
 
@@ -155,6 +214,13 @@ pub(crate) fn read(root: &Root, path: &RelativePath) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     root.fs.open(path)?.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Whether a manifest is neither torn nor gone, as a power loss can leave it that comes before its sync.
+pub(crate) fn is_whole(root: &Root, path: &RelativePath) -> Result<bool> {
+    let bytes = if_found(read(root, path)).map_err(root.error(Operation::Read, path))?;
+    let is_torn = |error: &ManifestError| matches!(error, ManifestError::Header | ManifestError::Checksum);
+    Ok(bytes.is_some_and(|bytes| !Manifest::decode(&bytes).is_err_and(|error| is_torn(&error))))
 }
 
 /// Reads and verifies a published manifest. `None` when it is not there.

@@ -6,9 +6,9 @@
 //! nothing; this account only saves this process from recovering its own work.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard};
 
-use super::root::guard;
+use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
 use crate::fs::{Durable, Wave};
 use crate::generation::Generation;
 use crate::mutation::{Rule, keeps};
@@ -28,13 +28,12 @@ pub(crate) struct Moved {
 #[must_use = "an applied generation is to be retired"]
 pub(crate) struct Applied {
     pub(crate) generation: Generation,
-    /// Only here so that nothing is retired without it.
-    _durable: Durable,
+    pub(crate) durable: Durable,
 }
 
 impl Applied {
     pub(crate) fn new(generation: Generation, durable: Durable) -> Self {
-        Self { generation, _durable: durable }
+        Self { generation, durable }
     }
 }
 
@@ -42,6 +41,7 @@ impl Applied {
 #[derive(Debug, Default)]
 pub(crate) struct Deferred {
     state: Mutex<State>,
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -61,7 +61,7 @@ pub(crate) struct InFlight(Vec<Generation>);
 
 impl Deferred {
     fn state(&self) -> MutexGuard<'_, State> {
-        guard(&self.state)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts off the third barrier of a commit that is in place.
@@ -105,6 +105,7 @@ impl Deferred {
             state.in_flight.remove(&generation);
             state.paid.insert(generation, Applied::new(generation, durable));
         }
+        self.changed.notify_all();
     }
 
     /// The wave failed: what was attached to it can only be put right by recovery. Says which.
@@ -113,7 +114,17 @@ impl Deferred {
         for generation in &in_flight.0 {
             state.in_flight.remove(generation);
         }
+        self.changed.notify_all();
         in_flight.0
+    }
+
+    /// Waits until what is attached to somebody's wave now is paid or lost.
+    pub(crate) fn wait_for_in_flight(&self) {
+        let mut state = self.state();
+        let awaited: Vec<_> = state.in_flight.keys().copied().collect();
+        while awaited.iter().any(|generation| state.in_flight.contains_key(generation)) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Whether this process has put `generation` in place, so that recovery need not.
@@ -158,5 +169,53 @@ impl Deferred {
         }
         state.in_flight.clear();
         state.paid.clear();
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::Barrier;
+
+    fn moved(generation: u64) -> Moved {
+        let wave = Wave::new(Barrier::Applied);
+        Moved { generation: generation.into(), paths: BTreeSet::new(), wave }
+    }
+
+    /// A flush once returned while another thread had the debt in flight: what it was to make sure of
+    /// was not on disk yet.
+    #[test]
+    fn whoever_waits_for_what_is_in_flight_returns_after_it_is_paid() {
+        let deferred = Deferred::default();
+        deferred.defer(moved(1));
+        let mut wave = Wave::new(Barrier::Staged);
+        let in_flight = deferred.attach(&mut wave);
+        wave.waive("nothing is synced here");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                deferred.wait_for_in_flight();
+                deferred.take_paid(&[1.into()].into()).len()
+            });
+            // Whatever the other thread does first, it finds the debt in flight or paid.
+            deferred.defer(moved(2));
+            deferred.paid(in_flight, Durable::synced());
+            assert_eq!(waiting.join().expect("no panic"), 1);
+        });
+    }
+
+    #[test]
+    fn what_is_lost_ends_the_wait_too() {
+        let deferred = Deferred::default();
+        deferred.defer(moved(1));
+        let mut wave = Wave::new(Barrier::Staged);
+        let in_flight = deferred.attach(&mut wave);
+        wave.waive("nothing is synced here");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| deferred.wait_for_in_flight());
+            assert_eq!(deferred.lost(in_flight), [Generation::from(1)]);
+            waiting.join().expect("no panic");
+        });
+        assert!(!deferred.is_ours(1.into()));
     }
 }

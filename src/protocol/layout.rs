@@ -67,6 +67,16 @@ pub(crate) fn applied(generation: Generation) -> RelativePath {
     control().child(format!("{generation}.applied"))
 }
 
+/// A manifest as `pending`, of a commit that has waited for nothing: what it names may not be on disk.
+pub(crate) fn pending_waived(generation: Generation) -> RelativePath {
+    control().child(format!("{generation}.pending-waived"))
+}
+
+/// A manifest as `applied`, of a commit that has waited for nothing: its files may not be on disk.
+pub(crate) fn applied_waived(generation: Generation) -> RelativePath {
+    control().child(format!("{generation}.applied-waived"))
+}
+
 /// A manifest whose generation was given up.
 pub(crate) fn abandoned(generation: Generation) -> RelativePath {
     control().child(format!("{generation}.abandoned"))
@@ -88,6 +98,8 @@ pub(crate) fn sync_failed(generation: Generation) -> RelativePath {
 pub(crate) enum ControlName {
     Pending(Generation),
     Applied(Generation),
+    PendingWaived(Generation),
+    AppliedWaived(Generation),
     Abandoned(Generation),
     Discarded(Generation),
     SyncFailed(Generation),
@@ -110,6 +122,8 @@ fn parse_control_text(name: &OsStr) -> Option<ControlName> {
     match kind {
         "pending" => Generation::parse(stem).map(ControlName::Pending),
         "applied" => Generation::parse(stem).map(ControlName::Applied),
+        "pending-waived" => Generation::parse(stem).map(ControlName::PendingWaived),
+        "applied-waived" => Generation::parse(stem).map(ControlName::AppliedWaived),
         "abandoned" => Generation::parse(stem).map(ControlName::Abandoned),
         "discarded" => Generation::parse(stem).map(ControlName::Discarded),
         "sync-failed" => Generation::parse(stem).map(ControlName::SyncFailed),
@@ -291,6 +305,8 @@ mod tests {
         for (path, meaning) in [
             (pending(generation), ControlName::Pending(generation)),
             (applied(generation), ControlName::Applied(generation)),
+            (pending_waived(generation), ControlName::PendingWaived(generation)),
+            (applied_waived(generation), ControlName::AppliedWaived(generation)),
             (abandoned(generation), ControlName::Abandoned(generation)),
             (discarded(generation), ControlName::Discarded(generation)),
             (sync_failed(generation), ControlName::SyncFailed(generation)),

@@ -60,7 +60,8 @@ pub(crate) fn open(fs: Arc<dyn FileSystem>, settings: Settings, repair: Repair) 
     };
     if repair == Repair::IfNeeded {
         let control = Control::look(&opened.root)?;
-        if control.needs_recovery() || sweep::is_needed(&opened.root, &control)? {
+        let unpaid = recover::must_be_paid(&opened.root, &control, settings.durability)?;
+        if control.needs_recovery() || unpaid || sweep::is_needed(&opened.root, &control)? {
             opened.sweep()?;
         }
     }
@@ -136,7 +137,7 @@ impl Drop for Opened {
     fn drop(&mut self) {
         if self.root.may_change().is_ok() {
             // What cannot be flushed stays published: the next opening finishes it.
-            let _ = self.flush();
+            let _ = commit::close(&self.root, &self.deferred);
         }
         let session = guard(&self.session).take();
         if let Some(session) = session.filter(|_| self.root.is_poisoned()) {

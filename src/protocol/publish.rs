@@ -16,6 +16,7 @@ use crate::fs::{Barrier, Durable, NewFile, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
 use crate::manifest::{Entry, Manifest};
 use crate::mutation::{Rule, keeps};
+use crate::options::Durability;
 use crate::path::RelativePath;
 
 /// A transaction that is committed: whatever happens, recovery finishes it.
@@ -73,10 +74,19 @@ pub(crate) fn rewrite_manifest(root: &Root, staged: &mut Staged) -> Result<(Rela
     Ok((outdated, wave))
 }
 
+/// The name under which this store publishes: it says whether anything was waited for, since nothing
+/// else of a manifest is sure to survive a power loss that comes before its sync.
+pub(crate) fn published_name(root: &Root, generation: Generation) -> RelativePath {
+    match root.settings.durability {
+        Durability::Process if keeps(Rule::MarkWaived) => layout::pending_waived(generation),
+        _ => layout::pending(generation),
+    }
+}
+
 /// Gives the manifest its published name.
 pub(crate) fn rename(root: &Root, staged: &Staged, generation: Generation) -> Result<Unsynced> {
-    let pending = layout::pending(generation);
-    if layout::parse_control(pending.name()) != ControlName::Pending(generation) {
+    let pending = published_name(root, generation);
+    if layout::parse_control(pending.name()) == ControlName::Foreign {
         let reason = "the numbers of its generations are used up";
         return Err(Error::Unsupported { path: root.path(), reason });
     }

@@ -47,7 +47,8 @@ pub(crate) fn begin(root: &Root, deferred: &Deferred) -> Result<Reading> {
         let dead = |(generation, manifest): &(Generation, Manifest)| {
             is_orphaned(root, &share.control, *generation, manifest)
         };
-        if root.settings.read_only || root.is_poisoned() || !pending.iter().any(dead) {
+        let is_left = pending.is_torn || pending.manifests.iter().any(dead);
+        if root.settings.read_only || root.is_poisoned() || !is_left {
             return Ok(Reading::new(share, &pending));
         }
         drop(share);
@@ -59,16 +60,33 @@ pub(crate) fn begin(root: &Root, deferred: &Deferred) -> Result<Reading> {
     Ok(Reading::new(share, &pending))
 }
 
-/// The published manifests that follow the applied one without a gap.
-fn pending(root: &Root, control: &Control) -> Result<Vec<(Generation, Manifest)>> {
-    let mut pending = Vec::new();
-    let mut next = control.retired().next();
-    while control.pending.contains(&next) {
-        match control::manifest(root, &layout::pending(next))? {
-            Some(manifest) => pending.push((next, manifest)),
-            None => break,
+/// What follows the applied manifest without a gap.
+#[derive(Debug)]
+struct Pending {
+    newest: Generation,
+    /// Those that may not be in place.
+    manifests: Vec<(Generation, Manifest)>,
+    /// Whether a power loss has torn the next one, which had waited for nothing.
+    is_torn: bool,
+}
+
+fn pending(root: &Root, control: &Control) -> Result<Pending> {
+    let mut pending = Pending { newest: control.retired(), manifests: Vec::new(), is_torn: false };
+    let not_in_place = control.not_in_place();
+    for generation in control.open() {
+        if generation != pending.newest.next() {
+            break;
         }
-        next = next.next();
+        if not_in_place.contains(&generation) {
+            let path = control.published(generation);
+            if control.is_waived(generation) && !control::is_whole(root, &path)? {
+                pending.is_torn = true;
+                break;
+            }
+            let Some(manifest) = control::manifest(root, &path)? else { break };
+            pending.manifests.push((generation, manifest));
+        }
+        pending.newest = generation;
     }
     Ok(pending)
 }
@@ -84,14 +102,13 @@ fn is_orphaned(root: &Root, control: &Control, generation: Generation, manifest:
 }
 
 impl Reading {
-    fn new(share: Share, pending: &[(Generation, Manifest)]) -> Self {
-        let newest = pending.last().map(|(generation, _)| *generation);
+    fn new(share: Share, pending: &Pending) -> Self {
         let mut overlay = HashMap::new();
-        for entry in pending.iter().flat_map(|(_, manifest)| &manifest.entries) {
+        for entry in pending.manifests.iter().flat_map(|(_, manifest)| &manifest.entries) {
             let over = entry.staged().map_or(Overlay::Removed(entry.before), Overlay::Staged);
             overlay.insert(entry.path.clone(), over);
         }
-        Self { generation: newest.unwrap_or(share.control.retired()), _share: share, overlay }
+        Self { generation: pending.newest, _share: share, overlay }
     }
 
     /// Opens what `path` (without symlinks) leads to in this state; `None` where there is nothing.

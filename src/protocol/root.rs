@@ -32,13 +32,15 @@ pub(crate) struct Root {
     pub(crate) settings: Settings,
     process: u32,
     poisoned: AtomicBool,
+    looked_for_losses: AtomicBool,
     recovered: Mutex<RecoveryReport>,
 }
 
 impl Root {
     pub(crate) fn new(fs: Arc<dyn FileSystem>, settings: Settings) -> Self {
         let process = fs.process();
-        Self { fs, settings, process, poisoned: AtomicBool::new(false), recovered: Mutex::default() }
+        let (poisoned, looked_for_losses) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { fs, settings, process, poisoned, looked_for_losses, recovered: Mutex::default() }
     }
 
     /// Waits for a wave of a commit, unless the caller chose never to wait.
@@ -76,6 +78,16 @@ impl Root {
 
     pub(crate) fn last_recovery(&self) -> RecoveryReport {
         guard(&self.recovered).clone()
+    }
+
+    /// A power loss ends every process, so one look says what it has taken. False after the first.
+    pub(crate) fn look_once_for_losses(&self, look: impl FnOnce() -> Result<bool>) -> Result<bool> {
+        if self.looked_for_losses.load(Ordering::SeqCst) {
+            return Ok(false);
+        }
+        let found = look()?;
+        self.looked_for_losses.store(true, Ordering::SeqCst);
+        Ok(found)
     }
 
     pub(crate) fn poison(&self) {

@@ -13,7 +13,8 @@ use crate::report::{Mismatch, Problem};
 /// Compares every path of the manifests that are there, by the newest that names it.
 pub(crate) fn verify(root: &Root) -> Result<Vec<Mismatch>> {
     let share = lock::shared(root)?;
-    let pending = share.control.pending.iter().map(|number| (*number, layout::pending(*number)));
+    let open = share.control.open().into_iter();
+    let pending = open.map(|number| (number, share.control.published(number)));
     let applied = share.control.applied.iter().map(|number| (*number, layout::applied(*number)));
     let mut manifests: Vec<_> = applied.chain(pending).collect();
     manifests.sort();

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "the helpers are shared by modules, not exported")]
 
 mod controls;
+mod durabilities;
 mod exploration;
 mod faults;
 mod generated;

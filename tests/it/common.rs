@@ -153,7 +153,7 @@ pub fn litter(root: &Path) -> Vec<String> {
         for entry in names {
             let name = entry.unwrap().file_name().to_string_lossy().into_owned();
             let belongs = ["lock", "queue", "sessions", ".gitignore"].contains(&name.as_str());
-            if !belongs && !name.ends_with(".applied") {
+            if !belongs && !name.ends_with(".applied") && !name.ends_with(".applied-waived") {
                 found.push(format!(".cosave/{name}"));
             }
         }

@@ -10,10 +10,9 @@ use crate::generation::Generation;
 
 /// Gives up a generation, durably.
 pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> Result<()> {
-    let path = layout::pending(generation);
     let control = &locked.control;
-    let retired = control.retired();
-    if control.pending.iter().any(|earlier| *earlier > retired && *earlier < generation) {
+    let path = control.published(generation);
+    if control.open().first().is_some_and(|earlier| *earlier < generation) {
         // It would pass for finished.
         let reason = "an earlier generation is still pending; recover, or give that one up first";
         return Err(Error::Unsupported { path: root.full(&path), reason });

@@ -10,13 +10,15 @@ mod abandon;
 mod plan;
 mod rewrite;
 mod set_aside;
+mod waived;
 
 pub(crate) use abandon::abandon;
+pub(crate) use waived::must_be_paid;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 
-use super::control::{self, Control};
+use super::control::{self, Control, Waived};
 use super::deferred::{Applied, Deferred};
 use super::lock::Locked;
 use super::root::Root;
@@ -26,9 +28,10 @@ use crate::fs::{Barrier, Unsynced, Wave};
 use crate::generation::Generation;
 use crate::manifest::Manifest;
 use crate::mutation::{Rule, keeps};
+use crate::options::Durability;
 use crate::path::RelativePath;
 use crate::report::RecoveryReport;
-use plan::{PlannedEntry, Step};
+use plan::{PlannedEntry, Step, Trust};
 
 /// A root in which nothing is pending any more, as long as it is locked: whatever dead sessions have
 /// staged is litter.
@@ -41,25 +44,28 @@ pub(crate) struct Recovered {
 pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> Result<Recovered> {
     let control = &mut locked.control;
     let mut report = RecoveryReport::default();
-    let (chain, beyond) = split(control);
+    let (mut chain, mut beyond) = split(control);
+    waived::cut_torn(root, control, &mut chain, &mut beyond)?;
     if chain.is_empty() && beyond.is_empty() && control.discarded.is_empty() {
         remove_stale(root, control);
         return Ok(Recovered { report });
     }
     deferred.hand_over_to_recovery();
-    inherit(root, control, &chain)?;
+    let read = |generation: &Generation| (*generation, read(root, &control.published(*generation)));
+    let manifests: Vec<_> = chain.iter().map(read).collect();
+    waived::report_losses(&mut report, control, &chain, &beyond);
+    inherit(root, control, &manifests)?;
     discard(root, &beyond, control)?;
-    report.discarded.clone_from(&beyond);
 
-    let manifests: Vec<_> = chain.iter().map(|generation| (*generation, read(root, *generation))).collect();
     let newest = newest_of_paths(&manifests);
     let mut wave = Wave::new(Barrier::Recovered);
     let mut moved = Vec::new();
     let mut stopped = None;
     for (generation, manifest) in manifests {
         let sync_failed = control.sync_failed.contains(&generation);
+        let trust = if control.is_waived(generation) { Trust::Waived } else { Trust::Durable };
         let finished = manifest.and_then(|manifest| {
-            roll_forward(root, generation, &manifest, &newest, &mut wave, &mut report)?;
+            roll_forward(root, (generation, &manifest, trust), &newest, &mut wave, &mut report)?;
             if sync_failed && keeps(Rule::WriteAnew) {
                 let fresh = rewrite::targets(root, &manifest);
                 wave.absorb(fresh.map_err(|error| error.not_applied(generation))?);
@@ -75,7 +81,10 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
         }
     }
     for applied in make_durable(root, moved, wave)? {
-        report.rolled_forward.push(applied.generation);
+        // What was in place already is durable now, which is no news.
+        if control.not_in_place().contains(&applied.generation) {
+            report.rolled_forward.push(applied.generation);
+        }
         retire(root, control, &applied);
     }
     remove_stale(root, control);
@@ -84,10 +93,18 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
 }
 
 /// Finishes what others left pending, and retires what this process has made durable since.
-pub(crate) fn finish_earlier(root: &Root, locked: &mut Locked, deferred: &Deferred) -> Result<()> {
+///
+/// What has waited for nothing is made durable if what comes next is to have `durability`.
+pub(crate) fn finish_earlier(
+    root: &Root,
+    locked: &mut Locked,
+    deferred: &Deferred,
+    durability: Durability,
+) -> Result<()> {
     let control = &locked.control;
     let inherited = !control.discarded.is_empty()
-        || control.pending.iter().any(|generation| !deferred.is_ours(*generation));
+        || control.not_in_place().iter().any(|generation| !deferred.is_ours(*generation))
+        || must_be_paid(root, control, durability)?;
     if inherited && keeps(Rule::FinishEarlier) {
         recover(root, locked, deferred).map_err(Error::blocked)?;
     }
@@ -95,7 +112,7 @@ pub(crate) fn finish_earlier(root: &Root, locked: &mut Locked, deferred: &Deferr
     let retired = control.retired();
     let open = control.pending.range(retired.next()..).copied().collect();
     for applied in deferred.take_paid(&open) {
-        if apply::retire(root, &applied) {
+        if apply::retire(root, &control.published(applied.generation), &applied) {
             control.set_applied(applied.generation);
         }
     }
@@ -107,7 +124,7 @@ pub(crate) fn finish_earlier(root: &Root, locked: &mut Locked, deferred: &Deferr
 /// beyond the gap are committed.
 fn split(control: &Control) -> (Vec<Generation>, Vec<Generation>) {
     let mut next = control.retired().next();
-    let open = control.pending.range(next..).copied();
+    let open = control.open();
     let (mut chain, mut beyond) = (Vec::new(), Vec::new());
     for generation in open {
         if generation == next || !keeps(Rule::StopAtGap) {
@@ -121,22 +138,26 @@ fn split(control: &Control) -> (Vec<Generation>, Vec<Generation>) {
 }
 
 /// Makes durable what was found, before anything is moved.
-fn inherit(root: &Root, control: &Control, chain: &[Generation]) -> Result<()> {
+fn inherit(root: &Root, control: &Control, chain: &[(Generation, Result<Manifest>)]) -> Result<()> {
     let mut wave = Wave::new(Barrier::Inherited);
     wave.add(Unsynced::directory(layout::control()));
-    for generation in chain {
-        let path = layout::pending(*generation);
+    for (generation, manifest) in chain {
+        let path = control.published(*generation);
         if control.sync_failed.contains(generation) && keeps(Rule::WriteAnew) {
             wave.absorb(rewrite::manifest(root, &path)?);
         } else {
             wave.add(root.fs.inherit(&path).map_err(root.error(Operation::Read, &path))?);
         }
+        if let (true, Ok(manifest)) = (control.is_waived(*generation), manifest) {
+            waived::inherit_files(root, manifest, &mut wave)?;
+        }
     }
     // Lost without this sync: the manifest of a writer that was killed before its own barrier 2,
     // after a power loss that keeps some of the moves made below. SQLite syncs an inherited journal
-    // for the same reason (pager.c, pagerSyncHotJournal).
+    // for the same reason (pager.c, pagerSyncHotJournal). And the files of commits that have waited for
+    // nothing, once their manifests are retired.
     root.sync_always(wave).map(drop).inspect_err(|_| {
-        for generation in chain {
+        for (generation, _) in chain {
             control::mark_sync_failed(root, *generation);
         }
     })
@@ -147,16 +168,16 @@ fn inherit(root: &Root, control: &Control, chain: &[Generation]) -> Result<()> {
 fn discard(root: &Root, beyond: &[Generation], control: &mut Control) -> Result<()> {
     let mut wave = Wave::new(Barrier::Discarded);
     for generation in beyond {
-        let (pending, discarded) = (layout::pending(*generation), layout::discarded(*generation));
-        let renamed = root.fs.rename(&pending, &discarded);
-        wave.add(renamed.map_err(root.error(Operation::Remove, &pending))?);
+        let (published, discarded) = (control.published(*generation), layout::discarded(*generation));
+        let renamed = root.fs.rename(&published, &discarded);
+        wave.add(renamed.map_err(root.error(Operation::Remove, &published))?);
     }
     // Lost without this sync: that the published name is gone. The old manifest would come back, and
     // pass for the commit that has its number by then. Those found discarded are covered by the
     // sync of what was inherited.
     if let Err(error) = root.sync_always(wave) {
         for generation in beyond {
-            let back = root.fs.rename(&layout::discarded(*generation), &layout::pending(*generation));
+            let back = root.fs.rename(&layout::discarded(*generation), &control.published(*generation));
             if let Ok(debt) = back {
                 debt.waive("the next recovery discards anew: a second sync of this rename proves nothing");
             }
@@ -169,14 +190,14 @@ fn discard(root: &Root, beyond: &[Generation], control: &mut Control) -> Result<
         }
     }
     control.pending.retain(|generation| !beyond.contains(generation));
+    control.waived.retain(|generation, _| !beyond.contains(generation));
     control.discarded.clear();
     Ok(())
 }
 
-fn read(root: &Root, generation: Generation) -> Result<Manifest> {
-    let path = layout::pending(generation);
-    control::manifest(root, &path)?
-        .ok_or_else(|| root.error(Operation::Read, &path)(io::ErrorKind::NotFound.into()))
+fn read(root: &Root, path: &RelativePath) -> Result<Manifest> {
+    control::manifest(root, path)?
+        .ok_or_else(|| root.error(Operation::Read, path)(io::ErrorKind::NotFound.into()))
 }
 
 /// Which generation is the last to name a path: what an earlier one finds changed there is its doing.
@@ -193,8 +214,7 @@ fn newest_of_paths(manifests: &[(Generation, Result<Manifest>)]) -> HashMap<Rela
 /// Looks at every entry of a generation, then moves.
 fn roll_forward(
     root: &Root,
-    generation: Generation,
-    manifest: &Manifest,
+    (generation, manifest, trust): (Generation, &Manifest, Trust),
     newest: &HashMap<RelativePath, Generation>,
     wave: &mut Wave,
     report: &mut RecoveryReport,
@@ -202,7 +222,7 @@ fn roll_forward(
     let mut findings = Vec::new();
     let at_once = if keeps(Rule::LookFirst) { manifest.entries.len() } else { 1 };
     for entries in manifest.entries.chunks(at_once.max(1)) {
-        let planned = plan::plan(root, entries, &mut findings);
+        let planned = plan::plan(root, entries, trust, &mut findings);
         let moves = planned.and_then(|planned| {
             let set_aside = set_aside::set_aside(root, generation, &planned)?;
             report.differences.extend(set_aside);
@@ -251,7 +271,7 @@ fn make_durable(root: &Root, moved: Vec<Generation>, wave: Wave) -> Result<Vec<A
 }
 
 fn retire(root: &Root, control: &mut Control, applied: &Applied) {
-    if apply::retire(root, applied) {
+    if apply::retire(root, &control.published(applied.generation), applied) {
         control.set_applied(applied.generation);
     }
     if let Ok(debt) = root.fs.remove_file(&layout::sync_failed(applied.generation)) {
@@ -263,8 +283,12 @@ fn retire(root: &Root, control: &mut Control, applied: &Applied) {
 fn remove_stale(root: &Root, control: &mut Control) {
     let retired = control.retired();
     let stale = control.pending.range(..=retired).map(|generation| layout::pending(*generation));
+    let waived = control.waived.range(..=retired).map(|(generation, waived)| match waived {
+        Waived::Applied => layout::applied_waived(*generation),
+        Waived::Pending => layout::pending_waived(*generation),
+    });
     let marks = control.sync_failed.range(..=retired).map(|generation| layout::sync_failed(*generation));
-    for path in stale.chain(marks).collect::<BTreeSet<_>>() {
+    for path in stale.chain(waived).chain(marks).collect::<BTreeSet<_>>() {
         if let Ok(debt) = root.fs.remove_file(&path) {
             debt.waive("what comes back is stale again");
         }

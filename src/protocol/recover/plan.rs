@@ -12,6 +12,15 @@ use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 use crate::report::{Difference, Finding};
 
+/// What a published manifest proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// All that it names was on disk before it was.
+    Durable,
+    /// Nothing: its writer has waited for nothing, and a power loss can have taken any of it.
+    Waived,
+}
+
 /// An entry's path, and what is to be done there.
 #[derive(Debug)]
 pub(super) struct PlannedEntry<'a> {
@@ -38,6 +47,7 @@ pub(super) enum Step {
 pub(super) fn plan<'a>(
     root: &Root,
     entries: &'a [Entry],
+    trust: Trust,
     findings: &mut Vec<Difference>,
 ) -> Result<Vec<PlannedEntry<'a>>> {
     let mut planned = Vec::with_capacity(entries.len());
@@ -45,7 +55,7 @@ pub(super) fn plan<'a>(
         let found = look(root, &entry.path)?;
         let (step, finding) = match &entry.action {
             Action::Remove => removal(entry, found.as_ref()),
-            Action::Write(content) => write(root, entry, content, found.as_ref())?,
+            Action::Write(content) => write(root, (entry, content), trust, found.as_ref())?,
         };
         let difference = |finding| Difference { path: entry.path.clone(), finding };
         findings.extend(finding.map(difference));
@@ -71,8 +81,8 @@ fn removal(entry: &Entry, found: Option<&Metadata>) -> (Step, Option<Finding>) {
 
 fn write(
     root: &Root,
-    entry: &Entry,
-    content: &StagedContent,
+    (entry, content): (&Entry, &StagedContent),
+    trust: Trust,
     found: Option<&Metadata>,
 ) -> Result<(Step, Option<Finding>)> {
     let path = entry.path.with_name(&content.name);
@@ -86,9 +96,20 @@ fn write(
     let before = found.map(Stamp::of);
     let Some(staged) = staged else {
         // Moved before; what is there now is newer than this commit, whatever it is.
-        return Ok((Step::Nothing, (before != Some(content.after)).then_some(Finding::ChangedSince)));
+        let is_as_committed = before == Some(content.after);
+        let finding = match trust {
+            Trust::Durable => (!is_as_committed).then_some(Finding::ChangedSince),
+            Trust::Waived if is_as_committed && has_bytes(root, &entry.path, content)? => None,
+            Trust::Waived => Some(Finding::Lost),
+        };
+        return Ok((Step::Nothing, finding));
     };
-    let finding = verify(root, &path, &staged, content)?;
+    let finding = match trust {
+        Trust::Durable => verify(root, &path, &staged, content)?,
+        Trust::Waived if staged.kind == Kind::File && has_bytes(root, &path, content)? => None,
+        // Torn before its sync: of no use to anybody.
+        Trust::Waived => return Ok((Step::Unlink { staged: path }, Some(Finding::Lost))),
+    };
     let one_file = staged.identity.is_some() && found.is_some_and(|found| found.identity == staged.identity);
     let step = match found {
         Some(_) if one_file && keeps(Rule::UnlinkAlias) => Step::Unlink { staged: path },
@@ -98,6 +119,11 @@ fn write(
         _ => Step::Replace { staged: path },
     };
     Ok((step, finding))
+}
+
+fn has_bytes(root: &Root, path: &RelativePath, content: &StagedContent) -> Result<bool> {
+    let checksum = copy::checksum(root, path).map_err(root.error(Operation::Read, path))?;
+    Ok(checksum == content.checksum)
 }
 
 /// Compares a staged file with what the manifest says of it. A published manifest proves that it was

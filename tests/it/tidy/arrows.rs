@@ -25,13 +25,14 @@ protocol::commit -> protocol::recover protocol::apply protocol::publish protocol
 protocol::read -> protocol::recover protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error manifest fs generation path
 protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path
 protocol::verify -> protocol::lock protocol::copy protocol::control protocol::root protocol::layout report error manifest fs
-protocol::recover -> protocol::recover::abandon protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation generation path
+protocol::recover -> protocol::recover::abandon protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::recover::waived protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation options generation path
 protocol::recover::abandon -> protocol::lock protocol::root protocol::layout error fs generation
+protocol::recover::waived -> protocol::control protocol::root report error manifest fs mutation options generation
 protocol::recover::rewrite -> protocol::apply protocol::copy protocol::root protocol::layout error manifest fs generation path
 protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol::root protocol::layout report error fs generation path
 protocol::recover::plan -> protocol::copy protocol::root report error manifest fs mutation path
-protocol::apply -> protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs path
-protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation generation path
+protocol::apply -> protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation path
+protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path
 protocol::check -> protocol::stage protocol::resolve protocol::root error manifest fs mutation path
 protocol::stage -> protocol::queue protocol::cleanup protocol::session protocol::resolve protocol::copy protocol::root protocol::layout error manifest fs generation path
 protocol::queue -> protocol::sync
@@ -39,7 +40,7 @@ protocol::cleanup -> protocol::session protocol::root fs options path
 protocol::lock -> protocol::session protocol::control protocol::root protocol::layout error fs path
 protocol::session -> protocol::control protocol::root protocol::layout error manifest::text fs generation path
 protocol::resolve -> protocol::root protocol::layout error manifest fs path
-protocol::deferred -> protocol::root fs mutation generation path
+protocol::deferred -> protocol::sync fs mutation generation path
 protocol::copy -> protocol::root fs path
 protocol::control -> protocol::root protocol::layout error manifest fs mutation generation path
 protocol::root -> report error fs options path

@@ -1,0 +1,312 @@
+//! Stores of different durabilities beside each other on one disk, every crash and power loss of
+//! which is recovered: what a stronger one was told stays true, whatever a weaker one did before.
+//!
+//! A commit with `Durability::Process` once left nothing behind that said so. A `Full` commit was
+//! computed from it, survived a power loss, and what it rested on did not: files came back empty. A
+//! `Full` opening then called the root corrupt, and since a skipped barrier 2 had still removed the
+//! superseded manifest, a root could come back at generation 0. No test mixed durabilities with
+//! power losses.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cosave::fs::Barrier;
+use cosave::fs::sim::{Crash, Model, Mutation, Part, Rule, SimDisk, without};
+use cosave::{Durability, Error, Store};
+
+use Durability::{Committed, Full, Process};
+
+const MODELS: [Model; 3] = [Model::OrderedPrefix, Model::JumpingPrefix, Model::WeakPosix];
+
+/// Outcomes of one power loss that are looked at, and of one in the recovery after it.
+const OUTCOMES_MAX: usize = 40;
+const NESTED_OUTCOMES_MAX: usize = 6;
+
+/// Who commits what: paths and their contents; `None` removes.
+type Act = (Durability, &'static [(&'static str, Option<&'static str>)]);
+type Tree = BTreeMap<String, Vec<u8>>;
+
+const FILES: [(&str, &str); 4] = [("a", "a0"), ("b", "b0"), ("d/c", "c0"), ("untouched", "u0")];
+
+/// What each of a few programs does in turn. All of them stay open.
+const SCENARIOS: &[&[Act]] = &[
+    &[(Process, &[("a", Some("a1"))]), (Full, &[("b", Some("computed from a1"))])],
+    &[
+        (Full, &[("a", Some("a1"))]),
+        (Process, &[("a", Some("a2")), ("new/e", Some("e2"))]),
+        (Process, &[("d/c", Some("c3")), ("a", Some("a3"))]),
+        (Committed, &[("b", Some("computed from a3"))]),
+    ],
+    &[
+        (Full, &[("a", Some("a1"))]),
+        (Process, &[("b", Some("b2"))]),
+        (Process, &[("b", Some("b3"))]),
+        (Process, &[("b", Some("b4")), ("d/c", None)]),
+    ],
+    &[
+        (Committed, &[("a", Some("a1"))]),
+        (Process, &[("a", Some("a2"))]),
+        (Full, &[("a", Some("a3")), ("b", Some("b3"))]),
+        (Process, &[("a", None), ("b", Some("b4"))]),
+    ],
+];
+
+/// What was asked for, generation by generation, and how much of it may not be lost.
+#[derive(Debug, Default)]
+struct History {
+    trees: Vec<Tree>,
+    /// The paths that each generation changes, and with which durability.
+    acts: Vec<Act>,
+    acknowledged: usize,
+    /// The newest that a power loss must leave, with all before it.
+    promised: usize,
+}
+
+impl History {
+    /// Paths that a power loss may have spoiled, of the generations after this one.
+    fn at_risk(&self, after: usize) -> BTreeSet<&str> {
+        let weak = self.acts[after..].iter().filter(|(durability, _)| *durability == Process);
+        weak.flat_map(|(_, changes)| changes.iter().map(|(path, _)| *path)).collect()
+    }
+}
+
+fn disk(model: Model) -> SimDisk {
+    let disk = SimDisk::new(model);
+    disk.make_directory("d", 0);
+    for (path, content) in FILES {
+        disk.put(path, content.as_bytes(), 0o644);
+    }
+    disk.settle();
+    disk
+}
+
+fn open(disk: &SimDisk, durability: Durability) -> cosave::Result<Store> {
+    Store::options().durability(durability).open_on(disk.process())
+}
+
+fn save(store: &Store, changes: &[(&str, Option<&str>)]) -> cosave::Result<cosave::Commit> {
+    let mut tx = store.begin()?;
+    for (path, content) in changes {
+        match content {
+            Some(content) => tx.write(path, content)?,
+            None => tx.remove(path)?,
+        }
+    }
+    tx.commit()
+}
+
+/// Runs until the crash.
+fn run(disk: &SimDisk, acts: &[Act]) -> History {
+    let tree: Tree = disk.files();
+    let mut history = History { trees: vec![tree], ..History::default() };
+    let mut stores: BTreeMap<Durability, Store> = BTreeMap::new();
+    for (durability, changes) in acts {
+        let mut tree = history.trees[history.acknowledged].clone();
+        for (path, content) in *changes {
+            match content {
+                Some(content) => tree.insert((*path).to_owned(), content.as_bytes().to_vec()),
+                None => tree.remove(*path),
+            };
+        }
+        history.trees.push(tree);
+        history.acts.push((*durability, changes));
+        if !stores.contains_key(durability) {
+            let Ok(store) = open(disk, *durability) else { break };
+            // To open a root with a durability is to ask that what is there has it.
+            history.promised = if *durability == Process { history.promised } else { history.acknowledged };
+            stores.insert(*durability, store);
+        }
+        let Ok(commit) = save(&stores[durability], changes) else { break };
+        history.acknowledged += 1;
+        assert_eq!(commit.generation(), history.acknowledged as u64);
+        if *durability != Process {
+            history.promised = history.acknowledged;
+        }
+    }
+    assert!(disk.has_crashed() || history.acknowledged == acts.len(), "a commit failed by itself");
+    history
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    Kill,
+    Power,
+    /// A power loss, and a second crash in the recovery, which can tell what it found only once.
+    Again,
+}
+
+/// Opens what a crash left, and compares it with what was promised.
+fn check(disk: &SimDisk, durability: Durability, history: &History, loss: Loss) -> Result<(), String> {
+    let store = open(disk, durability).map_err(|error| format!("opening: {error:?}"))?;
+    let report = store.last_recovery();
+    let generation = store.generation().map_err(|error| error.to_string())?.get();
+    let floor = if loss == Loss::Kill { history.acknowledged } else { history.promised };
+    if generation < floor as u64 || generation >= history.trees.len() as u64 {
+        return Err(format!("generation {generation}, at least {floor} was promised; {report:?}"));
+    }
+    let expected = &history.trees[usize::try_from(generation).unwrap()];
+    let is_told = !report.lost.is_empty() || !report.differences.is_empty();
+    if loss == Loss::Kill && is_told {
+        return Err(format!("nothing can be lost with a process: {report:?}"));
+    }
+    let generation_index = usize::try_from(generation).unwrap();
+    let at_risk = match loss {
+        Loss::Kill => BTreeSet::new(),
+        // What is recovered and not reported is whole. Of what is not recovered, the power loss may have
+        // taken every trace but a move.
+        Loss::Power if durability != Process && !is_told => history.at_risk(generation_index),
+        // A weak opening looks at no more than it must.
+        _ => history.at_risk(history.promised),
+    };
+    let files = disk.files();
+    let paths: BTreeSet<&String> = files.keys().chain(expected.keys()).collect();
+    for path in paths.into_iter().filter(|path| !at_risk.contains(path.as_str())) {
+        // What was torn cannot be told from what somebody wrote, and is kept.
+        let is_litter = path.ends_with(".cosave")
+            || at_risk.iter().any(|risky| path.starts_with(&format!("{risky}.set-aside-")));
+        let may_differ = is_litter && !at_risk.is_empty();
+        if files.get(path) != expected.get(path) && !may_differ {
+            let text =
+                |bytes: Option<&Vec<u8>>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+            let (found, expected) = (text(files.get(path)), text(expected.get(path)));
+            return Err(format!("{path} of {generation} is {found:?}, not {expected:?}; {report:?}"));
+        }
+    }
+    goes_on(&store, disk, generation)
+}
+
+/// Whoever comes next finds nothing to do, and can commit.
+fn goes_on(store: &Store, disk: &SimDisk, generation: u64) -> Result<(), String> {
+    let text = |error: Error| format!("going on: {error:?}");
+    let next = open(disk, Full).map_err(text)?;
+    let commit = save(&next, &[("a", Some("on")), ("untouched", Some("on"))]).map_err(text)?;
+    if commit.generation() != generation + 1 && store.generation().map_err(text)? != generation + 1 {
+        return Err(format!("after {generation} came {}", commit.generation()));
+    }
+    drop(next);
+    let last = open(disk, Full).map_err(text)?;
+    if !last.last_recovery().lost.is_empty() {
+        return Err("what was lost is reported again and again".to_owned());
+    }
+    Ok(())
+}
+
+/// Every crash of a recovery, of which the power fails in its turn.
+fn check_nested(disk: &SimDisk, history: &History) -> Result<(), String> {
+    for after in 0.. {
+        let machine = disk.copy();
+        machine.crash_at(Crash { after: machine.steps() + after, reversed: after % 2 == 1 });
+        let opened = open(&machine, Full);
+        let ended = !machine.has_crashed();
+        for (index, outcome) in machine.power_losses(NESTED_OUTCOMES_MAX, after).into_iter().enumerate() {
+            check(&outcome, Full, history, Loss::Again)
+                .map_err(|problem| format!("recovery crashed after {after}, outcome {index}: {problem}"))?;
+        }
+        drop(opened);
+        if ended {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// All crashes of a scenario.
+fn explore(model: Model, acts: &[Act], mutation: Option<Mutation>, nested: bool) -> Result<u64, String> {
+    let mut recoveries = 0;
+    for after in 0.. {
+        let machine = disk(model);
+        machine.mutate(mutation);
+        machine.crash_at(Crash { after, reversed: after % 2 == 1 });
+        let history = run(&machine, acts);
+        let at = |what: String| format!("{model:?}, {acts:?}, crashed after {after}, {what}");
+        check(&machine.kill(), Full, &history, Loss::Kill).map_err(|error| at(format!("killed: {error}")))?;
+        for (index, outcome) in machine.power_losses(OUTCOMES_MAX, after).into_iter().enumerate() {
+            for durability in [Full, Process] {
+                let answer = check(&outcome.copy(), durability, &history, Loss::Power);
+                answer.map_err(|error| at(format!("outcome {index}, opened {durability:?}: {error}")))?;
+                recoveries += 1;
+            }
+            if nested && index % 12 == 0 {
+                let answer = check_nested(&outcome, &history);
+                answer.map_err(|error| at(format!("outcome {index}: {error}")))?;
+            }
+        }
+        if !machine.has_crashed() {
+            break;
+        }
+    }
+    Ok(recoveries)
+}
+
+#[test]
+fn what_a_stronger_commit_rests_on_is_made_durable_with_it() {
+    for model in MODELS {
+        for acts in SCENARIOS {
+            let recoveries = explore(model, acts, None, false).unwrap_or_else(|problem| panic!("{problem}"));
+            assert!(recoveries > 100, "only {recoveries} recoveries of {acts:?}");
+        }
+    }
+}
+
+#[test]
+fn a_recovery_of_what_was_waived_can_be_cut_short_too() {
+    explore(Model::WeakPosix, SCENARIOS[0], None, true).unwrap_or_else(|problem| panic!("{problem}"));
+}
+
+/// What is taken away here must be missed by these scenarios.
+const MUTATIONS: &[Mutation] = &[
+    Mutation::Break(Rule::PayWaived),
+    Mutation::Break(Rule::KeepWaived),
+    Mutation::Break(Rule::MarkWaived),
+    Mutation::Skip(Barrier::Inherited, Part::Files),
+    Mutation::Skip(Barrier::Inherited, Part::Directories),
+];
+
+#[test]
+fn what_keeps_durabilities_apart_is_missed_when_it_is_taken_away() {
+    let mut missed = Vec::new();
+    for mutation in MUTATIONS {
+        let found = without(mutation.rule(), || {
+            let all = MODELS.iter().flat_map(|model| SCENARIOS.iter().map(move |acts| (*model, acts)));
+            let explored = all.map(|(model, acts)| explore(model, acts, Some(*mutation), false));
+            explored.into_iter().find_map(Result::err)
+        });
+        match found {
+            Some(problem) => println!("{mutation:?}: {problem}"),
+            None => missed.push(mutation),
+        }
+    }
+    assert!(missed.is_empty(), "not missed: {missed:?}");
+}
+
+#[test]
+fn flush_of_a_store_that_never_waits_waits_all_the_same() {
+    for model in MODELS {
+        let disk = disk(model);
+        let store = open(&disk, Process).unwrap();
+        save(&store, &[("a", Some("a1")), ("new/e", Some("e1"))]).unwrap();
+        save(&store, &[("a", Some("a2")), ("b", None)]).unwrap();
+        store.flush().unwrap();
+        for outcome in disk.power_losses(OUTCOMES_MAX, 0) {
+            let files = outcome.files();
+            assert_eq!(files["a"], b"a2");
+            assert_eq!(files["new/e"], b"e1");
+            assert!(!files.contains_key("b"));
+            assert_eq!(open(&outcome, Full).unwrap().generation().unwrap(), 2);
+        }
+    }
+}
+
+/// Manifests of commits that waited for nothing must stay; they may not pile up for ever.
+#[test]
+fn a_store_that_never_waits_leaves_a_bounded_number_of_manifests() {
+    let disk = disk(Model::WeakPosix);
+    let store = open(&disk, Process).unwrap();
+    for number in 0..400 {
+        save(&store, &[("a", Some(if number % 2 == 0 { "even" } else { "odd" }))]).unwrap();
+    }
+    assert_eq!(store.generation().unwrap(), 400);
+    let names = disk.control_names();
+    assert!(names.len() < 150, "{} names in the control directory", names.len());
+    drop(store);
+    assert!(open(&disk, Full).unwrap().last_recovery().differences.is_empty());
+}
