@@ -105,7 +105,7 @@ fn calls_to_open(files: usize) -> Vec<String> {
         }
         fs::File::create(directory.join(number.to_string())).unwrap();
     }
-    put(&quick(root.path()), &[("0/0", "committed"), ("1/1", "committed")]);
+    put(&Store::open(root.path()).unwrap(), &[("0/0", "committed"), ("1/1", "committed")]);
     let trace = root.path().join("trace");
     let mut command = Command::new("strace");
     command.arg("-f").arg("-o").arg(&trace).arg(std::env::current_exe().unwrap());
