@@ -23,7 +23,8 @@ pub enum Promise {
     #[default]
     Full,
     Committed,
-    /// Any of the three, by turns: what `Full` and `Committed` rest on must last with them.
+    /// Any of the three, by turns: what `Full` and `Committed` rest on must last with them. What is
+    /// only promised by `Process` may be lost, torn, and leave its staged files.
     Mixed,
 }
 
