@@ -1,8 +1,10 @@
-//! What can go wrong, shaped by what the caller does next.
+//! What can go wrong, in variants that differ in what the caller should do
+//! next.
 //!
 //! Every error names the operation and the path, and says which of three things
-//! is true of the disk ([`Outcome`]). The system's own words come from
-//! `source()` alone. This module knows nothing of the rest of the crate but paths.
+//! is true of the disk ([`Outcome`]). The system's own message is in `source()`
+//! alone. Of the rest of the crate this module knows only paths and
+//! generations.
 
 use std::io;
 use std::path::PathBuf;
@@ -29,7 +31,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The path cannot be used. Nothing was touched; choose another path.
+    /// The path cannot be used. Nothing was changed; choose another path.
     #[error("cannot use the path `{}`: {reason}; nothing was changed", path.display())]
     InvalidPath {
         /// The path as it was given.
@@ -37,27 +39,27 @@ pub enum Error {
         /// What is wrong with it.
         reason: InvalidPath,
     },
-    /// A precondition does not hold any more: somebody else changed the file. Nothing happened;
-    /// read again and try again ([`Store::update`](crate::Store::update) does both).
+    /// A precondition no longer holds, because another program or transaction changed the file. Nothing
+    /// was changed. Read the file again and retry; [`Store::update`](crate::Store::update) does both.
     #[error("cannot commit: `{}` {found}; nothing was changed, read it again and retry", path.display())]
     Conflict {
         /// The file in question.
         path: PathBuf,
-        /// What was found instead of what was expected.
+        /// What was found instead of the expected state.
         found: &'static str,
     },
-    /// Somebody else held the lock for longer than the time-out. Nothing happened; try again later.
+    /// The lock was held by others for longer than the time-out. Nothing was changed; try again later.
     #[error("cannot lock `{}` within {} ms{}; nothing was changed, try again later", path.display(), waited.as_millis(), held_by(holder.as_ref()))]
     Locked {
         /// The lock file.
         path: PathBuf,
-        /// How long was waited.
+        /// How long this call waited.
         waited: Duration,
-        /// Who said to hold it, as far as known.
+        /// Who holds the lock, if known.
         holder: Option<String>,
     },
-    /// What is on disk cannot be what cosave wrote. Nothing was moved and nothing is lost; look at
-    /// the file, restore it, or give it up with [`Store::abandon`](crate::Store::abandon).
+    /// Something on disk cannot be what cosave wrote. Nothing was moved and nothing is lost. Restore
+    /// the file, or give its generation up with [`Store::abandon`](crate::Store::abandon).
     #[error("cannot trust `{}`: {reason}; nothing was moved, restore the file, or open with `recover(false)` and abandon its generation", path.display())]
     Corrupt {
         /// The damaged file.
@@ -65,87 +67,88 @@ pub enum Error {
         /// What does not match.
         reason: String,
     },
-    /// The file system or the store's options do not allow this. Nothing happened.
+    /// The file system or the store's options do not allow this. Nothing was changed.
     #[error("cannot do this at `{}`: {reason}; nothing was changed", path.display())]
     Unsupported {
-        /// Where.
+        /// The path in question.
         path: PathBuf,
-        /// What is not possible.
+        /// Why it is not possible.
         reason: &'static str,
     },
-    /// A writer of this transaction was dropped, or is still open. Nothing happened.
+    /// A writer of this transaction is still open, or was dropped before it was finished. Nothing was
+    /// changed.
     #[error("cannot commit: the writer of `{}` was not finished; nothing was changed", path.display())]
     Unfinished {
         /// The file whose writer was not finished.
         path: PathBuf,
     },
     /// An earlier sync of this store failed, so the system's answers cannot be trusted any more.
-    /// Nothing happened; drop every clone of the store and open the root again.
+    /// Nothing was changed. Drop every clone of the store and open the root again.
     #[error("cannot go on in `{}` after a failed sync; nothing was changed, open the root again", path.display())]
     Poisoned {
         /// The root.
         path: PathBuf,
     },
-    /// The system refused an operation. Nothing happened to any target.
+    /// The system refused an operation. No target was changed.
     #[error("cannot {operation} `{}`; no target was changed", path.display())]
     Io {
         /// What was tried.
         operation: Operation,
-        /// On what.
+        /// The path of the operation.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: Arc<io::Error>,
     },
-    /// An earlier commit, of whomever, cannot be finished. It stays committed; of this transaction or
-    /// view nothing happened. Mend what the system complains of, and try again.
-    #[error("generation {generation}, committed before, cannot be finished: cannot {operation} `{}`; nothing of this transaction was changed, mend it and try again", path.display())]
+    /// An earlier commit, of this store or of another, cannot be finished. It stays committed. This
+    /// transaction or view has changed nothing. Remove what the system complains of, and try again.
+    #[error("generation {generation}, committed earlier, cannot be finished: cannot {operation} `{}`; nothing of this transaction was changed, fix the cause and try again", path.display())]
     Blocked {
         /// The generation that cannot be finished.
         generation: Generation,
         /// What was tried.
         operation: Operation,
-        /// On what.
+        /// The path of the operation.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: Arc<io::Error>,
     },
-    /// The transaction is committed, but not every file is in place. Nothing is lost: the next
-    /// opening of the root, or the next commit, finishes it.
+    /// The transaction is committed, but not every file is in place. Nothing is lost: the next opening
+    /// of the root, or the next commit, finishes it.
     #[error("committed as generation {generation}, but cannot {operation} `{}`; the next opening of the root finishes it", path.display())]
     NotApplied {
-        /// The generation that is committed.
+        /// The generation of the commit.
         generation: Generation,
         /// What was tried.
         operation: Operation,
-        /// On what.
+        /// The path of the operation.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: Arc<io::Error>,
     },
-    /// The sync of a single file's name failed: it has its new content now, and after a power loss
-    /// the old or the new one, whole. Write it again to be sure.
+    /// The sync of a single file's name failed. The file has its new content now. After a power loss it
+    /// has the old or the new content, whole. Write it again to be sure.
     #[error("not known whether the new `{}` survives a power loss: cannot make its name durable; write it again", path.display())]
     NotSynced {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: Arc<io::Error>,
     },
-    /// The sync of the commit point failed: whether the transaction is committed is not known.
-    /// Open the root again and ask whether `generation` is there.
+    /// The sync at the commit point failed, so nobody knows whether the transaction is committed. Open
+    /// the root again and look whether it has this generation.
     #[error("not known whether generation {generation} is committed: cannot {operation} `{}`; open the root again and look at its generation", path.display())]
     InDoubt {
-        /// The generation to ask about.
+        /// The generation to look for.
         generation: Generation,
         /// What was tried.
         operation: Operation,
-        /// On what.
+        /// The path of the operation.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: Arc<io::Error>,
     },
@@ -158,16 +161,16 @@ fn held_by(holder: Option<&String>) -> String {
 /// Which of three things is true after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Every target is as it was.
+    /// This transaction has changed no target.
     NothingHappened,
-    /// The transaction is committed; recovery finishes what is left to do.
+    /// The transaction is committed, and recovery finishes what is left to do.
     Committed,
-    /// It is not known; the generation of the reopened root tells.
+    /// It is not known. The generation of the reopened root shows it.
     Unknown,
 }
 
 impl Error {
-    /// What is true of the disk after this error; computed from the variant.
+    /// What is true of the disk after this error. Each variant has one outcome.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
@@ -177,7 +180,7 @@ impl Error {
         }
     }
 
-    /// The generation that the error speaks of, when it has one.
+    /// The generation that the error names, if it names one.
     #[must_use]
     pub fn generation(&self) -> Option<Generation> {
         match self {
@@ -188,19 +191,19 @@ impl Error {
         }
     }
 
-    /// Whether the same work, started anew, may succeed without anybody mending anything.
+    /// Whether the same work, done again, may succeed without any repair.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict { .. })
     }
 
-    /// Whether the path that was asked for does not exist.
+    /// Whether the path of the operation does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Makes a system's answer an error about `operation` on `path`.
+    /// Turns a system error into an error about `operation` on `path`.
     pub(crate) fn io(operation: Operation, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { operation, path, source: Arc::new(source) }
@@ -214,7 +217,7 @@ impl Error {
         Self::Corrupt { path: path.into(), reason: reason.into() }
     }
 
-    /// The same failure, met after the commit point.
+    /// The same failure after the commit point.
     pub(crate) fn not_applied(self, generation: Generation) -> Self {
         match self {
             Self::Io { operation, path, source } => Self::NotApplied { generation, operation, path, source },
@@ -222,7 +225,7 @@ impl Error {
         }
     }
 
-    /// The same failure, as another generation of the same batch met it.
+    /// The same failure for another generation of the same batch.
     pub(crate) fn for_generation(self, other: Generation) -> Self {
         match self {
             Self::NotApplied { operation, path, source, .. } => {
@@ -232,7 +235,7 @@ impl Error {
         }
     }
 
-    /// The same failure, met while finishing another's commit on the way to one's own.
+    /// The same failure while finishing an earlier commit before one's own.
     pub(crate) fn blocked(self) -> Self {
         match self {
             Self::NotApplied { generation, operation, path, source } => {
@@ -242,7 +245,7 @@ impl Error {
         }
     }
 
-    /// The same failure, met at the commit point.
+    /// The same failure at the commit point.
     pub(crate) fn in_doubt(self, generation: Generation) -> Self {
         match self {
             Self::Io { operation, path, source } => Self::InDoubt { generation, operation, path, source },
@@ -279,7 +282,7 @@ pub enum Operation {
     Remove,
     /// Marking a manifest as applied.
     Retire,
-    /// Setting a file aside that somebody else changed.
+    /// Setting a file aside that another program changed.
     SetAside,
     /// Removing what a dead session left.
     Sweep,
@@ -307,7 +310,7 @@ impl std::fmt::Display for Operation {
 }
 
 impl From<Error> for io::Error {
-    /// For code that speaks `std::io` all through: keeps the message, and the system's kind.
+    /// For code that uses `std::io` errors throughout: keeps the message and the system's error kind.
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::Io { source, .. }

@@ -1,4 +1,4 @@
-//! What happened, as data.
+//! What happened, as plain data.
 
 use std::fmt;
 
@@ -6,25 +6,25 @@ use crate::generation::{Generation, TransactionId};
 use crate::options::Durability;
 use crate::path::RelativePath;
 
-/// One thing that a commit does, or would do.
+/// One change that a commit makes, or would make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
-    /// A file that did not exist.
+    /// A new file.
     Create {
         /// The file.
         path: RelativePath,
         /// Its length in bytes.
         length: u64,
     },
-    /// A file that takes the place of another.
+    /// A file that replaces another.
     Replace {
         /// The file.
         path: RelativePath,
         /// Its new length in bytes.
         length: u64,
     },
-    /// A file that goes.
+    /// A file that is removed.
     Remove {
         /// The file.
         path: RelativePath,
@@ -32,7 +32,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// The file that is changed, with every symlink in its path resolved.
+    /// The changed file, with every symlink in its path resolved.
     #[must_use]
     pub fn path(&self) -> &RelativePath {
         let (Self::Create { path, .. } | Self::Replace { path, .. } | Self::Remove { path }) = self;
@@ -50,7 +50,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// A transaction that is committed.
+/// A committed transaction.
 #[derive(Clone, Debug)]
 pub struct Commit {
     pub(crate) generation: Generation,
@@ -61,33 +61,33 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// The commit's number. A transaction without changes has that of the state it found.
+    /// The commit's number. A transaction without changes has the generation of the state it found.
     #[must_use]
     pub fn generation(&self) -> Generation {
         self.generation
     }
 
-    /// The transaction's name.
+    /// The transaction's id.
     #[must_use]
     pub fn transaction(&self) -> TransactionId {
         self.transaction
     }
 
-    /// What was waited for.
+    /// What the commit waited for.
     #[must_use]
     pub fn durability(&self) -> Durability {
         self.durability
     }
 
-    /// Whether the file system makes names durable when asked. Where it refuses to (some network
-    /// and FUSE mounts, Windows), every file's bytes are on disk, but when its name will be is up
-    /// to the system; also `false` with [`Durability::Process`].
+    /// Whether the file system makes names durable when asked. Some network and FUSE mounts and Windows
+    /// refuse. Then every file's bytes are on disk, but the system decides when its name will be.
+    /// Always `false` with [`Durability::Process`].
     #[must_use]
     pub fn names_are_durable(&self) -> bool {
         self.names_are_durable
     }
 
-    /// What was changed, in the order in which it was written.
+    /// What was changed, in the order of writing.
     #[must_use]
     pub fn changes(&self) -> &[Change] {
         &self.changes
@@ -98,17 +98,17 @@ impl Commit {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecoveryReport {
-    /// Commits that were published by somebody who died, and are now finished.
+    /// Commits whose writer was killed after publishing them, and that are now finished.
     pub rolled_forward: Vec<Generation>,
-    /// Published manifests that nobody was told of, and that could not be kept: others of their
-    /// batch are missing.
+    /// Published manifests that were never acknowledged, and could not be finished because others of
+    /// their batch are missing.
     pub discarded: Vec<Generation>,
-    /// Commits of stores that wait for nothing ([`Durability::Process`]) that a power loss took, or left
-    /// in parts that are of no use. Files that they changed may be old, new, empty or damaged.
+    /// Commits with [`Durability::Process`] that a power loss undid, or left incomplete. The files that
+    /// they changed may be old, new, empty or damaged.
     pub lost: Vec<Generation>,
-    /// Leftovers of dead sessions that were removed.
+    /// What dead sessions left, and the sweep removed.
     pub swept: Vec<RelativePath>,
-    /// Files that were not what the manifests say.
+    /// Files that differ from what the manifests say.
     pub differences: Vec<Difference>,
 }
 
@@ -147,7 +147,7 @@ impl fmt::Display for RecoveryReport {
     }
 }
 
-/// A file that was not what a manifest says; never destroyed.
+/// A file that differs from what a manifest says. Recovery never destroys such a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Difference {
@@ -161,19 +161,19 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.finding {
             Finding::SetAside(name) => {
-                write!(f, "{} had been changed by somebody else: set aside as {name}", self.path)
+                write!(f, "{} was changed by another program: set aside as {name}", self.path)
             }
             Finding::NotRemoved => {
-                write!(f, "{} is not the file that was to be removed: left as it is", self.path)
+                write!(f, "{} is not the file that was to be removed: not removed", self.path)
             }
             Finding::Lost => write!(
                 f,
-                "{} is not what was committed without waiting for the disk: a power loss took it, or somebody changed it",
+                "{} is not what was committed without waiting for the disk: a power loss undid it, or another program changed it",
                 self.path
             ),
             Finding::ChangedSince => write!(f, "{} was changed after it was committed", self.path),
             Finding::WrittenInPlace => {
-                write!(f, "{} was written to after it was committed: its new content was kept", self.path)
+                write!(f, "{} was written to after it was committed: its new content was left", self.path)
             }
         }
     }
@@ -183,34 +183,34 @@ impl fmt::Display for Difference {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Finding {
-    /// Somebody changed the target between crash and recovery; their file is kept under this name.
+    /// Another program changed the target between crash and recovery. Its file is kept under this name.
     SetAside(RelativePath),
-    /// What is at a path that was to be removed is something else; it was left.
+    /// Another file is at a path that was to be removed. It was not removed.
     NotRemoved,
-    /// The target was changed or removed after it had been moved into place; it was left.
+    /// The target was changed or removed after it had been moved into place. It was left so.
     ChangedSince,
-    /// The file was committed with [`Durability::Process`], and is not what was committed: a power loss
-    /// took it, or somebody changed it since. What is there was left.
+    /// The file is not what was committed with [`Durability::Process`]: a power loss undid the commit,
+    /// or another program changed the file later. It was left so.
     Lost,
-    /// Somebody wrote into the committed file; what they wrote is what is there now.
+    /// Another program wrote into the committed file. Its content was left there.
     WrittenInPlace,
 }
 
-/// What state a root is in.
+/// The state of a root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
     /// The newest generation that is published.
     pub generation: Generation,
-    /// Generations that are published, and not retired.
+    /// Generations that are published and not yet retired.
     pub pending: Vec<Generation>,
-    /// Sessions that are alive, this one included once it has begun a transaction.
+    /// Living sessions, including this store's once it has begun a transaction.
     pub sessions_alive: usize,
     /// Whether a dead session left something to sweep.
     pub needs_sweep: bool,
 }
 
-/// A file of the last commits that does not have the bytes that were committed.
+/// A file whose content differs from what the last commits wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mismatch {
@@ -226,12 +226,12 @@ pub struct Mismatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Problem {
-    /// It is not there.
+    /// It is missing.
     Missing,
-    /// It was to be removed, and is there.
+    /// It should have been removed, but is there.
     Present,
-    /// Somebody has changed it: its length or time stamp moved.
+    /// It was changed later: its length or time stamp differs.
     Changed,
-    /// Nobody has changed it, and yet its bytes are others: the medium is damaged.
+    /// Its bytes differ, but its length and time stamp do not: the medium is damaged.
     Damaged,
 }

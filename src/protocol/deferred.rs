@@ -1,9 +1,9 @@
 //! Commits of this process whose files are in place, but whose third barrier is
 //! still owed ([`Durability::Committed`](crate::options::Durability::Committed)).
 //!
-//! A deferred wave is attached to the next commit's first wave, or waited for by
-//! a flush. Until then the manifest stays published, so that a power loss loses
-//! nothing; this account only saves this process from recovering its own work.
+//! A deferred wave is attached to the next commit's first wave, or a flush
+//! waits for it. Until then the manifest stays published, so a power loss loses
+//! nothing. This list only saves the process from recovering its own work.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::generation::Generation;
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
-/// A generation whose files are all in place, but perhaps not after a power loss.
+/// A generation whose files are all in place, though a power loss may still undo that.
 #[derive(Debug)]
 #[must_use = "moved files must be made durable and retired, or deferred"]
 pub(crate) struct Moved {
@@ -23,9 +23,9 @@ pub(crate) struct Moved {
     pub(crate) wave: Wave,
 }
 
-/// A generation whose files are durably in place: it may be retired.
+/// A generation whose files are durably in place. It may be retired.
 #[derive(Debug)]
-#[must_use = "an applied generation is to be retired"]
+#[must_use = "an applied generation must be retired"]
 pub(crate) struct Applied {
     pub(crate) generation: Generation,
     pub(crate) durable: Durable,
@@ -37,7 +37,7 @@ impl Applied {
     }
 }
 
-/// What this process has moved and not retired.
+/// What this process has moved but not retired.
 #[derive(Debug, Default)]
 pub(crate) struct Deferred {
     state: Mutex<State>,
@@ -46,15 +46,15 @@ pub(crate) struct Deferred {
 
 #[derive(Debug, Default)]
 struct State {
-    /// In place; nobody waits for the debt yet.
+    /// In place, with a debt that is attached to no wave yet.
     owed: Vec<Moved>,
-    /// The debt is attached to somebody's wave right now: which paths it is about.
+    /// The paths of debts that are attached to a wave in flight.
     in_flight: BTreeMap<Generation, BTreeSet<RelativePath>>,
-    /// Paid; only the manifest's name is left to change, under the lock.
+    /// Durable. Only the manifest has still to be renamed, under the lock.
     paid: BTreeMap<Generation, Applied>,
 }
 
-/// The generations whose deferred debts are attached to one wave.
+/// The generations whose deferred debts are attached to one wave in flight.
 #[derive(Debug, Default)]
 #[must_use = "a debt in flight is either paid or lost with its wave"]
 pub(crate) struct InFlight(Vec<Generation>);
@@ -64,12 +64,12 @@ impl Deferred {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts off the third barrier of a commit that is in place.
+    /// Defers the third barrier of a commit whose files are in place.
     pub(crate) fn defer(&self, moved: Moved) {
         self.state().owed.push(moved);
     }
 
-    /// Attaches all that is owed to `wave`.
+    /// Attaches all deferred debts to `wave`.
     pub(crate) fn attach(&self, wave: &mut Wave) -> InFlight {
         let mut state = self.state();
         let mut in_flight = InFlight::default();
@@ -85,7 +85,7 @@ impl Deferred {
         in_flight
     }
 
-    /// As `attach`, if something that is owed concerns one of `paths`.
+    /// Like `attach`, but only if a deferred debt concerns one of `paths`.
     pub(crate) fn attach_if_concerned<'a>(
         &self,
         mut paths: impl Iterator<Item = &'a RelativePath>,
@@ -98,7 +98,7 @@ impl Deferred {
         if concerned { self.attach(wave) } else { InFlight::default() }
     }
 
-    /// The wave was waited for: what was attached to it may be retired.
+    /// Notes that the wave is durable, so the generations attached to it may be retired.
     pub(crate) fn paid(&self, in_flight: InFlight, durable: Durable) {
         let mut state = self.state();
         for generation in in_flight.0 {
@@ -108,7 +108,8 @@ impl Deferred {
         self.changed.notify_all();
     }
 
-    /// The wave failed: what was attached to it can only be put right by recovery. Says which.
+    /// Notes that the wave failed, so only recovery can finish the generations attached to it. Returns
+    /// them.
     pub(crate) fn lost(&self, in_flight: InFlight) -> Vec<Generation> {
         let mut state = self.state();
         for generation in &in_flight.0 {
@@ -118,7 +119,7 @@ impl Deferred {
         in_flight.0
     }
 
-    /// Waits until what is attached to somebody's wave now is paid or lost.
+    /// Waits until every debt in flight is paid or lost.
     pub(crate) fn wait_for_in_flight(&self) {
         let mut state = self.state();
         let awaited: Vec<_> = state.in_flight.keys().copied().collect();
@@ -127,7 +128,7 @@ impl Deferred {
         }
     }
 
-    /// Whether this process has put `generation` in place, so that recovery need not.
+    /// Whether this process has put `generation` in place, so that recovery need not do it.
     pub(crate) fn is_ours(&self, generation: Generation) -> bool {
         let state = self.state();
         state.paid.contains_key(&generation)
@@ -135,7 +136,7 @@ impl Deferred {
             || state.owed.iter().any(|moved| moved.generation == generation)
     }
 
-    /// Whether a debt that is attached to somebody's wave concerns this path.
+    /// Whether a debt in flight concerns this path.
     pub(crate) fn is_in_flight(&self, path: &RelativePath) -> bool {
         self.state().in_flight.values().any(|paths| paths.contains(path))
     }
@@ -145,8 +146,8 @@ impl Deferred {
         state.owed.is_empty() && state.in_flight.is_empty() && state.paid.is_empty()
     }
 
-    /// Takes the receipts of the oldest `pending` generations that are paid, up to the first that is not:
-    /// a later one must not look applied while an earlier one is not.
+    /// Takes the receipts of the oldest `pending` generations that are paid, up to the first that is
+    /// not. A later one may not look applied while an earlier one is not.
     pub(crate) fn take_paid(&self, pending: &BTreeSet<Generation>) -> Vec<Applied> {
         let mut state = self.state();
         let mut applied = Vec::new();
@@ -156,12 +157,12 @@ impl Deferred {
                 None => break,
             }
         }
-        // What is not pending any more was retired by another process.
+        // A generation that is no longer pending was retired by another process.
         state.paid.retain(|generation, _| pending.contains(generation));
         applied
     }
 
-    /// Recovery has taken over: it makes every pending generation durable itself.
+    /// Drops all debts for a recovery, which makes every pending generation durable itself.
     pub(crate) fn hand_over_to_recovery(&self) {
         let mut state = self.state();
         for moved in state.owed.drain(..) {
@@ -183,7 +184,7 @@ mod tests {
         Moved { generation: generation.into(), paths: BTreeSet::new(), wave }
     }
 
-    /// A flush once returned while another thread had the debt in flight: what it was to make sure of
+    /// A flush returned while another thread had the debt in flight. What it should have made durable
     /// was not on disk yet.
     #[test]
     fn whoever_waits_for_what_is_in_flight_returns_after_it_is_paid() {

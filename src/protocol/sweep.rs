@@ -1,10 +1,10 @@
-//! Sweep: remove what dead sessions left; nothing else, ever.
+//! Sweep: removes what dead sessions left, and never anything else.
 //!
-//! A session whose lock can be taken is dead. What is removed has exactly the
-//! name that a dead session's staged file has, and is a regular file in a
-//! directory that a dead session recorded. No pending manifest names it: the
-//! sweep runs under the lock, after a recovery that has finished them all.
-//! Where anything cannot be understood, nothing is removed.
+//! A session is dead if its lock can be taken. The sweep only removes regular
+//! files with exactly the name of a dead session's staged file, in directories
+//! that a dead session recorded. No pending manifest names such a file: the
+//! sweep runs under the lock, after a recovery that has finished all manifests.
+//! If anything is not understood, nothing is removed.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
@@ -22,10 +22,10 @@ use crate::fs::{Barrier, Kind, Lock, Unsynced, Wave};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
-/// The sessions that left something, and what they recorded.
+/// The sessions that left something, and their records.
 #[derive(Debug, Default)]
 struct Sessions {
-    /// Dead ones, with the lock that keeps their name from being used while it is swept.
+    /// Dead sessions, each with its lock, so that nobody takes its name while it is swept.
     dead: BTreeMap<Uuid, Option<Box<dyn Lock>>>,
     living: HashSet<Uuid>,
     records: Vec<(Uuid, RelativePath)>,
@@ -60,7 +60,7 @@ pub(crate) fn sweep(root: &Root, locked: &Locked, _recovered: &Recovered) -> Res
     for directory in made.iter().rev() {
         sweep_made(root, directory, &mut wave, &mut removed)?;
     }
-    // Lost without this sync: the removals, when the records that lead here are gone.
+    // Lost without this sync: the removals, once the records that lead to these files are gone.
     let _durable = root.sync_always(wave)?;
     for id in &locked.control.unpublished {
         if !sessions.is_alive(root, id.session)? {
@@ -78,7 +78,7 @@ impl Sessions {
         let listed = if_found(root.fs.list(&directory));
         let mut sessions = Self::default();
         for entry in listed.map_err(root.error(Operation::Look, &directory))?.unwrap_or_default() {
-            // A session makes files: anything else is somebody's who likes such names.
+            // A session makes only files. Anything else under such a name belongs to another program.
             if entry.kind != Kind::File {
                 continue;
             }
@@ -95,8 +95,8 @@ impl Sessions {
         Ok(sessions)
     }
 
-    /// Whether a session lives. One that began after the sessions were listed has its mark by now:
-    /// the mark is there, and locked, before anything is staged.
+    /// Whether a session lives. A session makes and locks its mark before it stages anything. So the
+    /// mark exists now even if the session began after the sessions were listed.
     fn is_alive(&mut self, root: &Root, id: Uuid) -> Result<bool> {
         if !keeps(Rule::SweepDeadOnly) {
             self.dead.entry(id).or_default();
@@ -116,7 +116,7 @@ impl Sessions {
                 self.living.insert(id);
                 return Ok(true);
             }
-            // No session's mark.
+            // A directory is not the mark of any session.
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => None,
             Err(error) => return Err(root.error(Operation::Lock, &path)(error)),
         };
@@ -124,13 +124,14 @@ impl Sessions {
         Ok(false)
     }
 
-    /// The directories in which dead sessions staged, and those they made.
+    /// The directories in which dead sessions staged, and the directories that they made.
     fn recorded(&self, root: &Root) -> Result<(BTreeSet<RelativePath>, BTreeSet<RelativePath>)> {
         let (mut directories, mut made) = (BTreeSet::new(), BTreeSet::new());
         for (_, path) in self.records.iter().filter(|(id, _)| self.dead.contains_key(id)) {
             let read = if_found(control::read(root, path));
             let bytes = read.map_err(root.error(Operation::Read, path))?.unwrap_or_default();
-            // A record that is not whole was never made durable, so nothing was staged on its word.
+            // A record that is not whole was never made durable, so nothing was staged in its
+            // directories.
             if let Some(record) = Record::decode(&bytes) {
                 directories.extend(record.directories);
                 made.extend(record.made);
@@ -142,7 +143,7 @@ impl Sessions {
         Ok((directories, made))
     }
 
-    /// Removes the records and marks of the dead, each mark last.
+    /// Removes the records and marks of dead sessions, each mark last.
     fn remove_dead(self, root: &Root) -> Result<()> {
         for (_, path) in self.records.iter().filter(|(id, _)| self.dead.contains_key(id)) {
             remove(root, path)?;
@@ -157,11 +158,11 @@ impl Sessions {
     }
 }
 
-/// Removes a name of the control directory, if it is there.
+/// Removes a name from the control directory, if it is there.
 fn remove(root: &Root, path: &RelativePath) -> Result<()> {
     let removed = if_found(root.fs.remove_file(path));
     if let Some(debt) = removed.map_err(root.error(Operation::Sweep, path))? {
-        debt.waive("what comes back is swept again");
+        debt.waive("if a power loss brings it back, it is swept again");
     }
     Ok(())
 }
@@ -175,13 +176,13 @@ fn sweep_directory(
 ) -> Result<()> {
     let names = match root.fs.list(directory) {
         Ok(names) => names,
-        // Gone, or replaced by something else: then what was staged there is gone as well.
+        // If the directory is gone or replaced, what was staged there is gone too.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(());
         }
         Err(error) => return Err(root.error(Operation::Sweep, directory)(error)),
     };
-    // The names that a killed process removed can be gone from sight, but not from the disk.
+    // A name that a killed process removed may no longer be visible but still be on disk.
     wave.add(Unsynced::directory(directory.clone()));
     for entry in names {
         let Some(id) = layout::parse_staged(&entry.name) else { continue };
@@ -198,7 +199,7 @@ fn sweep_directory(
     Ok(())
 }
 
-/// Removes a directory that a dead transaction made, if nobody has put anything there.
+/// Removes a directory that a dead transaction made, if it is empty.
 fn sweep_made(
     root: &Root,
     directory: &RelativePath,

@@ -1,5 +1,5 @@
-//! Verify: the newest commits' files against the checksums in their manifests.
-//! Reads every byte of them; changes nothing.
+//! Verify: compares the files of the newest commits with the checksums in their
+//! manifests. Reads every byte of them, and changes nothing.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::fs::Kind;
 use crate::manifest::{Action, Entry, Stamp};
 use crate::report::{Mismatch, Problem};
 
-/// Compares every path of the manifests that are there, by the newest that names it.
+/// Compares every path in the existing manifests with the newest entry that names it.
 pub(crate) fn verify(root: &Root) -> Result<Vec<Mismatch>> {
     let share = lock::shared(root)?;
     let open = share.control.open().into_iter();

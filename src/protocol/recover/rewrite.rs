@@ -1,6 +1,6 @@
-//! Writing anew what a failed sync may have lost: copy, sync, rename, and a sync
-//! of the name by the caller. A second sync of the old file would be believed, and
-//! do nothing.
+//! Writes anew what a failed sync may have lost: copies it, syncs the copy and
+//! renames it. The caller syncs the name. A second sync of the old file might
+//! report success and do nothing.
 
 use super::super::layout::{self, StagedId};
 use super::super::root::{Root, if_found};
@@ -11,26 +11,26 @@ use crate::generation::TransactionId;
 use crate::manifest::{Entry, Manifest};
 use crate::path::RelativePath;
 
-/// A manifest whose sync failed, in a new file under the same name.
+/// Replaces a manifest whose sync failed by a new file with the same name.
 pub(super) fn manifest(root: &Root, pending: &RelativePath) -> Result<Wave> {
     let fresh = layout::unpublished(unique(root));
     let failed = |error| root.error(Operation::Publish, pending)(error);
     let mut wave = Wave::new(Barrier::Inherited);
     copy::file(root, pending, &fresh, &mut wave).map_err(failed)?;
-    // Lost without this sync: the manifest's bytes, when the name already leads to the new file.
+    // Lost without this sync: the manifest's bytes behind a name that already leads to the new file.
     let _durable = root.sync_always(wave)?;
     let mut wave = Wave::new(Barrier::Inherited);
     wave.add(root.fs.rename(&fresh, pending).map_err(failed)?);
     Ok(wave)
 }
 
-/// A move that is made once more, by way of a new file.
+/// A move that is repeated with a new file.
 enum Again<'a> {
     Written { fresh: RelativePath, staged: RelativePath, target: &'a RelativePath },
     Removed { fresh: RelativePath, target: &'a RelativePath },
 }
 
-/// The moves of a generation whose sync failed, made once more with new files.
+/// Repeats the moves of a generation whose sync failed, with new files.
 pub(super) fn targets(root: &Root, manifest: &Manifest) -> Result<Wave> {
     let transaction = unique(root);
     let mut again = Vec::new();
@@ -38,13 +38,13 @@ pub(super) fn targets(root: &Root, manifest: &Manifest) -> Result<Wave> {
     for (entry, number) in manifest.entries.iter().zip(0..) {
         again.extend(copy_anew(root, entry, StagedId { transaction, number }, &mut wave)?);
     }
-    // Lost without this sync: the bytes of the new files, when the names already lead to them.
+    // Lost without this sync: the bytes of the new files behind names that already lead to them.
     let _durable = root.sync_always(wave)?;
     let mut wave = Wave::new(Barrier::Recovered);
     for again in again {
         match again {
             Again::Written { fresh, staged, target } => {
-                // Through the staged name, since its removal is not durable either.
+                // By way of the staged name, since its removal may not be durable either.
                 let renamed = root.fs.rename(&fresh, &staged);
                 wave.add(renamed.map_err(root.error(Operation::Move, target))?);
                 wave.add(apply::replace(root, &staged, target)?);
@@ -68,9 +68,10 @@ fn copy_anew<'a>(root: &Root, entry: &'a Entry, id: StagedId, wave: &mut Wave) -
             copy::file(root, target, &fresh, wave).map_err(failed)?;
             Ok(Some(Again::Written { fresh, staged, target }))
         }
-        // What was removed appears for a moment, empty: the directory must see the name go again.
+        // A removed file appears for a moment, empty, so that the directory has a removal to sync
+        // again.
         (None, None) => {
-            // A directory that is gone has no names that could come back.
+            // A directory that no longer exists has no names that could come back.
             let made = if_found(root.fs.create_new(&fresh, NewFile::Private)).map_err(failed)?;
             let Some((file, name)) = made else { return Ok(None) };
             wave.add(name.and(file.finish().map_err(failed)?.1));

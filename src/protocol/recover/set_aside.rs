@@ -1,5 +1,5 @@
-//! What is at a target and is somebody else's gets a second name, durably, before
-//! a move takes its first. Nobody ever sees the target missing.
+//! Sets a stranger's file aside: gives it a second name, durably, before a move
+//! takes its first one. So no program ever sees the target missing.
 
 use std::io;
 
@@ -12,10 +12,10 @@ use crate::generation::Generation;
 use crate::path::RelativePath;
 use crate::report::{Difference, Finding};
 
-/// Tries to find a free name; one is enough, but for files that were set aside before.
+/// How many names are tried. The first is free unless files were set aside here before.
 const NAME_TRIES_MAX: u32 = 1000;
 
-/// Gives every file of somebody else's a second name.
+/// Gives a second name to every file of another program.
 pub(super) fn set_aside(
     root: &Root,
     generation: Generation,
@@ -27,11 +27,11 @@ pub(super) fn set_aside(
         let name = second_name(root, generation, entry.target, &mut wave)?;
         differences.push((entry.target.clone(), name));
     }
-    // Lost without this sync: the second name, after a power loss that keeps the move over the first.
+    // Lost without this sync: the second name, if a power loss keeps the move over the first one.
     if let Err(error) = root.sync_always(wave) {
         for (_, name) in differences {
             if let Ok(debt) = root.fs.remove_file(&name) {
-                debt.waive("the next recovery gives the name anew: a second sync of it proves nothing");
+                debt.waive("the next recovery makes the name anew, since a second sync of it proves nothing");
             }
         }
         return Err(error);
@@ -62,7 +62,7 @@ fn second_name(
                     return Ok(name);
                 }
             }
-            // No hard links here: a copy has the bytes and the permissions.
+            // There are no hard links here, so a copy gets the bytes and the permissions.
             Err(_) => match copy::file(root, target, &name, wave) {
                 Ok(_) => return Ok(name),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

@@ -1,10 +1,11 @@
-//! Commits that have waited for nothing
-//! ([`Durability::Process`](crate::options::Durability::Process)): their manifests
-//! prove nothing of what a power loss has left.
+//! Commits that did not wait for the disk
+//! ([`Durability::Process`](crate::options::Durability::Process)). Their
+//! manifests do not prove that anything survived a power loss.
 //!
-//! Before a stronger commit rests on them, their files are made durable like any
-//! that a killed process left. What a power loss took is told by gaps in the
-//! generations and by torn manifests, which only such commits can leave.
+//! Before a stronger commit builds on them, their files are made durable, like
+//! the files that a killed process left. Gaps in the generations and torn
+//! manifests show that a power loss undid some of them. Only such commits can
+//! leave these.
 
 use super::super::control::{self, Control, WAIVED_MAX};
 use super::super::root::{Root, if_found};
@@ -16,8 +17,8 @@ use crate::mutation::{Rule, keeps};
 use crate::options::Durability;
 use crate::report::RecoveryReport;
 
-/// Whether what was published without waiting is to be made durable now: something stronger will rest
-/// on it, or there is too much of it, or a power loss has taken some of it.
+/// Whether the commits that did not wait must be made durable now. That is so if a stronger commit will
+/// build on them, if there are too many, or if a power loss has undone some.
 pub(crate) fn must_be_paid(root: &Root, control: &Control, rests_on_it: Durability) -> Result<bool> {
     if control.waived.is_empty() || !keeps(Rule::PayWaived) {
         return Ok(false);
@@ -37,8 +38,7 @@ pub(crate) fn must_be_paid(root: &Root, control: &Control, rests_on_it: Durabili
     })
 }
 
-/// Cuts the chain where a manifest is torn: what it named nobody can tell, and what comes after it
-/// rests on it.
+/// Cuts the chain at a torn manifest: nobody can tell what it named, and later commits build on it.
 pub(super) fn cut_torn(
     root: &Root,
     control: &Control,
@@ -56,8 +56,8 @@ pub(super) fn cut_torn(
     Ok(())
 }
 
-/// Those beyond the chain were never acknowledged, or have waited for nothing and are lost. A number
-/// that is missing below a lost one is lost, too.
+/// Reports the manifests beyond the chain. They were never acknowledged, or they did not wait and are
+/// lost. A missing number below a lost one is lost too.
 pub(super) fn report_losses(
     report: &mut RecoveryReport,
     control: &Control,
@@ -76,8 +76,8 @@ pub(super) fn report_losses(
     }
 }
 
-/// The files of a commit that has waited for nothing, staged or in place, with all directories that
-/// are needed to find them.
+/// Adds the files of a commit that did not wait, staged or in place, and all directories needed to find
+/// them.
 pub(super) fn inherit_files(root: &Root, manifest: &Manifest, wave: &mut Wave) -> Result<()> {
     for entry in &manifest.entries {
         for directory in entry.path.parent().chain() {
@@ -93,7 +93,8 @@ pub(super) fn inherit_files(root: &Root, manifest: &Manifest, wave: &mut Wave) -
         }
         if wave.files_open() >= root.fs.files_open_max() {
             let full = std::mem::replace(wave, Wave::new(Barrier::Inherited));
-            // The same sync that the whole wave would do, early, so that the files can be closed.
+            // The whole wave would sync these files anyway. It is done early so that they can be
+            // closed.
             let _durable = root.sync_always(full)?;
         }
     }
