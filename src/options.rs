@@ -7,12 +7,12 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Durability {
-    /// Atomic when the process is killed, not when the power fails: no wait for the disk, but with every
-    /// 128th commit in a row. A power loss can leave the files that were changed old, new, empty or
-    /// damaged; the next opening with another durability reports what it finds missing.
+    /// The commit is atomic if the process is killed, but not if the power fails. It does not wait for
+    /// the disk, except for every 128th such commit in a row. A power loss can leave the changed files
+    /// old, new, empty or damaged. The next opening with another durability reports which it finds.
     ///
-    /// Nothing stronger ever rests on it: a `Full` or `Committed` commit of any store of the root, and
-    /// [`Store::flush`](crate::Store::flush), first make durable what was committed before.
+    /// Stronger commits never build on it: a `Full` or `Committed` commit of any store of the root, and
+    /// [`Store::flush`](crate::Store::flush), first make all earlier commits durable.
     Process,
     /// Two waits. The commit survives a power loss, but programs other than cosave may then find old
     /// files until the root is opened again. The next commit, [`Store::flush`](crate::Store::flush) or

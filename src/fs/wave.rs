@@ -186,7 +186,7 @@ impl Durable {
         Self { names: Names::Waived }
     }
 
-    /// Whether nothing was waited for.
+    /// Whether this receipt was made without waiting.
     pub(crate) fn is_waived(&self) -> bool {
         self.names == Names::Waived
     }
@@ -212,8 +212,8 @@ impl Durable {
 pub struct SyncError {
     /// The first file or directory whose sync failed.
     pub path: RelativePath,
-    /// Whether the system was asked. Where a directory could not even be opened to be synced (as a
-    /// rule too many files are open), nothing is lost, and the next try can be believed.
+    /// Whether the sync was attempted. If a directory could not even be opened, most often because too
+    /// many files are open, nothing is lost. Then the next sync can be trusted.
     pub attempted: bool,
     /// The system's error.
     #[source]

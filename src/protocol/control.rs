@@ -20,17 +20,17 @@ use crate::path::RelativePath;
 /// The longest manifest that is read: a million entries of a kilobyte.
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 
-/// How far a commit has come that has waited for nothing.
+/// How far a waived commit has come: one that did not wait for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Waived {
-    /// In place, as far as programs see.
+    /// In place, as programs see it.
     Applied,
     /// Perhaps not in place.
     Pending,
 }
 
-/// So many commits are published that wait for nothing; the next one makes them all durable, so that
-/// neither their manifests nor what a power loss can take grows without end.
+/// The most waived commits that are published at once. The next one makes them all durable. This bounds
+/// the number of manifests, and what a power loss can undo.
 pub(crate) const WAIVED_MAX: usize = 128;
 
 /// What lies in the control directory.
@@ -43,7 +43,7 @@ pub(crate) struct Control {
     pub(crate) discarded: BTreeSet<Generation>,
     /// Published manifests.
     pub(crate) pending: BTreeSet<Generation>,
-    /// Published manifests of commits that have waited for nothing.
+    /// Published manifests of waived commits.
     pub(crate) waived: BTreeMap<Generation, Waived>,
     /// Generations whose sync has failed since the machine was started.
     pub(crate) sync_failed: BTreeSet<Generation>,
@@ -79,18 +79,18 @@ impl Control {
         Ok(control)
     }
 
-    /// Of two names that a power loss may leave of one generation, the one that asks for more counts.
+    /// A power loss may leave both names of one generation. The one that asks for more work counts.
     fn found_waived(&mut self, generation: Generation, waived: Waived) {
         let known = self.waived.entry(generation).or_insert(waived);
         *known = waived.max(*known);
     }
 
-    /// Whether a published generation's writer has waited for nothing.
+    /// Whether a published generation is a waived commit.
     pub(crate) fn is_waived(&self, generation: Generation) -> bool {
         self.waived.contains_key(&generation) && !self.pending.contains(&generation)
     }
 
-    /// The manifest of a published generation that is not known to be durably in place.
+    /// The manifest of a published generation that may not be durably in place.
     pub(crate) fn published(&self, generation: Generation) -> RelativePath {
         match self.waived.get(&generation).filter(|_| self.is_waived(generation)) {
             Some(Waived::Applied) => layout::applied_waived(generation),
@@ -99,7 +99,7 @@ impl Control {
         }
     }
 
-    /// The generations that are published, and not known to be durably in place.
+    /// The published generations that may not be durably in place.
     pub(crate) fn open(&self) -> BTreeSet<Generation> {
         let next = self.retired().next();
         self.pending
@@ -216,7 +216,7 @@ pub(crate) fn read(root: &Root, path: &RelativePath) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether a manifest is neither torn nor gone, as a power loss can leave it that comes before its sync.
+/// Whether a manifest is there and not torn. A power loss before its sync can leave neither.
 pub(crate) fn is_whole(root: &Root, path: &RelativePath) -> Result<bool> {
     let bytes = if_found(read(root, path)).map_err(root.error(Operation::Read, path))?;
     let is_torn = |error: &ManifestError| matches!(error, ManifestError::Header | ManifestError::Checksum);

@@ -67,12 +67,12 @@ pub(crate) fn applied(generation: Generation) -> RelativePath {
     control().child(format!("{generation}.applied"))
 }
 
-/// A manifest as `pending`, of a commit that has waited for nothing: what it names may not be on disk.
+/// The `pending` manifest of a commit that did not wait: the files that it names may not be on disk.
 pub(crate) fn pending_waived(generation: Generation) -> RelativePath {
     control().child(format!("{generation}.pending-waived"))
 }
 
-/// A manifest as `applied`, of a commit that has waited for nothing: its files may not be on disk.
+/// The `applied` manifest of a commit that did not wait: its files may not be on disk.
 pub(crate) fn applied_waived(generation: Generation) -> RelativePath {
     control().child(format!("{generation}.applied-waived"))
 }

@@ -1,11 +1,13 @@
-//! Stores of different durabilities beside each other on one disk, every crash and power loss of
-//! which is recovered: what a stronger one was told stays true, whatever a weaker one did before.
+//! Stores of different durabilities on one disk, with every crash and power
+//! loss recovered. What was promised to a stronger store stays true, whatever a
+//! weaker one did before.
 //!
-//! A commit with `Durability::Process` once left nothing behind that said so. A `Full` commit was
-//! computed from it, survived a power loss, and what it rested on did not: files came back empty. A
-//! `Full` opening then called the root corrupt, and since a skipped barrier 2 had still removed the
-//! superseded manifest, a root could come back at generation 0. No test mixed durabilities with
-//! power losses.
+//! A commit with `Durability::Process` left nothing that said so. A `Full`
+//! commit built on it and survived a power loss, but what it was built on did
+//! not: files came back empty. A `Full` opening then reported the root as
+//! corrupt. A skipped barrier 2 had still removed the superseded manifest, so a
+//! root could come back at generation 0. No test mixed durabilities with power
+//! losses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,17 +19,17 @@ use Durability::{Committed, Full, Process};
 
 const MODELS: [Model; 3] = [Model::OrderedPrefix, Model::JumpingPrefix, Model::WeakPosix];
 
-/// Outcomes of one power loss that are looked at, and of one in the recovery after it.
+/// How many outcomes of one power loss are looked at, and of one in the recovery after it.
 const OUTCOMES_MAX: usize = 40;
 const NESTED_OUTCOMES_MAX: usize = 6;
 
-/// Who commits what: paths and their contents; `None` removes.
+/// A commit: its durability, and its paths with their contents. `None` removes a path.
 type Act = (Durability, &'static [(&'static str, Option<&'static str>)]);
 type Tree = BTreeMap<String, Vec<u8>>;
 
 const FILES: [(&str, &str); 4] = [("a", "a0"), ("b", "b0"), ("d/c", "c0"), ("untouched", "u0")];
 
-/// What each of a few programs does in turn. All of them stay open.
+/// The commits of a few programs, in turn. All of them stay open.
 const SCENARIOS: &[&[Act]] = &[
     &[(Process, &[("a", Some("a1"))]), (Full, &[("b", Some("computed from a1"))])],
     &[
@@ -50,19 +52,19 @@ const SCENARIOS: &[&[Act]] = &[
     ],
 ];
 
-/// What was asked for, generation by generation, and how much of it may not be lost.
+/// What was begun, generation by generation, and how much of it may not be lost.
 #[derive(Debug, Default)]
 struct History {
     trees: Vec<Tree>,
-    /// The paths that each generation changes, and with which durability.
+    /// The paths that each generation changes, and its durability.
     acts: Vec<Act>,
     acknowledged: usize,
-    /// The newest that a power loss must leave, with all before it.
+    /// The newest generation that a power loss must leave, with all before it.
     promised: usize,
 }
 
 impl History {
-    /// Paths that a power loss may have spoiled, of the generations after this one.
+    /// Paths of later generations, which a power loss may have damaged.
     fn at_risk(&self, after: usize) -> BTreeSet<&str> {
         let weak = self.acts[after..].iter().filter(|(durability, _)| *durability == Process);
         weak.flat_map(|(_, changes)| changes.iter().map(|(path, _)| *path)).collect()
@@ -111,7 +113,7 @@ fn run(disk: &SimDisk, acts: &[Act]) -> History {
         history.acts.push((*durability, changes));
         if !stores.contains_key(durability) {
             let Ok(store) = open(disk, *durability) else { break };
-            // To open a root with a durability is to ask that what is there has it.
+            // Opening a root with a durability asks for that durability of everything in it.
             history.promised = if *durability == Process { history.promised } else { history.acknowledged };
             stores.insert(*durability, store);
         }
@@ -130,7 +132,7 @@ fn run(disk: &SimDisk, acts: &[Act]) -> History {
 enum Loss {
     Kill,
     Power,
-    /// A power loss, and a second crash in the recovery, which can tell what it found only once.
+    /// A power loss, and a second one during the recovery, which can report only once what it found.
     Again,
 }
 
@@ -151,16 +153,16 @@ fn check(disk: &SimDisk, durability: Durability, history: &History, loss: Loss) 
     let generation_index = usize::try_from(generation).unwrap();
     let at_risk = match loss {
         Loss::Kill => BTreeSet::new(),
-        // What is recovered and not reported is whole. Of what is not recovered, the power loss may have
-        // taken every trace but a move.
+        // What is recovered and not reported is whole. Of the rest, the power loss may have left
+        // nothing but a move.
         Loss::Power if durability != Process && !is_told => history.at_risk(generation_index),
-        // A weak opening looks at no more than it must.
+        // An opening with `Process` looks at no more than it must.
         _ => history.at_risk(history.promised),
     };
     let files = disk.files();
     let paths: BTreeSet<&String> = files.keys().chain(expected.keys()).collect();
     for path in paths.into_iter().filter(|path| !at_risk.contains(path.as_str())) {
-        // What was torn cannot be told from what somebody wrote, and is kept.
+        // A torn file cannot be told from a stranger's, so it is left.
         let is_litter = path.ends_with(".cosave")
             || at_risk.iter().any(|risky| path.starts_with(&format!("{risky}.set-aside-")));
         let may_differ = is_litter && !at_risk.is_empty();
@@ -174,7 +176,7 @@ fn check(disk: &SimDisk, durability: Durability, history: &History, loss: Loss) 
     goes_on(&store, disk, generation)
 }
 
-/// Whoever comes next finds nothing to do, and can commit.
+/// The next opening finds nothing to do, and can commit.
 fn goes_on(store: &Store, disk: &SimDisk, generation: u64) -> Result<(), String> {
     let text = |error: Error| format!("going on: {error:?}");
     let next = open(disk, Full).map_err(text)?;
@@ -190,7 +192,7 @@ fn goes_on(store: &Store, disk: &SimDisk, generation: u64) -> Result<(), String>
     Ok(())
 }
 
-/// Every crash of a recovery, of which the power fails in its turn.
+/// Every crash of a recovery, followed by a power loss.
 fn check_nested(disk: &SimDisk, history: &History) -> Result<(), String> {
     for after in 0.. {
         let machine = disk.copy();
@@ -252,7 +254,7 @@ fn a_recovery_of_what_was_waived_can_be_cut_short_too() {
     explore(Model::WeakPosix, SCENARIOS[0], None, true).unwrap_or_else(|problem| panic!("{problem}"));
 }
 
-/// What is taken away here must be missed by these scenarios.
+/// What is removed from the protocol, and these scenarios must notice.
 const MUTATIONS: &[Mutation] = &[
     Mutation::Break(Rule::PayWaived),
     Mutation::Break(Rule::KeepWaived),
@@ -296,7 +298,7 @@ fn flush_of_a_store_that_never_waits_waits_all_the_same() {
     }
 }
 
-/// Manifests of commits that waited for nothing must stay; they may not pile up for ever.
+/// Manifests of waived commits must stay, but not in an endless number.
 #[test]
 fn a_store_that_never_waits_leaves_a_bounded_number_of_manifests() {
     let disk = disk(Model::WeakPosix);

@@ -89,7 +89,7 @@ pub(super) fn wave(
     for answer in answers {
         match answer {
             Ok(one) => durable = durable.and(one),
-            // A sync that failed says more than one that could not begin.
+            // The error of a failed sync counts more than that of a sync that could not begin.
             Err(other) if error.as_ref().is_none_or(|error| other.attempted && !error.attempted) => {
                 error = Some(other);
             }

@@ -207,7 +207,7 @@ mod rights {
     }
 }
 
-/// What a change owes, as the wave that pays it sees it.
+/// What a change owes, as the wave that makes it durable sees it.
 fn owed(debt: Unsynced) -> (usize, Vec<String>) {
     let mut wave = Wave::new(Barrier::Staged);
     wave.add(debt);
@@ -215,7 +215,7 @@ fn owed(debt: Unsynced) -> (usize, Vec<String>) {
     (files.len(), directories.iter().map(ToString::to_string).collect())
 }
 
-/// A change that owed too little would be synced by no barrier, and only a power loss would tell.
+/// If a change owed too little, no barrier would sync it, and only a power loss would show it.
 #[test]
 fn every_change_owes_the_sync_of_each_directory_whose_names_it_changed() {
     let (_root, fs) = fixture();
