@@ -2,24 +2,23 @@
 //! in the order in which they were begun.
 //!
 //! Shared by the transaction and its open writers. Knows which of several writes
-//! to one path counts; writes no file itself.
+//! to one path counts, and how much is kept in memory; how a file is staged is
+//! the protocol's to know.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::fs::Wave;
-use crate::generation::TransactionId;
+use crate::error::Result;
 use crate::manifest::Stamp;
 use crate::path::RelativePath;
-use crate::protocol::cleanup::CleanupGuard;
-use crate::protocol::resolve::Resolver;
-use crate::protocol::session::Session;
-use crate::protocol::stage::{Precondition, StagedChange};
+use crate::protocol::commit;
+use crate::protocol::open::Opened;
+use crate::protocol::resolve::{Resolver, Target};
+use crate::protocol::stage::{KeptFile, Precondition, StagedChange, StagedWriter, Staging};
 
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
     /// Present from the first staged file on.
-    pub(crate) started: Option<Started>,
+    pub(crate) staging: Option<Staging>,
     /// By number, that is, in the order in which they were begun.
     pub(crate) slots: BTreeMap<u64, Slot>,
     /// The numbers of the slots of each path, rising; more than one while a later write is open.
@@ -27,17 +26,22 @@ pub(crate) struct Draft {
     pub(crate) resolver: Resolver,
     pub(crate) reads: HashMap<RelativePath, Option<Stamp>>,
     pub(crate) preconditions: Vec<Precondition>,
+    /// Whether there must be a file at a path that the transaction changes.
+    pub(crate) presence: BTreeMap<RelativePath, Presence>,
     pub(crate) numbers: u64,
     /// Committed or aborted: a writer that finishes now is too late.
     pub(crate) closed: bool,
+    /// The slots whose content is kept in memory.
+    kept: BTreeSet<u64>,
+    /// How many bytes are kept in memory, also by open writers.
+    kept_bytes: usize,
 }
 
-#[derive(Debug)]
-pub(crate) struct Started {
-    pub(crate) id: TransactionId,
-    pub(crate) session: Arc<Session>,
-    pub(crate) cleanup: CleanupGuard,
-    pub(crate) wave: Wave,
+/// What must be at a path when the transaction commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    Absent,
+    Exists,
 }
 
 /// One path of the transaction, in the order of the last write to each.
@@ -55,6 +59,9 @@ pub(crate) enum Content {
     Open,
     /// Its writer was dropped without `finish`.
     Unfinished,
+    /// In memory.
+    Kept(KeptFile),
+    /// On disk, or a removal.
     Ready(StagedChange),
 }
 
@@ -62,6 +69,15 @@ impl Slot {
     pub(crate) fn into_change(self) -> Option<StagedChange> {
         match self.content {
             Content::Ready(change) => Some(change),
+            Content::Open | Content::Unfinished | Content::Kept(_) => None,
+        }
+    }
+
+    /// What is to be replaced, made or removed, once that is known.
+    pub(crate) fn target(&self) -> Option<&Target> {
+        match &self.content {
+            Content::Kept(file) => Some(&file.target),
+            Content::Ready(change) => Some(change.target()),
             Content::Open | Content::Unfinished => None,
         }
     }
@@ -78,15 +94,92 @@ impl Draft {
 
     fn take_one(&mut self, number: u64) -> Option<Content> {
         let slot = self.remove(number)?;
-        let path = &slot.path;
-        self.preconditions.retain(
-            |condition| !matches!(condition, Precondition::Absent(other) | Precondition::Exists(other) if other == path),
-        );
-        if let (Content::Ready(StagedChange::Write(file)), Some(started)) = (&slot.content, &mut self.started)
-        {
-            started.cleanup.remove(&file.staged);
+        self.presence.remove(&slot.path);
+        match (&slot.content, &mut self.staging) {
+            (Content::Kept(file), _) => self.release(file.bytes.len()),
+            (Content::Ready(StagedChange::Write(file)), Some(staging)) => {
+                staging.cleanup.remove(&file.staged);
+            }
+            _ => {}
         }
         Some(slot.content)
+    }
+
+    /// What must still be true at the commit.
+    pub(crate) fn take_preconditions(&mut self) -> Vec<Precondition> {
+        let mut all = std::mem::take(&mut self.preconditions);
+        all.extend(std::mem::take(&mut self.presence).into_iter().map(|(path, presence)| match presence {
+            Presence::Absent => Precondition::Absent(path),
+            Presence::Exists => Precondition::Exists(path),
+        }));
+        let reads = std::mem::take(&mut self.reads).into_iter();
+        all.extend(reads.map(|(path, stamp)| Precondition::Same(path, stamp)));
+        all
+    }
+
+    /// A file is finished, and stays in memory for now.
+    pub(crate) fn keep(&mut self, number: u64, file: KeptFile) {
+        if let Some(slot) = self.slots.get_mut(&number) {
+            slot.content = Content::Kept(file);
+            self.kept.insert(number);
+        }
+    }
+
+    /// Makes room for bytes in memory, if there is any.
+    pub(crate) fn reserve(&mut self, bytes: usize, bytes_max: usize) -> bool {
+        let fits = bytes <= bytes_max.saturating_sub(self.kept_bytes);
+        if fits {
+            self.kept_bytes += bytes;
+        }
+        fits
+    }
+
+    /// Removes a staged file that nothing needs any more.
+    pub(crate) fn discard(&mut self, staged: &RelativePath) {
+        if let Some(staging) = &mut self.staging {
+            staging.cleanup.remove(staged);
+        }
+    }
+
+    /// Gives room back.
+    pub(crate) fn release(&mut self, bytes: usize) {
+        self.kept_bytes -= bytes;
+    }
+
+    /// The transaction outgrows its memory: stages all that is kept, and begins a staged file for the
+    /// write that goes beyond it.
+    pub(crate) fn outgrow(&mut self, opened: &Opened, target: &Target, number: u64) -> Result<StagedWriter> {
+        let staging = self.stage_kept(opened, [target.path.parent()].into())?;
+        commit::begin(&opened.root, staging, target, number)
+    }
+
+    /// Stages all that is kept in memory. The directories of all, and the `wanted` ones, are recorded
+    /// with one wait.
+    pub(crate) fn stage_kept(
+        &mut self,
+        opened: &Opened,
+        wanted: BTreeSet<RelativePath>,
+    ) -> Result<&mut Staging> {
+        let staging = match self.staging.take() {
+            Some(staging) => staging,
+            None => Staging::new(&opened.root, opened.session()?),
+        };
+        let staging = self.staging.insert(staging);
+        let kept = self.kept.iter().filter_map(|number| self.slots.get(number));
+        let mut directories = wanted;
+        directories.extend(kept.map(|slot| slot.path.parent()));
+        commit::prepare(&opened.root, staging, &directories)?;
+        while let Some(number) = self.kept.first().copied() {
+            if let Some(slot) = self.slots.get_mut(&number) {
+                if let Content::Kept(file) = &slot.content {
+                    let staged = commit::stage_kept(&opened.root, staging, file, number)?;
+                    self.kept_bytes -= file.bytes.len();
+                    slot.content = Content::Ready(StagedChange::Write(staged));
+                }
+            }
+            self.kept.pop_first();
+        }
+        Ok(staging)
     }
 
     pub(crate) fn put(&mut self, slot: Slot) {
@@ -96,6 +189,7 @@ impl Draft {
 
     pub(crate) fn remove(&mut self, number: u64) -> Option<Slot> {
         let slot = self.slots.remove(&number)?;
+        self.kept.remove(&number);
         if let Some(numbers) = self.numbers_of.get_mut(&slot.path) {
             numbers.retain(|other| *other != number);
             if numbers.is_empty() {

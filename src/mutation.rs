@@ -15,6 +15,14 @@ pub enum Rule {
     PublishByRename,
     /// Move files only after the commit point.
     ApplyAfterPublish,
+    /// Nobody else can read a staged file that is not finished.
+    HideStaged,
+    /// Check under the lock that a staged file has the permissions that its target has now.
+    CheckPermissions,
+    /// A record of directories goes only when their removal is durable.
+    RemoveThenForget,
+    /// Make the directories durable that another transaction has made on the way to a staged file.
+    SyncOthersDirectories,
     /// Check under the lock that every staged file is still the one that was written.
     CheckStaged,
     /// Check preconditions under the lock.

@@ -45,6 +45,10 @@ pub enum SyncStrategy {
 /// How long to wait for a lock by default.
 const LOCK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
+/// How many bytes of a transaction are kept in memory before they are staged: enough for the saves
+/// that are made most often, and little beside what a process has anyway.
+const KEPT_IN_MEMORY_BYTES_MAX: usize = 1 << 20;
+
 /// How to open a root. Made by [`Store::options`](crate::Store::options).
 ///
 /// ```
@@ -70,6 +74,7 @@ pub struct StoreOptions {
     pub(crate) lock_timeout: Duration,
     pub(crate) read_only: bool,
     pub(crate) recover: bool,
+    pub(crate) kept_bytes_max: usize,
 }
 
 impl Default for StoreOptions {
@@ -82,6 +87,7 @@ impl Default for StoreOptions {
             lock_timeout: LOCK_TIMEOUT_DEFAULT,
             read_only: false,
             recover: true,
+            kept_bytes_max: KEPT_IN_MEMORY_BYTES_MAX,
         }
     }
 }
@@ -124,6 +130,15 @@ impl StoreOptions {
     /// views show it as applied. Off by default.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
+        self
+    }
+
+    /// How many bytes of a transaction are kept in memory; only so that crash tests see transactions
+    /// outgrow it without writing megabytes.
+    #[cfg(feature = "sim")]
+    #[doc(hidden)]
+    pub fn kept_bytes_max(mut self, bytes: usize) -> Self {
+        self.kept_bytes_max = bytes;
         self
     }
 

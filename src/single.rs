@@ -194,7 +194,7 @@ fn save_on(
     name.waive("the rename gives the file the name that must last");
     fill(&mut *file).map_err(io(Operation::Stage))?;
     if let Some(found) = &found {
-        file.copy_permissions(found).map_err(io(Operation::Stage))?;
+        file.copy_permissions(target, found).map_err(io(Operation::Stage))?;
     }
     let (_, content) = file.finish().map_err(io(Operation::Stage))?;
     wave.add(content);

@@ -228,6 +228,7 @@ impl StoreOptions {
             lock_timeout: self.lock_timeout,
             strategy: self.strategy,
             read_only: self.read_only,
+            kept_bytes_max: self.kept_bytes_max,
         };
         let repair = if self.recover && !self.read_only { Repair::IfNeeded } else { Repair::Never };
         open::open(file_system, settings, repair).map(|opened| Store { opened: Arc::new(opened) })

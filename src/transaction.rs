@@ -1,30 +1,29 @@
 //! The transaction: collects changes, and stages them as they come.
 //!
-//! Nothing that anybody reads is changed before `commit`. Files are streamed to
-//! disk as they are written, so memory does not grow with them.
+//! Nothing that anybody reads is changed before `commit`. A small transaction stays
+//! in memory until then; what goes beyond that is streamed to disk as it is
+//! written, so memory does not grow with it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
-use std::io::{self, Read as _, Write};
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use crate::draft::{Content, Draft, Slot, Started};
+use crate::draft::{Content, Draft, Presence, Slot};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, Metadata, ReadFile, Wave};
+use crate::fs::{Metadata, ReadFile};
 #[cfg(feature = "sim")]
 use crate::generation::Generation;
 use crate::generation::TransactionId;
 use crate::manifest::Stamp;
 use crate::options::Durability;
 use crate::path::{InvalidPath, RelativePath};
-use crate::protocol::cleanup::CleanupGuard;
-use crate::protocol::layout::StagedId;
 use crate::protocol::open::Opened;
 use crate::protocol::resolve::{self, Target};
 use crate::protocol::root::{Root, guard};
-use crate::protocol::stage::{self, Collected, Precondition, StagedChange, StagedWriter};
-use crate::protocol::{check, commit, copy};
+use crate::protocol::stage::{Collected, Precondition, StagedChange};
+use crate::protocol::{check, copy};
 use crate::report::{Change, Commit};
 use crate::writer::{FileWriter, OpenFile};
 
@@ -62,18 +61,17 @@ impl Transaction {
     }
 
     /// Stages a file's next content. The file keeps the permissions of the one it replaces; missing
-    /// directories are made. A later write to the same path wins.
+    /// directories are made. A later write to the same path wins. Up to a megabyte of a transaction
+    /// stays in memory until it commits, so [`commit`](Self::commit) may be what finds the disk full.
     ///
     /// # Errors
     /// [`Error::InvalidPath`] for a path that cannot be a target, [`Error::Io`] when staging fails;
     /// the transaction goes on without this write.
     pub fn write(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
-        let path = path.as_ref();
-        let mut open = self.begin_file(path)?;
-        let written = open.write_all(bytes.as_ref());
-        if let Err(error) = written {
+        let mut open = self.begin_file(path.as_ref())?;
+        if let Err(error) = open.take(bytes.as_ref()) {
             open.discard();
-            return Err(Error::io(Operation::Stage, path)(error));
+            return Err(error);
         }
         open.finish()
     }
@@ -115,7 +113,7 @@ impl Transaction {
     pub fn create_new(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
         self.write(path.as_ref(), bytes)?;
         let target = self.resolve(path.as_ref())?.path;
-        guard(&self.draft).preconditions.push(Precondition::Absent(target));
+        guard(&self.draft).presence.insert(target, Presence::Absent);
         Ok(())
     }
 
@@ -163,7 +161,7 @@ impl Transaction {
             return Err(Error::io(Operation::Remove, path)(io::ErrorKind::NotFound.into()));
         }
         if existed {
-            guard(&self.draft).preconditions.push(Precondition::Exists(file));
+            guard(&self.draft).presence.insert(file, Presence::Exists);
         }
         Ok(())
     }
@@ -190,6 +188,7 @@ impl Transaction {
         let staged = {
             let draft = guard(&self.draft);
             match draft.newest(&target.path) {
+                Some(Slot { content: Content::Kept(file), .. }) => return Ok(file.bytes.clone()),
                 Some(Slot { content: Content::Ready(StagedChange::Write(file)), .. }) => {
                     Some(file.staged.clone())
                 }
@@ -212,11 +211,7 @@ impl Transaction {
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
         let draft = guard(&self.draft);
-        let ready = draft.slots.values().filter_map(|slot| match &slot.content {
-            Content::Ready(change) => Some(describe(change)),
-            Content::Open | Content::Unfinished => None,
-        });
-        ready.collect()
+        draft.slots.values().filter_map(describe).collect()
     }
 
     /// Commits: all of the changes, or none.
@@ -234,7 +229,7 @@ impl Transaction {
             Collection::Changes(collected, changes) => (*collected, changes),
             Collection::Nothing(id, preconditions) => return self.commit_nothing(id, &preconditions),
         };
-        let id = collected.id;
+        let id = collected.staging.id;
         let receipt = self.opened.commit(collected)?;
         Ok(Commit {
             generation: receipt.generation,
@@ -274,30 +269,26 @@ impl Transaction {
     fn collect(&self) -> Result<Collection> {
         let mut draft = guard(&self.draft);
         draft.closed = true;
-        if let Some(slot) = draft.slots.values().find(|slot| !matches!(slot.content, Content::Ready(_))) {
+        if let Some(slot) = draft.slots.values().find(|slot| slot.target().is_none()) {
             return Err(Error::Unfinished { path: self.root().full(&slot.path) });
         }
-        let mut preconditions = std::mem::take(&mut draft.preconditions);
-        let reads = std::mem::take(&mut draft.reads);
-        preconditions.extend(reads.into_iter().map(|(path, stamp)| Precondition::Same(path, stamp)));
-        let slots = std::mem::take(&mut draft.slots);
-        let changes: Vec<_> = slots.into_values().filter_map(Slot::into_change).collect();
-        refuse_aliases(self.root(), &changes)?;
-        let described = changes.iter().map(describe).collect();
-        let Started { id, session, mut cleanup, wave } = match draft.started.take() {
-            Some(started) => started,
-            None if changes.is_empty() => {
-                let id = TransactionId { session: uuid::Uuid::nil(), number: 0 };
-                return Ok(Collection::Nothing(id, preconditions));
-            }
-            None => self.start(&RelativePath::root())?,
-        };
-        if changes.is_empty() {
+        let preconditions = draft.take_preconditions();
+        if draft.slots.is_empty() {
+            let id = TransactionId { session: uuid::Uuid::nil(), number: 0 };
+            let id = draft.staging.as_ref().map_or(id, |staging| staging.id);
             return Ok(Collection::Nothing(id, preconditions));
         }
-        cleanup.remove_all_but(changes.iter().filter_map(StagedChange::staged));
-        let collected = Collected { id, session, changes, preconditions, cleanup, wave };
-        Ok(Collection::Changes(Box::new(collected), described))
+        refuse_aliases(self.root(), draft.slots.values().filter_map(Slot::target))?;
+        let described = draft.slots.values().filter_map(describe).collect();
+        draft.stage_kept(&self.opened, BTreeSet::new())?;
+        let slots = std::mem::take(&mut draft.slots);
+        let changes: Vec<_> = slots.into_values().filter_map(Slot::into_change).collect();
+        let Some(mut staging) = draft.staging.take() else {
+            return Err(Error::Unfinished { path: self.root().path() });
+        };
+        let removed = staging.cleanup.remove_all_but(changes.iter().filter_map(StagedChange::staged));
+        removed.into_iter().for_each(|debt| staging.wave.add(debt));
+        Ok(Collection::Changes(Box::new(Collected { staging, changes, preconditions }), described))
     }
 
     /// A transaction without changes publishes nothing; what it read must still be true.
@@ -310,16 +301,6 @@ impl Transaction {
             durability: self.root().settings.durability,
             names_are_durable: self.root().settings.durability != Durability::Process,
             changes: Vec::new(),
-        })
-    }
-
-    fn start(&self, directory: &RelativePath) -> Result<Started> {
-        let session = self.opened.session(directory)?;
-        Ok(Started {
-            id: session.next_transaction(),
-            cleanup: CleanupGuard::new(&self.opened.root, &session),
-            session,
-            wave: Wave::new(Barrier::Staged),
         })
     }
 
@@ -343,48 +324,19 @@ impl Transaction {
     fn begin_file(&mut self, path: &Path) -> Result<OpenFile> {
         self.root().may_change()?;
         let target = self.resolve(path)?;
-        check::may_replace(self.root(), &target)?;
+        let checked = check::may_stage(self.root(), &target);
         let mut draft = guard(&self.draft);
-        if draft.started.is_none() {
-            draft.started = Some(self.start(&target.nearest)?);
+        if let Err(error) = checked {
+            // A directory on the way may have gone or changed since it was looked at.
+            draft.resolver.clear();
+            return Err(error);
         }
         draft.numbers += 1;
         let number = draft.numbers;
-        let Some(started) = draft.started.as_mut() else {
-            return Err(Error::Unfinished { path: path.to_path_buf() });
-        };
-        let id = StagedId { transaction: started.id, number };
-        let file = target.path.clone();
-        let begun = self.begin_staged(started, target, id);
-        let writer = match begun {
-            Ok(writer) => writer,
-            Err(error) => {
-                // A directory on the way may have gone or changed since it was looked at.
-                draft.resolver.clear();
-                return Err(error);
-            }
-        };
         // What was written to this path before goes when this write is finished: one that fails
         // must not take it along.
-        draft.put(Slot { path: file, number, content: Content::Open });
-        Ok(OpenFile {
-            opened: Arc::clone(&self.opened),
-            draft: Arc::clone(&self.draft),
-            number,
-            writer: Some(writer),
-        })
-    }
-
-    /// In the nearest directory on record; if that refuses, in the target's own, at the price of a wait.
-    fn begin_staged(&self, started: &mut Started, target: Target, id: StagedId) -> Result<StagedWriter> {
-        let nearest = target.nearest.clone();
-        let on_record = started.session.nearest_on_record(&nearest);
-        let begun = stage::begin(self.root(), &mut started.cleanup, target.clone(), &on_record, id);
-        if begun.is_ok() || on_record == nearest {
-            return begun;
-        }
-        commit::record(self.root(), &started.session, [nearest.clone()].into(), Vec::new())?;
-        stage::begin(self.root(), &mut started.cleanup, target, &nearest, id)
+        draft.put(Slot { path: target.path.clone(), number, content: Content::Open });
+        Ok(OpenFile::new(Arc::clone(&self.opened), Arc::clone(&self.draft), number, target))
     }
 
     fn root(&self) -> &Root {
@@ -409,7 +361,7 @@ impl Transaction {
             draft.put(Slot { path, number, content });
             return Ok(true);
         }
-        Ok(matches!(removed, Some(Content::Ready(StagedChange::Write(_)) | Content::Open)))
+        Ok(matches!(removed, Some(Content::Ready(StagedChange::Write(_)) | Content::Kept(_) | Content::Open)))
     }
 
     /// Reads what is committed at `path`, with its stamp.
@@ -435,16 +387,16 @@ impl Drop for Transaction {
     fn drop(&mut self) {
         let mut draft = guard(&self.draft);
         draft.closed = true;
-        // The cleanup' own drop removes what was staged.
-        draft.started.take();
+        // The guard in it removes what was staged.
+        draft.staging.take();
     }
 }
 
 /// Two spellings of one file, on a file system that folds case or normalises, would be two renames
 /// over one name. Two hard links are two names, and each is replaced for itself.
-fn refuse_aliases(root: &Root, changes: &[StagedChange]) -> Result<()> {
+fn refuse_aliases<'a>(root: &Root, targets: impl Iterator<Item = &'a Target>) -> Result<()> {
     let mut seen = HashSet::new();
-    for target in changes.iter().map(StagedChange::target) {
+    for target in targets {
         let Some(Metadata { identity: Some(identity), links: 1, .. }) = target.existing else { continue };
         if !seen.insert(identity) {
             return Err(Error::invalid(root.full(&target.path), InvalidPath::Alias));
@@ -453,17 +405,18 @@ fn refuse_aliases(root: &Root, changes: &[StagedChange]) -> Result<()> {
     Ok(())
 }
 
-fn describe(change: &StagedChange) -> Change {
-    match change {
-        StagedChange::Remove(target) => Change::Remove { path: target.path.clone() },
-        StagedChange::Write(file) => {
-            let (path, length) = (file.target.path.clone(), file.length());
-            match file.target.existing {
-                Some(_) => Change::Replace { path, length },
-                None => Change::Create { path, length },
-            }
-        }
-    }
+fn describe(slot: &Slot) -> Option<Change> {
+    let path = slot.path.clone();
+    let (target, length) = match &slot.content {
+        Content::Kept(file) => (&file.target, file.bytes.len() as u64),
+        Content::Ready(StagedChange::Write(file)) => (&file.target, file.length()),
+        Content::Ready(StagedChange::Remove(_)) => return Some(Change::Remove { path }),
+        Content::Open | Content::Unfinished => return None,
+    };
+    Some(match target.existing {
+        Some(_) => Change::Replace { path, length },
+        None => Change::Create { path, length },
+    })
 }
 
 fn read_all(mut file: Box<dyn ReadFile>) -> io::Result<Vec<u8>> {

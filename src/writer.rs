@@ -4,6 +4,7 @@
 //! in the end is the draft's to know.
 
 use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use crate::draft::{Content, Draft};
@@ -11,8 +12,9 @@ use crate::error::{Error, Operation, Result};
 use crate::path::RelativePath;
 use crate::protocol::commit;
 use crate::protocol::open::Opened;
+use crate::protocol::resolve::Target;
 use crate::protocol::root::guard;
-use crate::protocol::stage::{StagedChange, StagedWriter};
+use crate::protocol::stage::{KeptFile, StagedChange, StagedWriter};
 
 /// How much a writer buffers, in bytes: few system calls, and little memory for many writers.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -20,48 +22,112 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// A file of a transaction that is being written, on whatever thread.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
-    pub(crate) opened: Arc<Opened>,
-    pub(crate) draft: Arc<Mutex<Draft>>,
-    pub(crate) number: u64,
-    pub(crate) writer: Option<StagedWriter>,
+    opened: Arc<Opened>,
+    draft: Arc<Mutex<Draft>>,
+    number: u64,
+    target: Target,
+    body: Body,
+}
+
+/// Where the bytes go.
+#[derive(Debug)]
+enum Body {
+    /// Into memory, as long as the transaction is small.
+    Kept(Vec<u8>),
+    Staged(Box<StagedWriter>),
+    Finished,
 }
 
 impl OpenFile {
-    fn open(&mut self) -> io::Result<&mut StagedWriter> {
-        self.writer.as_mut().ok_or_else(|| io::Error::other("the writer is finished"))
+    pub(crate) fn new(opened: Arc<Opened>, draft: Arc<Mutex<Draft>>, number: u64, target: Target) -> Self {
+        Self { opened, draft, number, target, body: Body::Kept(Vec::new()) }
+    }
+
+    /// Where the file will be, as a person can use it.
+    fn full_path(&self) -> PathBuf {
+        self.opened.root.full(&self.target.path)
+    }
+
+    /// Takes in all of `bytes`.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<()> {
+        if let Body::Kept(kept) = &mut self.body {
+            let mut draft = guard(&self.draft);
+            if draft.closed {
+                return Err(Error::Unfinished { path: self.opened.root.full(&self.target.path) });
+            }
+            if draft.reserve(bytes.len(), self.opened.root.settings.kept_bytes_max) {
+                kept.extend_from_slice(bytes);
+                return Ok(());
+            }
+            let mut writer = draft.outgrow(&self.opened, &self.target, self.number)?;
+            if let Err(error) = writer.write_all(kept) {
+                draft.discard(writer.path());
+                return Err(self.opened.root.error(Operation::Stage, &self.target.path)(error));
+            }
+            draft.release(kept.len());
+            self.body = Body::Staged(Box::new(writer));
+        }
+        match &mut self.body {
+            Body::Staged(writer) => {
+                writer.write_all(bytes).map_err(self.opened.root.error(Operation::Stage, &self.target.path))
+            }
+            Body::Kept(_) | Body::Finished => Err(Error::Unfinished { path: self.full_path() }),
+        }
     }
 
     pub(crate) fn finish(mut self) -> Result<()> {
-        let Some(writer) = self.writer.take() else { return Ok(()) };
+        match std::mem::replace(&mut self.body, Body::Finished) {
+            Body::Kept(bytes) => self.finish_kept(bytes),
+            Body::Staged(writer) => self.finish_staged(*writer),
+            Body::Finished => Ok(()),
+        }
+    }
+
+    fn finish_kept(&self, bytes: Vec<u8>) -> Result<()> {
+        let mut draft = guard(&self.draft);
+        if draft.closed {
+            return Err(Error::Unfinished { path: self.full_path() });
+        }
+        if draft.slots.contains_key(&self.number) {
+            draft.keep(self.number, KeptFile { target: self.target.clone(), bytes });
+            // The later write has won.
+            draft.take(&self.target.path, self.number);
+        } else {
+            // The path was written again since; the later write has won.
+            draft.release(bytes.len());
+        }
+        Ok(())
+    }
+
+    fn finish_staged(&self, writer: StagedWriter) -> Result<()> {
         let staged = writer.path().clone();
         let (file, debt) = match writer.finish(&self.opened.root) {
             Ok(finished) => finished,
             Err(error) => {
-                self.leave(&staged, None);
+                self.leave(Body::Finished, Some(&staged), None);
                 return Err(error);
             }
         };
         let mut draft = guard(&self.draft);
         let draft = &mut *draft;
-        match (draft.slots.get_mut(&self.number), &mut draft.started) {
-            (Some(slot), Some(started)) if !draft.closed => {
-                let path = file.target.path.clone();
+        match (draft.slots.get_mut(&self.number), &mut draft.staging) {
+            (Some(slot), Some(staging)) if !draft.closed => {
                 slot.content = Content::Ready(StagedChange::Write(file));
-                started.wave.add(debt);
-                let synced = commit::sync_early(&self.opened.root, &mut started.wave);
+                staging.wave.add(debt);
+                let synced = commit::sync_early(&self.opened.root, &mut staging.wave);
                 // The later write has won.
-                draft.take(&path, self.number);
+                draft.take(&self.target.path, self.number);
                 synced
             }
-            (None, Some(started)) if !draft.closed => {
+            (None, Some(staging)) if !draft.closed => {
                 // The path was written again since; the later write has won.
                 debt.waive("the file is removed on the next line");
-                started.cleanup.remove(&file.staged);
+                staging.cleanup.remove(&staged);
                 Ok(())
             }
             _ => {
                 debt.waive("the transaction is over, and its clean-up removes the file");
-                Err(Error::Unfinished { path: self.opened.root.full(&file.target.path) })
+                Err(Error::Unfinished { path: self.full_path() })
             }
         }
     }
@@ -72,18 +138,26 @@ impl OpenFile {
     }
 
     fn give_up(&mut self, content: Option<Content>) {
-        let Some(writer) = self.writer.take() else { return };
-        let staged = writer.path().clone();
-        // Closed first: Windows keeps the name of an open file.
-        drop(writer);
-        self.leave(&staged, content);
+        match std::mem::replace(&mut self.body, Body::Finished) {
+            Body::Kept(bytes) => self.leave(Body::Kept(bytes), None, content),
+            Body::Staged(writer) => {
+                let staged = writer.path().clone();
+                // Closed first: Windows keeps the name of an open file.
+                drop(writer);
+                self.leave(Body::Finished, Some(&staged), content);
+            }
+            Body::Finished => {}
+        }
     }
 
-    /// Takes the staged file away, and leaves `content` in its place, if anything.
-    fn leave(&self, staged: &RelativePath, content: Option<Content>) {
+    /// Takes what was written away, and leaves `content` in its place, if anything.
+    fn leave(&self, body: Body, staged: Option<&RelativePath>, content: Option<Content>) {
         let mut draft = guard(&self.draft);
-        if let Some(started) = &mut draft.started {
-            started.cleanup.remove(staged);
+        if let Body::Kept(bytes) = body {
+            draft.release(bytes.len());
+        }
+        if let Some(staged) = staged {
+            draft.discard(staged);
         }
         match content {
             Some(content) => {
@@ -104,11 +178,21 @@ impl Drop for OpenFile {
 
 impl Write for OpenFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.open()?.write(bytes)
+        match &mut self.body {
+            Body::Staged(writer) => writer.write(bytes),
+            Body::Finished => Err(io::Error::other("the writer is finished")),
+            Body::Kept(_) => {
+                self.take(bytes)?;
+                Ok(bytes.len())
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.open()?.flush()
+        match &mut self.body {
+            Body::Staged(writer) => writer.flush(),
+            Body::Kept(_) | Body::Finished => Ok(()),
+        }
     }
 }
 
@@ -154,9 +238,10 @@ impl FileWriter {
             Some(Err(error)) => {
                 let (error, writer) = error.into_parts();
                 let (open, _unwritten) = writer.into_parts();
-                let path = open.writer.as_ref().map(|writer| open.opened.root.full(writer.path()));
+                let path = open.full_path();
                 open.discard();
-                Err(Error::io(Operation::Stage, path.unwrap_or_default())(error))
+                // One of our own has only passed through the buffer.
+                Err(error.downcast().unwrap_or_else(Error::io(Operation::Stage, path)))
             }
         }
     }

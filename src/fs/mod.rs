@@ -91,8 +91,12 @@ pub struct DirectoryEntry {
 pub enum NewFile {
     /// Nobody else (mode 0600). Its final mode comes from the file it will replace.
     Private,
-    /// Whoever could read a file made by `std::fs::File::create` (mode 0666 without the umask's bits).
+    /// What `std::fs::File::create` would give it (0666 less the umask, or what the directory's
+    /// default ACL says).
     Ordinary,
+    /// Nobody else until [`WriteFile::finish`] gives it what `Ordinary` would have. `Ordinary` from the
+    /// beginning where the system cannot say what that is.
+    Hidden,
 }
 
 /// An open file that is being read.
@@ -106,11 +110,12 @@ pub trait ReadFile: io::Read + io::Seek + Send + Sync + fmt::Debug {
 
 /// A new file that is being written.
 pub trait WriteFile: io::Write + Send + fmt::Debug {
-    /// Gives the file the permissions of `like`, and its owner if that is allowed.
+    /// Gives the file the permissions of the file at `path`, of which `like` is known: its mode and its
+    /// access ACL, and its owner as far as allowed.
     ///
     /// # Errors
-    /// Any error of the system in setting the mode. An owner that may not be set is no error.
-    fn copy_permissions(&mut self, like: &Metadata) -> io::Result<()>;
+    /// What the system answers for the mode and the ACL; an owner that may not be given is left.
+    fn copy_permissions(&mut self, path: &RelativePath, like: &Metadata) -> io::Result<()>;
     /// Ends writing and asks the system to start write-back, which is a hint and promises nothing.
     /// Returns the final metadata and the debt. The debt keeps the handle open until it is synced.
     ///
@@ -196,6 +201,24 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// # Errors
     /// `AlreadyExists`, `NotFound` if the parent is missing, or any other error of the system.
     fn create_new(&self, path: &RelativePath, access: NewFile) -> io::Result<(Box<dyn WriteFile>, Unsynced)>;
+
+    /// Whether files can be made in this directory; asked before anything is made there.
+    ///
+    /// # Errors
+    /// `PermissionDenied` or `ReadOnlyFilesystem` where none can.
+    fn may_create_in(&self, directory: &RelativePath) -> io::Result<()>;
+
+    /// Gives `path` the permissions of the file at `model`, of which `like` is known, as
+    /// [`WriteFile::copy_permissions`] does. Owes the file's sync.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the system answers.
+    fn copy_permissions(
+        &self,
+        model: &RelativePath,
+        like: &Metadata,
+        path: &RelativePath,
+    ) -> io::Result<Unsynced>;
 
     /// Opens an existing file, empties it, and lets it be overwritten in place. Only for targets that
     /// cannot be renamed over (mount points), and only while a published manifest protects them.

@@ -21,10 +21,13 @@ use crate::path::RelativePath;
 pub(crate) fn apply(root: &Root, published: &Published) -> Result<Moved> {
     let not_applied = |error: Error| error.not_applied(published.generation);
     let mut wave = move_all(root, published.entries.iter()).map_err(not_applied)?;
-    if let Some(debt) = published.made.as_ref().and_then(|record| published.session.remove_record(record)) {
+    for debt in published.made.iter().filter_map(|record| published.session.remove_record(record)) {
         // In barrier 3: a record that came back would take a directory that this commit made, and
         // that somebody has emptied since, for litter.
         wave.add(debt);
+    }
+    for entry in &published.entries {
+        published.session.adopt(&entry.path);
     }
     let paths = published.entries.iter().map(|entry| entry.path.clone()).collect();
     Ok(Moved { generation: published.generation, paths, wave })

@@ -8,7 +8,7 @@ use super::resolve::{Target, look};
 use super::root::Root;
 use super::stage::{Precondition, Staged, StagedEntry};
 use crate::error::{Error, Operation, Result};
-use crate::fs::Kind;
+use crate::fs::{Kind, Metadata};
 use crate::manifest::{Action, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::{InvalidPath, RelativePath};
@@ -35,6 +35,13 @@ fn not_frozen(root: &Root, path: &RelativePath) -> Result<()> {
     root.fs.may_rename_over(path).map_err(root.error(Operation::Move, path))
 }
 
+/// Whether a file can be staged for this target: it may be replaced, and its directory, or the nearest
+/// one above it, takes new names.
+pub(crate) fn may_stage(root: &Root, target: &Target) -> Result<()> {
+    may_replace(root, target)?;
+    root.fs.may_create_in(&target.nearest).map_err(root.error(Operation::Stage, &target.path))
+}
+
 /// Whether a file may be removed: as `may_replace`, and its name can go. A write finds that out when
 /// it stages there; a removal stages nothing, and would find it out too late.
 pub(crate) fn may_remove(root: &Root, target: &Target) -> Result<()> {
@@ -45,22 +52,26 @@ pub(crate) fn may_remove(root: &Root, target: &Target) -> Result<()> {
     root.fs.may_remove(&target.path).map_err(root.error(Operation::Remove, &target.path))
 }
 
-/// Whether a manifest that was written before the lock was taken still says what is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What was found under the lock, and must be waited for before the manifest is published.
+#[derive(Debug)]
 #[must_use = "an outdated manifest must be written again"]
 pub(crate) enum Freshness {
     Current,
-    Outdated,
+    /// The manifest must be written again. Somebody has changed the permissions of these entries' targets
+    /// since they were copied.
+    Outdated(Vec<(usize, Metadata)>),
 }
 
 /// Checks a transaction under the lock. Another commit may have replaced a target since the manifest
-/// was written: the entry is put right, or recovery would take that commit for an edit by hand.
+/// was written: the entry is put right, or recovery would take that commit for an edit by hand. Somebody
+/// may have changed a target's permissions: the staged file must get them, or the change would be undone.
 pub(crate) fn under_lock(root: &Root, staged: &mut Staged) -> Result<Freshness> {
     if keeps(Rule::CheckPreconditions) {
         preconditions(root, &staged.preconditions)?;
     }
-    let mut freshness = Freshness::Current;
-    for staged_entry in &mut staged.entries {
+    let mut outdated = false;
+    let mut changed = Vec::new();
+    for (index, staged_entry) in staged.entries.iter_mut().enumerate() {
         let entry = &mut staged_entry.entry;
         let found = look(root, &entry.path)?;
         let target = Target { path: entry.path.clone(), existing: found, nearest: entry.path.parent() };
@@ -72,13 +83,17 @@ pub(crate) fn under_lock(root: &Root, staged: &mut Staged) -> Result<Freshness> 
         }
         if target.before() != entry.before && keeps(Rule::CheckTargets) {
             entry.before = target.before();
-            freshness = Freshness::Outdated;
+            outdated = true;
         }
         if keeps(Rule::CheckStaged) {
             still_staged(root, staged_entry)?;
         }
+        if let Some(found) = found.filter(|found| staged_entry.permissions_differ(found)) {
+            changed.push((index, found));
+        }
     }
-    Ok(freshness)
+    let is_current = !outdated && changed.is_empty();
+    Ok(if is_current { Freshness::Current } else { Freshness::Outdated(changed) })
 }
 
 /// A sweep that took a living session for dead, or a person, may have removed or changed a staged file.

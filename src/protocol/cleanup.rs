@@ -21,6 +21,8 @@ pub(crate) struct CleanupGuard {
     session: Arc<Session>,
     files: BTreeSet<RelativePath>,
     directories: Vec<RelativePath>,
+    /// Where the session has written down that it makes these directories.
+    records: Vec<RelativePath>,
 }
 
 impl CleanupGuard {
@@ -30,6 +32,7 @@ impl CleanupGuard {
             session: Arc::clone(session),
             files: BTreeSet::new(),
             directories: Vec::new(),
+            records: Vec::new(),
         }
     }
 
@@ -43,11 +46,14 @@ impl CleanupGuard {
         self.directories.push(path);
     }
 
-    /// A file that is to be removed has another name now.
-    pub(crate) fn renamed(&mut self, from: &RelativePath, to: RelativePath) {
-        if self.files.remove(from) {
-            self.files.insert(to);
-        }
+    /// The record of directories that are about to be made.
+    pub(crate) fn add_record(&mut self, record: RelativePath) {
+        self.records.push(record);
+    }
+
+    /// The directories that were made.
+    pub(crate) fn directories(&self) -> &[RelativePath] {
+        &self.directories
     }
 
     /// Removes one file now.
@@ -56,44 +62,82 @@ impl CleanupGuard {
         self.remove_file(path);
     }
 
-    /// Removes every file but the `wanted` ones now: those of writers that a later write has superseded
-    /// while they were open, and of writes that failed as they began.
-    pub(crate) fn remove_all_but<'a>(&mut self, wanted: impl Iterator<Item = &'a RelativePath>) {
+    /// Removes every file but the `wanted` ones now, and every directory in which none of these lies:
+    /// what a later write has superseded, or what failed as it began. What is returned must be durable
+    /// before the record of the directories goes.
+    pub(crate) fn remove_all_but<'a>(
+        &mut self,
+        wanted: impl Iterator<Item = &'a RelativePath>,
+    ) -> Vec<Unsynced> {
         let wanted: HashSet<_> = wanted.collect();
         let stray: Vec<_> = self.files.iter().filter(|path| !wanted.contains(path)).cloned().collect();
         for path in &stray {
             self.remove(path);
         }
+        if self.directories.is_empty() {
+            return Vec::new();
+        }
+        let parents: BTreeSet<_> = wanted.into_iter().map(RelativePath::parent).collect();
+        let needed: HashSet<_> = parents.iter().flat_map(RelativePath::chain).collect();
+        let made = std::mem::take(&mut self.directories).into_iter();
+        let (kept, stray) = made.partition(|path| needed.contains(path));
+        self.directories = kept;
+        let (gone, debts) = self.remove_directories(stray);
+        self.session.unmade(&gone, Vec::new(), Vec::new());
+        debts
     }
 
-    /// The transaction is published: everything is where it belongs, or recovery's to move.
-    pub(crate) fn disarm(&mut self) {
+    /// The transaction is published: everything is where it belongs, or recovery's to move. Returns the
+    /// records of the directories that were made.
+    pub(crate) fn disarm(&mut self) -> Vec<RelativePath> {
         self.files.clear();
         self.directories.clear();
+        std::mem::take(&mut self.records)
     }
 
     /// It is not known whether the transaction is published: only a later opening can tell, and
     /// must be led here.
     pub(crate) fn leave_to_recovery(&mut self) {
-        self.disarm();
+        self.disarm().clear();
         self.session.leave_mark();
     }
 
-    fn owe(&self, debt: Unsynced) {
-        match self.root.settings.durability {
-            Durability::Process => debt.waive("Durability::Process promises nothing for a power loss"),
-            _ => self.session.owe(debt),
+    /// The debts of removals that the session is to pay.
+    fn owed(&self, debts: Vec<Unsynced>) -> Vec<Unsynced> {
+        if self.root.settings.durability != Durability::Process {
+            return debts;
         }
+        let waive = |debt: Unsynced| debt.waive("Durability::Process promises nothing for a power loss");
+        debts.into_iter().for_each(waive);
+        Vec::new()
     }
 
     fn remove_file(&self, path: &RelativePath) {
         match self.root.fs.remove_file(path) {
             // Not synced now: nobody waits for an abort. The session syncs it before its own mark
             // goes, since without the mark a staged name that came back would stay for ever.
-            Ok(debt) => self.owe(debt),
+            Ok(debt) => self.owed(vec![debt]).into_iter().for_each(|debt| self.session.owe(debt)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(_) => self.session.leave_mark(),
         }
+    }
+    /// Removes directories, children first, as far as they are empty. Returns those that are gone, and
+    /// what is owed for that.
+    fn remove_directories(&self, made: Vec<RelativePath>) -> (Vec<RelativePath>, Vec<Unsynced>) {
+        let (mut gone, mut debts) = (Vec::new(), Vec::new());
+        for path in made.into_iter().rev() {
+            match self.root.fs.remove_dir(&path) {
+                Ok(debt) => {
+                    debts.push(debt);
+                    gone.push(path);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => gone.push(path),
+                // Somebody else has put something there: another transaction, or a person.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => self.session.orphan(path),
+                Err(_) => self.session.leave_mark(),
+            }
+        }
+        (gone, debts)
     }
 }
 
@@ -102,15 +146,14 @@ impl Drop for CleanupGuard {
         for path in std::mem::take(&mut self.files) {
             self.remove_file(&path);
         }
-        for path in std::mem::take(&mut self.directories).iter().rev() {
-            match self.root.fs.remove_dir(path) {
-                Ok(debt) => self.owe(debt),
-                // Somebody else has put something there, or has removed it: theirs.
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
-                }
-                Err(_) => self.session.leave_mark(),
-            }
-        }
+        let made = std::mem::take(&mut self.directories);
+        let count = made.len();
+        let (gone, debts) = self.remove_directories(made);
+        let records = std::mem::take(&mut self.records);
+        let spent = if gone.len() == count { records } else { Vec::new() };
+        self.session.unmade(&gone, spent, self.owed(debts));
+        // What this transaction had staged may have kept an earlier one from removing its directories.
+        let (gone, debts) = self.remove_directories(self.session.orphans());
+        self.session.unmade(&gone, Vec::new(), self.owed(debts));
     }
 }

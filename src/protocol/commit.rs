@@ -14,14 +14,16 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use super::check::Freshness;
 use super::control::{self, Control, WAIVED_MAX};
 use super::deferred::{Applied, Deferred, InFlight, Moved};
 use super::lock::{self, Locked};
 use super::publish::{self, Published};
 use super::queue::{Job as _, Queue};
+use super::resolve::Target;
 use super::root::Root;
-use super::session::{Recording, Session};
-use super::stage::{self, Collected, Staged};
+use super::session::Recording;
+use super::stage::{self, Collected, KeptFile, Staged, StagedFile, StagedWriter, Staging};
 use super::{apply, check, layout, recover};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, Unsynced, Wave};
@@ -58,20 +60,63 @@ pub(crate) fn commit(
     queue.submit(staged, |batch| commit_batch(root, deferred, batch), panicked)
 }
 
-/// Records, durably, where a session is about to stage and what it is about to make. Returns the
-/// record of what is made, which goes when the transaction is committed.
-pub(crate) fn record(
+/// How often a directory may vanish under our hands; once is an aborted transaction that had made it.
+const BEGIN_TRIES_MAX: u32 = 4;
+
+/// Records, durably, where a transaction is about to stage and which directories it makes, and makes
+/// these: one wait for all, and none for directories that are on record.
+pub(crate) fn prepare(
     root: &Root,
-    session: &Session,
-    directories: BTreeSet<RelativePath>,
-    made: Vec<RelativePath>,
-) -> Result<Option<RelativePath>> {
-    let Recording { wave, directories, made } = session.write_records(directories, made)?;
+    staging: &mut Staging,
+    directories: &BTreeSet<RelativePath>,
+) -> Result<()> {
+    // Another transaction of this session may have made one of them, and not have synced it.
+    for debt in staging.session.undurable(directories) {
+        staging.wave.add(debt);
+    }
+    let missing = stage::missing(root, directories)?;
+    let Recording { wave, written } = staging.session.write_records(directories, &missing)?;
     // Lost without this sync: after a power loss nobody would know that something was staged or made
     // there, and it would lie there for ever. A crash before it leaves only this session's own files,
     // which the sweep finds by listing `sessions`.
     let durable = root.sync(wave)?;
-    Ok(session.recorded(directories, made, durable))
+    if let Some(record) = staging.session.recorded(written, &missing, durable) {
+        staging.cleanup.add_record(record);
+    }
+    stage::make(root, staging, missing)
+}
+
+/// Begins a staged file for `target`, whose directory is prepared. Another transaction that is aborted
+/// may have taken the directory away since.
+pub(crate) fn begin(
+    root: &Root,
+    staging: &mut Staging,
+    target: &Target,
+    number: u64,
+) -> Result<StagedWriter> {
+    for _ in 1..BEGIN_TRIES_MAX {
+        match stage::begin(root, staging, target, number) {
+            Err(error) if error.is_not_found() => {
+                root.fs.forget_directories();
+                prepare(root, staging, &[target.path.parent()].into())?;
+            }
+            result => return result,
+        }
+    }
+    stage::begin(root, staging, target, number)
+}
+
+/// Stages a file that was kept in memory, and whose directory is prepared.
+pub(crate) fn stage_kept(
+    root: &Root,
+    staging: &mut Staging,
+    file: &KeptFile,
+    number: u64,
+) -> Result<StagedFile> {
+    let writer = begin(root, staging, &file.target, number)?;
+    let staged = stage::fill(root, staging, writer, &file.bytes)?;
+    sync_early(root, &mut staging.wave)?;
+    Ok(staged)
 }
 
 /// Barrier 1, early, when more files are open than one transaction may keep.
@@ -85,14 +130,9 @@ pub(crate) fn sync_early(root: &Root, wave: &mut Wave) -> Result<()> {
 }
 
 /// Barrier 1: all that the manifest names, and the manifest itself, made durable in one wave.
-pub(crate) fn stage(root: &Root, deferred: &Deferred, mut collected: Collected) -> Result<Staged> {
-    let mut made = None;
-    if let Some(destinations) = stage::destinations(root, &collected)? {
-        let missing = destinations.missing.clone();
-        made = record(root, &collected.session, destinations.directories, destinations.missing)?;
-        stage::move_beside(root, &mut collected, missing)?;
-    }
-    let Collected { id, session, changes, preconditions, mut cleanup, mut wave } = collected;
+pub(crate) fn stage(root: &Root, deferred: &Deferred, collected: Collected) -> Result<Staged> {
+    let Collected { staging, changes, preconditions } = collected;
+    let Staging { id, session, mut cleanup, mut wave } = staging;
     let entries: Vec<_> = changes.into_iter().map(stage::StagedChange::into_entry).collect();
     let unpublished = layout::unpublished(id);
     cleanup.add_file(unpublished.clone());
@@ -101,7 +141,8 @@ pub(crate) fn stage(root: &Root, deferred: &Deferred, mut collected: Collected) 
     // Lost without this sync: the manifest could be durable while what it names is empty, garbage,
     // or has no name. A crash before or within it leaves staged files that nothing names: swept.
     let durable = sync_with(root, deferred, wave, in_flight)?;
-    Ok(Staged { id, entries, preconditions, unpublished, cleanup, session, made, durable })
+    session.durable(cleanup.directories());
+    Ok(Staged { id, entries, preconditions, unpublished, cleanup, session, durable })
 }
 
 /// Waits for a wave to which other commits' third barrier is attached.
@@ -218,9 +259,13 @@ fn break_rules(root: &Root, locked: &Locked, renamed: &[(Generation, Staged)]) {
 
 /// The checks under the lock, and what they find out of date put right.
 fn check_under_lock(root: &Root, deferred: &Deferred, staged: &mut Staged) -> Result<()> {
-    if check::under_lock(root, staged)? == check::Freshness::Outdated {
-        let (outdated, wave) = publish::rewrite_manifest(root, staged)?;
-        // Lost without this sync: the manifest's content, once its name is published.
+    if let Freshness::Outdated(changed) = check::under_lock(root, staged)? {
+        let mut wave = Wave::new(Barrier::Staged);
+        for (index, found) in changed {
+            wave.add(stage::copy_permissions(root, &mut staged.entries[index], &found)?);
+        }
+        let outdated = publish::rewrite_manifest(root, staged, &mut wave)?;
+        // Lost without this sync: the manifest's content, once its name is published, and permissions.
         staged.durable = staged.durable.and(root.sync(wave)?);
         staged.cleanup.remove(&outdated);
     }

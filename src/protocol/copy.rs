@@ -30,7 +30,7 @@ pub(crate) fn file(
     let (mut file, name) = root.fs.create_new(to, NewFile::Private)?;
     wave.add(name);
     bytes(&mut *source, &mut *file)?;
-    file.copy_permissions(&like)?;
+    file.copy_permissions(from, &like)?;
     let (metadata, content) = file.finish()?;
     wave.add(content);
     Ok(metadata)

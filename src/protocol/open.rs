@@ -28,7 +28,6 @@ use crate::fs::FileSystem;
 use crate::generation::Generation;
 #[cfg(feature = "sim")]
 use crate::generation::TransactionId;
-use crate::path::RelativePath;
 use crate::report::RecoveryReport;
 
 /// An open root, with all that its transactions share.
@@ -118,16 +117,14 @@ impl Opened {
         commit::commit_batch(&self.root, &self.deferred, batch)
     }
 
-    /// This store's session, made when it is first needed, with `directory` on its record.
-    pub(crate) fn session(&self, directory: &RelativePath) -> Result<Arc<Session>> {
+    /// This store's session, made when it is first needed.
+    pub(crate) fn session(&self) -> Result<Arc<Session>> {
         self.root.may_change()?;
         let mut slot = guard(&self.session);
         if let Some(session) = slot.as_ref() {
             return Ok(Arc::clone(session));
         }
         let session = Arc::new(Session::start(&self.root)?);
-        let first = [RelativePath::root(), directory.clone()].into();
-        commit::record(&self.root, &session, first, Vec::new())?;
         *slot = Some(Arc::clone(&session));
         Ok(session)
     }

@@ -12,7 +12,7 @@ use super::root::Root;
 use super::session::Session;
 use super::stage::{Staged, StagedEntry};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, Durable, NewFile, Unsynced, Wave};
+use crate::fs::{Durable, NewFile, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
 use crate::manifest::{Entry, Manifest};
 use crate::mutation::{Rule, keeps};
@@ -26,8 +26,8 @@ pub(crate) struct Published {
     pub(crate) id: TransactionId,
     pub(crate) entries: Vec<Entry>,
     pub(crate) session: Arc<Session>,
-    /// The record of the directories that were made.
-    pub(crate) made: Option<RelativePath>,
+    /// The records of the directories that were made.
+    pub(crate) made: Vec<RelativePath>,
     /// How durable everything so far is: barriers 1 and 2.
     pub(crate) durable: Durable,
 }
@@ -35,13 +35,13 @@ pub(crate) struct Published {
 impl Staged {
     /// The manifest has its published name, durably.
     pub(crate) fn published(mut self, generation: Generation, durable: Durable) -> Published {
-        self.cleanup.disarm();
+        let made = self.cleanup.disarm();
         Published {
             generation,
             id: self.id,
             entries: self.entries.into_iter().map(|staged| staged.entry).collect(),
             session: self.session,
-            made: self.made,
+            made,
             durable: self.durable.and(durable),
         }
     }
@@ -64,14 +64,13 @@ pub(crate) fn write_manifest(
     Ok(content)
 }
 
-/// Writes an outdated manifest again, under a fresh name. Returns the old name with the wave.
-pub(crate) fn rewrite_manifest(root: &Root, staged: &mut Staged) -> Result<(RelativePath, Wave)> {
+/// Writes an outdated manifest again, under a fresh name. Returns the old name.
+pub(crate) fn rewrite_manifest(root: &Root, staged: &mut Staged, wave: &mut Wave) -> Result<RelativePath> {
     let fresh = layout::unpublished(staged.session.next_transaction());
     let outdated = std::mem::replace(&mut staged.unpublished, fresh.clone());
     staged.cleanup.add_file(fresh.clone());
-    let mut wave = Wave::new(Barrier::Staged);
     wave.add(write_manifest(root, &fresh, staged.id, &staged.entries)?);
-    Ok((outdated, wave))
+    Ok(outdated)
 }
 
 /// The name under which this store publishes: it says whether anything was waited for, since nothing

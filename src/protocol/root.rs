@@ -23,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) lock_timeout: Duration,
     pub(crate) strategy: SyncStrategy,
     pub(crate) read_only: bool,
+    /// How many bytes of a transaction are kept in memory before they are staged.
+    pub(crate) kept_bytes_max: usize,
 }
 
 /// An open root, as every step sees it.

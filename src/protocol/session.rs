@@ -20,17 +20,21 @@ use uuid::Uuid;
 
 use super::control;
 use super::layout::{self, SessionName};
-use super::root::{Root, guard};
+use super::root::{Root, guard, if_found};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, Lock, LockKind, NewFile, Unsynced, Wave};
 use crate::generation::TransactionId;
 use crate::manifest::text::{Name, seal, unseal};
+use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
 const FORMAT: &str = "cosave-session";
 
 /// Tries to find a name that no sweeper is looking at just now; one is enough but for a race.
 const START_TRIES_MAX: u32 = 100;
+
+/// How many records of directories there may be before one takes the place of all.
+const RECORDS_MAX: usize = 8;
 
 /// One open store's mark, alive as long as this value.
 #[derive(Debug)]
@@ -45,10 +49,20 @@ pub(crate) struct Session {
 
 #[derive(Debug)]
 struct State {
+    /// The directories on record.
     directories: BTreeSet<RelativePath>,
+    /// Records of directories in which it stages.
     records: Vec<RelativePath>,
+    /// Records of directories that transactions make.
+    made: BTreeSet<RelativePath>,
+    /// Records that nothing relies on: they go when the removals are durable.
+    spent: BTreeSet<RelativePath>,
     numbers: u32,
-    /// Removals of staged files that are not durable yet.
+    /// Directories that a transaction has made, whose names may not be durable yet.
+    undurable: BTreeSet<RelativePath>,
+    /// Directories that an aborted transaction has made, and that were not empty.
+    orphans: BTreeSet<RelativePath>,
+    /// Removals of staged files and of made directories that are not durable yet.
     removals: Wave,
 }
 
@@ -57,9 +71,19 @@ struct State {
 #[must_use = "a record counts once its wave was waited for"]
 pub(crate) struct Recording {
     pub(crate) wave: Wave,
-    pub(crate) directories: Vec<RelativePath>,
+    pub(crate) written: Written,
+}
+
+/// What counts when the wave of a [`Recording`] was waited for.
+#[derive(Debug)]
+pub(crate) struct Written {
+    directories: BTreeSet<RelativePath>,
+    /// The record of the directories.
+    stages: Option<RelativePath>,
     /// The record of the directories that are about to be made.
-    pub(crate) made: Option<RelativePath>,
+    makes: Option<RelativePath>,
+    /// Records that may go then.
+    spent: Vec<RelativePath>,
 }
 
 /// Where a session stages, as recorded.
@@ -93,8 +117,12 @@ impl Session {
             state: Mutex::new(State {
                 directories: BTreeSet::new(),
                 records: Vec::new(),
+                made: BTreeSet::new(),
+                spent: BTreeSet::new(),
                 numbers: 0,
-                removals: Wave::new(Barrier::Swept),
+                undurable: BTreeSet::new(),
+                orphans: BTreeSet::new(),
+                removals: Wave::new(Barrier::Session),
             }),
             marked: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
@@ -123,73 +151,148 @@ impl Session {
         TransactionId { session: self.id, number: self.transactions.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
-    /// The nearest directory at or above `directory` in which something may be staged now.
-    pub(crate) fn nearest_on_record(&self, directory: &RelativePath) -> RelativePath {
-        let state = guard(&self.state);
-        let mut nearest = directory.clone();
-        while !nearest.is_root() && !state.directories.contains(&nearest) {
-            nearest = nearest.parent();
-        }
-        nearest
-    }
-
-    /// Writes down where this session is about to stage, and what it is about to make. The record of
-    /// what is made goes when the transaction is committed.
+    /// Writes down where this session is about to stage, and which directories it is about to make.
     pub(crate) fn write_records(
         &self,
-        directories: BTreeSet<RelativePath>,
-        made: Vec<RelativePath>,
+        directories: &BTreeSet<RelativePath>,
+        made: &BTreeSet<RelativePath>,
     ) -> Result<Recording> {
         let mut state = guard(&self.state);
-        let new: Vec<_> = directories.difference(&state.directories).cloned().collect();
+        // One that is made anew may be on a record that goes with the transaction that had made it.
+        let is_new =
+            |directory: &&RelativePath| !state.directories.contains(*directory) || made.contains(*directory);
+        let new: BTreeSet<_> = directories.iter().filter(is_new).cloned().collect();
         let mut wave = Wave::new(Barrier::Session);
+        if new.is_empty() && made.is_empty() {
+            let written = Written { directories: new, stages: None, makes: None, spent: Vec::new() };
+            return Ok(Recording { wave, written });
+        }
         // Whoever made a directory that was there before may not have synced its name, without which
         // a power loss takes everything in it.
-        for found in new.iter().filter(|directory| !made.contains(directory)) {
-            for directory in found.chain() {
-                wave.add(Unsynced::directory(directory.parent()));
-            }
+        for directory in new.difference(made).flat_map(RelativePath::chain) {
+            wave.add(Unsynced::directory(directory.parent()));
+        }
+        let mut spent = Vec::new();
+        let mut listed = new.clone();
+        if state.records.len() >= RECORDS_MAX {
+            listed.extend(state.directories.iter().cloned());
+            spent.clone_from(&state.records);
         }
         let process = self.root.fs.process();
-        let staging = Record { process, directories: new.clone(), made: Vec::new() };
-        if !staging.directories.is_empty() {
-            self.write(&mut state, &staging, &mut wave)?;
+        let stages = Record { process, directories: listed.into_iter().collect(), made: Vec::new() };
+        let makes = Record { process, directories: Vec::new(), made: made.iter().cloned().collect() };
+        let stages = self.write(&mut state, &stages, &mut wave)?;
+        let makes = self.write(&mut state, &makes, &mut wave)?;
+        // A spent record may go once the removals of what it tells of are durable.
+        let earlier = std::mem::take(&mut state.spent).into_iter();
+        spent.extend(earlier.filter(|record| ![&stages, &makes].contains(&&Some(record.clone()))));
+        if keeps(Rule::RemoveThenForget) {
+            wave.absorb(std::mem::replace(&mut state.removals, Wave::new(Barrier::Session)));
         }
-        let making = Record { process, directories: Vec::new(), made };
-        let made = match making.made.is_empty() {
-            true => None,
-            false => Some(self.write(&mut state, &making, &mut wave)?),
-        };
-        Ok(Recording { wave, directories: new, made })
+        Ok(Recording { wave, written: Written { directories: new, stages, makes, spent } })
     }
 
-    fn write(&self, state: &mut State, record: &Record, wave: &mut Wave) -> Result<RelativePath> {
+    /// Writes a record, if it tells of anything. It counts as spent until it is durable.
+    fn write(&self, state: &mut State, record: &Record, wave: &mut Wave) -> Result<Option<RelativePath>> {
+        if record.directories.is_empty() && record.made.is_empty() {
+            return Ok(None);
+        }
         let path = layout::record(self.id, state.numbers);
         state.numbers += 1;
-        state.records.push(path.clone());
+        state.spent.insert(path.clone());
         let failed = |error| self.root.error(Operation::Begin, &path)(error);
         let (mut file, name) = self.root.fs.create_new(&path, NewFile::Ordinary).map_err(failed)?;
         wave.add(name);
         file.write_all(&record.encode()).map_err(failed)?;
         let (_, content) = file.finish().map_err(failed)?;
         wave.add(content);
-        Ok(path)
+        Ok(Some(path))
     }
 
-    /// The records are durable: it may be staged in what they name. Returns the record of what is made.
+    /// The records are durable: it may be staged in what they name, and `made` may be made. Returns the
+    /// record of what is made, which goes when the transaction is over.
     pub(crate) fn recorded(
         &self,
-        directories: Vec<RelativePath>,
-        made: Option<RelativePath>,
+        written: Written,
+        made: &BTreeSet<RelativePath>,
         _durable: Durable,
     ) -> Option<RelativePath> {
-        guard(&self.state).directories.extend(directories);
-        made
+        let Written { directories, stages, makes, spent } = written;
+        let mut state = guard(&self.state);
+        state.directories.extend(directories);
+        state.undurable.extend(made.iter().cloned());
+        state.records.extend(stages);
+        state.made.extend(makes.clone());
+        for record in spent {
+            state.records.retain(|other| *other != record);
+            if let Ok(debt) = self.root.fs.remove_file(&record) {
+                debt.waive("a record that comes back leads a sweep to nothing");
+            }
+        }
+        makes
+    }
+
+    /// The debts of the directories that lie on the way to these, as far as a transaction of this
+    /// session has made them and they may not be durable yet.
+    pub(crate) fn undurable(&self, directories: &BTreeSet<RelativePath>) -> Vec<Unsynced> {
+        let state = guard(&self.state);
+        if state.undurable.is_empty() || !keeps(Rule::SyncOthersDirectories) {
+            return Vec::new();
+        }
+        let chain = directories.iter().flat_map(RelativePath::chain);
+        let made = chain.filter(|directory| state.undurable.contains(directory));
+        made.map(|directory| Unsynced::directory(directory.parent())).collect()
+    }
+
+    /// Directories that were made are durable.
+    pub(crate) fn durable(&self, directories: &[RelativePath]) {
+        let mut state = guard(&self.state);
+        directories.iter().for_each(|directory| _ = state.undurable.remove(directory));
+    }
+
+    /// Directories that were made are gone again, though not durably, and these records tell of nothing
+    /// else.
+    pub(crate) fn unmade(
+        &self,
+        directories: &[RelativePath],
+        records: Vec<RelativePath>,
+        debts: Vec<Unsynced>,
+    ) {
+        let mut state = guard(&self.state);
+        debts.into_iter().for_each(|debt| state.removals.add(debt));
+        for directory in directories {
+            state.undurable.remove(directory);
+            state.directories.remove(directory);
+            state.orphans.remove(directory);
+        }
+        for record in records {
+            state.made.remove(&record);
+            state.spent.insert(record);
+        }
+    }
+
+    /// A directory that was made for a transaction which did not commit is not empty: it is tried again
+    /// when another transaction is aborted, and when the session ends.
+    pub(crate) fn orphan(&self, directory: RelativePath) {
+        guard(&self.state).orphans.insert(directory);
+    }
+
+    /// Those that are to be tried again; parents first.
+    pub(crate) fn orphans(&self) -> Vec<RelativePath> {
+        guard(&self.state).orphans.iter().cloned().collect()
+    }
+
+    /// A commit has put a file here: the directories on the way are its own.
+    pub(crate) fn adopt(&self, path: &RelativePath) {
+        let mut state = guard(&self.state);
+        if !state.orphans.is_empty() {
+            path.parent().chain().iter().for_each(|directory| _ = state.orphans.remove(directory));
+        }
     }
 
     /// The directories made for a transaction are its commit's now: their record goes.
     pub(crate) fn remove_record(&self, record: &RelativePath) -> Option<Unsynced> {
-        guard(&self.state).records.retain(|other| other != record);
+        guard(&self.state).made.remove(record);
         // A record that cannot be removed leads the sweep to directories that it finds not empty.
         self.root.fs.remove_file(record).ok()
     }
@@ -207,16 +310,37 @@ impl Session {
     /// Takes the session's files away, the mark last. Errors leave the rest to the next sweep.
     fn end(&self) -> Result<()> {
         let mut state = guard(&self.state);
-        let removals = std::mem::replace(&mut state.removals, Wave::new(Barrier::Swept));
+        let mut removals = Wave::new(Barrier::Swept);
+        removals.absorb(std::mem::replace(&mut state.removals, Wave::new(Barrier::Session)));
+        for directory in std::mem::take(&mut state.orphans).iter().rev() {
+            match self.root.fs.remove_dir(directory) {
+                Ok(debt) => removals.add(debt),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                // Another process still stages there; whoever sweeps after both finds it by the record.
+                Err(error) if self.is_staged_in(directory) => {
+                    return Err(self.root.error(Operation::Remove, directory)(error));
+                }
+                // A person's.
+                Err(_) => {}
+            }
+        }
         // Lost without this sync: staged names that a power loss brings back, with no mark left that
         // leads to them.
         let _durable = self.root.sync_always(removals)?;
-        let mark = layout::session(self.id);
-        for path in std::mem::take(&mut state.records).iter().chain([&mark]) {
-            let removed = self.root.fs.remove_file(path).map_err(self.root.error(Operation::Remove, path));
-            removed?.waive("a record or mark that comes back leads a sweep to nothing");
+        let State { records, made, spent, .. } = &mut *state;
+        let all = records.drain(..).chain(std::mem::take(made)).chain(std::mem::take(spent));
+        for path in all.chain([layout::session(self.id)]) {
+            let removed = if_found(self.root.fs.remove_file(&path));
+            if let Some(debt) = removed.map_err(self.root.error(Operation::Remove, &path))? {
+                debt.waive("a record or mark that comes back leads a sweep to nothing");
+            }
         }
         Ok(())
+    }
+
+    fn is_staged_in(&self, directory: &RelativePath) -> bool {
+        let names = self.root.fs.list(directory).unwrap_or_default();
+        names.iter().any(|entry| layout::parse_staged(&entry.name).is_some())
     }
 }
 

@@ -1,29 +1,31 @@
-//! Stage: write each file's next content beside its target, and make it all
-//! durable together with the manifest that names it (barrier 1).
+//! Stage: write each file's next content beside its target.
 //!
 //! No lock is held, and any number of transactions stage at once. A staged file
-//! belongs beside its target, because only a rename within one directory keeps
-//! one name or the other through any power loss. But a directory that this
-//! session has not recorded yet, or that does not exist yet, would cost a wait
-//! for each; so such a file is first written in the nearest directory on record,
-//! and all of them move beside their targets at the end, after one wait for all
-//! their directories.
+//! lies in its target's own directory, always: only a rename within one directory
+//! keeps one name or the other through any power loss, and only there has a file
+//! the group, the access control list and the label that its target would have.
+//! Nobody else can read it until it is finished and has its target's permissions.
+//!
+//! A directory must be on record before anything is staged in it, and recording
+//! costs a wait. So small contents stay in memory until the transaction commits
+//! or outgrows it; then all their directories are recorded with one wait. The
+//! waits are `commit`'s.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use super::cleanup::CleanupGuard;
-use super::copy;
 use super::layout::{self, StagedId};
 use super::queue::Job;
 use super::resolve::Target;
 use super::root::{Root, if_found};
 use super::session::Session;
 use crate::error::{Operation, Result};
-use crate::fs::{Durable, Identity, NewFile, Unsynced, Wave, WriteFile};
+use crate::fs::{Barrier, Durable, Identity, Kind, Metadata, NewFile, Unsynced, Wave, WriteFile};
 use crate::generation::TransactionId;
 use crate::manifest::{Action, Entry, StagedContent, Stamp};
+use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
 /// What must still be true at the commit.
@@ -61,6 +63,8 @@ pub(crate) struct StagedFile {
     pub(crate) target: Target,
     content: StagedContent,
     identity: Option<Identity>,
+    /// What it has its permissions from.
+    like: Option<Metadata>,
 }
 
 impl StagedFile {
@@ -74,6 +78,17 @@ impl StagedFile {
 pub(crate) struct StagedEntry {
     pub(crate) entry: Entry,
     pub(crate) identity: Option<Identity>,
+    /// What the staged file has its permissions from.
+    pub(crate) like: Option<Metadata>,
+}
+
+impl StagedEntry {
+    /// Whether the target has other permissions by now than those that were copied from it.
+    pub(crate) fn permissions_differ(&self, found: &Metadata) -> bool {
+        let same = |like: Metadata| (like.mode, like.owner) == (found.mode, found.owner);
+        let is_write = matches!(self.entry.action, Action::Write(_));
+        is_write && found.kind == Kind::File && !self.like.is_some_and(same) && keeps(Rule::CheckPermissions)
+    }
 }
 
 /// A transaction that is durable in every part, and published in none.
@@ -87,8 +102,6 @@ pub(crate) struct Staged {
     /// Removes everything again, if dropped before publication.
     pub(crate) cleanup: CleanupGuard,
     pub(crate) session: Arc<Session>,
-    /// The record of the directories that were made.
-    pub(crate) made: Option<RelativePath>,
     /// Nothing is published without this receipt.
     pub(crate) durable: Durable,
 }
@@ -109,23 +122,123 @@ impl Job for Staged {
     }
 }
 
-/// Begins a staged file for `target` in `directory`, which is on record. `cleanup` removes what is made.
+/// A file's next content, kept in memory.
+#[derive(Debug)]
+pub(crate) struct KeptFile {
+    pub(crate) target: Target,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// What a transaction has on disk, from its first staged file on.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    pub(crate) id: TransactionId,
+    pub(crate) session: Arc<Session>,
+    /// Removes everything again, unless it is published.
+    pub(crate) cleanup: CleanupGuard,
+    /// What is not durable yet.
+    pub(crate) wave: Wave,
+}
+
+impl Staging {
+    pub(crate) fn new(root: &Arc<Root>, session: Arc<Session>) -> Self {
+        Self {
+            id: session.next_transaction(),
+            cleanup: CleanupGuard::new(root, &session),
+            session,
+            wave: Wave::new(Barrier::Staged),
+        }
+    }
+}
+
+/// Those of the directories, and of the directories above them, that do not exist; parents come before
+/// their children.
+pub(crate) fn missing(root: &Root, directories: &BTreeSet<RelativePath>) -> Result<BTreeSet<RelativePath>> {
+    let mut missing = BTreeSet::new();
+    for directory in directories {
+        let mut directory = directory.clone();
+        while !directory.is_root() && !missing.contains(&directory) {
+            let found = if_found(root.fs.metadata(&directory));
+            if found.map_err(root.error(Operation::Look, &directory))?.is_some() {
+                break;
+            }
+            let parent = directory.parent();
+            missing.insert(directory);
+            directory = parent;
+        }
+    }
+    Ok(missing)
+}
+
+/// Makes directories, parents before their children. They are on record.
+pub(crate) fn make(root: &Root, staging: &mut Staging, directories: BTreeSet<RelativePath>) -> Result<()> {
+    for directory in directories {
+        match root.fs.create_dir(&directory) {
+            Ok(debt) => {
+                staging.wave.add(debt);
+                staging.cleanup.add_directory(directory);
+            }
+            // Another transaction made it meanwhile, and may not have synced it yet.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                staging.wave.add(Unsynced::directory(directory.parent()));
+            }
+            Err(error) => return Err(root.error(Operation::Create, &directory)(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Begins a staged file for `target`, whose directory is on record.
 pub(crate) fn begin(
     root: &Root,
-    cleanup: &mut CleanupGuard,
-    target: Target,
-    directory: &RelativePath,
-    id: StagedId,
+    staging: &mut Staging,
+    target: &Target,
+    number: u64,
 ) -> Result<StagedWriter> {
-    let access = if target.existing.is_some() { NewFile::Private } else { NewFile::Ordinary };
-    let staged = layout::staged(directory, target.path.name(), id);
-    let failed = |error| root.error(Operation::Stage, &target.path)(error);
-    let (mut file, name) = root.fs.create_new(&staged, access).map_err(failed)?;
-    cleanup.add_file(staged.clone());
-    if let Some(existing) = &target.existing {
-        file.copy_permissions(existing).map_err(failed)?;
+    let id = StagedId { transaction: staging.id, number };
+    let staged = layout::staged(&target.path.parent(), target.path.name(), id);
+    let access = match target.existing {
+        _ if !keeps(Rule::HideStaged) => NewFile::Ordinary,
+        Some(_) => NewFile::Private,
+        None => NewFile::Hidden,
+    };
+    let made = root.fs.create_new(&staged, access);
+    let (file, name) = made.map_err(root.error(Operation::Stage, &target.path))?;
+    staging.cleanup.add_file(staged.clone());
+    Ok(StagedWriter { file, hasher: blake3::Hasher::new(), name, staged, target: target.clone() })
+}
+
+/// Fills a staged file with what was kept in memory, and ends it.
+pub(crate) fn fill(
+    root: &Root,
+    staging: &mut Staging,
+    mut writer: StagedWriter,
+    bytes: &[u8],
+) -> Result<StagedFile> {
+    let staged = writer.path().clone();
+    let written = writer.write_all(bytes).map_err(root.error(Operation::Stage, &writer.target.path));
+    match written.and_then(|()| writer.finish(root)) {
+        Ok((file, debt)) => {
+            staging.wave.add(debt);
+            Ok(file)
+        }
+        Err(error) => {
+            staging.cleanup.remove(&staged);
+            Err(error)
+        }
     }
-    Ok(StagedWriter { file, hasher: blake3::Hasher::new(), name, staged, target })
+}
+
+/// Gives a staged file the permissions that its target has by now.
+pub(crate) fn copy_permissions(root: &Root, staged: &mut StagedEntry, found: &Metadata) -> Result<Unsynced> {
+    let name = staged.entry.staged();
+    let (Some(name), Action::Write(content)) = (name, &mut staged.entry.action) else {
+        return Ok(Unsynced::default());
+    };
+    content.mode = found.mode;
+    staged.like = Some(*found);
+    let path = &staged.entry.path;
+    root.fs.copy_permissions(path, found, &name).map_err(root.error(Operation::Stage, path))
 }
 
 impl StagedWriter {
@@ -133,10 +246,18 @@ impl StagedWriter {
         &self.staged
     }
 
-    /// Ends the file, and starts its write-back without waiting for it.
-    pub(crate) fn finish(self, root: &Root) -> Result<(StagedFile, Unsynced)> {
-        let (metadata, content) =
-            self.file.finish().map_err(root.error(Operation::Stage, &self.target.path))?;
+    /// Ends the file: it gets the permissions that its target has now, and its write-back starts
+    /// without anybody waiting for it.
+    pub(crate) fn finish(mut self, root: &Root) -> Result<(StagedFile, Unsynced)> {
+        let path = &self.target.path;
+        let failed = || root.error(Operation::Stage, path);
+        let found = if_found(root.fs.metadata(path)).map_err(failed())?;
+        // One that has just gone, or is no file any more, leaves what was known of it.
+        let like = found.filter(|found| found.kind == Kind::File).or(self.target.existing);
+        if let Some(like) = &like {
+            self.file.copy_permissions(path, like).map_err(failed())?;
+        }
+        let (metadata, content) = self.file.finish().map_err(failed())?;
         let file = StagedFile {
             content: StagedContent {
                 name: self.staged.name().to_owned(),
@@ -145,8 +266,9 @@ impl StagedWriter {
                 checksum: self.hasher.finalize(),
             },
             identity: metadata.identity,
+            like,
             staged: self.staged,
-            target: self.target,
+            target: Target { existing: found, ..self.target },
         };
         Ok((file, self.name.and(content)))
     }
@@ -188,10 +310,12 @@ impl StagedChange {
     /// What the manifest says of this change.
     pub(crate) fn into_entry(self) -> StagedEntry {
         match self {
-            Self::Write(StagedFile { target, content, identity, .. }) => {
-                StagedEntry { entry: entry(target, Action::Write(content)), identity }
+            Self::Write(StagedFile { target, content, identity, like, .. }) => {
+                StagedEntry { entry: entry(target, Action::Write(content)), identity, like }
             }
-            Self::Remove(target) => StagedEntry { entry: entry(target, Action::Remove), identity: None },
+            Self::Remove(target) => {
+                StagedEntry { entry: entry(target, Action::Remove), identity: None, like: None }
+            }
         }
     }
 }
@@ -203,123 +327,7 @@ fn entry(target: Target, action: Action) -> Entry {
 /// Everything that a transaction has collected.
 #[derive(Debug)]
 pub(crate) struct Collected {
-    pub(crate) id: TransactionId,
-    pub(crate) session: Arc<Session>,
+    pub(crate) staging: Staging,
     pub(crate) changes: Vec<StagedChange>,
     pub(crate) preconditions: Vec<Precondition>,
-    pub(crate) cleanup: CleanupGuard,
-    /// What is not durable yet.
-    pub(crate) wave: Wave,
-}
-
-/// Where staged files are to lie that lie elsewhere, for want of a record or of the directory itself.
-#[derive(Debug)]
-pub(crate) struct Destinations {
-    /// Directories to be recorded.
-    pub(crate) directories: BTreeSet<RelativePath>,
-    /// Those among them, and above them, that do not exist; parents come before their children.
-    pub(crate) missing: Vec<RelativePath>,
-}
-
-/// The destinations of staged files that do not lie beside their targets yet.
-pub(crate) fn destinations(root: &Root, collected: &Collected) -> Result<Option<Destinations>> {
-    let mut directories = BTreeSet::new();
-    let mut new = BTreeSet::new();
-    for change in &collected.changes {
-        let StagedChange::Write(file) = change else { continue };
-        let directory = file.target.path.parent();
-        if file.staged.parent() == directory {
-            continue;
-        }
-        if !file.target.directory_exists() {
-            let known = file.target.nearest.as_path().components().count();
-            new.extend(directory.chain().into_iter().skip(known));
-        }
-        directories.insert(directory);
-    }
-    if directories.is_empty() {
-        return Ok(None);
-    }
-    let mut missing = Vec::new();
-    for directory in new {
-        let found = if_found(root.fs.metadata(&directory));
-        if found.map_err(root.error(Operation::Look, &directory))?.is_none() {
-            missing.push(directory);
-        }
-    }
-    Ok(Some(Destinations { directories, missing }))
-}
-
-/// Makes the directories that do not exist, and moves every staged file beside its target.
-pub(crate) fn move_beside(root: &Root, collected: &mut Collected, missing: Vec<RelativePath>) -> Result<()> {
-    for directory in missing {
-        match root.fs.create_dir(&directory) {
-            Ok(debt) => {
-                collected.wave.add(debt);
-                collected.cleanup.add_directory(directory);
-            }
-            // Another transaction made it meanwhile, and may not have synced it yet.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                collected.wave.add(Unsynced::directory(directory.parent()));
-            }
-            Err(error) => return Err(root.error(Operation::Create, &directory)(error)),
-        }
-    }
-    let Collected { changes, cleanup, wave, .. } = collected;
-    let mut chained = BTreeSet::new();
-    for change in changes {
-        let StagedChange::Write(file) = change else { continue };
-        let directory = file.target.path.parent();
-        // A new directory's name may be another transaction's that is not synced: make sure of the
-        // chain, up to the nearest directory that was there when the file was staged.
-        if !file.target.directory_exists() && chained.insert(directory.clone()) {
-            let known = file.target.nearest.as_path().components().count();
-            for made in directory.chain().into_iter().skip(known) {
-                wave.add(Unsynced::directory(made.parent()));
-            }
-        }
-        if file.staged.parent() != directory {
-            move_one(root, file, directory.child(file.staged.name()), cleanup, wave)?;
-        }
-    }
-    Ok(())
-}
-
-fn move_one(
-    root: &Root,
-    file: &mut StagedFile,
-    beside: RelativePath,
-    cleanup: &mut CleanupGuard,
-    wave: &mut Wave,
-) -> Result<()> {
-    match root.fs.rename(&file.staged, &beside) {
-        Ok(debt) => {
-            wave.add(debt);
-            cleanup.renamed(&file.staged, beside.clone());
-        }
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            copy_beside(root, file, &beside, cleanup, wave)?;
-        }
-        Err(error) => return Err(root.error(Operation::Stage, &file.target.path)(error)),
-    }
-    file.staged = beside;
-    Ok(())
-}
-
-/// The target's directory is another file system: what was staged is copied there.
-fn copy_beside(
-    root: &Root,
-    file: &mut StagedFile,
-    beside: &RelativePath,
-    cleanup: &mut CleanupGuard,
-    wave: &mut Wave,
-) -> Result<()> {
-    let failed = |error| root.error(Operation::Stage, &file.target.path)(error);
-    cleanup.add_file(beside.clone());
-    let metadata = copy::file(root, &file.staged, beside, wave).map_err(failed)?;
-    file.content.after = Stamp::of(&metadata);
-    file.content.mode = metadata.mode;
-    file.identity = metadata.identity;
-    cleanup.remove(&file.staged);
-    Ok(())
 }

@@ -54,11 +54,13 @@ fn act(changes_max: usize) -> impl Strategy<Value = Act> {
 fn script(acts_max: usize, changes_max: usize) -> impl Strategy<Value = Script> {
     let file = (select(&PATHS[..INITIAL_MAX]), select(&CONTENTS[..]));
     let durability = select(&[Durability::Full, Durability::Committed][..]);
-    (durability, any::<bool>(), vec(file, 0..4), vec(act(changes_max), 1..=acts_max)).prop_map(
-        |(durability, mounted, mut files, acts)| {
+    let options = (durability, select(&KEPT_BYTES[..]));
+    (options, any::<bool>(), vec(file, 0..4), vec(act(changes_max), 1..=acts_max)).prop_map(
+        |((durability, kept), mounted, mut files, acts)| {
             files.sort_unstable();
             files.dedup_by_key(|(path, _)| *path);
-            let mut script = Script::new("", &files, valid(&files, acts)).durability(durability);
+            let mut script =
+                Script::new("", &files, valid(&files, acts)).durability(durability).keeping(kept);
             if mounted {
                 script = script.mount("mnt");
             }
@@ -68,8 +70,11 @@ fn script(acts_max: usize, changes_max: usize) -> impl Strategy<Value = Script> 
     )
 }
 
+/// How many bytes are kept in memory: all, none, and so few that most transactions outgrow it.
+const KEPT_BYTES: [usize; 3] = [1 << 20, 0, 3];
+
 fn path_of(change: &Change) -> &str {
-    let (Change::Write(path, _) | Change::Remove(path)) = change;
+    let (Change::Write(path, _) | Change::Remove(path) | Change::SetMode(path, _)) = change;
     path
 }
 
@@ -88,6 +93,7 @@ fn valid(files: &[(&str, &str)], acts: Vec<Act>) -> Vec<Act> {
                         && PATHS[..INITIAL_MAX].contains(&path)
                         && (path != "mnt/g/h" || files.iter().any(|(other, _)| *other == path))
                 }
+                Change::SetMode(..) => false,
             };
             is_kept && !taken.iter().any(|other| other == path)
         });
@@ -128,7 +134,7 @@ fn text_of(script: &Script) -> String {
     let changes = |changes: &Vec<Change>| -> String {
         let change = |change: &Change| match change {
             Change::Write(path, content) => format!(",{path}={content}"),
-            Change::Remove(path) => format!(",{path}"),
+            Change::Remove(path) | Change::SetMode(path, _) => format!(",{path}"),
         };
         changes.iter().map(change).collect()
     };
@@ -144,7 +150,8 @@ fn text_of(script: &Script) -> String {
     let files: String = script.files.iter().map(|(path, content)| format!(",{path}={content}")).collect();
     let mounts: String = script.mounts.iter().map(|path| format!(",{path}")).collect();
     let acts: Vec<String> = script.acts.iter().map(act).collect();
-    format!("{:?};files{files};mounts{mounts};{}", script.durability, acts.join(";"))
+    let Script { durability, kept_bytes_max, .. } = script;
+    format!("{durability:?} {kept_bytes_max};files{files};mounts{mounts};{}", acts.join(";"))
 }
 
 /// Reads what [`text_of`] wrote.
@@ -157,12 +164,13 @@ fn parse(text: &str) -> Option<Script> {
         text.split(',').skip(1).map(change).collect()
     };
     let mut parts = text.split(';');
-    let durability = match parts.next()? {
+    let (durability, kept) = parts.next()?.split_once(' ')?;
+    let durability = match durability {
         "Full" => Durability::Full,
         "Committed" => Durability::Committed,
         _ => return None,
     };
-    let mut script = Script::new(text, &[], Vec::new()).durability(durability);
+    let mut script = Script::new(text, &[], Vec::new()).durability(durability).keeping(kept.parse().ok()?);
     for change in changes(parts.next()?) {
         let Change::Write(path, content) = change else { return None };
         script.files.push((path, content));
@@ -251,7 +259,7 @@ fn a_failing_script_is_made_small_and_can_be_repeated_from_its_line() {
         explore(&script, Model::OrderedPrefix, 0, 12, mutation)
     });
     let (script, problem) = found.unwrap();
-    assert_eq!(script.name, "Full;files;mounts;commit,a=one", "{problem}");
+    assert_eq!(script.name, "Full 1048576;files;mounts;commit,a=one", "{problem}");
 
     let line = problem.split('"').nth(1).unwrap();
     let (name, explorer, path) = Explorer::parse(line).unwrap();

@@ -47,6 +47,9 @@ const MUTATIONS: &[(Mutation, usize)] = &[
     (all_of(Barrier::SingleRenamed), EVERYWHERE),
     (Mutation::Break(Rule::PublishByRename), EVERYWHERE),
     (Mutation::Break(Rule::ApplyAfterPublish), EVERYWHERE),
+    (Mutation::Break(Rule::HideStaged), EVERYWHERE),
+    (Mutation::Break(Rule::CheckPermissions), EVERYWHERE),
+    (Mutation::Break(Rule::RemoveThenForget), FROM_WEAK),
     (Mutation::Break(Rule::StopAtGap), FROM_WEAK),
     (Mutation::Break(Rule::AttachDeferred), FROM_JUMPING),
     (Mutation::Break(Rule::SetAside), EVERYWHERE),
@@ -64,6 +67,8 @@ fn first(mutation: Mutation) -> &'static str {
         Mutation::Skip(Barrier::Recovered, _) => "two file systems",
         Mutation::Skip(Barrier::Discarded, _) => "whoever recovers goes on",
         Mutation::Break(Rule::AttachDeferred) => "a commit after an unretired one, elsewhere",
+        Mutation::Break(Rule::RemoveThenForget) => "dropped after staging",
+        Mutation::Break(Rule::CheckPermissions) => "somebody else changes permissions",
         _ => "one file",
     }
 }

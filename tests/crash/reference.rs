@@ -25,7 +25,7 @@ pub struct State {
 }
 
 /// The directories that a path lies in.
-fn directories_of(path: &str) -> impl Iterator<Item = String> {
+pub fn directories_of(path: &str) -> impl Iterator<Item = String> {
     path.match_indices('/').map(|(index, _)| path[..index].to_owned())
 }
 

@@ -17,6 +17,11 @@ fn open(disk: &SimDisk) -> Store {
     Store::options().open_on(disk.process()).unwrap()
 }
 
+/// A store whose transactions keep nothing in memory.
+fn open_staging_at_once(disk: &SimDisk) -> Store {
+    Store::options().kept_bytes_max(0).open_on(disk.process()).unwrap()
+}
+
 /// Ensures a condition, in words.
 fn expect(holds: bool, what: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what.to_owned()) }
@@ -52,7 +57,7 @@ fn published(disk: &SimDisk) -> SimDisk {
 }
 
 fn a_staged_file_that_was_changed_is_not_published(disk: &SimDisk) -> Result<(), String> {
-    let store = open(disk);
+    let store = open_staging_at_once(disk);
     let mut tx = store.begin().unwrap();
     tx.write("a", "a1").unwrap();
     disk.put(&staged_names(disk)[0], b"changed", 0o644);
@@ -83,7 +88,7 @@ fn at_every_step(disk: &SimDisk, case: impl Fn(&SimDisk, u64) -> Result<bool, St
 
 fn a_target_that_another_commit_replaced_is_no_foreign_file(disk: &SimDisk) -> Result<(), String> {
     at_every_step(disk, |machine, after| {
-        let mut tx = open(machine).begin().unwrap();
+        let mut tx = open_staging_at_once(machine).begin().unwrap();
         tx.write("a", "mine").unwrap();
         open(machine).update(|other| other.write("a", "another's")).unwrap();
         machine.crash_at(cosave::fs::sim::Crash { after: machine.steps() + after, reversed: false });
@@ -154,13 +159,26 @@ fn a_staged_name_of_the_target_itself_goes(disk: &SimDisk) -> Result<(), String>
     expect(killed.files().len() == 2, "the target has a second name")
 }
 
+fn a_directory_of_another_open_transaction_takes_no_commit_along(disk: &SimDisk) -> Result<(), String> {
+    let store = Store::options().kept_bytes_max(0).open_on(disk.process()).unwrap();
+    let mut first = store.begin().unwrap();
+    first.write("new/dir/first", "1").unwrap();
+    store.update(|second| second.write("new/dir/second", "2")).unwrap();
+    for found in disk.power_losses(64, 1) {
+        drop(Store::options().open_on(found.process()).map_err(|error| error.to_string())?);
+        expect(content(&found, "new/dir/second") == "2", "an acknowledged commit is lost")?;
+    }
+    first.abort();
+    expect(content(disk, "new/dir/second") == "2", "an aborted transaction has taken another's directory")
+}
+
 fn staged_names_are_gone(disk: &SimDisk) -> bool {
     staged_names(disk).is_empty()
 }
 
 fn the_living_are_not_swept(disk: &SimDisk) -> Result<(), String> {
     at_every_step(disk, |machine, after| {
-        let mut tx = open(machine).begin().unwrap();
+        let mut tx = open_staging_at_once(machine).begin().unwrap();
         tx.write("a", "the living's").unwrap();
         tx.write("new/dir/file", "the living's").unwrap();
         let victim = machine.process();
@@ -299,6 +317,7 @@ fn a_target_that_was_frozen_since_is_not_published(disk: &SimDisk) -> Result<(),
 type Case = (Rule, fn(&SimDisk) -> Result<(), String>);
 
 const CASES: &[Case] = &[
+    (Rule::SyncOthersDirectories, a_directory_of_another_open_transaction_takes_no_commit_along),
     (Rule::CheckStaged, a_staged_file_that_was_changed_is_not_published),
     (Rule::CheckPreconditions, a_file_that_must_not_exist_is_looked_for_under_the_lock),
     (Rule::CheckTargets, a_target_that_another_commit_replaced_is_no_foreign_file),

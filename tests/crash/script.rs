@@ -14,6 +14,8 @@ use cosave::{Durability, Store, Transaction};
 pub enum Change {
     Write(String, String),
     Remove(String),
+    /// Somebody else changes a file's permissions, durably.
+    SetMode(String, u32),
 }
 
 /// One thing that a program does with its store.
@@ -60,6 +62,8 @@ pub struct Script {
     /// Directories that are file systems of their own.
     pub mounts: Vec<String>,
     pub acts: Vec<Act>,
+    /// How many bytes of a transaction are kept in memory.
+    pub kept_bytes_max: usize,
     /// A mutated protocol may return errors.
     pub lenient: bool,
     /// What a stranger does before the recovery.
@@ -78,9 +82,14 @@ pub fn remove(path: &str) -> Change {
     Change::Remove(path.to_owned())
 }
 
-fn collect(tx: &mut Transaction, changes: &[Change]) -> cosave::Result<()> {
+pub fn set_mode(path: &str, mode: u32) -> Change {
+    Change::SetMode(path.to_owned(), mode)
+}
+
+fn collect(disk: &SimDisk, tx: &mut Transaction, changes: &[Change]) -> cosave::Result<()> {
     for change in changes {
         match change {
+            Change::SetMode(path, mode) => disk.set_mode(path, *mode),
             Change::Write(path, content) => tx.write(path, content)?,
             Change::Remove(path) => drop(tx.remove_if_exists(path)?),
         }
@@ -93,6 +102,7 @@ fn apply(tree: &mut Tree, changes: &[Change]) {
         match change {
             Change::Write(path, content) => drop(tree.insert(path.clone(), content.clone().into_bytes())),
             Change::Remove(path) => drop(tree.remove(path)),
+            Change::SetMode(..) => {}
         }
     }
 }
@@ -105,6 +115,7 @@ impl Script {
             files: files.iter().map(|(path, content)| ((*path).to_owned(), (*content).to_owned())).collect(),
             mounts: Vec::new(),
             acts,
+            kept_bytes_max: 1 << 20,
             lenient: false,
             stranger: None,
             successor: false,
@@ -123,6 +134,17 @@ impl Script {
 
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
+        self
+    }
+
+    /// Nothing is kept in memory.
+    pub fn staged_at_once(self) -> Self {
+        self.keeping(0)
+    }
+
+    /// So many bytes of a transaction are kept in memory.
+    pub fn keeping(mut self, bytes: usize) -> Self {
+        self.kept_bytes_max = bytes;
         self
     }
 
@@ -160,7 +182,11 @@ impl Script {
     }
 
     fn open(&self, fs: Arc<dyn FileSystem>) -> cosave::Result<Store> {
-        Store::options().durability(self.durability).open_on(fs)
+        self.open_keeping(fs, self.kept_bytes_max)
+    }
+
+    fn open_keeping(&self, fs: Arc<dyn FileSystem>, bytes: usize) -> cosave::Result<Store> {
+        Store::options().durability(self.durability).kept_bytes_max(bytes).open_on(fs)
     }
 
     fn act(&self, disk: &SimDisk, fs: &Arc<dyn FileSystem>, progress: &Progress) -> cosave::Result<()> {
@@ -177,7 +203,7 @@ impl Script {
                     generation += 1;
                     progress.request(self.numbered(generation));
                     let mut tx = store.begin()?;
-                    collect(&mut tx, changes)?;
+                    collect(disk, &mut tx, changes)?;
                     assert_eq!(tx.commit()?.generation(), generation);
                     progress.acknowledge(self.numbered(generation));
                 }
@@ -185,7 +211,7 @@ impl Script {
                     let mut transactions = Vec::new();
                     for changes in sets {
                         let mut tx = store.begin()?;
-                        collect(&mut tx, changes)?;
+                        collect(disk, &mut tx, changes)?;
                         transactions.push(tx);
                     }
                     progress.request(self.numbered(generation + sets.len() as u64));
@@ -194,11 +220,11 @@ impl Script {
                         progress.acknowledge(self.numbered(generation));
                     }
                 }
-                Act::Drop(changes) => collect(&mut store.begin()?, changes)?,
+                Act::Drop(changes) => collect(disk, &mut store.begin()?, changes)?,
                 Act::Beside(changes) => {
-                    let other = self.open(disk.process())?;
+                    let other = self.open_keeping(disk.process(), 0)?;
                     let mut tx = other.begin()?;
-                    collect(&mut tx, changes)?;
+                    collect(disk, &mut tx, changes)?;
                     beside.push((other, tx));
                 }
             }
@@ -209,6 +235,63 @@ impl Script {
     /// A file that is removed and made again is a new file.
     fn removes(&self, path: &str) -> bool {
         self.trees().iter().any(|tree| !tree.contains_key(path))
+    }
+
+    /// The generation from which on a path has other permissions, and which.
+    fn changed_mode(&self, path: &str) -> Option<(u64, u32)> {
+        let commits = self.acts.iter().filter_map(|act| match act {
+            Act::Commit(changes) => Some(changes),
+            _ => None,
+        });
+        (1..).zip(commits).find_map(|(generation, changes)| {
+            changes.iter().find_map(|change| match change {
+                Change::SetMode(other, mode) if other == path => Some((generation, *mode)),
+                _ => None,
+            })
+        })
+    }
+
+    /// The permissions that a file may have, of a generation that is at least this one.
+    fn modes(&self, path: &str, generation: u64) -> Vec<u32> {
+        let is_old = self.files.iter().any(|(other, _)| other == path);
+        let mut modes = if is_old && !self.removes(path) { vec![MODE] } else { vec![MODE, NEW_MODE] };
+        if let Some((from, mode)) = self.changed_mode(path) {
+            if from <= generation {
+                modes.clear();
+            }
+            modes.push(mode);
+        }
+        modes
+    }
+
+    /// A staged file lies beside its target, and nobody can read it who may not read that.
+    fn staged_files_are_hidden(&self, disk: &SimDisk) -> Result<(), String> {
+        for path in disk.files().into_keys().filter(|path| path.ends_with(".cosave")) {
+            let (directory, name) = path.rsplit_once('/').map_or(("", path.as_str()), |split| split);
+            let stem = name.trim_start_matches('.').trim_end_matches(".cosave");
+            let target = stem.rsplit_once('.').map_or(stem, |(target, _)| target);
+            let target =
+                if directory.is_empty() { target.to_owned() } else { format!("{directory}/{target}") };
+            if !self.writes(&target) {
+                return Err(format!("{path} is not beside its target"));
+            }
+            let mode = disk.mode(&path).unwrap_or_default();
+            if mode != HIDDEN_MODE && !self.modes(&target, 0).contains(&mode) {
+                return Err(format!("{path} can be read by others: its mode is {mode:o}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether any transaction writes to this path.
+    fn writes(&self, path: &str) -> bool {
+        let sets = self.acts.iter().flat_map(|act| match act {
+            Act::Commit(changes) | Act::Drop(changes) | Act::Beside(changes) => std::slice::from_ref(changes),
+            Act::Together(sets) => sets.as_slice(),
+            Act::Reopen => &[],
+        });
+        let own = sets.flatten().any(|change| matches!(change, Change::Write(other, _) if other == path));
+        own || self.successor && SUCCESSOR.contains(&path)
     }
 
     /// A run's generation as the number that is compared.
@@ -331,6 +414,7 @@ impl Workload for Script {
     }
 
     fn glance(&self, disk: &SimDisk, bounds: Bounds) -> Result<(), String> {
+        self.staged_files_are_hidden(disk)?;
         if self.stranger.is_some() || self.successor {
             return Ok(());
         }
@@ -383,7 +467,7 @@ impl Workload for Script {
             return Err(problem);
         }
         for (path, _) in self.files.iter().filter(|(path, _)| !self.removes(path)) {
-            if disk.mode(path).is_some_and(|mode| mode != MODE) {
+            if disk.mode(path).is_some_and(|mode| !self.modes(path, recovered).contains(&mode)) {
                 return Err(format!("{path} has lost its permissions"));
             }
         }
@@ -399,6 +483,10 @@ impl Workload for Script {
 
 /// A mode that no new file gets by itself, so that a lost mode is noticed.
 const MODE: u32 = 0o640;
+
+/// What a new file gets, and what a staged file has before it is finished.
+const NEW_MODE: u32 = 0o644;
+const HIDDEN_MODE: u32 = 0o600;
 
 /// The scenarios that every model is tried with.
 pub fn scenarios() -> Vec<Script> {
@@ -501,6 +589,40 @@ pub fn scenarios() -> Vec<Script> {
             vec![Act::Commit(vec![write("a", "a1"), write("b", "b1")])],
         )
         .stranger(Stranger::Edits("a".to_owned())),
+        Script::new(
+            "staged at once over several directories",
+            &old,
+            vec![
+                Act::Commit(vec![write("d/c", "c1"), write("x/y/z", "z1"), write("a", "a1"), remove("b")]),
+                Act::Commit(vec![write("x/y/z", "z2"), write("e/f/g", "g2")]),
+            ],
+        )
+        .staged_at_once(),
+        Script::new(
+            "outgrowing memory",
+            &old,
+            vec![
+                Act::Commit(vec![write("d/c", "c1"), write("x/y", "long enough"), write("a", "a1")]),
+                Act::Commit(vec![write("a", "a2"), write("b", "b2"), write("x/y", "y2"), write("e/n", "n2")]),
+            ],
+        )
+        .keeping(5),
+        Script::new(
+            "dropped after staging, before other directories are made",
+            &old,
+            vec![
+                Act::Drop(vec![write("p/q", "never"), write("d/c", "never")]),
+                Act::Commit(vec![write("r/s", "s1"), write("a", "a1")]),
+                Act::Drop(vec![write("p/q", "never"), write("a", "never")]),
+            ],
+        )
+        .staged_at_once(),
+        Script::new(
+            "somebody else changes permissions before the commit",
+            &[("a", "a0"), ("b", "b0")],
+            vec![Act::Commit(vec![write("a", "a1"), set_mode("a", 0o600), write("b", "b1")])],
+        )
+        .staged_at_once(),
         Script::new(
             "three commits",
             &[("a", "a0")],

@@ -84,6 +84,9 @@ pub fn random_seed() -> u64 {
     }
 }
 
+/// More than a transaction keeps in memory: a file of this length is staged at once.
+pub const LARGE_BYTES: usize = 3 << 20;
+
 /// Commits these files together.
 pub fn put(store: &Store, files: &[(&str, &str)]) -> Commit {
     let mut tx = store.begin().unwrap();

@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 
 use cosave::Store;
 
-use crate::common::{ROOT, assert_no_litter, child, child_arguments, child_root, put, run, say, skipped};
+use crate::common::{
+    ROOT, assert_no_litter, child, child_arguments, child_root, put, quick, run, say, skipped,
+};
 
 const FILES: usize = 10_000;
 
@@ -133,4 +135,66 @@ fn child_that_opens() {
     assert!(fs::metadata("/cosave-mark-end").is_err());
     assert!(store.last_recovery().is_clean());
     assert_eq!(store.generation().unwrap(), 1);
+}
+
+/// Processor time of this thread in nanoseconds (proc_pid_schedstat of the kernel's documentation).
+#[cfg(target_os = "linux")]
+fn processor_time() -> Option<u64> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    text.split_whitespace().next()?.parse().ok()
+}
+
+/// The processor time of `work` for so many files, over that for a quarter of them: about 4 where each
+/// costs the same, 16 where each is compared with all. The least of a few, since others disturb.
+#[cfg(target_os = "linux")]
+fn growth(files: usize, work: impl Fn(&Store, usize)) -> Option<f64> {
+    let cost = |files: usize| {
+        let root = tempfile::tempdir().unwrap();
+        let store = quick(root.path());
+        put(&store, &[("a", "1")]);
+        let before = processor_time()?;
+        work(&store, files);
+        Some(processor_time()? - before)
+    };
+    let least = |files| (0..2).map(|_| cost(files)).min().flatten();
+    let (few, many) = (least(files / 4)?, least(files)?);
+    Some(many as f64 / few as f64)
+}
+
+// 16,000 files in as many new directories took 15.7 s: each directory was looked for in a list of all.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_in_a_new_directory_costs_the_same_among_many() {
+    let ratio = growth(4_000, |store, files| {
+        let mut tx = store.begin().unwrap();
+        (0..files).for_each(|number| tx.write(format!("{number}/file"), "").unwrap());
+        tx.commit().unwrap();
+    });
+    match ratio {
+        Some(ratio) => assert!(ratio < 9.0, "four times the files cost {ratio} times as much"),
+        None => skipped(
+            "limits::a_file_in_a_new_directory_costs_the_same_among_many",
+            "nobody tells the processor time here",
+        ),
+    }
+}
+
+// Each write over a file of the same transaction looked at every precondition.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_is_written_again_costs_the_same_among_many() {
+    let ratio = growth(12_000, |store, files| {
+        let mut tx = store.begin().unwrap();
+        for _ in 0..2 {
+            (0..files).for_each(|number| tx.create_new(number.to_string(), "").unwrap());
+        }
+        tx.abort();
+    });
+    match ratio {
+        Some(ratio) => assert!(ratio < 9.0, "four times the files cost {ratio} times as much"),
+        None => skipped(
+            "limits::a_file_that_is_written_again_costs_the_same_among_many",
+            "nobody tells the processor time here",
+        ),
+    }
 }

@@ -17,6 +17,7 @@ mod recovery;
 mod several;
 mod shared;
 mod single;
+mod staging;
 mod strangers;
 mod tidy;
 mod transactions;

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use cosave::{Durability, Error, Outcome, Store};
 
-use crate::common::{assert_no_litter, child, child_root, heard, put, quick, run, say, text, told};
+use crate::common::{
+    LARGE_BYTES, assert_no_litter, child, child_root, heard, put, quick, run, say, text, told,
+};
 
 const WRITERS: u64 = 4;
 const READERS: u64 = 2;
@@ -236,7 +238,7 @@ fn a_writer_in_another_process_is_never_swept() {
     drop(writer.stdin.take());
     assert_eq!(said.next().unwrap(), "committed");
     assert!(writer.wait().unwrap().success());
-    assert_eq!(text(root.path().join("new/deep/file")), "staged");
+    assert_eq!(text(root.path().join("new/deep/file")), "s".repeat(LARGE_BYTES));
     assert_no_litter(root.path());
 }
 
@@ -266,7 +268,7 @@ fn child_that_stages_and_waits() {
     let store = Store::open(root).unwrap();
     let mut tx = store.begin().unwrap();
     tx.write("a", "2").unwrap();
-    tx.write("new/deep/file", "staged").unwrap();
+    tx.write("new/deep/file", "s".repeat(LARGE_BYTES)).unwrap();
     say("staged");
     std::io::read_to_string(std::io::stdin()).unwrap();
     tx.commit().unwrap();

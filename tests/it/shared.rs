@@ -10,7 +10,7 @@ use std::process::Command;
 
 use cosave::Store;
 
-use crate::common::{assert_no_litter, child, child_root, put, run, say, skipped, text};
+use crate::common::{LARGE_BYTES, assert_no_litter, child, child_root, put, run, say, skipped, text};
 
 /// Somebody without any rights of their own.
 const NOBODY: u32 = 65_534;
@@ -53,7 +53,7 @@ fn a_commit_by_root_leaves_the_control_directory_to_the_roots_owner() {
     let root = root.path();
     let store = Store::open(root).unwrap();
     let mut tx = store.begin().unwrap();
-    tx.write("d/a", "sudo's").unwrap();
+    tx.write("d/a", "sudo's".repeat(LARGE_BYTES)).unwrap();
     for (path, found) in control_files(root) {
         assert_eq!((found.uid(), found.gid()), (NOBODY, NOBODY), "{path}");
     }

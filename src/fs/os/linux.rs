@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::num::NonZeroU64;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::OnceLock;
 
-use rustix::fs::{Advice, AtFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{Advice, AtFlags, StatxAttributes, StatxFlags, XattrFlags};
+use rustix::io::Errno;
 
 use crate::fs::{Durable, SyncError};
 use crate::path::RelativePath;
@@ -65,6 +67,88 @@ pub(super) fn is_frozen(directory: impl AsFd, name: &OsStr) -> rustix::io::Resul
         Err(rustix::io::Errno::NOSYS) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// The access control list of a directory that files made in it inherit (acl(5)).
+const DEFAULT_LIST: &str = "system.posix_acl_default";
+/// The access control list of a file, as far as it says more than its mode.
+const ACCESS_LIST: &str = "system.posix_acl_access";
+/// The longest value that an extended attribute can have (xattr(7)).
+const ATTRIBUTE_BYTES_MAX: usize = 64 * 1024;
+/// What fits for nearly every list: a header and 127 entries (`posix_acl_xattr.h` of the kernel).
+const ATTRIBUTE_BYTES_USUAL: usize = 1024;
+
+/// The mode of a file that `std::fs::File::create` would make in this directory. Under a default
+/// access control list the umask does not count (umask(2)). `None` where it cannot be known: there
+/// is no `/proc`, or the list is of a kind that is not understood.
+pub(super) fn new_file_mode(directory: &OwnedFd) -> Option<u32> {
+    match attribute(|buffer| rustix::fs::fgetxattr(directory, DEFAULT_LIST, buffer)) {
+        Ok(Some(list)) => list_mode(&list).map(|mode| mode & 0o666),
+        Ok(None) => Some(0o666 & !umask()?),
+        Err(_) => None,
+    }
+}
+
+/// The umask of this thread (proc_pid_status(5)); asking umask(2) would change it for a moment, for
+/// every thread.
+fn umask() -> Option<u32> {
+    let status = std::fs::read_to_string("/proc/thread-self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+    u32::from_str_radix(line.trim(), 8).ok()
+}
+
+/// The mode that a file's group and owner bits and its mask get from a list, as `posix_acl_create` of
+/// the kernel computes it: where there is a mask, it stands in the place of the group.
+fn list_mode(list: &[u8]) -> Option<u32> {
+    const VERSION: [u8; 4] = 2_u32.to_le_bytes();
+    let entries = list.strip_prefix(&VERSION)?.chunks_exact(8);
+    let (mut owner, mut group, mut mask, mut other) = (None, None, None, None);
+    for entry in entries {
+        let bits = u32::from(u16::from_le_bytes([entry[2], entry[3]])) & 0o7;
+        match u16::from_le_bytes([entry[0], entry[1]]) {
+            0x01 => owner = Some(bits),
+            0x04 => group = Some(bits),
+            0x10 => mask = Some(bits),
+            0x20 => other = Some(bits),
+            // Named users and groups are inherited as they are.
+            _ => {}
+        }
+    }
+    Some(owner? << 6 | mask.or(group)? << 3 | other?)
+}
+
+/// Gives a file the access control list of the file `name` in `directory`, or takes an inherited one
+/// away. Returns whether anything was changed, and with it the file's mode.
+///
+/// No call reads attributes relative to a directory's handle before Linux 6.13, so the way leads
+/// through the handle's name in `/proc`.
+pub(super) fn copy_access_list(directory: &OwnedFd, name: &OsStr, file: &File) -> rustix::io::Result<bool> {
+    let path = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    let wanted = attribute(|buffer| rustix::fs::lgetxattr(&path, ACCESS_LIST, buffer))?;
+    let own = attribute(|buffer| rustix::fs::fgetxattr(file, ACCESS_LIST, buffer))?;
+    match wanted {
+        wanted if wanted == own => return Ok(false),
+        Some(list) => rustix::fs::fsetxattr(file, ACCESS_LIST, &list, XattrFlags::empty())?,
+        None => rustix::fs::fremovexattr(file, ACCESS_LIST)?,
+    }
+    Ok(true)
+}
+
+/// An attribute's value; `None` where there is none, or no such thing.
+fn attribute(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Option<Vec<u8>>> {
+    for size in [ATTRIBUTE_BYTES_USUAL, ATTRIBUTE_BYTES_MAX] {
+        let mut buffer = vec![0; size];
+        match read(&mut buffer) {
+            Ok(length) => {
+                buffer.truncate(length);
+                return Ok(Some(buffer));
+            }
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT | Errno::NOSYS) => return Ok(None),
+            Err(Errno::RANGE) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Errno::RANGE)
 }
 
 /// Since Linux 5.8 syncfs reports errors of write-back (syncfs(2), VERSIONS).

@@ -24,6 +24,7 @@ mod written;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use uuid::Uuid;
@@ -45,7 +46,7 @@ pub(crate) struct OsFileSystem {
     root: PathBuf,
     given: PathBuf,
     control: Option<PathBuf>,
-    directories: system::Directories,
+    directories: Arc<system::Directories>,
     pace: sync::Pace,
     started: Instant,
 }
@@ -60,7 +61,7 @@ impl OsFileSystem {
         if let Some(parent) = control.as_deref().and_then(Path::parent) {
             Self::create_root(parent)?;
         }
-        let directories = system::Directories::open(&root, control.as_deref())?;
+        let directories = Arc::new(system::Directories::open(&root, control.as_deref())?);
         Ok(Self { root, given, control, directories, pace: sync::Pace::default(), started: Instant::now() })
     }
 
@@ -80,6 +81,11 @@ impl OsFileSystem {
             }
         }
         Ok(())
+    }
+
+    fn writer(&self, file: File, path: &RelativePath) -> Writer {
+        let directories = Arc::clone(&self.directories);
+        Writer { file, path: path.clone(), hidden_mode: None, directories, written: 0, kicked: 0 }
     }
 
     fn lock(
@@ -173,7 +179,9 @@ const KICK_BYTES: u64 = 8 * 1024 * 1024;
 struct Writer {
     file: File,
     path: RelativePath,
-    mode: u32,
+    /// The mode that `finish` is to give it.
+    hidden_mode: Option<u32>,
+    directories: Arc<system::Directories>,
     written: u64,
     kicked: u64,
 }
@@ -195,12 +203,15 @@ impl Write for Writer {
 }
 
 impl WriteFile for Writer {
-    fn copy_permissions(&mut self, like: &Metadata) -> io::Result<()> {
-        self.mode = system::copy_permissions(&self.file, self.mode, like)?;
-        Ok(())
+    fn copy_permissions(&mut self, path: &RelativePath, like: &Metadata) -> io::Result<()> {
+        self.hidden_mode = None;
+        self.directories.copy_permissions(&self.file, path, like)
     }
 
     fn finish(self: Box<Self>) -> io::Result<(Metadata, Unsynced)> {
+        if let Some(mode) = self.hidden_mode {
+            system::set_mode(&self.file, mode)?;
+        }
         if self.written > self.kicked {
             system::start_write_back(&self.file, self.kicked, self.written - self.kicked);
         }
@@ -256,18 +267,35 @@ impl FileSystem for OsFileSystem {
     }
 
     fn create_new(&self, path: &RelativePath, access: NewFile) -> io::Result<(Box<dyn WriteFile>, Unsynced)> {
-        let mode = match access {
-            NewFile::Private => 0o600,
-            NewFile::Ordinary => 0o666,
+        let hidden_mode = match access {
+            NewFile::Hidden => self.directories.new_file_mode(&path.parent())?,
+            NewFile::Private | NewFile::Ordinary => None,
         };
+        let is_private = access == NewFile::Private || hidden_mode.is_some();
+        let mode = if is_private { 0o600 } else { 0o666 };
         let file = self.directories.create_new(path, mode)?;
-        let writer = Writer { file, path: path.clone(), mode, written: 0, kicked: 0 };
-        Ok((Box::new(writer), Unsynced::directory(path.parent())))
+        let writer = self.writer(file, path);
+        Ok((Box::new(Writer { hidden_mode, ..writer }), Unsynced::directory(path.parent())))
+    }
+
+    fn may_create_in(&self, directory: &RelativePath) -> io::Result<()> {
+        self.directories.may_create_in(directory)
+    }
+
+    fn copy_permissions(
+        &self,
+        model: &RelativePath,
+        like: &Metadata,
+        path: &RelativePath,
+    ) -> io::Result<Unsynced> {
+        let file = self.directories.open_to_sync(path)?;
+        self.directories.copy_permissions(&file, model, like)?;
+        Ok(Unsynced::file(Box::new(Written { file, path: path.clone() })))
     }
 
     fn overwrite(&self, path: &RelativePath) -> io::Result<Box<dyn WriteFile>> {
         let file = self.directories.open_to_overwrite(path)?;
-        Ok(Box::new(Writer { file, path: path.clone(), mode: 0, written: 0, kicked: 0 }))
+        Ok(Box::new(self.writer(file, path)))
     }
 
     fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {

@@ -205,6 +205,44 @@ impl Directories {
         Ok(file)
     }
 
+    /// What `std::fs::File::create` would give a file here, where that can be known beforehand.
+    pub(super) fn new_file_mode(&self, directory: &RelativePath) -> io::Result<Option<u32>> {
+        Ok(new_file_mode(&*self.handle(directory)?))
+    }
+
+    /// Asked of the kernel, as `may_write` does, and for the same reasons.
+    pub(super) fn may_create_in(&self, directory: &RelativePath) -> io::Result<()> {
+        let wanted = Access::WRITE_OK | Access::EXEC_OK;
+        self.at(directory, |parent, name| rustix::fs::accessat(parent, name, wanted, AtFlags::EACCESS))
+    }
+
+    /// Gives `file` the permissions of the file at `model`, and its owner where that is allowed. The
+    /// owner first, since changing it clears the set-user bits (chown(2)); the mode last, since it
+    /// counts.
+    pub(super) fn copy_permissions(
+        &self,
+        file: &File,
+        model: &RelativePath,
+        like: &Metadata,
+    ) -> io::Result<()> {
+        let own = file_metadata(file)?;
+        let mut mode = like.mode;
+        let mut changed = own.mode != mode;
+        if own.owner != like.owner {
+            let (user, group) = like.owner;
+            let (user, group) = (rustix::fs::Uid::from_raw(user), rustix::fs::Gid::from_raw(group));
+            let both = rustix::fs::fchown(file, Some(user), Some(group));
+            // A group that one belongs to may be given also where the file may not be given away.
+            if both.is_err() && rustix::fs::fchown(file, None, Some(group)).is_err() {
+                // What the group could do, another group must not: it gets what everybody has.
+                mode &= !0o070 | (mode & 0o007) << 3;
+            }
+            changed = true;
+        }
+        changed |= self.at(model, |directory, name| copy_access_list(directory, name, file))?;
+        if changed { set_mode(file, mode) } else { Ok(()) }
+    }
+
     /// Opened for writing, since a lock on NFS needs that (flock(2)). If nothing can be written, a
     /// reader's lock is better than none.
     pub(super) fn open_to_lock(&self, path: &RelativePath, absent: Absent) -> io::Result<File> {
@@ -448,24 +486,24 @@ pub(super) fn finish(file: &File) -> io::Result<Metadata> {
     file_metadata(file)
 }
 
-/// Copies another file's permissions to `file`, and its owner if that is allowed. The owner comes
-/// first, because changing it clears the set-user-ID and set-group-ID bits (chown(2)).
-pub(super) fn copy_permissions(file: &File, mode: u32, like: &Metadata) -> io::Result<u32> {
-    let (user, group) = like.owner;
-    let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let mut changed = false;
-    if (user, group) != me {
-        let (user, group) = (rustix::fs::Uid::from_raw(user), rustix::fs::Gid::from_raw(group));
-        changed = rustix::fs::fchown(file, Some(user), Some(group)).is_ok();
-    }
-    if like.mode != mode || changed {
-        rustix::fs::fchmod(file, Mode::from_raw_mode(like.mode as _))?;
-    }
-    Ok(like.mode)
+pub(super) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    rustix::fs::fchmod(file, Mode::from_raw_mode(mode as _)).map_err(io::Error::from)
 }
 
 #[cfg(target_os = "linux")]
-use super::linux::{is_frozen, is_mount_point, sync_each_file_system};
+use super::linux::{copy_access_list, is_frozen, is_mount_point, new_file_mode, sync_each_file_system};
+
+/// Elsewhere nobody can be asked for the umask.
+#[cfg(not(target_os = "linux"))]
+fn new_file_mode(_directory: &OwnedFd) -> Option<u32> {
+    None
+}
+
+/// Elsewhere access control lists are no part of a file's mode, and are left as they are inherited.
+#[cfg(not(target_os = "linux"))]
+fn copy_access_list(_from: &OwnedFd, _name: &OsStr, _to: &File) -> rustix::io::Result<bool> {
+    Ok(false)
+}
 
 fn if_any(answer: rustix::io::Result<bool>) -> rustix::io::Result<bool> {
     if answer == Err(Errno::NOENT) { Ok(false) } else { answer }

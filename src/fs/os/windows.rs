@@ -133,6 +133,26 @@ impl Directories {
         OpenOptions::new().read(true).write(true).create_new(true).open(self.at(path)?)
     }
 
+    /// Nothing hides a file here but its directory's access control list.
+    pub(super) fn new_file_mode(&self, _directory: &RelativePath) -> io::Result<Option<u32>> {
+        Ok(None)
+    }
+
+    /// Only the attempt tells.
+    pub(super) fn may_create_in(&self, _directory: &RelativePath) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// There are no permission bits, and a read-only file is not replaced.
+    pub(super) fn copy_permissions(
+        &self,
+        _file: &File,
+        _model: &RelativePath,
+        _like: &Metadata,
+    ) -> io::Result<()> {
+        Ok(())
+    }
+
     pub(super) fn open_to_lock(&self, path: &RelativePath, absent: Absent) -> io::Result<File> {
         let full = self.at(path)?;
         let mut options = OpenOptions::new();
@@ -253,9 +273,9 @@ pub(super) fn finish(file: &File) -> io::Result<Metadata> {
     file_metadata(file)
 }
 
-/// Windows has no permission bits, and a read-only file is never replaced.
-pub(super) fn copy_permissions(_file: &File, _mode: u32, like: &Metadata) -> io::Result<u32> {
-    Ok(like.mode)
+/// There are no permission bits that a new file could be given.
+pub(super) fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
+    Ok(())
 }
 
 /// Windows has no such hint. The sync starts the write-back.

@@ -43,6 +43,8 @@ pub(super) struct SimWriter {
     pub(super) machine: Shared,
     pub(super) process: u32,
     pub(super) open: SimOpen,
+    /// The mode that `finish` is to give it.
+    pub(super) hidden_mode: Option<u32>,
 }
 
 impl Write for SimWriter {
@@ -71,18 +73,19 @@ impl Write for SimWriter {
 }
 
 impl WriteFile for SimWriter {
-    fn copy_permissions(&mut self, like: &Metadata) -> io::Result<()> {
+    fn copy_permissions(&mut self, _path: &RelativePath, like: &Metadata) -> io::Result<()> {
+        self.hidden_mode = None;
         let mut machine = self.machine.lock();
         machine.call(self.process)?;
-        if let Body::File { visible, .. } = machine.state.body_mut(self.open.inode)? {
-            visible.mode = like.mode;
-        }
-        Ok(())
+        machine.set_mode(self.open.inode, like.mode)
     }
 
     fn finish(self: Box<Self>) -> io::Result<(Metadata, Unsynced)> {
         let mut machine = self.machine.lock();
         machine.change(self.process)?;
+        if let Some(mode) = self.hidden_mode {
+            machine.set_mode(self.open.inode, mode)?;
+        }
         let metadata = machine.metadata(self.open.inode)?;
         Ok((metadata, Unsynced::file(Box::new(self.open.clone()))))
     }

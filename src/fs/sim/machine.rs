@@ -164,6 +164,13 @@ impl Machine {
         Ok(())
     }
 
+    pub(super) fn set_mode(&mut self, inode: Number, mode: u32) -> io::Result<()> {
+        if let Body::File { visible, .. } = self.state.body_mut(inode)? {
+            visible.mode = mode;
+        }
+        Ok(())
+    }
+
     pub(super) fn aftermath(&self) -> Aftermath {
         self.faults.first().map_or(Aftermath::CacheShowsNew, |fault| fault.aftermath)
     }

@@ -209,15 +209,46 @@ impl FileSystem for SimFileSystem {
         if machine.state.child(parent, path.name()).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let mode = if access == NewFile::Private { 0o600 } else { 0o666 & !UMASK };
+        let ordinary = 0o666 & !UMASK;
+        let (mode, hidden_mode) = match access {
+            NewFile::Private => (0o600, None),
+            NewFile::Ordinary => (ordinary, None),
+            NewFile::Hidden => (0o600, Some(ordinary)),
+        };
         machine.state.clock += 1;
         let clock = machine.state.clock;
         let inode = machine.state.add(disk::file(mode, clock));
         let (model, device) = (machine.model, machine.state.device(parent));
         machine.state.operate(model, vec![Self::setting(path, parent, Some(inode))]);
         let open = SimOpen { inode, device, path: path.clone() };
-        let writer = SimWriter { machine: self.machine.clone(), process: self.process, open };
+        let (machine, process) = (self.machine.clone(), self.process);
+        let writer = SimWriter { machine, process, open, hidden_mode };
         Ok((Box::new(writer), Unsynced::directory(path.parent())))
+    }
+
+    fn may_create_in(&self, directory: &RelativePath) -> io::Result<()> {
+        let mut machine = self.machine.lock();
+        machine.call(self.process)?;
+        let inode = machine.state.directory(directory)?;
+        match machine.state.refuses_names(inode) {
+            true => Err(io::ErrorKind::PermissionDenied.into()),
+            false => Ok(()),
+        }
+    }
+
+    fn copy_permissions(
+        &self,
+        _model: &RelativePath,
+        like: &Metadata,
+        path: &RelativePath,
+    ) -> io::Result<Unsynced> {
+        let mut machine = self.machine.lock();
+        machine.change(self.process)?;
+        let inode = machine.state.lookup(path)?;
+        machine.set_mode(inode, like.mode)?;
+        let parent = machine.state.directory(&path.parent())?;
+        let device = machine.state.device(parent);
+        Ok(Unsynced::file(Box::new(SimOpen { inode, device, path: path.clone() })))
     }
 
     fn overwrite(&self, path: &RelativePath) -> io::Result<Box<dyn WriteFile>> {
@@ -233,7 +264,8 @@ impl FileSystem for SimFileSystem {
         }
         let parent = machine.state.directory(&path.parent())?;
         let open = SimOpen { inode, device: machine.state.device(parent), path: path.clone() };
-        Ok(Box::new(SimWriter { machine: self.machine.clone(), process: self.process, open }))
+        let (machine, process) = (self.machine.clone(), self.process);
+        Ok(Box::new(SimWriter { machine, process, open, hidden_mode: None }))
     }
 
     fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {

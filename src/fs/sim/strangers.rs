@@ -49,6 +49,19 @@ impl SimDisk {
         }
     }
 
+    /// Changes a file's permissions, durably.
+    pub fn set_mode(&self, path: &str, mode: u32) {
+        let mut machine = self.lock();
+        let Ok(path) = RelativePath::new(path) else { return };
+        let Ok(inode) = machine.state.lookup(&path) else { return };
+        if let Ok(Body::File { visible, durable, .. }) = machine.state.body_mut(inode) {
+            visible.mode = mode;
+            if let Some(durable) = durable {
+                durable.mode = mode;
+            }
+        }
+    }
+
     /// Makes a file's bytes durable, as `fsync` would. Its name becomes durable only if the model says
     /// so.
     pub fn sync_file(&self, path: &str) {

@@ -13,15 +13,15 @@ const PLAN: &str = "
 # what a program sees
 lib -> store transaction writer view single report error manifest options generation path
 store -> transaction view protocol::open protocol::sweep protocol::verify protocol::control protocol::root report error fs::os fs options generation
-transaction -> writer draft protocol::open protocol::commit protocol::check protocol::stage protocol::cleanup protocol::resolve protocol::copy protocol::root protocol::layout report error manifest fs options generation path
-writer -> draft protocol::open protocol::commit protocol::stage protocol::root error path
-draft -> protocol::stage protocol::cleanup protocol::session protocol::resolve manifest fs generation path
+transaction -> writer draft protocol::open protocol::check protocol::stage protocol::resolve protocol::copy protocol::root report error manifest fs options generation path
+writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path
+draft -> protocol::open protocol::commit protocol::stage protocol::resolve error manifest path
 view -> protocol::open protocol::read protocol::resolve protocol::root protocol::layout error fs generation path
 single -> protocol::root protocol::layout error fs::os fs options path
 # the steps, each of which knows what stands below it
 protocol ->
-protocol::open -> protocol::commit protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::deferred protocol::control protocol::root report error fs generation path
-protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::stage protocol::queue protocol::lock protocol::session protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path
+protocol::open -> protocol::commit protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::deferred protocol::control protocol::root report error fs generation
+protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::stage protocol::queue protocol::lock protocol::session protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path
 protocol::read -> protocol::recover protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error manifest fs generation path
 protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path
 protocol::verify -> protocol::lock protocol::copy protocol::control protocol::root protocol::layout report error manifest fs
@@ -34,11 +34,11 @@ protocol::recover::plan -> protocol::copy protocol::root report error manifest f
 protocol::apply -> protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation path
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path
 protocol::check -> protocol::stage protocol::resolve protocol::root error manifest fs mutation path
-protocol::stage -> protocol::queue protocol::cleanup protocol::session protocol::resolve protocol::copy protocol::root protocol::layout error manifest fs generation path
+protocol::stage -> protocol::queue protocol::cleanup protocol::session protocol::resolve protocol::root protocol::layout error manifest fs mutation generation path
 protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs options path
 protocol::lock -> protocol::session protocol::control protocol::root protocol::layout error fs path
-protocol::session -> protocol::control protocol::root protocol::layout error manifest::text fs generation path
+protocol::session -> protocol::control protocol::root protocol::layout error manifest::text fs mutation generation path
 protocol::resolve -> protocol::root protocol::layout error manifest fs path
 protocol::deferred -> protocol::sync fs mutation generation path
 protocol::copy -> protocol::root fs path
