@@ -290,11 +290,20 @@ fn a_committed_commit_puts_the_third_wave_off_and_a_flush_waits_for_it() {
 }
 
 #[test]
-fn a_process_commit_waits_for_nothing() {
+fn a_process_commit_waits_for_nothing_and_a_flush_for_all_of_it() {
     let root = prepared();
     let Some(events) = trace("process", root.path()) else { return };
-    assert!(!events.iter().any(|event| matches!(event, Sync(_))), "{events:#?}");
-    assert!(events.iter().any(|event| matches!(event, Rename(_, to) if to == "d/b")), "{events:#?}");
+    let at = |wanted: &Event| events.iter().position(|event| event == wanted).unwrap();
+    let (commit, flush) = events.split_at(at(&Mark("flush".to_owned())));
+    assert!(!commit.iter().any(|event| matches!(event, Sync(_))), "{events:#?}");
+    assert!(commit.iter().any(|event| matches!(event, Rename(_, to) if to == "d/b")), "{events:#?}");
+    let retired = flush
+        .iter()
+        .position(|event| matches!(event, Rename(_, to) if to.ends_with(".applied")))
+        .unwrap_or_else(|| panic!("{events:#?}"));
+    for path in ["a", "d/b", ".", "d", ".cosave"] {
+        assert!(flush[..retired].contains(&Sync(path.to_owned())), "{path}: {events:#?}");
+    }
 }
 
 #[test]
