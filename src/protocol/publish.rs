@@ -3,7 +3,8 @@
 //! Takes transactions that are durable in every part, under the lock. Moves no
 //! target, and waits for nothing: the waits are `commit`'s.
 
-use std::io::Write as _;
+use std::collections::BTreeSet;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 
 use super::control::Control;
@@ -55,13 +56,31 @@ pub(crate) fn write_manifest(
     entries: &[StagedEntry],
 ) -> Result<Unsynced> {
     let failed = |error| root.error(Operation::Stage, path)(error);
-    let (mut file, name) = root.fs.create_new(path, NewFile::Ordinary).map_err(failed)?;
+    let readers = readers(root, entries).map_err(failed)?;
+    let (mut file, name) = root.fs.create_new(path, readers).map_err(failed)?;
     name.waive("barrier 2 makes the name durable under which the manifest is published");
     let entries = entries.iter().map(|staged| &staged.entry);
     let text = Manifest::encode_entries(transaction, root.fs.now().into(), entries);
     file.write_all(&text).map_err(failed)?;
     let (_, content) = file.finish().map_err(failed)?;
     Ok(content)
+}
+
+/// A manifest tells names, lengths and checksums, by which a short secret can be guessed. If it tells of
+/// a file that not everybody may read, or may not reach, only those may read the manifest who may
+/// write in the root, since they must be able to recover it.
+fn readers(root: &Root, entries: &[StagedEntry]) -> io::Result<NewFile> {
+    if !entries.iter().all(StagedEntry::is_readable_by_all) {
+        return Ok(NewFile::Private);
+    }
+    let parents: BTreeSet<_> = entries.iter().map(|staged| staged.entry.path.parent()).collect();
+    let directories: BTreeSet<_> = parents.iter().flat_map(RelativePath::chain).collect();
+    for directory in directories {
+        if root.fs.metadata(&directory)?.mode & 0o005 != 0o005 {
+            return Ok(NewFile::Private);
+        }
+    }
+    Ok(NewFile::Ordinary)
 }
 
 /// Writes an outdated manifest again, under a fresh name. Returns the old name.

@@ -78,11 +78,20 @@ impl StagedFile {
 pub(crate) struct StagedEntry {
     pub(crate) entry: Entry,
     pub(crate) identity: Option<Identity>,
-    /// What the staged file has its permissions from.
+    /// What is replaced or removed; a staged file has its permissions from there.
     pub(crate) like: Option<Metadata>,
 }
 
 impl StagedEntry {
+    /// Whether everybody who can reach the target may read it, before and after.
+    pub(crate) fn is_readable_by_all(&self) -> bool {
+        let after = match &self.entry.action {
+            Action::Write(content) => content.mode,
+            Action::Remove => 0o444,
+        };
+        after & self.like.map_or(0o444, |like| like.mode) & 0o004 != 0
+    }
+
     /// Whether the target has other permissions by now than those that were copied from it.
     pub(crate) fn permissions_differ(&self, found: &Metadata) -> bool {
         let same = |like: Metadata| (like.mode, like.owner) == (found.mode, found.owner);
@@ -314,7 +323,8 @@ impl StagedChange {
                 StagedEntry { entry: entry(target, Action::Write(content)), identity, like }
             }
             Self::Remove(target) => {
-                StagedEntry { entry: entry(target, Action::Remove), identity: None, like: None }
+                let like = target.existing;
+                StagedEntry { entry: entry(target, Action::Remove), identity: None, like }
             }
         }
     }

@@ -80,7 +80,15 @@ fn two_users_of_a_group_commit_to_one_root_whatever_their_umask() {
         assert_eq!(run(command), ["done"]);
         for (path, found) in control_files(root) {
             assert_eq!(found.gid(), NOBODY, "{path}");
-            let expected = if found.is_dir() { 0o2775 } else { 0o664 };
+            // With this umask nobody else may read the file that is saved, nor then its manifest.
+            let is_manifest = path.ends_with(".applied");
+            let expected = if found.is_dir() {
+                0o2775
+            } else if is_manifest {
+                0o660
+            } else {
+                0o664
+            };
             assert_eq!(format!("{:o}", found.mode() & 0o7777), format!("{expected:o}"), "{path}");
         }
         assert_eq!(text(root.join("a")), "the child's");
@@ -108,5 +116,39 @@ fn nobody_reads_a_manifest_who_may_not_read_the_root() {
         put(&Store::open(root.path()).unwrap(), &[("a", "secret")]);
         let manifest = fs::metadata(root.path().join(".cosave/1.applied")).unwrap();
         assert_eq!(format!("{:o}", manifest.mode() & 0o7777), format!("{expected:o}"));
+    }
+}
+
+/// The manifest of a commit lay readable for all beside a private key: its checksum and length are
+/// enough to guess a short secret, and its paths tell the names in a closed directory.
+#[test]
+fn a_manifest_that_tells_of_a_secret_is_read_only_by_those_who_may_write_in_the_root() {
+    let mode = |root: &Path, name: &str| {
+        format!("{:o}", fs::metadata(root.join(".cosave").join(name)).unwrap().permissions().mode() & 0o777)
+    };
+    let open = |mode| fs::Permissions::from_mode(mode);
+    for (root_mode, private) in [(0o755, "600"), (0o775, "660"), (0o777, "666")] {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fs::set_permissions(root, open(root_mode)).unwrap();
+        for (name, mode) in [("public", 0o755), ("closed", 0o700)] {
+            fs::create_dir(root.join(name)).unwrap();
+            fs::set_permissions(root.join(name), open(mode)).unwrap();
+        }
+        for name in ["public/file", "public/pin", "closed/file"] {
+            fs::write(root.join(name), "0").unwrap();
+            fs::set_permissions(root.join(name), open(0o644)).unwrap();
+        }
+        fs::set_permissions(root.join("public/pin"), open(0o600)).unwrap();
+        let store = Store::open(root).unwrap();
+        put(&store, &[("public/file", "1")]);
+        let ordinary = format!("{:o}", root_mode & 0o666 | 0o600);
+        assert_eq!(mode(root, "1.applied"), ordinary, "{root_mode:o}");
+        put(&store, &[("public/pin", "1234")]);
+        assert_eq!(mode(root, "2.applied"), private, "{root_mode:o}: a secret file is written");
+        put(&store, &[("closed/file", "1")]);
+        assert_eq!(mode(root, "3.applied"), private, "{root_mode:o}: a file in a closed directory");
+        store.update(|tx| tx.remove("public/pin")).unwrap();
+        assert_eq!(mode(root, "4.applied"), private, "{root_mode:o}: a secret file is removed");
     }
 }

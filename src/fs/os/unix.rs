@@ -199,7 +199,10 @@ impl Directories {
             return self.open_with(path, flags, Mode::from_raw_mode(mode as _));
         }
         // At first no more open than it will be in the end, and cut by the umask.
-        let rights = Rights::of(&rustix::fs::fstat(&*self.root)?);
+        let mut rights = Rights::of(&rustix::fs::fstat(&*self.root)?);
+        if mode & 0o077 == 0 {
+            rights.file = rights.private_file;
+        }
         let file = self.open_with(path, flags, Mode::from_raw_mode(rights.file as _))?;
         rights.give(&file)?;
         Ok(file)
@@ -384,6 +387,8 @@ struct Rights {
     user: u32,
     group: u32,
     file: u32,
+    /// For those alone who may write in the root.
+    private_file: u32,
     directory: u32,
 }
 
@@ -400,6 +405,7 @@ impl Rights {
             user: root.st_uid,
             group: root.st_gid,
             file: mode & 0o666 | 0o600,
+            private_file: mode & 0o022 | (mode & 0o022) << 1 | 0o600,
             // Set-group-ID and sticky mean the same for the control directory as for the root.
             directory: mode & 0o3777 | 0o700,
         }
