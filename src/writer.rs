@@ -1,7 +1,7 @@
-//! A file of a transaction while it is written, on whatever thread.
+//! A file of a transaction while it is written, on any thread.
 //!
-//! Knows how a staged file is filled, finished and given up; which write counts
-//! in the end is the draft's to know.
+//! Knows how a staged file is filled, finished and given up. The draft decides
+//! which write counts in the end.
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
@@ -16,10 +16,11 @@ use crate::protocol::resolve::Target;
 use crate::protocol::root::guard;
 use crate::protocol::stage::{KeptFile, StagedChange, StagedWriter};
 
-/// How much a writer buffers, in bytes: few system calls, and little memory for many writers.
+/// How many bytes a writer buffers: enough for few system calls, and little memory even for many
+/// writers.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// A file of a transaction that is being written, on whatever thread.
+/// A file of a transaction that is being written, on any thread.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
     opened: Arc<Opened>,
@@ -43,12 +44,12 @@ impl OpenFile {
         Self { opened, draft, number, target, body: Body::Kept(Vec::new()) }
     }
 
-    /// Where the file will be, as a person can use it.
+    /// The full path that the file will have.
     fn full_path(&self) -> PathBuf {
         self.opened.root.full(&self.target.path)
     }
 
-    /// Takes in all of `bytes`.
+    /// Writes all of `bytes`.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<()> {
         if let Body::Kept(kept) = &mut self.body {
             let mut draft = guard(&self.draft);
@@ -93,7 +94,7 @@ impl OpenFile {
             // The later write has won.
             draft.take(&self.target.path, self.number);
         } else {
-            // The path was written again since; the later write has won.
+            // The path was written again meanwhile, and the later write has won.
             draft.release(bytes.len());
         }
         Ok(())
@@ -120,7 +121,7 @@ impl OpenFile {
                 synced
             }
             (None, Some(staging)) if !draft.closed => {
-                // The path was written again since; the later write has won.
+                // The path was written again meanwhile, and the later write has won.
                 debt.waive("the file is removed on the next line");
                 staging.cleanup.remove(&staged);
                 Ok(())
@@ -132,7 +133,7 @@ impl OpenFile {
         }
     }
 
-    /// Leaves the transaction as if this file had never been begun.
+    /// Leaves the transaction as if this write had never begun.
     pub(crate) fn discard(mut self) {
         self.give_up(None);
     }
@@ -142,7 +143,7 @@ impl OpenFile {
             Body::Kept(bytes) => self.leave(Body::Kept(bytes), None, content),
             Body::Staged(writer) => {
                 let staged = writer.path().clone();
-                // Closed first: Windows keeps the name of an open file.
+                // Closed before it is removed: Windows keeps the name of an open file.
                 drop(writer);
                 self.leave(Body::Finished, Some(&staged), content);
             }
@@ -150,7 +151,7 @@ impl OpenFile {
         }
     }
 
-    /// Takes what was written away, and leaves `content` in its place, if anything.
+    /// Removes what was written, and leaves `content` in its place, if there is any.
     fn leave(&self, body: Body, staged: Option<&RelativePath>, content: Option<Content>) {
         let mut draft = guard(&self.draft);
         if let Body::Kept(bytes) = body {
@@ -196,7 +197,7 @@ impl Write for OpenFile {
     }
 }
 
-/// Writes a file's next content; buffered. Can be filled on another thread than its transaction's.
+/// Writes a file's next content, buffered. It can be used on another thread than its transaction.
 ///
 /// ```
 /// use std::io::Write;
@@ -226,11 +227,13 @@ impl FileWriter {
         Self { inner: Some(BufWriter::with_capacity(BUFFER_BYTES, file)) }
     }
 
-    /// Ends the file: it is part of the transaction now. Its write-back begins; nobody waits for it.
+    /// Finishes the file and makes it part of the transaction. Its write-back starts, but this does not
+    /// wait for it.
     ///
     /// # Errors
-    /// [`Error::Io`] when what is buffered cannot be written; the transaction goes on as if this
-    /// writer had never been. [`Error::Unfinished`] when the transaction is over.
+    /// - [`Error::Io`] if the buffered bytes cannot be written. The transaction goes on without this
+    ///   write.
+    /// - [`Error::Unfinished`] if the transaction is over.
     pub fn finish(mut self) -> Result<()> {
         match self.inner.take().map(BufWriter::into_inner) {
             None => Ok(()),
@@ -240,7 +243,7 @@ impl FileWriter {
                 let (open, _unwritten) = writer.into_parts();
                 let path = open.full_path();
                 open.discard();
-                // One of our own has only passed through the buffer.
+                // An error of our own that has passed through the buffer is returned unchanged.
                 Err(error.downcast().unwrap_or_else(Error::io(Operation::Stage, path)))
             }
         }
@@ -257,7 +260,7 @@ impl FileWriter {
 impl Drop for FileWriter {
     fn drop(&mut self) {
         if let Some(writer) = self.inner.take() {
-            // What is buffered is not worth writing: the file is given up.
+            // The buffered bytes are not written, since the file is given up.
             let (open, _unwritten) = writer.into_parts();
             drop(open);
         }

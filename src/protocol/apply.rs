@@ -1,9 +1,9 @@
-//! Apply: move the staged files over their targets, and retire the manifest once
-//! the moves are durable.
+//! Apply: moves the staged files over their targets, and retires the manifest
+//! once the moves are durable.
 //!
-//! Runs only on what is published, by the writer and by recovery alike. Every
-//! move can be repeated. Nothing here decides whether to move: the writer checked
-//! under the lock, recovery looked at every entry first.
+//! Runs only on published manifests, both for the writer and for recovery.
+//! Every move can be repeated. Nothing here decides whether to move: the writer
+//! has checked under the lock, and recovery has looked at every entry.
 
 use std::io;
 
@@ -22,8 +22,8 @@ pub(crate) fn apply(root: &Root, published: &Published) -> Result<Moved> {
     let not_applied = |error: Error| error.not_applied(published.generation);
     let mut wave = move_all(root, published.entries.iter()).map_err(not_applied)?;
     for debt in published.made.iter().filter_map(|record| published.session.remove_record(record)) {
-        // In barrier 3: a record that came back would take a directory that this commit made, and
-        // that somebody has emptied since, for litter.
+        // Part of barrier 3: if a power loss brought the record back, the sweep would remove a
+        // directory that this commit made and that was emptied later.
         wave.add(debt);
     }
     for entry in &published.entries {
@@ -33,7 +33,7 @@ pub(crate) fn apply(root: &Root, published: &Published) -> Result<Moved> {
     Ok(Moved { generation: published.generation, paths, wave })
 }
 
-/// Moves what the entries say, unconditionally.
+/// Does what the entries say, without any checks.
 pub(crate) fn move_all<'a>(root: &Root, entries: impl Iterator<Item = &'a Entry>) -> Result<Wave> {
     let mut wave = Wave::new(Barrier::Applied);
     for entry in entries {
@@ -45,7 +45,7 @@ pub(crate) fn move_all<'a>(root: &Root, entries: impl Iterator<Item = &'a Entry>
     Ok(wave)
 }
 
-/// One staged file takes its target's name: whoever looks sees the old file or the new one, whole
+/// Renames one staged file over its target. Every program sees the whole old file or the whole new one
 /// (rename(2)).
 pub(crate) fn replace(root: &Root, staged: &RelativePath, target: &RelativePath) -> Result<Unsynced> {
     match root.fs.rename(staged, target) {
@@ -55,8 +55,9 @@ pub(crate) fn replace(root: &Root, staged: &RelativePath, target: &RelativePath)
     }
 }
 
-/// Copies the staged bytes over the target, and makes them durable before the staged file goes.
-/// Not atomic for those who read meanwhile; recovery repeats it as long as the staged file is there.
+/// Copies the staged bytes over the target, and makes them durable before it removes the staged file. A
+/// program that reads meanwhile may see a part. Recovery repeats the copy as long as the staged file is
+/// there.
 fn copy_over(root: &Root, staged: &RelativePath, target: &RelativePath) -> Result<Unsynced> {
     let copied = || {
         let mut file = root.fs.overwrite(target)?;
@@ -66,13 +67,13 @@ fn copy_over(root: &Root, staged: &RelativePath, target: &RelativePath) -> Resul
     let (_, content) = copied().map_err(root.error(Operation::Move, target))?;
     let mut wave = Wave::new(Barrier::Applied);
     wave.add(content);
-    // Lost without this sync: the target's bytes, when the staged file is already gone. Waited for
-    // here, and not with barrier 3, because the staged file is removed on the next line.
+    // Lost without this sync: the target's bytes, after the staged file is gone. The wait is here and
+    // not with barrier 3, because the next line removes the staged file.
     let _durable = root.sync_always(wave)?;
     root.fs.remove_file(staged).map_err(root.error(Operation::Move, target))
 }
 
-/// Removes a target; one that is gone already is what was wanted.
+/// Removes a target. If it is already gone, nothing is left to do.
 pub(crate) fn remove(root: &Root, target: &RelativePath) -> Result<Unsynced> {
     match root.fs.remove_file(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Unsynced::directory(target.parent())),
@@ -80,10 +81,10 @@ pub(crate) fn remove(root: &Root, target: &RelativePath) -> Result<Unsynced> {
     }
 }
 
-/// Marks a published manifest as fully applied. Returns whether that can be seen now.
+/// Marks a published manifest as fully applied. Returns whether that has succeeded.
 ///
-/// A failure is nobody's trouble, and needs no sync to be mended: recovery looks at a manifest that is
-/// still pending once more, and finds nothing left to do.
+/// A failure does no harm: recovery looks at the pending manifest once more, and finds nothing left to
+/// do. For the same reason this needs no sync.
 pub(crate) fn retire(root: &Root, published: &RelativePath, applied: &Applied) -> bool {
     let retired = match applied.durable.is_waived() && keeps(Rule::MarkWaived) {
         true => layout::applied_waived(applied.generation),

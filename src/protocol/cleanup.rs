@@ -1,8 +1,8 @@
-//! What a transaction has put on disk and must remove again if it does not commit.
+//! Removes what a transaction has put on disk, if it does not commit.
 //!
-//! Dropping the guard removes the files and the directories (while empty),
-//! quietly: what cannot be removed now is left to the sweep of the next opening,
-//! and the session's mark stays behind to lead it there.
+//! Dropping the guard removes the files, and the directories if they are empty.
+//! It reports no errors. What cannot be removed now is left to the sweep of the
+//! next opening, and the session's mark stays behind to lead it there.
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
@@ -21,7 +21,7 @@ pub(crate) struct CleanupGuard {
     session: Arc<Session>,
     files: BTreeSet<RelativePath>,
     directories: Vec<RelativePath>,
-    /// Where the session has written down that it makes these directories.
+    /// The session's records of these directories.
     records: Vec<RelativePath>,
 }
 
@@ -46,7 +46,7 @@ impl CleanupGuard {
         self.directories.push(path);
     }
 
-    /// The record of directories that are about to be made.
+    /// Adds the record of directories that will be made.
     pub(crate) fn add_record(&mut self, record: RelativePath) {
         self.records.push(record);
     }
@@ -62,9 +62,9 @@ impl CleanupGuard {
         self.remove_file(path);
     }
 
-    /// Removes every file but the `wanted` ones now, and every directory in which none of these lies:
-    /// what a later write has superseded, or what failed as it began. What is returned must be durable
-    /// before the record of the directories goes.
+    /// Removes now every file except the `wanted` ones, and every directory in which none of these
+    /// lies. These belong to superseded writes, and to writes that failed when they began. The returned
+    /// debts must be paid before the record of the directories is removed.
     pub(crate) fn remove_all_but<'a>(
         &mut self,
         wanted: impl Iterator<Item = &'a RelativePath>,
@@ -87,22 +87,22 @@ impl CleanupGuard {
         debts
     }
 
-    /// The transaction is published: everything is where it belongs, or recovery's to move. Returns the
-    /// records of the directories that were made.
+    /// Keeps everything, because the transaction is published. Returns the records of the directories
+    /// that were made.
     pub(crate) fn disarm(&mut self) -> Vec<RelativePath> {
         self.files.clear();
         self.directories.clear();
         std::mem::take(&mut self.records)
     }
 
-    /// It is not known whether the transaction is published: only a later opening can tell, and
-    /// must be led here.
+    /// Leaves everything, because nobody knows whether the transaction is published. Only a later
+    /// opening can tell, and the session's mark leads it here.
     pub(crate) fn leave_to_recovery(&mut self) {
         self.disarm().clear();
         self.session.leave_mark();
     }
 
-    /// The debts of removals that the session is to pay.
+    /// The debts of removals that the session has to pay.
     fn owed(&self, debts: Vec<Unsynced>) -> Vec<Unsynced> {
         if self.root.settings.durability != Durability::Process {
             return debts;
@@ -114,15 +114,16 @@ impl CleanupGuard {
 
     fn remove_file(&self, path: &RelativePath) {
         match self.root.fs.remove_file(path) {
-            // Not synced now: nobody waits for an abort. The session syncs it before its own mark
-            // goes, since without the mark a staged name that came back would stay for ever.
+            // Not synced now, since nobody waits for an abort. The session syncs it before it removes
+            // its own mark. Without the mark, a staged name that a power loss brings back would stay
+            // for ever.
             Ok(debt) => self.owed(vec![debt]).into_iter().for_each(|debt| self.session.owe(debt)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(_) => self.session.leave_mark(),
         }
     }
-    /// Removes directories, children first, as far as they are empty. Returns those that are gone, and
-    /// what is owed for that.
+    /// Removes empty directories, children first. Returns those that are gone, and the debts of their
+    /// removal.
     fn remove_directories(&self, made: Vec<RelativePath>) -> (Vec<RelativePath>, Vec<Unsynced>) {
         let (mut gone, mut debts) = (Vec::new(), Vec::new());
         for path in made.into_iter().rev() {
@@ -132,7 +133,7 @@ impl CleanupGuard {
                     gone.push(path);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => gone.push(path),
-                // Somebody else has put something there: another transaction, or a person.
+                // Another transaction or program has put something there.
                 Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => self.session.orphan(path),
                 Err(_) => self.session.leave_mark(),
             }
@@ -152,7 +153,8 @@ impl Drop for CleanupGuard {
         let records = std::mem::take(&mut self.records);
         let spent = if gone.len() == count { records } else { Vec::new() };
         self.session.unmade(&gone, spent, self.owed(debts));
-        // What this transaction had staged may have kept an earlier one from removing its directories.
+        // The files of this transaction may have prevented an earlier one from removing its
+        // directories.
         let (gone, debts) = self.remove_directories(self.session.orphans());
         self.session.unmade(&gone, Vec::new(), self.owed(debts));
     }

@@ -12,7 +12,7 @@ const COPY_BYTES: usize = 256 * 1024;
 
 /// Copies all bytes.
 pub(crate) fn bytes<R: Read + ?Sized, W: Write + ?Sized>(source: &mut R, target: &mut W) -> io::Result<()> {
-    // `io::copy` reads straight into a writer's own buffer.
+    // `io::copy` reads directly into a writer's own buffer.
     let mut buffered = BufWriter::with_capacity(COPY_BYTES, target);
     io::copy(source, &mut buffered)?;
     buffered.flush()

@@ -58,7 +58,7 @@ pub(super) fn is_mount_point(directory: impl AsFd, name: &OsStr) -> rustix::io::
     }
 }
 
-/// Whether a file or directory is append-only or immutable (chattr(1)). Told since Linux 4.11 on the
+/// Whether a file or directory is append-only or immutable (chattr(1)). Linux says so since 4.11, on
 /// file systems that have such flags (statx(2), STATX_ATTR_APPEND).
 pub(super) fn is_frozen(directory: impl AsFd, name: &OsStr) -> rustix::io::Result<bool> {
     let frozen = StatxAttributes::APPEND | StatxAttributes::IMMUTABLE;
