@@ -76,7 +76,7 @@ impl WriteFile for SimWriter {
     fn copy_permissions(&mut self, _path: &RelativePath, like: &Metadata) -> io::Result<()> {
         self.hidden_mode = None;
         let mut machine = self.machine.lock();
-        machine.call(self.process)?;
+        machine.change(self.process)?;
         machine.set_mode(self.open.inode, like.mode)
     }
 
