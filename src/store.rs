@@ -39,12 +39,28 @@ use crate::view::View;
 #[derive(Clone, Debug)]
 pub struct Store {
     opened: Arc<Opened>,
+    _closing: Arc<Closing>,
+}
+
+/// Closes the store when its last clone is dropped, also while a transaction or a view is still open.
+#[derive(Debug)]
+struct Closing(Arc<Opened>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// Tries of [`Store::update`] before a conflict is given back.
 const UPDATE_TRIES_MAX: u32 = 100;
 
 impl Store {
+    fn new(opened: Opened) -> Self {
+        let opened = Arc::new(opened);
+        Self { _closing: Arc::new(Closing(Arc::clone(&opened))), opened }
+    }
+
     /// Opens an existing directory. Finishes what was published before a crash, and removes what
     /// dead sessions left behind. A root that was left clean costs a fixed number of system calls.
     ///
@@ -231,6 +247,6 @@ impl StoreOptions {
             kept_bytes_max: self.kept_bytes_max,
         };
         let repair = if self.recover && !self.read_only { Repair::IfNeeded } else { Repair::Never };
-        open::open(file_system, settings, repair).map(|opened| Store { opened: Arc::new(opened) })
+        open::open(file_system, settings, repair).map(Store::new)
     }
 }

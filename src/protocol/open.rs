@@ -128,10 +128,9 @@ impl Opened {
         *slot = Some(Arc::clone(&session));
         Ok(session)
     }
-}
 
-impl Drop for Opened {
-    fn drop(&mut self) {
+    /// Waits for what was put off, and ends the session as soon as no transaction needs it.
+    pub(crate) fn close(&self) {
         if self.root.may_change().is_ok() {
             // What cannot be flushed stays published: the next opening finishes it.
             let _ = commit::close(&self.root, &self.deferred);
@@ -141,5 +140,12 @@ impl Drop for Opened {
             // What a failed sync left is recovery's, which must be led there.
             session.leave_mark();
         }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // Transactions can outlive their store, and commit.
+        self.close();
     }
 }

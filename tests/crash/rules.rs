@@ -221,6 +221,20 @@ fn a_directory_that_somebody_made_and_did_not_sync_takes_no_commit_along() {
     }
 }
 
+// What `Committed` had put off was waited for only when the last transaction was gone, too.
+#[test]
+fn a_closed_store_has_its_commits_in_place_beside_an_open_transaction() {
+    let disk = sim();
+    let options = Store::options().durability(cosave::Durability::Committed);
+    let store = options.open_on(disk.process()).unwrap();
+    let open = store.begin().unwrap();
+    store.update(|tx| tx.write("new", "1")).unwrap();
+    drop(store);
+    let losses = disk.power_losses(64, 1);
+    assert!(losses.iter().all(|found| content(found, "new") == "1"));
+    open.abort();
+}
+
 #[test]
 fn what_is_kept_survives_an_error_at_any_call_of_the_recovery() {
     let killed = published(&sim());
