@@ -40,12 +40,15 @@ fn compare(root: &Root, entry: &Entry) -> Result<Option<Problem>> {
         (Action::Remove, Some(_)) => Ok(Some(Problem::Present)),
         (Action::Write(_), None) => Ok(Some(Problem::Missing)),
         (Action::Write(content), Some(found)) => {
-            if Stamp::of(&found) != content.after || found.kind != Kind::File {
+            if found.kind != Kind::File || found.length != content.after.length {
                 return Ok(Some(Problem::Changed));
             }
             let checksum = copy::checksum(root, &entry.path);
-            let checksum = checksum.map_err(root.error(Operation::Read, &entry.path))?;
-            Ok((checksum != content.checksum).then_some(Problem::Damaged))
+            if checksum.map_err(root.error(Operation::Read, &entry.path))? == content.checksum {
+                return Ok(None);
+            }
+            let is_untouched = Stamp::of(&found) == content.after;
+            Ok(Some(if is_untouched { Problem::Damaged } else { Problem::Changed }))
         }
     }
 }
