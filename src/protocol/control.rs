@@ -18,7 +18,7 @@ use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
 /// The longest manifest that is read: a million entries of a kilobyte.
-const MANIFEST_BYTES_MAX: u64 = 1 << 30;
+pub(crate) const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 
 /// How far a waived commit has come: one that did not wait for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -40,7 +40,7 @@ pub(crate) struct Share {
 
 /// Waits until all others have released the lock.
 pub(crate) fn exclusive(root: &Root) -> Result<Locked> {
-    let deadline = root.fs.elapsed() + root.settings.lock_timeout;
+    let deadline = root.fs.elapsed().saturating_add(root.settings.lock_timeout);
     let queue = queue(root, LockKind::Exclusive, deadline)?;
     let lock = wait_for(root, &layout::lock_file(), LockKind::Exclusive, deadline)?;
     drop(queue);
@@ -54,7 +54,7 @@ pub(crate) fn exclusive(root: &Root) -> Result<Locked> {
 /// A read-only store may be unable to lock: the medium is read-only, it has no permission, or there is
 /// no control directory. Then it reads the state as it is, since nobody can write by the same way.
 pub(crate) fn shared(root: &Root) -> Result<Share> {
-    let deadline = root.fs.elapsed() + root.settings.lock_timeout;
+    let deadline = root.fs.elapsed().saturating_add(root.settings.lock_timeout);
     let take = || {
         let queue = queue(root, LockKind::Shared, deadline)?;
         let lock = wait_for(root, &layout::lock_file(), LockKind::Shared, deadline)?;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
-use super::control::Control;
+use super::control::{Control, MANIFEST_BYTES_MAX};
 use super::layout::{self, ControlName};
 use super::root::Root;
 use super::session::Session;
@@ -60,6 +60,10 @@ pub(crate) fn write_manifest(
     let (mut file, name) = root.fs.create_new(path, readers).map_err(failed)?;
     name.waive("barrier 2 makes the name durable under which the manifest is published");
     let entries = entries.iter().map(|staged| &staged.entry);
+    if text.len() as u64 > MANIFEST_BYTES_MAX {
+        let reason = "it changes more than one manifest can say; commit less at once";
+        return Err(Error::Unsupported { path: root.path(), reason });
+    }
     let text = Manifest::encode_entries(transaction, root.fs.now().into(), entries);
     file.write_all(&text).map_err(failed)?;
     let (_, content) = file.finish().map_err(failed)?;
