@@ -108,7 +108,10 @@ pub struct RecoveryReport {
     pub lost: Vec<Generation>,
     /// What dead sessions left, and the sweep removed.
     pub swept: Vec<RelativePath>,
-    /// Files that differ from what the manifests say.
+    /// Directories in which the leftovers of dead sessions could not be looked for or removed. Their
+    /// records stay, and the next opening tries again.
+    pub unswept: Vec<RelativePath>,
+    /// Files that were not what the manifests say.
     pub differences: Vec<Difference>,
 }
 
@@ -139,6 +142,12 @@ impl fmt::Display for RecoveryReport {
         }
         for path in &self.swept {
             writeln!(f, "removed {path}")?;
+        }
+        for directory in &self.unswept {
+            writeln!(
+                f,
+                "cannot sweep {directory}: what a dead session left there stays for the next opening"
+            )?;
         }
         for difference in &self.differences {
             writeln!(f, "{difference}")?;

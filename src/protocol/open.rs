@@ -22,7 +22,7 @@ use super::session::Session;
 use super::stage::Collected;
 #[cfg(feature = "sim")]
 use super::stage::Staged;
-use super::{recover, sweep};
+use super::sweep::{self, Swept};
 use crate::error::Result;
 use crate::fs::FileSystem;
 use crate::generation::Generation;
@@ -79,7 +79,8 @@ impl Opened {
         let mut locked = lock::exclusive(&self.root)?;
         let recovered = recover::recover(&self.root, &mut locked, &self.deferred)?;
         let swept = sweep::sweep(&self.root, &locked, &recovered)?;
-        let report = RecoveryReport { swept, ..recovered.report };
+        let Swept { removed: swept, refused: unswept } = swept;
+        let report = RecoveryReport { swept, unswept, ..recovered.report };
         self.root.note_recovery(&report);
         Ok(report)
     }

@@ -17,7 +17,7 @@ use super::lock::Locked;
 use super::recover::Recovered;
 use super::root::{Root, if_found};
 use super::session::Record;
-use crate::error::{Operation, Result};
+use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Kind, Lock, Unsynced, Wave};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
@@ -48,17 +48,32 @@ pub(crate) fn alive(root: &Root) -> Result<usize> {
     Ok(Sessions::find(root)?.living.len())
 }
 
-/// Removes what dead sessions left; returns what was removed.
-pub(crate) fn sweep(root: &Root, locked: &Locked, _recovered: &Recovered) -> Result<Vec<RelativePath>> {
+/// What a sweep has done.
+#[derive(Debug, Default)]
+pub(crate) struct Swept {
+    pub(crate) removed: Vec<RelativePath>,
+    /// Directories in which nothing may be looked for or removed.
+    pub(crate) refused: Vec<RelativePath>,
+}
+
+/// Removes what dead sessions left. A directory that refuses keeps nobody from working in the others: its
+/// records stay for a later sweep.
+pub(crate) fn sweep(root: &Root, locked: &Locked, _recovered: &Recovered) -> Result<Swept> {
     let mut sessions = Sessions::find(root)?;
     let (directories, made) = sessions.recorded(root)?;
-    let mut removed = Vec::new();
+    let Swept { mut removed, mut refused } = Swept::default();
     let mut wave = Wave::new(Barrier::Swept);
     for directory in directories {
-        sweep_directory(root, &directory, &mut sessions, &mut wave, &mut removed)?;
+        match sweep_directory(root, &directory, &mut sessions, &mut wave, &mut removed) {
+            Err(error) if is_refusal(&error) => refused.push(directory),
+            result => result?,
+        }
     }
     for directory in made.iter().rev() {
-        sweep_made(root, directory, &mut wave, &mut removed)?;
+        match sweep_made(root, directory, &mut wave, &mut removed) {
+            Err(error) if is_refusal(&error) => refused.push(directory.clone()),
+            result => result?,
+        }
     }
     // Lost without this sync: the removals, once the records that lead to these files are gone.
     let _durable = root.sync_always(wave)?;
@@ -68,8 +83,14 @@ pub(crate) fn sweep(root: &Root, locked: &Locked, _recovered: &Recovered) -> Res
             removed.push(layout::unpublished(*id));
         }
     }
-    sessions.remove_dead(root)?;
-    Ok(removed)
+    sessions.remove_dead(root, &refused)?;
+    Ok(Swept { removed, refused })
+}
+
+/// Whether a directory's owner or its flags do not allow what the system was asked for.
+fn is_refusal(error: &Error) -> bool {
+    let refusals = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
+    matches!(error, Error::Io { source, .. } if refusals.contains(&source.kind()))
 }
 
 impl Sessions {
@@ -143,8 +164,17 @@ impl Sessions {
         Ok((directories, made))
     }
 
-    /// Removes the records and marks of dead sessions, each mark last.
-    fn remove_dead(self, root: &Root) -> Result<()> {
+    /// Removes the records and marks of the dead, each mark last; not of those who led to a directory
+    /// that refused.
+    fn remove_dead(mut self, root: &Root, refused: &[RelativePath]) -> Result<()> {
+        for (id, path) in self.records.iter().filter(|_| !refused.is_empty()) {
+            let read = if_found(control::read(root, path));
+            let bytes = read.map_err(root.error(Operation::Read, path))?.unwrap_or_default();
+            let record = Record::decode(&bytes).unwrap_or_default();
+            if record.directories.iter().chain(&record.made).any(|directory| refused.contains(directory)) {
+                self.dead.remove(id);
+            }
+        }
         for (_, path) in self.records.iter().filter(|(id, _)| self.dead.contains_key(id)) {
             remove(root, path)?;
         }
