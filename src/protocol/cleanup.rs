@@ -87,11 +87,16 @@ impl CleanupGuard {
         debts
     }
 
-    /// Keeps everything, because the transaction is published. Returns the records of the directories
-    /// that were made.
-    pub(crate) fn disarm(&mut self) -> Vec<RelativePath> {
+    /// The manifest has its published name: nothing of it may go any more, also if this thread panics.
+    pub(crate) fn release(&mut self) {
         self.files.clear();
         self.directories.clear();
+    }
+
+    /// The transaction is published: everything is where it belongs, or recovery's to move. Returns the
+    /// records of the directories that were made.
+    pub(crate) fn disarm(&mut self) -> Vec<RelativePath> {
+        self.release();
         std::mem::take(&mut self.records)
     }
 

@@ -251,6 +251,8 @@ fn break_rules(root: &Root, locked: &Locked, renamed: &[(Generation, Staged)]) {
             let moved = apply::move_all(root, staged.entries.iter().map(|staged| &staged.entry));
             let _ = moved.map(|wave| wave.waive("a crash test asked for it"));
         }
+                // What is published is recovery's to move, also if this thread panics on its way.
+                staged.cleanup.release();
     }
     if !keeps(Rule::KeepApplied) {
         publish::remove_superseded(root, &locked.control);

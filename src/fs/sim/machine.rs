@@ -34,6 +34,7 @@ pub(super) struct Machine {
     pub(super) steps: u64,
     pub(super) calls: u64,
     pub(super) crash: Option<Crash>,
+    pub(super) panic: Option<u64>,
     pub(super) faults: Vec<Fault>,
     pub(super) mutation: Option<Mutation>,
     pub(super) free_bytes: Option<u64>,
@@ -72,6 +73,7 @@ impl Machine {
             steps: 0,
             calls: 0,
             crash: None,
+            panic: None,
             faults: Vec::new(),
             mutation: None,
             free_bytes: None,
@@ -121,6 +123,7 @@ impl Machine {
             return Err(dead());
         }
         self.steps += 1;
+        assert!(self.panic.take_if(|step| *step < self.steps).is_none(), "a panic was planned here");
         Ok(())
     }
 

@@ -83,6 +83,11 @@ impl SimDisk {
         self.lock().crash = Some(crash);
     }
 
+    /// Makes the thread panic that takes a step, once, after this many steps; its process lives on.
+    pub fn panic_at(&self, after: u64) {
+        self.lock().panic = Some(after);
+    }
+
     /// Kills one process after so many steps, counted from now over all processes. The others live on.
     pub fn crash_process_at(&self, process: &dyn FileSystem, after: u64) {
         let mut machine = self.lock();
