@@ -49,6 +49,10 @@ pub enum Rule {
     UnlinkAlias,
     /// Keep the last applied manifest until the next one is durable.
     KeepApplied,
+    /// Publish two names that can be one file one after the other.
+    TellPlacesApart,
+    /// A file whose directory is gone is missing, not finished.
+    MissDirectories,
     /// Make what was published with waived waits durable before a stronger commit rests on it.
     PayWaived,
     /// Remove no superseded manifest on a waived receipt.

@@ -4,11 +4,14 @@
 //! fail is found before it: at staging, and once more under the lock. This step
 //! looks and compares; it writes nothing.
 
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+
 use super::resolve::{Target, look};
 use super::root::Root;
 use super::stage::{Precondition, Staged, StagedEntry};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Kind, Metadata};
+use crate::fs::{Identity, Kind, Metadata};
 use crate::manifest::{Action, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::{InvalidPath, RelativePath};
@@ -69,6 +72,7 @@ pub(crate) fn under_lock(root: &Root, staged: &mut Staged) -> Result<Freshness> 
     if keeps(Rule::CheckPreconditions) {
         preconditions(root, &staged.preconditions)?;
     }
+    refuse_twins(root, &staged.entries)?;
     let mut outdated = false;
     let mut changed = Vec::new();
     for (index, staged_entry) in staged.entries.iter_mut().enumerate() {
@@ -109,6 +113,81 @@ fn still_staged(root: &Root, staged: &StagedEntry) -> Result<()> {
         Some(found) if found.identity != staged.identity => conflict("has a staged file that was replaced"),
         Some(_) => Ok(()),
     }
+}
+
+/// Where a path lies, however it is spelled: its directory, and its name as far as no file system could
+/// tell it from another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    directory: Directory,
+    name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Directory {
+    Known(Identity),
+    /// Where directories cannot be told apart, their paths without links can.
+    Named(String),
+}
+
+/// The places of all paths that a transaction changes or relies on. Two paths can be one file: in a
+/// directory that is mounted twice, or where case or composed characters do not count.
+pub(crate) fn places<'a>(
+    root: &Root,
+    paths: impl Iterator<Item = &'a RelativePath>,
+) -> Result<HashSet<Place>> {
+    let mut directories = HashMap::new();
+    let mut places = HashSet::new();
+    for path in paths {
+        let parent = path.parent();
+        if !directories.contains_key(&parent) {
+            let identity = look(root, &parent)?.and_then(|found| found.identity);
+            let named = || Directory::Named(folded(&parent.to_string()));
+            directories.insert(parent.clone(), identity.map_or_else(named, Directory::Known));
+        }
+        places.insert(Place {
+            directory: directories[&parent].clone(),
+            name: folded(&path.name().to_string_lossy()),
+        });
+    }
+    Ok(places)
+}
+
+/// Refuses two entries that are one new file under two names: the second move would silently replace
+/// what the first has put there.
+fn refuse_twins(root: &Root, entries: &[StagedEntry]) -> Result<()> {
+    let mut by_name: HashMap<String, Vec<&StagedEntry>> = HashMap::new();
+    for staged in entries.iter().filter(|staged| staged.entry.staged().is_some()) {
+        by_name.entry(folded(&staged.entry.path.name().to_string_lossy())).or_default().push(staged);
+    }
+    for alike in by_name.into_values().filter(|alike| alike.len() > 1) {
+        let mut seen: HashMap<(Option<Identity>, Option<RelativePath>), HashSet<&OsStr>> = HashMap::new();
+        for staged in alike {
+            let path = &staged.entry.path;
+            let identity = look(root, &path.parent())?.and_then(|found| found.identity);
+            let directory = (identity, identity.is_none().then(|| path.parent()));
+            let names = seen.entry(directory).or_default();
+            let is_twin = !names.insert(path.name()) || names.len() > 1 && folds_case(root, staged)?;
+            if is_twin {
+                return Err(Error::invalid(root.full(path), InvalidPath::Alias));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a directory takes names for one that differ in case: asked with a staged file's own name.
+fn folds_case(root: &Root, staged: &StagedEntry) -> Result<bool> {
+    let Some(path) = staged.entry.staged() else { return Ok(false) };
+    let other = path.with_name(OsStr::new(&path.name().to_string_lossy().to_uppercase()));
+    Ok(look(root, &other)?.is_some_and(|found| found.identity == staged.identity))
+}
+
+/// Equal for all names that some file system takes for one: case does not count, and of names with
+/// other characters than ASCII any two may be one.
+fn folded(name: &str) -> String {
+    let lower = name.to_lowercase();
+    if lower.is_ascii() { lower } else { "\u{0}".to_owned() }
 }
 
 /// Checks what a transaction relies on.

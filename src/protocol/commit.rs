@@ -11,7 +11,7 @@
 //! The steps themselves are in `stage`, `check`, `publish` and `apply`, which wait for nothing of
 //! this. What each wait protects stands beside it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 
 use super::check::Freshness;
@@ -187,10 +187,48 @@ pub(crate) fn commit_batch(root: &Root, deferred: &Deferred, batch: Vec<Staged>)
         Err(error) => return ids.into_iter().map(|id| (id, Err(Error::clone(&error)))).collect(),
     };
     let mut answers = Vec::new();
-    let published = publish(root, deferred, &locked, batch, &mut answers);
-    let moved = apply(root, published, &mut answers);
-    finish(root, deferred, moved, &mut answers);
-    answers
+    let mut batch = batch;
+    loop {
+        let (published, later) = publish(root, deferred, &locked, batch, &mut answers);
+        let moved = apply(root, published, &mut answers);
+        finish(root, deferred, moved, &mut answers);
+        if later.is_empty() {
+            return answers;
+        }
+        // They are checked against what is in place now, as if they came one after the other.
+        let ids = later.iter().map(|staged| staged.id()).collect();
+        if let Err(error) = look_again(root, deferred, &mut locked) {
+            answers.extend(refuse(ids, &error));
+            return answers;
+        }
+        batch = later;
+    }
+}
+
+fn look_again(root: &Root, deferred: &Deferred, locked: &mut Locked) -> Result<()> {
+    root.may_change()?;
+    locked.control = Control::look(root)?;
+    recover::finish_earlier(root, locked, deferred, root.settings.durability)
+}
+
+/// Puts those off that may be about a file of another in the batch, under another name.
+fn apart(root: &Root, batch: Vec<Staged>, answers: &mut Answers) -> (Vec<Staged>, Vec<Staged>) {
+    if batch.len() < 2 || !keeps(Rule::TellPlacesApart) {
+        return (batch, Vec::new());
+    }
+    let (mut now, mut later) = (Vec::new(), Vec::new());
+    let mut taken = HashSet::new();
+    for staged in batch {
+        match check::places(root, staged.keys()) {
+            Ok(places) if taken.is_disjoint(&places) => {
+                taken.extend(places);
+                now.push(staged);
+            }
+            Ok(_) => later.push(staged),
+            Err(error) => answers.push((staged.id(), Err(error))),
+        }
+    }
+    (now, later)
 }
 
 /// Barrier 2, the commit point: several renames, one wait. A conflict fails only its own transaction.
@@ -200,7 +238,8 @@ fn publish(
     locked: &Locked,
     batch: Vec<Staged>,
     answers: &mut Answers,
-) -> Vec<Published> {
+) -> (Vec<Published>, Vec<Staged>) {
+    let (batch, later) = apart(root, batch, answers);
     let mut renamed = Vec::new();
     let mut wave = Wave::new(Barrier::Published);
     let mut generation = locked.control.newest();
@@ -229,7 +268,8 @@ fn publish(
             if !durable.is_waived() || !keeps(Rule::KeepWaived) {
                 publish::remove_superseded(root, &locked.control);
             }
-            renamed.into_iter().map(|(generation, staged)| staged.published(generation, durable)).collect()
+            let publish = |(generation, staged): (_, Staged)| staged.published(generation, durable);
+            (renamed.into_iter().map(publish).collect(), later)
         }
         // The manifests can be seen, but perhaps not after a power loss. Only recovery can tell, so
         // everything stays where it is.
@@ -239,7 +279,7 @@ fn publish(
                 staged.cleanup.leave_to_recovery();
                 answers.push((staged.id, Err(error.clone().in_doubt(generation))));
             }
-            Vec::new()
+            (Vec::new(), later)
         }
     }
 }

@@ -353,3 +353,5 @@ fn every_rule_holds_and_is_missed_when_it_is_broken() {
         }
     }
 }
+    (Rule::MissDirectories, a_file_whose_directory_is_gone_is_missing),
+    (Rule::TellPlacesApart, two_names_of_one_new_file_are_one_conflict),

@@ -157,6 +157,21 @@ impl SimDisk {
         state.sync_names_in(model, target);
     }
 
+    /// Mounts a directory a second time, under another name.
+    pub fn bind(&self, directory: &str, name: &str) {
+        let mut machine = self.lock();
+        let model = machine.model;
+        let (Ok(directory), Ok(name)) = (RelativePath::new(directory), RelativePath::new(name)) else {
+            return;
+        };
+        let (Ok(inode), Ok(parent)) =
+            (machine.state.directory(&directory), machine.state.directory(&name.parent()))
+        else {
+            return;
+        };
+        machine.state.operate(model, vec![(parent, disk::shared(name.name()), Some(inode))]);
+    }
+
     /// Makes a directory refuse new names, or accept them again.
     pub fn refuse_names(&self, path: &str, refuse: bool) {
         let mut machine = self.lock();
