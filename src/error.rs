@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::generation::Generation;
+use crate::generation::{Generation, TransactionId};
 use crate::path::InvalidPath;
 
 /// The result of everything in this crate.
@@ -138,12 +138,15 @@ pub enum Error {
         #[source]
         source: Arc<io::Error>,
     },
-    /// The sync at the commit point failed, so nobody knows whether the transaction is committed. Open
-    /// the root again and look whether it has this generation.
-    #[error("not known whether generation {generation} is committed: cannot {operation} `{}`; open the root again and look at its generation", path.display())]
+    /// The sync of the commit point failed: whether the transaction is committed is not known. Open the
+    /// root again and ask [`Store::outcome_of`](crate::Store::outcome_of) for `transaction`; the number
+    /// of its generation can be another's by then.
+    #[error("not known whether transaction {transaction} is committed as generation {generation}: cannot {operation} `{}`; open the root again and ask for the transaction's outcome", path.display())]
     InDoubt {
         /// The generation to look for.
         generation: Generation,
+        /// The transaction to ask about.
+        transaction: TransactionId,
         /// What was tried.
         operation: Operation,
         /// The path of the operation.
@@ -165,7 +168,7 @@ pub enum Outcome {
     NothingHappened,
     /// The transaction is committed, and recovery finishes what is left to do.
     Committed,
-    /// It is not known. The generation of the reopened root shows it.
+    /// It is not known; [`Store::outcome_of`](crate::Store::outcome_of) tells once the root is open again.
     Unknown,
 }
 
@@ -245,10 +248,12 @@ impl Error {
         }
     }
 
-    /// The same failure at the commit point.
-    pub(crate) fn in_doubt(self, generation: Generation) -> Self {
+    /// The same failure, met at the commit point.
+    pub(crate) fn in_doubt(self, generation: Generation, transaction: TransactionId) -> Self {
         match self {
-            Self::Io { operation, path, source } => Self::InDoubt { generation, operation, path, source },
+            Self::Io { operation, path, source } => {
+                Self::InDoubt { generation, transaction, operation, path, source }
+            }
             other => other,
         }
     }

@@ -77,6 +77,20 @@ impl TransactionId {
     }
 }
 
+impl std::str::FromStr for TransactionId {
+    type Err = InvalidTransactionId;
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text).ok_or(InvalidTransactionId)
+    }
+}
+
+/// A text that is no transaction's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not the name of a transaction")]
+pub struct InvalidTransactionId;
+
 impl fmt::Display for TransactionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.session.simple(), self.number)

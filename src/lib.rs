@@ -24,11 +24,14 @@ pub mod fs;
 mod fs;
 
 pub use error::{Error, Operation, Outcome, Result};
-pub use generation::{Generation, TransactionId};
+pub use generation::{Generation, InvalidTransactionId, TransactionId};
 pub use manifest::{Action, Entry, Manifest, ManifestError, StagedContent, Stamp, TimeStamp};
 pub use options::{Durability, StoreOptions, SyncStrategy};
 pub use path::{InvalidPath, RelativePath};
-pub use report::{Change, Commit, Difference, Finding, Mismatch, Problem, RecoveryReport, Status};
+pub use report::{
+    Abandoned, Change, Commit, Difference, Finding, Mismatch, Problem, RecoveryReport, Status,
+    TransactionOutcome,
+};
 pub use single::{create_new, write, write_with};
 #[cfg(feature = "sim")]
 pub use single::{create_new_on, write_on};

@@ -156,7 +156,34 @@ impl fmt::Display for RecoveryReport {
     }
 }
 
-/// A file that differs from what a manifest says. Recovery never destroys such a file.
+/// What became of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TransactionOutcome {
+    /// It is committed.
+    Committed {
+        /// As this generation.
+        generation: Generation,
+    },
+    /// It is not committed, and never will be.
+    NotCommitted,
+    /// Nothing that is left tells.
+    Unknown,
+}
+
+/// A generation that was given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Abandoned {
+    /// The generation.
+    pub generation: Generation,
+    /// Its files that had been moved into place, or removed, already: they stay so.
+    pub in_place: Vec<RelativePath>,
+    /// Its files that stay as they were before it.
+    pub left: Vec<RelativePath>,
+}
+
+/// A file that was not what a manifest says; never destroyed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Difference {

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use crate::error::{Error, Operation, Result};
 use crate::fs::FileSystem;
 use crate::fs::os::OsFileSystem;
-use crate::generation::Generation;
+use crate::generation::{Generation, TransactionId};
 use crate::options::StoreOptions;
 use crate::protocol::control::Control;
 use crate::protocol::open::{self, Opened, Repair};
 use crate::protocol::root::{Root, Settings};
 use crate::protocol::{sweep, verify};
-use crate::report::{Commit, Mismatch, RecoveryReport, Status};
+use crate::report::{Abandoned, Commit, Mismatch, RecoveryReport, Status, TransactionOutcome};
 use crate::transaction::Transaction;
 use crate::view::View;
 
@@ -166,6 +166,21 @@ impl Store {
     pub fn abandon(&self, generation: impl Into<Generation>) -> Result<()> {
         self.root().may_change()?;
         self.opened.abandon(generation.into())
+    }
+
+    /// What became of a transaction whose commit was [`Error::InDoubt`](crate::Error::InDoubt). Finishes
+    /// what is published first, so ask a store that was opened since.
+    ///
+    /// The manifest answers until a later commit has superseded it; the recovery that comes upon the
+    /// doubt keeps the answer. [`Unknown`](TransactionOutcome::Unknown) is left where a power loss has
+    /// taken every trace: then the transaction is not committed if the root's generation is below that
+    /// of the error. Of a commit that was acknowledged, the answer is unknown once it is superseded.
+    ///
+    /// # Errors
+    /// As [`StoreOptions::open`].
+    pub fn outcome_of(&self, transaction: TransactionId) -> Result<TransactionOutcome> {
+        self.root().may_change()?;
+        self.opened.outcome_of(transaction)
     }
 
     /// Looks at the root without changing anything.

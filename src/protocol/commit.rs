@@ -55,7 +55,7 @@ pub(crate) fn commit(
     let staged = stage(root, deferred, collected)?;
     let panicked = |id: TransactionId| {
         let source = io::Error::other("the thread that published this batch panicked");
-        Err(Error::io(Operation::Publish, id.to_string())(source).in_doubt(Generation::default()))
+        Err(Error::io(Operation::Publish, id.to_string())(source).in_doubt(Generation::default(), id))
     };
     queue.submit(staged, |batch| commit_batch(root, deferred, batch), panicked)
 }
@@ -182,7 +182,10 @@ pub(crate) fn commit_batch(root: &Root, deferred: &Deferred, batch: Vec<Staged>)
         recover::finish_earlier(root, &mut locked, deferred, root.settings.durability)?;
         Ok(locked)
     };
-    let locked = match lock() {
+    let refuse = |ids: Vec<TransactionId>, error: &Error| -> Answers {
+        ids.into_iter().map(|id| (id, Err(Error::clone(error)))).collect()
+    };
+    let mut locked = match lock() {
         Ok(locked) => locked,
         Err(error) => return ids.into_iter().map(|id| (id, Err(Error::clone(&error)))).collect(),
     };
@@ -277,8 +280,9 @@ fn publish(
             for (generation, mut staged) in renamed {
                 control::mark_sync_failed(root, generation);
                 staged.cleanup.leave_to_recovery();
-                answers.push((staged.id, Err(error.clone().in_doubt(generation))));
+                answers.push((staged.id, Err(error.clone().in_doubt(generation, staged.id))));
             }
+                control::mark(root, &layout::in_doubt(staged.id));
             (Vec::new(), later)
         }
     }

@@ -47,6 +47,10 @@ pub(crate) struct Control {
     pub(crate) waived: BTreeMap<Generation, Waived>,
     /// Generations whose sync has failed since the machine was started.
     pub(crate) sync_failed: BTreeSet<Generation>,
+    /// Transactions of which their writers could not tell whether they are committed.
+    pub(crate) in_doubt: BTreeSet<TransactionId>,
+    /// What became of such transactions.
+    pub(crate) resolved: BTreeMap<TransactionId, Option<Generation>>,
     /// Manifests that were never published.
     pub(crate) unpublished: Vec<TransactionId>,
     /// Whether the control directory is known to be durable.
@@ -72,6 +76,8 @@ impl Control {
                 // Something other than a file under this name is not ours, and must not be removed.
                 ControlName::Unpublished(_) if entry.kind != Kind::File => {}
                 ControlName::Unpublished(transaction) => control.unpublished.push(transaction),
+                ControlName::InDoubt(id) => _ = control.in_doubt.insert(id),
+                ControlName::Resolved(id, committed) => _ = control.resolved.insert(id, committed),
                 ControlName::Ignore => control.durable = true,
                 ControlName::Foreign => {}
             }
@@ -135,6 +141,7 @@ impl Control {
             || !self.not_in_place().is_empty()
             || !self.sync_failed.is_empty()
             || !self.discarded.is_empty()
+            || !self.in_doubt.is_empty()
     }
 
     /// Notes that a published manifest was retired.

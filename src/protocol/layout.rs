@@ -93,6 +93,19 @@ pub(crate) fn sync_failed(generation: Generation) -> RelativePath {
     control().child(format!("{generation}.sync-failed"))
 }
 
+/// Says that nobody could tell whether a transaction is committed.
+pub(crate) fn in_doubt(id: TransactionId) -> RelativePath {
+    control().child(format!("{id}.in-doubt"))
+}
+
+/// What became of a transaction that had been in doubt.
+pub(crate) fn resolved(id: TransactionId, committed: Option<Generation>) -> RelativePath {
+    match committed {
+        Some(generation) => control().child(format!("{id}.committed-{generation}")),
+        None => control().child(format!("{id}.not-committed")),
+    }
+}
+
 /// What a name in the control directory means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ControlName {
@@ -104,6 +117,8 @@ pub(crate) enum ControlName {
     Discarded(Generation),
     SyncFailed(Generation),
     Unpublished(TransactionId),
+    InDoubt(TransactionId),
+    Resolved(TransactionId, Option<Generation>),
     Ignore,
     Foreign,
 }
@@ -127,8 +142,13 @@ fn parse_control_text(name: &OsStr) -> Option<ControlName> {
         "abandoned" => Generation::parse(stem).map(ControlName::Abandoned),
         "discarded" => Generation::parse(stem).map(ControlName::Discarded),
         "sync-failed" => Generation::parse(stem).map(ControlName::SyncFailed),
+        "in-doubt" => TransactionId::parse(stem).map(ControlName::InDoubt),
+        "not-committed" => TransactionId::parse(stem).map(|id| ControlName::Resolved(id, None)),
         "tmp" => TransactionId::parse(stem).map(ControlName::Unpublished),
-        _ => None,
+        _ => {
+            let generation = Generation::parse(kind.strip_prefix("committed-")?)?;
+            TransactionId::parse(stem).map(|id| ControlName::Resolved(id, Some(generation)))
+        }
     }
 }
 
@@ -311,6 +331,9 @@ mod tests {
             (discarded(generation), ControlName::Discarded(generation)),
             (sync_failed(generation), ControlName::SyncFailed(generation)),
             (unpublished(transaction), ControlName::Unpublished(transaction)),
+            (in_doubt(transaction), ControlName::InDoubt(transaction)),
+            (resolved(transaction, None), ControlName::Resolved(transaction, None)),
+            (resolved(transaction, Some(generation)), ControlName::Resolved(transaction, Some(generation))),
             (ignore(), ControlName::Ignore),
         ] {
             assert_eq!(parse_control(path.name()), meaning);

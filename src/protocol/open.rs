@@ -25,10 +25,8 @@ use super::stage::Staged;
 use super::sweep::{self, Swept};
 use crate::error::Result;
 use crate::fs::FileSystem;
-use crate::generation::Generation;
-#[cfg(feature = "sim")]
-use crate::generation::TransactionId;
-use crate::report::RecoveryReport;
+use crate::generation::{Generation, TransactionId};
+use crate::report::{Abandoned, RecoveryReport, TransactionOutcome};
 
 /// An open root, with all that its transactions share.
 #[derive(Debug)]
@@ -86,6 +84,13 @@ impl Opened {
     }
 
     /// Gives up a generation that cannot be recovered.
+    /// What became of a transaction.
+    pub(crate) fn outcome_of(&self, id: TransactionId) -> Result<TransactionOutcome> {
+        let mut locked = lock::exclusive(&self.root)?;
+        recover::recover(&self.root, &mut locked, &self.deferred)?;
+        recover::outcome_of(&self.root, &locked, id)
+    }
+
     pub(crate) fn abandon(&self, generation: Generation) -> Result<()> {
         let locked = lock::exclusive(&self.root)?;
         recover::abandon(&self.root, &locked, generation)

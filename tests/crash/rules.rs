@@ -2,7 +2,7 @@
 //! passes with the whole protocol, and fails if the rule is broken.
 
 use cosave::fs::sim::{Aftermath, Fault, Model, Rule, SimDisk, without};
-use cosave::{Error, Outcome, RelativePath, Store, Transaction};
+use cosave::{Error, Outcome, RelativePath, Store, Transaction, TransactionOutcome};
 
 fn sim() -> SimDisk {
     let disk = SimDisk::new(Model::WeakPosix);
@@ -325,6 +325,151 @@ fn a_target_that_was_frozen_since_is_not_published(disk: &SimDisk) -> Result<(),
     expect(content(disk, "a") == "a0", "a refused commit has moved a file")?;
     disk.freeze("b", false);
     expect(store.update(|tx| tx.write("b", "b2")).is_ok(), "a refused commit is in the way")
+}
+
+/// Neither staged file nor target is found where a directory was renamed. That once passed for a finished
+/// move, and the sweep removed what had been committed.
+fn a_file_whose_directory_is_gone_is_missing(disk: &SimDisk) -> Result<(), String> {
+    disk.make_directory("d", 0);
+    disk.put("d/c", b"c0", 0o644);
+    disk.settle();
+    for after in 0.. {
+        let machine = disk.copy();
+        machine.crash_at(cosave::fs::sim::Crash { after, reversed: false });
+        let store = Store::options().open_on(machine.process());
+        let committed = store.and_then(|store| {
+            store.update(|tx| {
+                tx.write("a", "a1")?;
+                tx.write("d/c", "c1")
+            })
+        });
+        if committed.is_ok() {
+            return Ok(());
+        }
+        let killed = machine.kill();
+        if !killed.control_names().iter().any(|name| name == "1.pending") || content(&killed, "d/c") == "c1" {
+            continue;
+        }
+        killed.move_away("d", "e");
+        let opened = Store::options().open_on(killed.process());
+        let blocked = matches!(&opened, Err(error) if error.outcome() == Outcome::Committed);
+        expect(blocked, "what cannot be found passed for finished")?;
+        killed.move_away("e", "d");
+        drop(open(&killed));
+        expect(content(&killed, "d/c") == "c1", "a committed file is lost")?;
+    }
+    unreachable!("a commit has an end")
+}
+
+/// Two transactions of one batch created the same file by way of a directory that is mounted twice, and
+/// both were told that it was theirs.
+fn two_names_of_one_new_file_are_one_conflict(disk: &SimDisk) -> Result<(), String> {
+    disk.make_directory("d", 0);
+    disk.bind("d", "again");
+    disk.settle();
+    let store = open(disk);
+    let (mut one, mut other) = (store.begin().unwrap(), store.begin().unwrap());
+    one.create_new("d/new", "one").unwrap();
+    other.create_new("again/new", "other").unwrap();
+    let answers = Transaction::commit_together(vec![one, other]);
+    let won = answers.iter().filter(|answer| answer.is_ok()).count();
+    let lost = answers.iter().filter(|answer| matches!(answer, Err(error) if error.is_conflict())).count();
+    expect((won, lost) == (1, 1), "two have created one file")?;
+    expect(content(disk, "d/new") == "one", "the one that lost has changed the file")
+}
+
+#[test]
+fn one_transaction_cannot_create_a_file_under_two_names() {
+    let disk = sim();
+    disk.make_directory("d", 0);
+    disk.bind("d", "again");
+    disk.settle();
+    let store = open(&disk);
+    let mut tx = store.begin().unwrap();
+    tx.write("d/new", "one").unwrap();
+    tx.write("again/new", "other").unwrap();
+    assert!(matches!(tx.commit(), Err(Error::InvalidPath { .. })));
+    assert_eq!(content(&disk, "d/new"), "nothing");
+}
+
+/// A panic after the publication removed the staged files of what was published: its targets could
+/// never be moved, and every later opening failed.
+#[test]
+fn a_panic_at_any_step_leaves_all_or_nothing() {
+    let mut published = 0;
+    for after in 0.. {
+        let disk = sim();
+        let store = open(&disk);
+        disk.panic_at(disk.steps() + after);
+        let commit = || {
+            store.update(|tx| {
+                tx.write("a", "a1")?;
+                tx.write("b", "b1")
+            })
+        };
+        let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(commit));
+        disk.panic_at(u64::MAX);
+        let is_published = store.generation().unwrap() == 1;
+        let next = store.update(|tx| tx.write("c", "c"));
+        drop(store);
+        drop(open(&disk));
+        let expected = if is_published { ("a1", "b1") } else { ("a0", "b0") };
+        let found = (content(&disk, "a"), content(&disk, "b"));
+        assert_eq!(
+            (found.0.as_str(), found.1.as_str()),
+            expected,
+            "a panic after {after} steps, then {next:?}"
+        );
+        assert_eq!(staged_names(&disk), [""; 0], "a panic after {after} steps");
+        published += u32::from(is_published);
+        if answer.is_ok() {
+            break;
+        }
+    }
+    assert!(published > 2, "only {published} panics came after the publication");
+}
+
+/// An error at the commit point named a number alone, which can be another transaction's by the time
+/// that somebody asks.
+#[test]
+fn a_transaction_that_was_in_doubt_is_answered_for() {
+    let mut doubts = 0;
+    let calls = {
+        let disk = sim();
+        open(&disk).update(|tx| tx.write("a", "a1")).unwrap();
+        disk.calls()
+    };
+    for after in 0..calls {
+        let disk = sim();
+        let (error, aftermath) = (5, Aftermath::CacheShowsNew);
+        disk.fail_at(&[Fault { after, error, persistent: false, aftermath }]);
+        let Ok(store) = Store::options().open_on(disk.process()) else { continue };
+        let Err(Error::InDoubt { transaction, generation, .. }) = store.update(|tx| tx.write("a", "a1"))
+        else {
+            continue;
+        };
+        doubts += 1;
+        assert_eq!(generation, 1);
+        drop(store);
+        let asked = transaction.to_string().parse().unwrap();
+        let machines = [disk.kill()].into_iter().chain(disk.power_losses(32, 0));
+        for machine in machines {
+            let store = open(&machine);
+            let is_there = content(&machine, "a") == "a1";
+            let answer = store.outcome_of(asked).unwrap();
+            let expected = TransactionOutcome::Committed { generation };
+            assert_eq!(answer == expected, is_there, "{answer:?}, {:?}", machine.control_names());
+            // What others commit meanwhile changes nothing of the answer, when one was left.
+            for content in ["b1", "b2", "b3"] {
+                store.update(|tx| tx.write("b", content)).unwrap();
+            }
+            let later = store.outcome_of(asked).unwrap();
+            let forgot = later == TransactionOutcome::Unknown
+                && !machine.control_names().iter().any(|name| name.contains("committed"));
+            assert!(later == answer || forgot, "{answer:?} became {later:?}");
+        }
+    }
+    assert!(doubts > 0, "no commit was in doubt");
 }
 
 /// A case, and the rule without which it fails.

@@ -7,12 +7,14 @@
 //! and nothing that it did not expect to find is ever destroyed.
 
 mod abandon;
+mod doubt;
 mod plan;
 mod rewrite;
 mod set_aside;
 mod waived;
 
 pub(crate) use abandon::abandon;
+pub(crate) use doubt::outcome_of;
 pub(crate) use waived::must_be_paid;
 
 use std::collections::{BTreeSet, HashMap};
@@ -47,6 +49,7 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
     let (mut chain, mut beyond) = split(control);
     waived::cut_torn(root, control, &mut chain, &mut beyond)?;
     if chain.is_empty() && beyond.is_empty() && control.discarded.is_empty() {
+        doubt::resolve(root, control);
         remove_stale(root, control);
         return Ok(Recovered { report });
     }
@@ -80,7 +83,11 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
             }
         }
     }
-    for applied in make_durable(root, moved, wave)? {
+    let durable = make_durable(root, moved, wave)?;
+    if stopped.is_none() {
+        doubt::resolve(root, control);
+    }
+    for applied in durable {
         // What was in place already is durable now, which is no news.
         if control.not_in_place().contains(&applied.generation) {
             report.rolled_forward.push(applied.generation);

@@ -25,8 +25,9 @@ protocol::commit -> protocol::recover protocol::apply protocol::publish protocol
 protocol::read -> protocol::recover protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error manifest fs generation path
 protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path
 protocol::verify -> protocol::lock protocol::copy protocol::control protocol::root protocol::layout report error manifest fs
-protocol::recover -> protocol::recover::abandon protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::recover::waived protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation options generation path
-protocol::recover::abandon -> protocol::lock protocol::root protocol::layout error fs generation
+protocol::recover -> protocol::recover::abandon protocol::recover::doubt protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::recover::waived protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation options generation path
+protocol::recover::abandon -> protocol::lock protocol::control protocol::root protocol::layout report error fs generation
+protocol::recover::doubt -> protocol::lock protocol::control protocol::root protocol::layout report error generation
 protocol::recover::waived -> protocol::control protocol::root report error manifest fs mutation options generation
 protocol::recover::rewrite -> protocol::apply protocol::copy protocol::root protocol::layout error manifest fs generation path
 protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol::root protocol::layout report error fs generation path
