@@ -100,9 +100,9 @@ pub enum Error {
         #[source]
         source: Arc<io::Error>,
     },
-    /// An earlier commit, of this store or of another, cannot be finished. It stays committed. This
-    /// transaction or view has changed nothing. Remove what the system complains of, and try again.
-    #[error("generation {generation}, committed earlier, cannot be finished: cannot {operation} `{}`; nothing of this transaction was changed, fix the cause and try again", path.display())]
+    /// An earlier commit, of whomever, cannot be finished. It stays committed; of this transaction or
+    /// view nothing happened. Mend what the system complains of, and try again.
+    #[error("generation {generation}, committed before, cannot be finished: cannot {operation} `{}`; nothing of this transaction was changed, mend it and try again, or open with `recover(false)` and abandon that generation", path.display())]
     Blocked {
         /// The generation that cannot be finished.
         generation: Generation,
@@ -114,9 +114,9 @@ pub enum Error {
         #[source]
         source: Arc<io::Error>,
     },
-    /// The transaction is committed, but not every file is in place. Nothing is lost: the next opening
-    /// of the root, or the next commit, finishes it.
-    #[error("committed as generation {generation}, but cannot {operation} `{}`; the next opening of the root finishes it", path.display())]
+    /// The transaction is committed, but not every file is in place. Nothing is lost: the next
+    /// opening of the root, or the next commit, finishes it.
+    #[error("committed as generation {generation}, but cannot {operation} `{}`; the next opening of the root finishes it; if that cannot be mended, open with `recover(false)` and abandon it", path.display())]
     NotApplied {
         /// The generation of the commit.
         generation: Generation,
@@ -143,7 +143,7 @@ pub enum Error {
     /// of its generation can be another's by then.
     #[error("not known whether transaction {transaction} is committed as generation {generation}: cannot {operation} `{}`; open the root again and ask for the transaction's outcome", path.display())]
     InDoubt {
-        /// The generation to look for.
+        /// The generation that it has, if it is committed.
         generation: Generation,
         /// The transaction to ask about.
         transaction: TransactionId,

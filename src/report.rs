@@ -111,7 +111,7 @@ pub struct RecoveryReport {
     /// Directories in which the leftovers of dead sessions could not be looked for or removed. Their
     /// records stay, and the next opening tries again.
     pub unswept: Vec<RelativePath>,
-    /// Files that were not what the manifests say.
+    /// Files that differ from what the manifests say.
     pub differences: Vec<Difference>,
 }
 
@@ -202,6 +202,9 @@ impl fmt::Display for Difference {
             Finding::NotRemoved => {
                 write!(f, "{} is not the file that was to be removed: not removed", self.path)
             }
+            Finding::DirectoryMissing => {
+                write!(f, "{} was to be removed, and its directory is gone", self.path)
+            }
             Finding::Lost => write!(
                 f,
                 "{} is not what was committed without waiting for the disk: a power loss undid it, or another program changed it",
@@ -225,8 +228,11 @@ pub enum Finding {
     NotRemoved,
     /// The target was changed or removed after it had been moved into place. It was left so.
     ChangedSince,
-    /// The file is not what was committed with [`Durability::Process`]: a power loss undid the commit,
-    /// or another program changed the file later. It was left so.
+    /// The directory of a file that was to be removed is gone. Where a file was to be written, recovery
+    /// stops instead: the file may be in a directory that was renamed.
+    DirectoryMissing,
+    /// The file was committed with [`Durability::Process`], and is not what was committed: a power loss
+    /// took it, or somebody changed it since. What is there was left.
     Lost,
     /// Another program wrote into the committed file. Its content was left there.
     WrittenInPlace,

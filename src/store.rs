@@ -163,7 +163,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`] when the generation is not pending, [`Error::Unsupported`] when an earlier one is
     /// pending as well: what can be recovered is recovered first.
-    pub fn abandon(&self, generation: impl Into<Generation>) -> Result<()> {
+    pub fn abandon(&self, generation: impl Into<Generation>) -> Result<Abandoned> {
         self.root().may_change()?;
         self.opened.abandon(generation.into())
     }

@@ -187,7 +187,7 @@ pub(crate) fn commit_batch(root: &Root, deferred: &Deferred, batch: Vec<Staged>)
     };
     let mut locked = match lock() {
         Ok(locked) => locked,
-        Err(error) => return ids.into_iter().map(|id| (id, Err(Error::clone(&error)))).collect(),
+        Err(error) => return refuse(ids, &error),
     };
     let mut answers = Vec::new();
     let mut batch = batch;
@@ -235,6 +235,7 @@ fn apart(root: &Root, batch: Vec<Staged>, answers: &mut Answers) -> (Vec<Staged>
 }
 
 /// Barrier 2, the commit point: several renames, one wait. A conflict fails only its own transaction.
+/// Returns also those that must come after the others.
 fn publish(
     root: &Root,
     deferred: &Deferred,
@@ -250,6 +251,8 @@ fn publish(
         let checked = check_under_lock(root, deferred, &mut staged);
         match checked.and_then(|()| publish::rename(root, &staged, generation.next())) {
             Ok(debt) => {
+                // What is published is recovery's to move, also if this thread panics on its way.
+                staged.cleanup.release();
                 generation = generation.next();
                 wave.add(debt);
                 renamed.push((generation, staged));
@@ -279,10 +282,10 @@ fn publish(
         Err(error) => {
             for (generation, mut staged) in renamed {
                 control::mark_sync_failed(root, generation);
+                control::mark(root, &layout::in_doubt(staged.id));
                 staged.cleanup.leave_to_recovery();
                 answers.push((staged.id, Err(error.clone().in_doubt(generation, staged.id))));
             }
-                control::mark(root, &layout::in_doubt(staged.id));
             (Vec::new(), later)
         }
     }
@@ -295,8 +298,6 @@ fn break_rules(root: &Root, locked: &Locked, renamed: &[(Generation, Staged)]) {
             let moved = apply::move_all(root, staged.entries.iter().map(|staged| &staged.entry));
             let _ = moved.map(|wave| wave.waive("a crash test asked for it"));
         }
-                // What is published is recovery's to move, also if this thread panics on its way.
-                staged.cleanup.release();
     }
     if !keeps(Rule::KeepApplied) {
         publish::remove_superseded(root, &locked.control);

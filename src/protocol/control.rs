@@ -167,10 +167,14 @@ impl Control {
 /// have dropped what was to be written and may report the next sync as a success (fsync(2), ERRORS). So
 /// recovery must write everything anew.
 pub(crate) fn mark_sync_failed(root: &Root, generation: Generation) {
-    let path = layout::sync_failed(generation);
+    mark(root, &layout::sync_failed(generation));
+}
+
+/// Makes an empty file whose name says it all, as long as the machine runs.
+pub(crate) fn mark(root: &Root, path: &RelativePath) {
     // If even the marker is refused, one more try is all that can be done.
     for _ in 0..2 {
-        if let Ok((file, name)) = root.fs.create_new(&path, NewFile::Ordinary) {
+        if let Ok((file, name)) = root.fs.create_new(path, NewFile::Ordinary) {
             name.waive("the power loss that erases the marker also discards the stale page cache");
             if let Ok((_, content)) = file.finish() {
                 content.waive("the marker is empty");

@@ -17,6 +17,7 @@ use super::control::Control;
 use super::deferred::Deferred;
 use super::lock;
 use super::read::{self, Reading};
+use super::recover;
 use super::root::{Root, Settings, guard};
 use super::session::Session;
 use super::stage::Collected;
@@ -83,7 +84,6 @@ impl Opened {
         Ok(report)
     }
 
-    /// Gives up a generation that cannot be recovered.
     /// What became of a transaction.
     pub(crate) fn outcome_of(&self, id: TransactionId) -> Result<TransactionOutcome> {
         let mut locked = lock::exclusive(&self.root)?;
@@ -91,7 +91,8 @@ impl Opened {
         recover::outcome_of(&self.root, &locked, id)
     }
 
-    pub(crate) fn abandon(&self, generation: Generation) -> Result<()> {
+    /// Gives up a generation that cannot be recovered.
+    pub(crate) fn abandon(&self, generation: Generation) -> Result<Abandoned> {
         let locked = lock::exclusive(&self.root)?;
         recover::abandon(&self.root, &locked, generation)
     }

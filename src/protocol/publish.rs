@@ -60,11 +60,11 @@ pub(crate) fn write_manifest(
     let (mut file, name) = root.fs.create_new(path, readers).map_err(failed)?;
     name.waive("barrier 2 makes the name durable under which the manifest is published");
     let entries = entries.iter().map(|staged| &staged.entry);
+    let text = Manifest::encode_entries(transaction, root.fs.now().into(), entries);
     if text.len() as u64 > MANIFEST_BYTES_MAX {
         let reason = "it changes more than one manifest can say; commit less at once";
         return Err(Error::Unsupported { path: root.path(), reason });
     }
-    let text = Manifest::encode_entries(transaction, root.fs.now().into(), entries);
     file.write_all(&text).map_err(failed)?;
     let (_, content) = file.finish().map_err(failed)?;
     Ok(content)

@@ -481,6 +481,8 @@ const CASES: &[Case] = &[
     (Rule::CheckPreconditions, a_file_that_must_not_exist_is_looked_for_under_the_lock),
     (Rule::CheckTargets, a_target_that_another_commit_replaced_is_no_foreign_file),
     (Rule::CheckFlags, a_target_that_was_frozen_since_is_not_published),
+    (Rule::MissDirectories, a_file_whose_directory_is_gone_is_missing),
+    (Rule::TellPlacesApart, two_names_of_one_new_file_are_one_conflict),
     (Rule::FinishEarlier, a_commit_finishes_earlier_ones_first),
     (Rule::VerifyManifest, a_manifest_with_another_path_is_refused),
     (Rule::LookFirst, nothing_is_moved_before_everything_was_looked_at),
@@ -498,5 +500,3 @@ fn every_rule_holds_and_is_missed_when_it_is_broken() {
         }
     }
 }
-    (Rule::MissDirectories, a_file_whose_directory_is_gone_is_missing),
-    (Rule::TellPlacesApart, two_names_of_one_new_file_are_one_conflict),

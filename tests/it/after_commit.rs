@@ -3,12 +3,12 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cosave::{Error, Outcome, Store};
+use cosave::{Error, Generation, Outcome, Store};
 
-use crate::common::{assert_no_litter, child, child_root, put, run, say, text};
+use crate::common::{Crash, assert_no_litter, child, child_root, put, run, say, text, tree};
 use crate::mounts::run_under;
 
 /// An ext4 of the child's own, mounted at `$ROOT/disk`: it knows `chattr`, and is the kernel's.
@@ -285,7 +285,8 @@ fn child_that_is_killed_while_staging() {
     let Some(root) = child_root() else { return };
     let store = Store::open(root).unwrap();
     let mut tx = store.begin().unwrap();
-    tx.write("d/b", "staged").unwrap();
+    // Too much to be kept in memory until the commit.
+    tx.write("d/b", vec![1; 4 << 20]).unwrap();
     say("staged");
     std::io::read_to_string(std::io::stdin()).unwrap();
     drop(tx);

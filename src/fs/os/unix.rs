@@ -34,8 +34,7 @@ const OPEN_TRIES_MAX: u32 = 100;
 /// that a process may have open on macOS.
 const HANDLES_MAX: usize = 32;
 
-/// How often it is tried to open a directory while the process or the system has too many files open,
-/// and the pause between two tries: half a second in all. The other syncs of the wave end meanwhile.
+/// How often a directory is tried to be opened while too many files are open, and the pause between.
 const DESCRIPTOR_TRIES_MAX: u32 = 50;
 const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(10);
 
@@ -349,8 +348,7 @@ impl Directories {
         self.at(path, |directory, name| rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR))
     }
 
-    /// The handle of a directory that is to be synced. Waits for a descriptor to become free where there
-    /// is none: after a failed sync there is no second try, but this is not one.
+    /// The handle of a directory that is to be synced. Waits for a free descriptor: this is no second sync.
     pub(super) fn handle_to_sync(&self, directory: &RelativePath) -> io::Result<Arc<OwnedFd>> {
         for _ in 0..DESCRIPTOR_TRIES_MAX {
             match self.handle(directory) {

@@ -1,21 +1,33 @@
 //! Abandon: gives up a generation that is published but cannot be recovered.
 //! Its targets stay as they are, and the sweep removes its staged files.
 
-use super::super::layout;
 use super::super::lock::Locked;
-use super::super::root::Root;
+use super::super::root::{Root, if_found};
+use super::super::{control, layout};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Wave};
 use crate::generation::Generation;
+use crate::report::Abandoned;
 
-/// Gives up a generation, durably.
-pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> Result<()> {
+/// Gives up a generation, durably. Says which of its files are in place all the same.
+pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> Result<Abandoned> {
     let control = &locked.control;
     let path = control.published(generation);
     if control.open().first().is_some_and(|earlier| *earlier < generation) {
         // Otherwise the earlier generation would count as finished.
         let reason = "an earlier generation is still pending; recover, or give that one up first";
         return Err(Error::Unsupported { path: root.full(&path), reason });
+    }
+    let mut abandoned = Abandoned { generation, in_place: Vec::new(), left: Vec::new() };
+    // One that cannot be read is given up as well, and nobody can say what it named.
+    let manifest = control::manifest(root, &path).ok().flatten();
+    for entry in manifest.iter().flat_map(|manifest| &manifest.entries) {
+        let source = entry.staged().unwrap_or_else(|| entry.path.clone());
+        // A staged file that is gone is in its place; so is a removal whose target is gone.
+        let is_done = if_found(root.fs.metadata(&source)).is_ok_and(|found| found.is_none())
+            && if_found(root.fs.metadata(&entry.path.parent())).is_ok_and(|found| found.is_some());
+        let list = if is_done { &mut abandoned.in_place } else { &mut abandoned.left };
+        list.push(entry.path.clone());
     }
     let renamed = root.fs.rename(&path, &layout::abandoned(generation));
     let mut wave = Wave::new(Barrier::Discarded);
@@ -25,5 +37,5 @@ pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> R
     if let Ok(debt) = root.fs.remove_file(&layout::sync_failed(generation)) {
         debt.waive("the marker of a generation that is given up has no meaning any more");
     }
-    Ok(())
+    Ok(abandoned)
 }

@@ -28,11 +28,11 @@ use super::{apply, layout};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Unsynced, Wave};
 use crate::generation::Generation;
-use crate::manifest::Manifest;
+use crate::manifest::{Entry, Manifest};
 use crate::mutation::{Rule, keeps};
 use crate::options::Durability;
 use crate::path::RelativePath;
-use crate::report::RecoveryReport;
+use crate::report::{Difference, Finding, RecoveryReport};
 use plan::{PlannedEntry, Step, Trust};
 
 /// A root in which nothing is pending any more, as long as it is locked: whatever dead sessions have
@@ -231,6 +231,7 @@ fn roll_forward(
     for entries in manifest.entries.chunks(at_once.max(1)) {
         let planned = plan::plan(root, entries, trust, &mut findings);
         let moves = planned.and_then(|planned| {
+            refuse_missing(root, entries, &findings, |path| newest.get(path) == Some(&generation))?;
             let set_aside = set_aside::set_aside(root, generation, &planned)?;
             report.differences.extend(set_aside);
             planned.iter().try_for_each(|planned| carry_out(root, planned, wave))
@@ -240,6 +241,24 @@ fn roll_forward(
     findings.retain(|difference| newest.get(&difference.path) == Some(&generation));
     report.differences.extend(findings);
     Ok(())
+}
+
+/// A file that was to be written cannot be found, nor can its directory: it may have been renamed, with
+/// the staged file in it. Nothing is moved until it is back, or the generation is given up.
+fn refuse_missing(
+    root: &Root,
+    entries: &[Entry],
+    findings: &[Difference],
+    is_newest: impl Fn(&RelativePath) -> bool,
+) -> Result<()> {
+    let is_missing = |entry: &&Entry| {
+        let finding = findings.iter().find(|difference| difference.path == entry.path);
+        entry.staged().is_some() && finding.is_some_and(|found| found.finding == Finding::DirectoryMissing)
+    };
+    match entries.iter().filter(is_missing).find(|entry| is_newest(&entry.path)) {
+        Some(entry) => Err(root.error(Operation::Look, &entry.path.parent())(io::ErrorKind::NotFound.into())),
+        None => Ok(()),
+    }
 }
 
 fn carry_out(root: &Root, planned: &PlannedEntry<'_>, wave: &mut Wave) -> Result<()> {

@@ -53,7 +53,13 @@ pub(super) fn plan<'a>(
     let mut planned = Vec::with_capacity(entries.len());
     for entry in entries {
         let found = look(root, &entry.path)?;
+        let is_missing =
+            found.is_none() && keeps(Rule::MissDirectories) && directory_is_gone(root, &entry.path)?;
         let (step, finding) = match &entry.action {
+            Action::Remove if is_missing => (Step::Nothing, Some(Finding::DirectoryMissing)),
+            Action::Write(_) if is_missing && trust == Trust::Durable => {
+                (Step::Nothing, Some(Finding::DirectoryMissing))
+            }
             Action::Remove => removal(entry, found.as_ref()),
             Action::Write(content) => write(root, (entry, content), trust, found.as_ref())?,
         };
@@ -66,6 +72,12 @@ pub(super) fn plan<'a>(
 
 fn look(root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
     if_found(root.fs.metadata(path)).map_err(root.error(Operation::Look, path))
+}
+
+/// Whether a directory was renamed or removed since something was staged in it. Then neither the staged
+/// file nor the target can be found, which does not mean that the one took the other's place.
+fn directory_is_gone(root: &Root, path: &RelativePath) -> Result<bool> {
+    Ok(look(root, &path.parent())?.is_none())
 }
 
 fn removal(entry: &Entry, found: Option<&Metadata>) -> (Step, Option<Finding>) {
