@@ -118,6 +118,10 @@ impl CleanupGuard {
     }
 
     fn remove_file(&self, path: &RelativePath) {
+        // In a child after `fork` the parent's transaction goes on.
+        if !self.root.is_own_process() {
+            return;
+        }
         match self.root.fs.remove_file(path) {
             // Not synced now, since nobody waits for an abort. The session syncs it before it removes
             // its own mark. Without the mark, a staged name that a power loss brings back would stay
@@ -127,6 +131,7 @@ impl CleanupGuard {
             Err(_) => self.session.leave_mark(),
         }
     }
+
     /// Removes empty directories, children first. Returns those that are gone, and the debts of their
     /// removal.
     fn remove_directories(&self, made: Vec<RelativePath>) -> (Vec<RelativePath>, Vec<Unsynced>) {
@@ -149,6 +154,10 @@ impl CleanupGuard {
 
 impl Drop for CleanupGuard {
     fn drop(&mut self) {
+        // In a child after `fork` all of it is the parent's: touch nothing.
+        if !self.root.is_own_process() {
+            return;
+        }
         for path in std::mem::take(&mut self.files) {
             self.remove_file(&path);
         }

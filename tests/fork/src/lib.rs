@@ -5,6 +5,7 @@
 
 #![cfg(all(test, unix))]
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -115,4 +116,47 @@ fn a_childs_own_store_is_as_good_as_any() {
         Some(child) => wait(child),
     }
     assert_eq!(store.view().unwrap().read("b").unwrap(), b"child");
+}
+
+/// A child that dropped its copy of a transaction once removed what its parent had staged: the parent's
+/// commit was then refused, since it had lost a staged file.
+#[test]
+fn a_child_that_drops_its_copy_of_a_transaction_takes_nothing_away() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let store = Store::open(root).unwrap();
+    let mut tx = store.begin().unwrap();
+    // More than a transaction keeps in memory, so that there is something on disk to take away.
+    tx.write("big", vec![1; 4 << 20]).unwrap();
+    let mut writer = tx.writer("open").unwrap();
+    writer.write_all(&vec![2; 4 << 20]).unwrap();
+    match fork() {
+        None => end(move || drop((writer, tx, store))),
+        Some(child) => wait(child),
+    }
+    writer.finish().unwrap();
+    tx.commit().unwrap();
+    assert_eq!(std::fs::read(root.join("big")).unwrap().len(), 4 << 20);
+    assert_eq!(std::fs::read(root.join("open")).unwrap().len(), 4 << 20);
+}
+
+/// As above, for a commit that a child tries: it is refused, and must not cost its parent anything.
+#[test]
+fn a_child_that_commits_its_copy_of_a_transaction_takes_nothing_away() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let store = Store::open(root).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.write("big", vec![1; 4 << 20]).unwrap();
+    match fork() {
+        None => end(move || {
+            let refused = tx.commit().unwrap_err();
+            assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+        }),
+        Some(child) => wait(child),
+    }
+    tx.commit().unwrap();
+    assert_eq!(std::fs::read(root.join("big")).unwrap().len(), 4 << 20);
 }
