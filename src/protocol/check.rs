@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 
 use super::resolve::{Target, look};
-use super::root::Root;
+use super::root::{Root, if_found};
 use super::stage::{Precondition, Staged, StagedEntry};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Identity, Kind, Metadata};
@@ -35,7 +35,9 @@ pub(crate) fn may_replace(root: &Root, target: &Target) -> Result<()> {
 /// Whether a file is neither append-only nor immutable, and its directory neither: no permission tells
 /// of that, and the move fails after the commit point.
 fn not_frozen(root: &Root, path: &RelativePath) -> Result<()> {
-    root.fs.may_rename_over(path).map_err(root.error(Operation::Move, path))
+    // A directory that is gone forbids nothing: what was to be removed in it is gone as well.
+    let allowed = if_found(root.fs.may_rename_over(path));
+    allowed.map(drop).map_err(root.error(Operation::Move, path))
 }
 
 /// Whether a file can be staged for this target: it may be replaced, and its directory, or the nearest

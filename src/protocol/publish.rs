@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::control::{Control, MANIFEST_BYTES_MAX};
 use super::layout::{self, ControlName};
-use super::root::Root;
+use super::root::{Root, if_found};
 use super::session::Session;
 use super::stage::{Staged, StagedEntry};
 use crate::error::{Error, Operation, Result};
@@ -80,7 +80,9 @@ fn readers(root: &Root, entries: &[StagedEntry]) -> io::Result<NewFile> {
     let parents: BTreeSet<_> = entries.iter().map(|staged| staged.entry.path.parent()).collect();
     let directories: BTreeSet<_> = parents.iter().flat_map(RelativePath::chain).collect();
     for directory in directories {
-        if root.fs.metadata(&directory)?.mode & 0o005 != 0o005 {
+        // One that is gone may have been private.
+        let found = if_found(root.fs.metadata(&directory))?;
+        if found.is_none_or(|found| found.mode & 0o005 != 0o005) {
             return Ok(NewFile::Private);
         }
     }
