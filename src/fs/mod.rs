@@ -283,7 +283,8 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// Any error of the system; `Unsupported` on file systems without locks.
     fn try_lock(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>>;
 
-    /// Like [`try_lock`](Self::try_lock), always exclusive, but never makes the file.
+    /// Like [`try_lock`](Self::try_lock), always shared, but never makes the file. So those who only look
+    /// whether somebody holds a lock do not take each other for the holder.
     ///
     /// # Errors
     /// `NotFound`, or any other error of the system.

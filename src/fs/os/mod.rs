@@ -339,7 +339,7 @@ impl FileSystem for OsFileSystem {
 
     fn try_lock_existing(&self, path: &RelativePath) -> io::Result<Option<Box<dyn Lock>>> {
         let open = || self.directories.open_to_lock(path, system::Absent::Fail);
-        self.lock(open, path, LockKind::Exclusive)
+        self.lock(open, path, LockKind::Shared)
     }
 
     fn forget_directories(&self) {

@@ -405,7 +405,7 @@ impl FileSystem for SimFileSystem {
     }
 
     fn try_lock_existing(&self, path: &RelativePath) -> io::Result<Option<Box<dyn Lock>>> {
-        self.try_lock_at(path, LockKind::Exclusive, false)
+        self.try_lock_at(path, LockKind::Shared, false)
     }
 
     fn forget_directories(&self) {}
