@@ -8,6 +8,8 @@
 
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(unix)]
+mod rights;
 mod sync;
 #[cfg(unix)]
 mod unix;
