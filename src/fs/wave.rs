@@ -76,6 +76,8 @@ pub enum Barrier {
     Applied,
     /// Recovery's first wait: what a killed writer left visible is durable before anything is moved.
     Inherited,
+    /// The mark that says so, before a target that cannot be renamed over is overwritten.
+    Copying,
     /// Recovery: manifests beyond a gap are gone before their numbers are used again.
     Discarded,
     /// Recovery: a file that others wrote has a second name before a move takes its first one away.

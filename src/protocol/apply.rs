@@ -12,7 +12,8 @@ use super::publish::Published;
 use super::root::Root;
 use super::{copy, layout};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, Unsynced, Wave};
+use crate::fs::{Barrier, NewFile, Unsynced, Wave};
+use crate::generation::Generation;
 use crate::manifest::Entry;
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
@@ -20,7 +21,7 @@ use crate::path::RelativePath;
 /// Moves every staged file over its target, in the order in which they were written.
 pub(crate) fn apply(root: &Root, published: &Published) -> Result<Moved> {
     let not_applied = |error: Error| error.not_applied(published.generation);
-    let mut wave = move_all(root, published.entries.iter()).map_err(not_applied)?;
+    let mut wave = move_all(root, published.generation, published.entries.iter()).map_err(not_applied)?;
     for debt in published.made.iter().filter_map(|record| published.session.remove_record(record)) {
         // Part of barrier 3: if a power loss brought the record back, the sweep would remove a
         // directory that this commit made and that was emptied later.
@@ -34,11 +35,18 @@ pub(crate) fn apply(root: &Root, published: &Published) -> Result<Moved> {
 }
 
 /// Does what the entries say, without any checks.
-pub(crate) fn move_all<'a>(root: &Root, entries: impl Iterator<Item = &'a Entry>) -> Result<Wave> {
+pub(crate) fn move_all<'a>(
+    root: &Root,
+    generation: Generation,
+    entries: impl Iterator<Item = &'a Entry>,
+) -> Result<Wave> {
     let mut wave = Wave::new(Barrier::Applied);
-    for entry in entries {
+    for (number, entry) in (0..).zip(entries) {
         match entry.staged() {
-            Some(staged) => wave.add(replace(root, &staged, &entry.path)?),
+            Some(staged) => {
+                let mark = || layout::copying(generation, number);
+                wave.add(replace(root, &staged, &entry.path, mark)?);
+            }
             None => wave.add(remove(root, &entry.path)?),
         }
     }
@@ -47,10 +55,17 @@ pub(crate) fn move_all<'a>(root: &Root, entries: impl Iterator<Item = &'a Entry>
 
 /// Renames one staged file over its target. Every program sees the whole old file or the whole new one
 /// (rename(2)).
-pub(crate) fn replace(root: &Root, staged: &RelativePath, target: &RelativePath) -> Result<Unsynced> {
+///
+/// `mark` is what tells recovery of a copy.
+pub(crate) fn replace(
+    root: &Root,
+    staged: &RelativePath,
+    target: &RelativePath,
+    mark: impl FnOnce() -> RelativePath,
+) -> Result<Unsynced> {
     match root.fs.rename(staged, target) {
         // A file that is itself a mount point cannot be renamed over (EBUSY: rename(2)).
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => copy_over(root, staged, target),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => copy_over(root, staged, target, &mark()),
         result => result.map_err(root.error(Operation::Move, target)),
     }
 }
@@ -58,7 +73,27 @@ pub(crate) fn replace(root: &Root, staged: &RelativePath, target: &RelativePath)
 /// Copies the staged bytes over the target, and makes them durable before it removes the staged file. A
 /// program that reads meanwhile may see a part. Recovery repeats the copy as long as the staged file is
 /// there.
-fn copy_over(root: &Root, staged: &RelativePath, target: &RelativePath) -> Result<Unsynced> {
+fn copy_over(
+    root: &Root,
+    staged: &RelativePath,
+    target: &RelativePath,
+    mark: &RelativePath,
+) -> Result<Unsynced> {
+    let mut wave = Wave::new(Barrier::Copying);
+    match root.fs.create_new(mark, NewFile::Ordinary) {
+        Ok((file, name)) => {
+            wave.add(name);
+            drop(file);
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            wave.add(Unsynced::directory(mark.parent()));
+        }
+        Err(error) => return Err(root.error(Operation::Move, target)(error)),
+    }
+    root.note_copy();
+    // Lost without this sync: what tells our own half-written bytes, after a power loss, from somebody's
+    // edit. A crash before it leaves the target as it was.
+    let _durable = root.sync_always(wave)?;
     let copied = || {
         let mut file = root.fs.overwrite(target)?;
         copy::bytes(&mut *root.fs.open(staged)?, &mut *file)?;

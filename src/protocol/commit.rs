@@ -195,6 +195,10 @@ pub(crate) fn commit_batch(root: &Root, deferred: &Deferred, batch: Vec<Staged>)
         let (published, later) = publish(root, deferred, &locked, batch, &mut answers);
         let moved = apply(root, published, &mut answers);
         finish(root, deferred, moved, &mut answers);
+        if root.take_copied() {
+            // A mark that stays because this failed is removed by the next recovery.
+            let _ = Control::look(root).map(|mut control| control::remove_copying(root, &mut control));
+        }
         if later.is_empty() {
             return answers;
         }
@@ -294,8 +298,8 @@ fn publish(
 /// What crash tests do too early, to see that it is noticed.
 fn break_rules(root: &Root, locked: &Locked, renamed: &[(Generation, Staged)]) {
     if !keeps(Rule::ApplyAfterPublish) {
-        for (_, staged) in renamed {
-            let moved = apply::move_all(root, staged.entries.iter().map(|staged| &staged.entry));
+        for (generation, staged) in renamed {
+            let moved = apply::move_all(root, *generation, staged.entries.iter().map(|staged| &staged.entry));
             let _ = moved.map(|wave| wave.waive("a crash test asked for it"));
         }
     }

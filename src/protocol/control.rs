@@ -47,6 +47,8 @@ pub(crate) struct Control {
     pub(crate) waived: BTreeMap<Generation, Waived>,
     /// Generations whose sync has failed since the machine was started.
     pub(crate) sync_failed: BTreeSet<Generation>,
+    /// Entries of generations whose targets were being copied over.
+    pub(crate) copying: BTreeSet<(Generation, u64)>,
     /// Transactions of which their writers could not tell whether they are committed.
     pub(crate) in_doubt: BTreeSet<TransactionId>,
     /// What became of such transactions.
@@ -76,6 +78,7 @@ impl Control {
                 // Something other than a file under this name is not ours, and must not be removed.
                 ControlName::Unpublished(_) if entry.kind != Kind::File => {}
                 ControlName::Unpublished(transaction) => control.unpublished.push(transaction),
+                ControlName::Copying(generation, entry) => _ = control.copying.insert((generation, entry)),
                 ControlName::InDoubt(id) => _ = control.in_doubt.insert(id),
                 ControlName::Resolved(id, committed) => _ = control.resolved.insert(id, committed),
                 ControlName::Ignore => control.durable = true,
@@ -142,6 +145,7 @@ impl Control {
             || !self.sync_failed.is_empty()
             || !self.discarded.is_empty()
             || !self.in_doubt.is_empty()
+            || !self.copying.is_empty()
     }
 
     /// Notes that a published manifest was retired.
@@ -168,6 +172,23 @@ impl Control {
 /// recovery must write everything anew.
 pub(crate) fn mark_sync_failed(root: &Root, generation: Generation) {
     mark(root, &layout::sync_failed(generation));
+}
+
+/// Removes the marks of copies whose generation is retired.
+pub(crate) fn remove_copying(root: &Root, control: &mut Control) {
+    if root.take_copied() {
+        // Copies that were made since the control directory was looked at. Where that fails, their marks
+        // stay for the next recovery.
+        control.copying.extend(Control::look(root).map(|found| found.copying).unwrap_or_default());
+    }
+    let retired = control.retired();
+    for (generation, entry) in std::mem::take(&mut control.copying) {
+        if generation > retired {
+            control.copying.insert((generation, entry));
+        } else if let Ok(debt) = root.fs.remove_file(&layout::copying(generation, entry)) {
+            debt.waive("a mark that comes back is of a generation that is retired");
+        }
+    }
 }
 
 /// Makes an empty file whose name says it all, as long as the machine runs.

@@ -93,6 +93,12 @@ pub(crate) fn sync_failed(generation: Generation) -> RelativePath {
     control().child(format!("{generation}.sync-failed"))
 }
 
+/// Says that the target of this entry is a mount point that is being copied over: what is there may be
+/// half of our own bytes.
+pub(crate) fn copying(generation: Generation, entry: u64) -> RelativePath {
+    control().child(format!("{generation}.copying-{entry}"))
+}
+
 /// Says that nobody could tell whether a transaction is committed.
 pub(crate) fn in_doubt(id: TransactionId) -> RelativePath {
     control().child(format!("{id}.in-doubt"))
@@ -117,6 +123,7 @@ pub(crate) enum ControlName {
     Discarded(Generation),
     SyncFailed(Generation),
     Unpublished(TransactionId),
+    Copying(Generation, u64),
     InDoubt(TransactionId),
     Resolved(TransactionId, Option<Generation>),
     Ignore,
@@ -145,6 +152,10 @@ fn parse_control_text(name: &OsStr) -> Option<ControlName> {
         "in-doubt" => TransactionId::parse(stem).map(ControlName::InDoubt),
         "not-committed" => TransactionId::parse(stem).map(|id| ControlName::Resolved(id, None)),
         "tmp" => TransactionId::parse(stem).map(ControlName::Unpublished),
+        _ if kind.starts_with("copying-") => {
+            let entry = parse_number(kind.strip_prefix("copying-")?)?;
+            Generation::parse(stem).map(|generation| ControlName::Copying(generation, entry))
+        }
         _ => {
             let generation = Generation::parse(kind.strip_prefix("committed-")?)?;
             TransactionId::parse(stem).map(|id| ControlName::Resolved(id, Some(generation)))
@@ -331,6 +342,7 @@ mod tests {
             (discarded(generation), ControlName::Discarded(generation)),
             (sync_failed(generation), ControlName::SyncFailed(generation)),
             (unpublished(transaction), ControlName::Unpublished(transaction)),
+            (copying(generation, 7), ControlName::Copying(generation, 7)),
             (in_doubt(transaction), ControlName::InDoubt(transaction)),
             (resolved(transaction, None), ControlName::Resolved(transaction, None)),
             (resolved(transaction, Some(generation)), ControlName::Resolved(transaction, Some(generation))),

@@ -35,6 +35,7 @@ pub(crate) struct Root {
     process: u32,
     poisoned: AtomicBool,
     looked_for_losses: AtomicBool,
+    copied: AtomicBool,
     recovered: Mutex<RecoveryReport>,
 }
 
@@ -42,7 +43,8 @@ impl Root {
     pub(crate) fn new(fs: Arc<dyn FileSystem>, settings: Settings) -> Self {
         let process = fs.process();
         let (poisoned, looked_for_losses) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { fs, settings, process, poisoned, looked_for_losses, recovered: Mutex::default() }
+        let copied = AtomicBool::new(false);
+        Self { fs, settings, process, poisoned, looked_for_losses, copied, recovered: Mutex::default() }
     }
 
     /// Waits for a wave of a commit, unless the caller chose never to wait.
@@ -90,6 +92,16 @@ impl Root {
         let found = look()?;
         self.looked_for_losses.store(true, Ordering::SeqCst);
         Ok(found)
+    }
+
+    /// Remembers that a target was copied over, and so has a mark that is to be removed.
+    pub(crate) fn note_copy(&self) {
+        self.copied.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a target was copied over since this was last asked.
+    pub(crate) fn take_copied(&self) -> bool {
+        self.copied.swap(false, Ordering::SeqCst)
     }
 
     pub(crate) fn poison(&self) {

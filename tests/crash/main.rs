@@ -9,6 +9,7 @@ mod exploration;
 mod faults;
 mod generated;
 mod model;
+mod mount_point;
 mod mutations;
 mod property;
 mod reference;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cosave::{Error, Generation, Outcome, Store};
+use cosave::{Error, Finding, Generation, Outcome, Store};
 
 use crate::common::{Crash, assert_no_litter, child, child_root, put, run, say, text, tree};
 use crate::mounts::run_under;
@@ -316,4 +316,53 @@ fn a_lock_can_be_waited_for_without_end() {
     let store = options.open(root.path()).unwrap();
     assert_eq!(put(&store, &[("a", "1")]).generation(), 1);
     assert_eq!(store.view().unwrap().read("a").unwrap(), b"1");
+}
+
+/// A file that is a mount point is copied over. Killed in the copy, recovery took our own half-written
+/// bytes for somebody's edit, and kept them.
+#[test]
+fn a_copy_over_a_mount_point_that_was_cut_short_is_our_own() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("source"), "old").unwrap();
+    fs::write(root.path().join("target"), "below").unwrap();
+    let bind = "mount --bind \"$ROOT/source\" \"$ROOT/target\"";
+    if run_under(bind, "after_commit::child_with_half_a_copy", root.path()) {
+        assert_eq!(text(root.path().join("source")), "the whole of it");
+    }
+}
+
+#[test]
+#[ignore = "child of a_copy_over_a_mount_point_that_was_cut_short_is_our_own"]
+fn child_with_half_a_copy() {
+    let Some(root) = child_root() else { return };
+    let mut crash = Crash::new(&root);
+    crash.write("beside", "new");
+    crash.write("target", "the whole of it");
+    crash.publish(1);
+    // As far as a writer comes: it says that it is about to copy the second entry, then it does.
+    fs::write(root.join(".cosave/1.copying-1"), "").unwrap();
+    fs::write(root.join("target"), "the wh").unwrap();
+    let store = Store::open(&root).unwrap();
+    assert_eq!(store.last_recovery().differences, []);
+    assert_eq!(
+        (text(root.join("target")), text(root.join("beside"))),
+        ("the whole of it".into(), "new".into())
+    );
+    drop(store);
+    assert_no_litter(&root);
+
+    // Where no copy had begun, it is somebody's edit, and is kept.
+    let mut crash = Crash::new(&root);
+    crash.write("target", "the next");
+    crash.publish(2);
+    fs::write(root.join("target"), "an edit").unwrap();
+    let differences = Store::open(&root).unwrap().last_recovery().differences;
+    assert!(
+        matches!(&differences[..], [one] if matches!(one.finding, Finding::SetAside(_))),
+        "{differences:?}"
+    );
+    assert_eq!(text(root.join("target.set-aside-2")), "an edit");
+    fs::remove_file(root.join("target.set-aside-2")).unwrap();
+    fs::write(root.join("target"), "the whole of it").unwrap();
+    say("done");
 }

@@ -17,7 +17,7 @@ pub(crate) use abandon::abandon;
 pub(crate) use doubt::outcome_of;
 pub(crate) use waived::must_be_paid;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 
 use super::control::{self, Control, Waived};
@@ -68,9 +68,11 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
         let sync_failed = control.sync_failed.contains(&generation);
         let trust = if control.is_waived(generation) { Trust::Waived } else { Trust::Durable };
         let finished = manifest.and_then(|manifest| {
-            roll_forward(root, (generation, &manifest, trust), &newest, &mut wave, &mut report)?;
+            let copying = copying(control, generation, &manifest);
+            roll_forward(root, (generation, &manifest, trust), &copying, &newest, &mut wave, &mut report)?;
             if sync_failed && keeps(Rule::WriteAnew) {
-                let fresh = rewrite::targets(root, &manifest);
+                let fresh =
+                    rewrite::targets(root, &manifest, |target| copying_mark(generation, &manifest, target));
                 wave.absorb(fresh.map_err(|error| error.not_applied(generation))?);
             }
             Ok(())
@@ -123,6 +125,7 @@ pub(crate) fn finish_earlier(
             control.set_applied(applied.generation);
         }
     }
+    control::remove_copying(root, control);
     Ok(())
 }
 
@@ -222,6 +225,7 @@ fn newest_of_paths(manifests: &[(Generation, Result<Manifest>)]) -> HashMap<Rela
 fn roll_forward(
     root: &Root,
     (generation, manifest, trust): (Generation, &Manifest, Trust),
+    copying: &HashSet<RelativePath>,
     newest: &HashMap<RelativePath, Generation>,
     wave: &mut Wave,
     report: &mut RecoveryReport,
@@ -229,18 +233,31 @@ fn roll_forward(
     let mut findings = Vec::new();
     let at_once = if keeps(Rule::LookFirst) { manifest.entries.len() } else { 1 };
     for entries in manifest.entries.chunks(at_once.max(1)) {
-        let planned = plan::plan(root, entries, trust, &mut findings);
+        let planned = plan::plan(root, entries, trust, copying, &mut findings);
         let moves = planned.and_then(|planned| {
             refuse_missing(root, entries, &findings, |path| newest.get(path) == Some(&generation))?;
             let set_aside = set_aside::set_aside(root, generation, &planned)?;
             report.differences.extend(set_aside);
-            planned.iter().try_for_each(|planned| carry_out(root, planned, wave))
+            planned.iter().try_for_each(|planned| carry_out(root, (generation, manifest), planned, wave))
         });
         moves.map_err(|error| error.not_applied(generation))?;
     }
     findings.retain(|difference| newest.get(&difference.path) == Some(&generation));
     report.differences.extend(findings);
     Ok(())
+}
+
+/// The mark for a target that is copied over, of which there are few.
+fn copying_mark(generation: Generation, manifest: &Manifest, target: &RelativePath) -> RelativePath {
+    let earlier = manifest.entries.iter().take_while(|entry| entry.path != *target);
+    layout::copying(generation, earlier.count() as u64)
+}
+
+/// The targets of a generation that were being copied over.
+fn copying(control: &Control, generation: Generation, manifest: &Manifest) -> HashSet<RelativePath> {
+    let numbered = (0..).zip(&manifest.entries);
+    let is_copied = |number: u64| control.copying.contains(&(generation, number));
+    numbered.filter(|(number, _)| is_copied(*number)).map(|(_, entry)| entry.path.clone()).collect()
 }
 
 /// A file that was to be written cannot be found, nor can its directory: it may have been renamed, with
@@ -261,7 +278,12 @@ fn refuse_missing(
     }
 }
 
-fn carry_out(root: &Root, planned: &PlannedEntry<'_>, wave: &mut Wave) -> Result<()> {
+fn carry_out(
+    root: &Root,
+    (generation, manifest): (Generation, &Manifest),
+    planned: &PlannedEntry<'_>,
+    wave: &mut Wave,
+) -> Result<()> {
     let target = planned.target;
     // The directory is in the wave even where nothing is moved: a killed writer's move can be seen,
     // but need not be durable.
@@ -270,7 +292,7 @@ fn carry_out(root: &Root, planned: &PlannedEntry<'_>, wave: &mut Wave) -> Result
         Step::Nothing => {}
         Step::Remove => wave.add(apply::remove(root, target)?),
         Step::Replace { staged } | Step::SetAsideAndReplace { staged } => {
-            wave.add(apply::replace(root, staged, target)?);
+            wave.add(apply::replace(root, staged, target, || copying_mark(generation, manifest, target))?);
         }
         Step::Unlink { staged } => wave.add(apply::remove(root, staged)?),
     }
@@ -319,4 +341,5 @@ fn remove_stale(root: &Root, control: &mut Control) {
             debt.waive("what comes back is stale again");
         }
     }
+    control::remove_copying(root, control);
 }

@@ -1,6 +1,7 @@
 //! What recovery is to do with each entry of a published manifest: decided for
 //! all of them before anything is moved. Looks, and changes nothing.
 
+use std::collections::HashSet;
 use std::io;
 
 use super::super::copy;
@@ -48,6 +49,7 @@ pub(super) fn plan<'a>(
     root: &Root,
     entries: &'a [Entry],
     trust: Trust,
+    copying: &HashSet<RelativePath>,
     findings: &mut Vec<Difference>,
 ) -> Result<Vec<PlannedEntry<'a>>> {
     let mut planned = Vec::with_capacity(entries.len());
@@ -61,7 +63,9 @@ pub(super) fn plan<'a>(
                 (Step::Nothing, Some(Finding::DirectoryMissing))
             }
             Action::Remove => removal(entry, found.as_ref()),
-            Action::Write(content) => write(root, (entry, content), trust, found.as_ref())?,
+            Action::Write(content) => {
+                write(root, (entry, content), (trust, copying.contains(&entry.path)), found.as_ref())?
+            }
         };
         let difference = |finding| Difference { path: entry.path.clone(), finding };
         findings.extend(finding.map(difference));
@@ -94,7 +98,7 @@ fn removal(entry: &Entry, found: Option<&Metadata>) -> (Step, Option<Finding>) {
 fn write(
     root: &Root,
     (entry, content): (&Entry, &StagedContent),
-    trust: Trust,
+    (trust, is_copied): (Trust, bool),
     found: Option<&Metadata>,
 ) -> Result<(Step, Option<Finding>)> {
     let path = entry.path.with_name(&content.name);
@@ -108,7 +112,8 @@ fn write(
     let before = found.map(Stamp::of);
     let Some(staged) = staged else {
         // Moved before; what is there now is newer than this commit, whatever it is.
-        let is_as_committed = before == Some(content.after);
+        let is_as_committed = before == Some(content.after)
+            || is_copied && found.is_some() && has_bytes(root, &entry.path, content)?;
         let finding = match trust {
             Trust::Durable => (!is_as_committed).then_some(Finding::ChangedSince),
             Trust::Waived if is_as_committed && has_bytes(root, &entry.path, content)? => None,
@@ -125,7 +130,8 @@ fn write(
     let one_file = staged.identity.is_some() && found.is_some_and(|found| found.identity == staged.identity);
     let step = match found {
         Some(_) if one_file && keeps(Rule::UnlinkAlias) => Step::Unlink { staged: path },
-        Some(_) if before != entry.before && keeps(Rule::SetAside) => {
+        // Half of our own bytes are nobody's edit.
+        Some(_) if before != entry.before && !is_copied && keeps(Rule::SetAside) => {
             Step::SetAsideAndReplace { staged: path }
         }
         _ => Step::Replace { staged: path },

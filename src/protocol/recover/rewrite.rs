@@ -31,7 +31,11 @@ enum Again<'a> {
 }
 
 /// Repeats the moves of a generation whose sync failed, with new files.
-pub(super) fn targets(root: &Root, manifest: &Manifest) -> Result<Wave> {
+pub(super) fn targets(
+    root: &Root,
+    manifest: &Manifest,
+    mark: impl Fn(&RelativePath) -> RelativePath,
+) -> Result<Wave> {
     let transaction = unique(root);
     let mut again = Vec::new();
     let mut wave = Wave::new(Barrier::Recovered);
@@ -47,10 +51,10 @@ pub(super) fn targets(root: &Root, manifest: &Manifest) -> Result<Wave> {
                 // By way of the staged name, since its removal may not be durable either.
                 let renamed = root.fs.rename(&fresh, &staged);
                 wave.add(renamed.map_err(root.error(Operation::Move, target))?);
-                wave.add(apply::replace(root, &staged, target)?);
+                wave.add(apply::replace(root, &staged, target, || mark(target))?);
             }
             Again::Removed { fresh, target } => {
-                wave.add(apply::replace(root, &fresh, target)?);
+                wave.add(apply::replace(root, &fresh, target, || mark(target))?);
                 wave.add(apply::remove(root, target)?);
             }
         }

@@ -32,7 +32,7 @@ protocol::recover::waived -> protocol::control protocol::root report error manif
 protocol::recover::rewrite -> protocol::apply protocol::copy protocol::root protocol::layout error manifest fs generation path
 protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol::root protocol::layout report error fs generation path
 protocol::recover::plan -> protocol::copy protocol::root report error manifest fs mutation path
-protocol::apply -> protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation path
+protocol::apply -> protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path
 protocol::check -> protocol::stage protocol::resolve protocol::root error manifest fs mutation path
 protocol::stage -> protocol::queue protocol::cleanup protocol::session protocol::resolve protocol::root protocol::layout error manifest fs mutation generation path

@@ -1,0 +1,75 @@
+//! A target that is itself a mount point cannot be renamed over, and is copied over instead. Killed in
+//! the copy, recovery took our own half-written bytes for somebody's edit, and kept them.
+
+use cosave::Store;
+use cosave::fs::Barrier;
+use cosave::fs::sim::{Crash, Model, Mutation, Part, SimDisk};
+
+const OUTCOMES_MAX: usize = 60;
+
+fn disk(model: Model) -> SimDisk {
+    let disk = SimDisk::new(model);
+    for (path, content) in [("target", "the old one"), ("beside", "old")] {
+        disk.put(path, content.as_bytes(), 0o644);
+    }
+    disk.settle();
+    disk.mount_over("target");
+    disk
+}
+
+fn save(disk: &SimDisk) -> cosave::Result<()> {
+    let store = Store::options().open_on(disk.process())?;
+    store.update(|tx| {
+        tx.write("beside", "new")?;
+        tx.write("target", "all of the new one")
+    })?;
+    Ok(())
+}
+
+fn check(disk: &SimDisk) -> Result<(), String> {
+    let store = Store::options().open_on(disk.process()).map_err(|error| format!("{error:?}"))?;
+    let report = store.last_recovery();
+    if !report.differences.is_empty() {
+        return Err(format!("nobody has edited anything: {report:?}"));
+    }
+    let files = disk.files();
+    let new = store.generation().map_err(|error| error.to_string())? == 1;
+    let expected: [&[u8]; 2] = if new { [b"new", b"all of the new one"] } else { [b"old", b"the old one"] };
+    if [files["beside"].as_slice(), &files["target"]] != expected || files.len() != 2 {
+        return Err(format!("new: {new}, {files:?}"));
+    }
+    drop(store);
+    let left = disk.control_names().into_iter().find(|name| name.contains("copying"));
+    left.map_or(Ok(()), |name| Err(format!("{name} is left")))
+}
+
+fn explore(model: Model, mutation: Option<Mutation>) -> Result<(), String> {
+    for after in 0.. {
+        let machine = disk(model);
+        machine.mutate(mutation);
+        machine.crash_at(Crash { after, reversed: after % 2 == 1 });
+        let saved = save(&machine);
+        let losses = machine.power_losses(OUTCOMES_MAX, after);
+        for (index, found) in [machine.kill()].into_iter().chain(losses).enumerate() {
+            check(&found)
+                .map_err(|problem| format!("{model:?}, crash after {after}, outcome {index}: {problem}"))?;
+        }
+        if saved.is_ok() {
+            return check(&machine);
+        }
+    }
+    unreachable!("a commit has an end")
+}
+
+#[test]
+fn a_copy_over_a_mount_point_can_be_cut_short_anywhere() {
+    for model in [Model::OrderedPrefix, Model::JumpingPrefix, Model::WeakPosix] {
+        explore(model, None).unwrap();
+    }
+}
+
+#[test]
+fn the_mark_of_a_copy_is_missed() {
+    let mutation = Mutation::Skip(Barrier::Copying, Part::Everything);
+    assert!(explore(Model::WeakPosix, Some(mutation)).is_err());
+}
