@@ -1,26 +1,36 @@
 //! Verify: compares the files of the newest commits with the checksums in their
 //! manifests. Reads every byte of them, and changes nothing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::root::{Root, if_found};
 use super::{control, copy, layout, lock};
 use crate::error::{Operation, Result};
 use crate::fs::Kind;
+use crate::generation::Generation;
 use crate::manifest::{Action, Entry, Stamp};
 use crate::report::{Mismatch, Problem};
 
-/// Compares every path in the existing manifests with the newest entry that names it.
+/// Compares every path in the newest manifests, down to the first gap, with the newest entry that names
+/// it.
 pub(crate) fn verify(root: &Root) -> Result<Vec<Mismatch>> {
     let share = lock::shared(root)?;
+    let abandoned = share.control.abandoned.iter().map(|number| (*number, None));
     let open = share.control.open().into_iter();
-    let pending = open.map(|number| (number, share.control.published(number)));
-    let applied = share.control.applied.iter().map(|number| (*number, layout::applied(*number)));
-    let mut manifests: Vec<_> = applied.chain(pending).collect();
-    manifests.sort();
+    let pending = open.map(|number| (number, Some(share.control.published(number))));
+    let applied = share.control.applied.iter().map(|number| (*number, Some(layout::applied(*number))));
+    let manifests: BTreeMap<_, _> = abandoned.chain(applied).chain(pending).collect();
+    let mut later: Option<Generation> = None;
     let mut seen = HashSet::new();
     let mut mismatches = Vec::new();
     for (generation, path) in manifests.iter().rev() {
+        // A power loss can undo the removal of an old manifest and keep that of one after it (seen on
+        // btrfs). What stands below a gap knows nothing of the commits in the gap.
+        if later.is_some_and(|later| generation.next() != later) {
+            break;
+        }
+        later = Some(*generation);
+        let Some(path) = path else { continue };
         let Some(manifest) = control::manifest(root, path)? else { continue };
         for entry in manifest.entries {
             if seen.insert(entry.path.clone()) {

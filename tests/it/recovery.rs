@@ -337,6 +337,26 @@ fn sweeping_leaves_everything_that_is_not_cosaves() {
     assert!(root.path().join(format!(".y.{uuid}-1-2.cosave")).is_dir());
 }
 
+/// A power cut on btrfs kept the removal of two old manifests and undid that of the one before them. It
+/// still named a file that they had removed, and `verify` said that the file was missing.
+#[test]
+fn verify_asks_no_manifest_below_a_gap() {
+    let root = root();
+    let control = root.path().join(".cosave");
+    let old = fs::read(control.join("1.applied")).unwrap();
+    let store = Store::open(root.path()).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.remove("a").unwrap();
+    tx.commit().unwrap();
+    put(&store, &[("b", "third")]);
+    put(&store, &[("b", "fourth")]);
+    assert!(!control.join("2.applied").exists());
+    fs::write(control.join("1.applied"), old).unwrap();
+    assert_eq!(store.verify().unwrap(), []);
+    fs::remove_file(root.path().join("b")).unwrap();
+    assert_eq!(store.verify().unwrap().len(), 1);
+}
+
 #[test]
 fn verify_tells_changed_missing_and_damaged_apart() {
     let root = root();
