@@ -242,11 +242,16 @@ fn sweep_made(
             removed.push(directory.clone());
             Ok(())
         }
+        // A killed process may have removed it, which is seen, but perhaps not durable.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = directory.parent();
+            if root.fs.metadata(&parent).is_ok_and(|found| found.kind == Kind::Directory) {
+                wave.add(crate::fs::Unsynced::directory(parent));
+            }
+            Ok(())
+        }
         Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::DirectoryNotEmpty
-            ) =>
+            if matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::DirectoryNotEmpty) =>
         {
             Ok(())
         }
