@@ -75,6 +75,18 @@ pub enum Error {
         /// Why it is not possible.
         reason: &'static str,
     },
+    /// The control directory belongs to another root. Nothing happened: give each root its own. If the
+    /// root was moved or replaced, say so with
+    /// [`StoreOptions::root_moved`](crate::StoreOptions::root_moved).
+    #[error("cannot use `{}`: its control directory `{}` belongs to the root `{}`; nothing was changed", path.display(), control.display(), owner.display())]
+    OtherRoot {
+        /// The root.
+        path: PathBuf,
+        /// The control directory.
+        control: PathBuf,
+        /// The root that it belongs to.
+        owner: PathBuf,
+    },
     /// A writer of this transaction is still open, or was dropped before it was finished. Nothing was
     /// changed.
     #[error("cannot commit: the writer of `{}` was not finished; nothing was changed", path.display())]

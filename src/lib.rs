@@ -26,7 +26,7 @@ mod fs;
 pub use error::{Error, Operation, Outcome, Result};
 pub use generation::{Generation, InvalidTransactionId, TransactionId};
 pub use manifest::{Action, Entry, Manifest, ManifestError, StagedContent, Stamp, TimeStamp};
-pub use options::{Durability, StoreOptions, SyncStrategy};
+pub use options::{Durability, StoreOptions, SyncStrategy, Waiting};
 pub use path::{InvalidPath, RelativePath};
 pub use report::{
     Abandoned, Change, Commit, Difference, Finding, Mismatch, Problem, RecoveryReport, Status,

@@ -61,6 +61,22 @@ pub enum Rule {
     MarkWaived,
     /// Sweep only what dead sessions have staged.
     SweepDeadOnly,
+    /// Sweep only what sessions of this control directory staged.
+    SweepKnownOnly,
+    /// A child after a fork leaves everything to its parent.
+    LeaveToParent,
+    /// Look up every directory anew in each transaction.
+    LookAgain,
+    /// Remove staged files from the directory in which they were made, wherever it is now.
+    RemoveWhereMade,
+    /// A session whose mark was removed is replaced.
+    RenewSession,
+    /// Go on counting where the control directory was removed.
+    CountOn,
+    /// A control directory serves one root.
+    OneRoot,
+    /// Whoever makes the control directory waits for those who read without one.
+    WaitForRootReaders,
     /// Never sync again what a failed sync covered: write it anew.
     WriteAnew,
     /// Attach the deferred wave before retiring the manifest that it belongs to.

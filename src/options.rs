@@ -1,6 +1,8 @@
 //! The options of a store, given when it is opened: plain data.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a commit waits for before it returns.
@@ -75,6 +77,36 @@ pub struct StoreOptions {
     pub(crate) read_only: bool,
     pub(crate) recover: bool,
     pub(crate) kept_bytes_max: usize,
+    pub(crate) root_moved: bool,
+    pub(crate) on_wait: Option<OnWait>,
+}
+
+/// A lock that is being waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Waiting {
+    /// The lock file, or the root itself.
+    pub path: PathBuf,
+    /// How long it has been waited for.
+    pub waited: Duration,
+    /// Who may hold it, as far as known: the processes that have a session here.
+    pub holder: Option<String>,
+}
+
+/// Whom to tell that a lock is waited for.
+#[derive(Clone)]
+pub(crate) struct OnWait(Arc<dyn Fn(&Waiting) + Send + Sync>);
+
+impl OnWait {
+    pub(crate) fn tell(&self, waiting: &Waiting) {
+        (self.0)(waiting);
+    }
+}
+
+impl fmt::Debug for OnWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a function")
+    }
 }
 
 impl Default for StoreOptions {
@@ -88,6 +120,8 @@ impl Default for StoreOptions {
             read_only: false,
             recover: true,
             kept_bytes_max: KEPT_IN_MEMORY_BYTES_MAX,
+            root_moved: false,
+            on_wait: None,
         }
     }
 }
@@ -103,6 +137,11 @@ impl StoreOptions {
     /// Puts the control directory here instead of at `.cosave` in the root. A relative path starts at
     /// the root, not at the working directory. It must be on a disk that survives whatever the root
     /// survives. Every store of one root must be given the same directory.
+    ///
+    /// It serves one root, and remembers that root's path: another root is refused
+    /// ([`Error::OtherRoot`](crate::Error::OtherRoot)). A root that was moved is known again, unless
+    /// something else is at its old path: then say [`root_moved`](Self::root_moved). Containers should
+    /// mount the root at one path everywhere.
     pub fn control_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.control = Some(path.into());
         self
@@ -123,6 +162,21 @@ impl StoreOptions {
     /// How long to wait for others who publish, recover or read. 30 seconds by default.
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
+        self
+    }
+
+    /// Says that this is the root that the control directory belongs to, although something else is now
+    /// where the root was: it was moved, or replaced by a copy. Only with
+    /// [`control_dir`](Self::control_dir).
+    pub fn root_moved(mut self, moved: bool) -> Self {
+        self.root_moved = moved;
+        self
+    }
+
+    /// Calls a function when a lock has been waited for a tenth of a second, and then every second: to
+    /// say what a program waits for, and for whom. It runs on the waiting thread.
+    pub fn on_wait(mut self, tell: impl Fn(&Waiting) + Send + Sync + 'static) -> Self {
+        self.on_wait = Some(OnWait(Arc::new(tell)));
         self
     }
 

@@ -10,6 +10,7 @@ use crate::error::{Error, Operation, Result};
 use crate::fs::FileSystem;
 use crate::fs::os::OsFileSystem;
 use crate::generation::{Generation, TransactionId};
+use crate::mutation::{Rule, keeps};
 use crate::options::StoreOptions;
 use crate::protocol::control::Control;
 use crate::protocol::open::{self, Opened, Repair};
@@ -82,6 +83,10 @@ impl Store {
     /// failed sync.
     pub fn begin(&self) -> Result<Transaction> {
         self.root().may_change()?;
+        // Others may have moved or removed directories since the last transaction.
+        if keeps(Rule::LookAgain) {
+            self.root().fs.forget_directories();
+        }
         Ok(Transaction::new(Arc::clone(&self.opened)))
     }
 
@@ -144,6 +149,23 @@ impl Store {
         self.opened.sweep()
     }
 
+    /// Sweeps, and then looks in every directory of the root for staged files that no living session of
+    /// this root answers for, and removes them: what was staged and forgotten when somebody removed the
+    /// control directory (`git clean -fdx`). Opens every directory, so it takes time in a large tree.
+    ///
+    /// Symlinks are not followed. Mount points and directories that are roots themselves are left out,
+    /// since what is staged there may be another root's. Transactions of other processes that were under
+    /// way when the control directory was removed lose what they have staged, and fail with nothing
+    /// changed.
+    ///
+    /// # Errors
+    /// As [`StoreOptions::open`], and [`Error::Unsupported`] where this root lies in another one, whose
+    /// living sessions may have staged files here; [`Error::Io`] for a directory that cannot be read.
+    pub fn deep_sweep(&self) -> Result<RecoveryReport> {
+        self.root().may_change()?;
+        self.opened.deep_sweep()
+    }
+
     /// Waits until everything that was committed is durably in place. Only needed with
     /// [`Durability::Committed`](crate::Durability::Committed), before other programs read the files.
     ///
@@ -192,7 +214,7 @@ impl Store {
         Ok(Status {
             generation: control.newest(),
             pending: control.not_in_place().into_iter().collect(),
-            sessions_alive: sweep::alive(self.root())?,
+            sessions_alive: sweep::alive(self.root(), &control)?,
             needs_sweep: sweep::is_needed(self.root(), &control)?,
         })
     }
@@ -260,6 +282,8 @@ impl StoreOptions {
             strategy: self.strategy,
             read_only: self.read_only,
             kept_bytes_max: self.kept_bytes_max,
+            root_moved: self.root_moved,
+            on_wait: self.on_wait,
         };
         let repair = if self.recover && !self.read_only { Repair::IfNeeded } else { Repair::Never };
         open::open(file_system, settings, repair).map(Store::new)

@@ -305,6 +305,7 @@ impl Transaction {
     }
 
     fn resolve(&self, path: &Path) -> Result<Target> {
+        self.root().refuse_child()?;
         let relative = resolve::relative(self.root(), path)?;
         guard(&self.draft).resolver.resolve(self.root(), &relative)
     }
@@ -385,6 +386,9 @@ enum Collection {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
+        if !self.root().is_own_process() {
+            return;
+        }
         let mut draft = guard(&self.draft);
         draft.closed = true;
         // The guard in it removes what was staged.

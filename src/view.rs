@@ -94,8 +94,9 @@ impl View {
     pub fn list(&self, directory: impl AsRef<Path>) -> Result<Vec<RelativePath>> {
         let directory = self.resolve_directory(directory.as_ref())?;
         let failed = |error| self.root().error(Operation::Read, &directory)(error);
-        let mut names: BTreeSet<RelativePath> = if_found(self.root().fs.list(&directory))
-            .map_err(failed)?
+        let mut names: BTreeSet<RelativePath> = self
+            .reading
+            .list(self.root(), &directory)?
             .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?
             .into_iter()
             .filter(|entry| !layout::is_reserved(&entry.name))
@@ -122,11 +123,13 @@ impl View {
     }
 
     fn resolve(&self, path: &Path) -> Result<RelativePath> {
+        self.opened.root.refuse_child()?;
         let path = resolve::relative(self.root(), path)?;
         Ok(guard(&self.resolver).resolve(self.root(), &path)?.path)
     }
 
     fn resolve_directory(&self, path: &Path) -> Result<RelativePath> {
+        self.opened.root.refuse_child()?;
         let is_root = path.components().all(|c| matches!(c, std::path::Component::CurDir));
         if is_root || self.root().below(path).is_some_and(|rest| rest.as_os_str().is_empty()) {
             return Ok(RelativePath::root());

@@ -51,6 +51,7 @@ impl OpenFile {
 
     /// Writes all of `bytes`.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<()> {
+        self.opened.root.refuse_child()?;
         if let Body::Kept(kept) = &mut self.body {
             let mut draft = guard(&self.draft);
             if draft.closed {
@@ -139,6 +140,9 @@ impl OpenFile {
     }
 
     fn give_up(&mut self, content: Option<Content>) {
+        if !self.opened.root.is_own_process() {
+            return;
+        }
         match std::mem::replace(&mut self.body, Body::Finished) {
             Body::Kept(bytes) => self.leave(Body::Kept(bytes), None, content),
             Body::Staged(writer) => {
@@ -235,6 +239,9 @@ impl FileWriter {
     ///   write.
     /// - [`Error::Unfinished`] if the transaction is over.
     pub fn finish(mut self) -> Result<()> {
+        if let Some(writer) = &self.inner {
+            writer.get_ref().opened.root.refuse_child()?;
+        }
         match self.inner.take().map(BufWriter::into_inner) {
             None => Ok(()),
             Some(Ok(open)) => open.finish(),

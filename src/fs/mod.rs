@@ -19,10 +19,11 @@ pub(crate) mod os;
 pub mod sim;
 mod wave;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
@@ -136,6 +137,16 @@ pub enum LockKind {
     Exclusive,
 }
 
+/// A directory that can be reached after it was renamed. Where the system has no calls relative to a
+/// handle, it is reached by its old path alone.
+pub trait HeldDirectory: Send + Sync + fmt::Debug {
+    /// Removes the name of a file.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the system answers.
+    fn remove_file(&self, name: &OsStr) -> io::Result<()>;
+}
+
 /// Everything the protocol needs of the operating system.
 pub trait FileSystem: Send + Sync + fmt::Debug {
     /// What `path` is (`lstat`). The root itself is `RelativePath::root()`.
@@ -168,6 +179,31 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     fn full_path(&self, path: &RelativePath) -> PathBuf {
         self.root_path().join(path.as_path())
     }
+
+    /// Whether the control directory lies elsewhere than in the root, so that another root could be
+    /// given the same one.
+    fn has_control_elsewhere(&self) -> bool {
+        false
+    }
+
+    /// Whether a path of the system leads to this very root, by whatever name.
+    ///
+    /// # Errors
+    /// `NotFound` where it leads nowhere, or what the system answers.
+    fn leads_to_root(&self, path: &Path) -> io::Result<bool>;
+
+    /// A directory above the root that is a root itself: one with a control directory in it.
+    ///
+    /// # Errors
+    /// What the system answers.
+    fn enclosing_root(&self) -> io::Result<Option<PathBuf>>;
+
+    /// Whether another file system, or another part of the same, is mounted at this very path. `false`
+    /// where nobody can tell.
+    ///
+    /// # Errors
+    /// What the system answers.
+    fn is_mount_point(&self, path: &RelativePath) -> io::Result<bool>;
 
     /// Opens a regular file for reading. It stays readable and unchanged after its name is replaced.
     ///
@@ -283,15 +319,21 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// Any error of the system; `Unsupported` on file systems without locks.
     fn try_lock(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>>;
 
-    /// Like [`try_lock`](Self::try_lock), always shared, but never makes the file. So those who only look
-    /// whether somebody holds a lock do not take each other for the holder.
+    /// As [`try_lock`](Self::try_lock), but never makes the file. The root itself can be locked this way
+    /// where the system can lock directories.
     ///
     /// # Errors
-    /// `NotFound`, or any other error of the system.
-    fn try_lock_existing(&self, path: &RelativePath) -> io::Result<Option<Box<dyn Lock>>>;
+    /// `NotFound`, or what the system answers; `Unsupported` where directories cannot be locked.
+    fn try_lock_existing(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>>;
 
     /// Drops all cached directory handles, so that paths are looked up anew.
     fn forget_directories(&self);
+
+    /// Keeps a way to the directory that `directory` leads to now, whatever becomes of its name.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`, or what the system answers.
+    fn hold(&self, directory: &RelativePath) -> io::Result<Arc<dyn HeldDirectory>>;
 
     /// How many files one transaction may keep open at once.
     fn files_open_max(&self) -> usize;

@@ -4,13 +4,14 @@
 //! It reports no errors. What cannot be removed now is left to the sweep of the
 //! next opening, and the session's mark stays behind to lead it there.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::sync::Arc;
 
 use super::root::Root;
 use super::session::Session;
-use crate::fs::Unsynced;
+use crate::fs::{HeldDirectory, Unsynced};
+use crate::mutation::{Rule, keeps};
 use crate::options::Durability;
 use crate::path::RelativePath;
 
@@ -23,7 +24,13 @@ pub(crate) struct CleanupGuard {
     directories: Vec<RelativePath>,
     /// The session's records of these directories.
     records: Vec<RelativePath>,
+    /// The directories in which the first of the files were made.
+    held: BTreeMap<RelativePath, Arc<dyn HeldDirectory>>,
 }
+
+/// How many directories one transaction keeps open: enough for most, and few beside the 256 files that a
+/// process may have open on macOS. What lies in others is looked for by its path alone.
+const HELD_MAX: usize = 16;
 
 impl CleanupGuard {
     pub(crate) fn new(root: &Arc<Root>, session: &Arc<Session>) -> Self {
@@ -33,11 +40,19 @@ impl CleanupGuard {
             files: BTreeSet::new(),
             directories: Vec::new(),
             records: Vec::new(),
+            held: BTreeMap::new(),
         }
     }
 
-    /// Removes `path` too if the transaction aborts.
+    /// Removes `path` too if the transaction aborts, also if somebody renames its directory.
     pub(crate) fn add_file(&mut self, path: RelativePath) {
+        let directory = path.parent();
+        if self.held.len() < HELD_MAX && !self.held.contains_key(&directory) {
+            // One that cannot be held leaves the path to go by.
+            if let Ok(held) = self.root.fs.hold(&directory) {
+                self.held.insert(directory, held);
+            }
+        }
         self.files.insert(path);
     }
 
@@ -97,6 +112,7 @@ impl CleanupGuard {
     /// records of the directories that were made.
     pub(crate) fn disarm(&mut self) -> Vec<RelativePath> {
         self.release();
+        self.held.clear();
         std::mem::take(&mut self.records)
     }
 
@@ -127,6 +143,18 @@ impl CleanupGuard {
             // its own mark. Without the mark, a staged name that a power loss brings back would stay
             // for ever.
             Ok(debt) => self.owed(vec![debt]).into_iter().for_each(|debt| self.session.owe(debt)),
+            Err(error) if is_elsewhere(&error) => self.remove_elsewhere(path),
+            Err(_) => self.session.leave_mark(),
+        }
+    }
+
+    /// The file is gone, or its directory has another name now. No debt: the directory has left its
+    /// path, so nobody who reads by path can meet what a power loss brings back there.
+    fn remove_elsewhere(&self, path: &RelativePath) {
+        let held = self.held.get(&path.parent()).filter(|_| keeps(Rule::RemoveWhereMade));
+        let Some(held) = held else { return };
+        match held.remove_file(path.name()) {
+            Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(_) => self.session.leave_mark(),
         }
@@ -152,10 +180,15 @@ impl CleanupGuard {
     }
 }
 
+/// Whether what was made is not where it was made.
+fn is_elsewhere(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 impl Drop for CleanupGuard {
     fn drop(&mut self) {
-        // In a child after `fork` all of it is the parent's: touch nothing.
         if !self.root.is_own_process() {
+            // All of it is the parent's, which goes on with it.
             return;
         }
         for path in std::mem::take(&mut self.files) {

@@ -180,6 +180,7 @@ pub(crate) fn commit_batch(root: &Root, deferred: &Deferred, batch: Vec<Staged>)
         root.may_change()?;
         let mut locked = lock::exclusive(root)?;
         recover::finish_earlier(root, &mut locked, deferred, root.settings.durability)?;
+        count_on(root, &mut locked)?;
         Ok(locked)
     };
     let refuse = |ids: Vec<TransactionId>, error: &Error| -> Answers {
@@ -238,6 +239,21 @@ fn apart(root: &Root, batch: Vec<Staged>, answers: &mut Answers) -> (Vec<Staged>
     (now, later)
 }
 
+/// Goes on counting after a control directory was removed under this store: a generation that was
+/// acknowledged never stands for another commit.
+fn count_on(root: &Root, locked: &mut Locked) -> Result<()> {
+    let newest = root.newest_published();
+    if locked.control.newest() >= newest || !keeps(Rule::CountOn) {
+        return Ok(());
+    }
+    let wave = control::mark_end(root, newest)?;
+    // Lost without this sync: where the generations begin. What is published next would lie beyond a
+    // gap, and be discarded.
+    let _durable = root.sync_always(wave)?;
+    locked.control.abandoned.insert(newest);
+    Ok(())
+}
+
 /// Barrier 2, the commit point: several renames, one wait. A conflict fails only its own transaction.
 /// Returns also those that must come after the others.
 fn publish(
@@ -278,6 +294,7 @@ fn publish(
             if !durable.is_waived() || !keeps(Rule::KeepWaived) {
                 publish::remove_superseded(root, &locked.control);
             }
+            root.note_published(generation);
             let publish = |(generation, staged): (_, Staged)| staged.published(generation, durable);
             (renamed.into_iter().map(publish).collect(), later)
         }

@@ -4,15 +4,21 @@
 //! depends on the commits under way, never on the size of the tree.
 //! `.gitignore` is made last, after the wait that makes the rest durable. So
 //! its presence proves that no power loss can undo the control directory.
+//!
+//! One that lies elsewhere than in its root says which root it belongs to, and
+//! every look refuses another. One in its root moves and is copied with it, and
+//! has nothing to say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write as _};
+use std::path::PathBuf;
 
 use super::layout::{self, ControlName};
 use super::root::{Root, if_found};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Kind, NewFile, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
+use crate::manifest::text::{Name, seal, unseal};
 use crate::manifest::{Action, Entry, Manifest, ManifestError};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
@@ -55,13 +61,14 @@ pub(crate) struct Control {
     pub(crate) resolved: BTreeMap<TransactionId, Option<Generation>>,
     /// Manifests that were never published.
     pub(crate) unpublished: Vec<TransactionId>,
-    /// Whether the control directory is known to be durable.
-    durable: bool,
+    /// What else is there.
+    parts: Vec<ControlName>,
 }
 
 impl Control {
     /// Lists the control directory. A missing one counts as empty.
     pub(crate) fn look(root: &Root) -> Result<Self> {
+        refuse_other_root(root)?;
         let directory = layout::control();
         let listed = if_found(root.fs.list(&directory));
         let names = listed.map_err(root.error(Operation::Look, &directory))?.unwrap_or_default();
@@ -81,8 +88,8 @@ impl Control {
                 ControlName::Copying(generation, entry) => _ = control.copying.insert((generation, entry)),
                 ControlName::InDoubt(id) => _ = control.in_doubt.insert(id),
                 ControlName::Resolved(id, committed) => _ = control.resolved.insert(id, committed),
-                ControlName::Ignore => control.durable = true,
                 ControlName::Foreign => {}
+                part => control.parts.push(part),
             }
         }
         Ok(control)
@@ -124,6 +131,22 @@ impl Control {
         let mut open = self.open();
         open.retain(|number| self.pending.contains(number) || self.waived.get(number) != applied);
         open
+    }
+
+    /// Whether all that is made once is there, and known to be durable.
+    pub(crate) fn is_whole(&self, root: &Root) -> bool {
+        let mut parts =
+            vec![ControlName::Ignore, ControlName::Sessions, ControlName::Lock, ControlName::Queue];
+        if root.fs.has_control_elsewhere() {
+            parts.push(ControlName::Owner);
+        }
+        parts.iter().all(|part| self.parts.contains(part))
+    }
+
+    /// Whether no commit lies between two looks.
+    pub(crate) fn shows_the_state_of(&self, other: &Self) -> bool {
+        let state = |control: &Self| (control.newest(), control.retired(), control.open());
+        state(self) == state(other)
     }
 
     /// The newest generation that needs no more work; 0 before the first commit.
@@ -205,15 +228,8 @@ pub(crate) fn mark(root: &Root, path: &RelativePath) {
     }
 }
 
-/// Makes the control directory, unless it exists and is durable.
-///
-/// A process may have been killed between making it and syncing it. Then it is visible, but a power
-/// loss could undo it, with every manifest in it. So it is synced again until `.gitignore` shows that
-/// this was done.
-pub(crate) fn ensure(root: &Root) -> Result<()> {
-    if Control::look(root)?.durable {
-        return Ok(());
-    }
+/// Makes the directories and the lock files, as far as they are not there.
+pub(crate) fn make(root: &Root) -> Result<Wave> {
     let mut wave = Wave::new(Barrier::Create);
     for directory in [layout::control(), layout::sessions()] {
         match root.fs.create_dir(&directory) {
@@ -224,21 +240,123 @@ pub(crate) fn ensure(root: &Root) -> Result<()> {
             Err(error) => return Err(root.error(Operation::Create, &directory)(error)),
         }
     }
-    // Lost without this sync: the control directory's name, and with it every commit that was ever
-    // published there.
-    let _durable = root.sync_always(wave)?;
-    let ignore = layout::ignore();
-    match root.fs.create_new(&ignore, NewFile::Ordinary) {
+    // The queue last: a reader that finds it finds the lock as well.
+    for path in [layout::lock_file(), layout::queue_file()] {
+        create_with(root, &path, b"")?;
+    }
+    Ok(wave)
+}
+
+/// Says, last of all, that the control directory is durable.
+pub(crate) fn prove_durable(root: &Root) -> Result<()> {
+    create_with(root, &layout::ignore(), b"*\n")
+}
+
+/// Makes a file that is made again if a power loss takes it or what is in it, unless it is there.
+fn create_with(root: &Root, path: &RelativePath, bytes: &[u8]) -> Result<()> {
+    let failed = |error| root.error(Operation::Create, path)(error);
+    match root.fs.create_new(path, NewFile::Ordinary) {
         Ok((mut file, name)) => {
-            name.waive("if a power loss undoes this file, it is made again");
-            file.write_all(b"*\n").map_err(root.error(Operation::Create, &ignore))?;
-            let (_, content) = file.finish().map_err(root.error(Operation::Create, &ignore))?;
-            content.waive("only version control reads it");
+            name.waive("if a power loss takes this file, it is made again");
+            file.write_all(bytes).map_err(failed)?;
+            let (_, content) = file.finish().map_err(failed)?;
+            content.waive("cosave never reads what is in it");
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(root.error(Operation::Create, &ignore)(error)),
+        Err(error) => Err(failed(error)),
     }
+}
+
+const OWNER_FORMAT: &str = "cosave-root";
+
+/// Which root a control directory belongs to that does not lie in its root.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Nobody,
+    This,
+    /// Nothing is where the root was, so this is it.
+    Moved,
+    Other(PathBuf),
+}
+
+/// Reads whose the control directory is.
+///
+/// The path decides, and where it leads: not inode numbers, which are used again.
+pub(crate) fn owner(root: &Root) -> Result<Owner> {
+    let path = layout::owner();
+    let read = if_found(read(root, &path)).map_err(root.error(Operation::Read, &path))?;
+    let Some(bytes) = read else { return Ok(Owner::Nobody) };
+    let corrupt = |error: String| Error::corrupt(root.full(&path), error);
+    let text = unseal(OWNER_FORMAT, &bytes).map_err(|error| corrupt(error.to_string()))?;
+    let name: Name = serde_json::from_str(text).map_err(|error| corrupt(error.to_string()))?;
+    let owner = PathBuf::from(name.decode().map_err(|error| corrupt(error.to_string()))?);
+    if owner == root.path() {
+        return Ok(Owner::This);
+    }
+    match root.fs.leads_to_root(&owner) {
+        Ok(true) => Ok(Owner::This),
+        Ok(false) if root.settings.root_moved => Ok(Owner::Moved),
+        Ok(false) => Ok(Owner::Other(owner)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(Owner::Moved)
+        }
+        Err(error) => Err(Error::io(Operation::Look, owner)(error)),
+    }
+}
+
+/// Refuses a control directory that belongs to another root.
+pub(crate) fn refuse_other_root(root: &Root) -> Result<()> {
+    if !root.fs.has_control_elsewhere() || !keeps(Rule::OneRoot) {
+        return Ok(());
+    }
+    match owner(root)? {
+        Owner::Other(owner) => Err(other_root(root, owner)),
+        Owner::Nobody | Owner::This | Owner::Moved => Ok(()),
+    }
+}
+
+pub(crate) fn other_root(root: &Root, owner: PathBuf) -> Error {
+    Error::OtherRoot { path: root.path(), control: root.full(&layout::control()), owner }
+}
+
+/// Writes this root down as the owner, under a name that nobody reads.
+pub(crate) fn write_owner(root: &Root) -> Result<Wave> {
+    let path = layout::unnamed_owner();
+    let failed = |error| root.error(Operation::Create, &path)(error);
+    if let Some(debt) = if_found(root.fs.remove_file(&path)).map_err(failed)? {
+        debt.waive("it is made anew on the next line");
+    }
+    let text = serde_json::to_string(&Name::new(root.path().as_os_str())).unwrap_or_default();
+    let (mut file, name) = root.fs.create_new(&path, NewFile::Ordinary).map_err(failed)?;
+    name.waive("nobody looks for it under this name");
+    file.write_all(&seal(OWNER_FORMAT, &text)).map_err(failed)?;
+    let (_, content) = file.finish().map_err(failed)?;
+    let mut wave = Wave::new(Barrier::Create);
+    wave.add(content);
+    Ok(wave)
+}
+
+/// Gives what `write_owner` wrote its name.
+pub(crate) fn name_owner(root: &Root) -> Result<Wave> {
+    let path = layout::owner();
+    let mut wave = Wave::new(Barrier::Create);
+    let renamed = root.fs.rename(&layout::unnamed_owner(), &path);
+    wave.add(renamed.map_err(root.error(Operation::Create, &path))?);
+    Ok(wave)
+}
+
+/// Marks where the generations ended, in a control directory that was removed and made anew under an open
+/// store. It is an abandoned generation: nothing is left of it to finish.
+pub(crate) fn mark_end(root: &Root, generation: Generation) -> Result<Wave> {
+    let path = layout::abandoned(generation);
+    let failed = |error| root.error(Operation::Create, &path)(error);
+    let (file, name) = root.fs.create_new(&path, NewFile::Ordinary).map_err(failed)?;
+    let (_, content) = file.finish().map_err(failed)?;
+    content.waive("the mark is empty");
+    let mut wave = Wave::new(Barrier::Create);
+    wave.add(name);
+    Ok(wave)
 }
 
 /// Reads a small file of the control directory.

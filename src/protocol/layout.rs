@@ -31,6 +31,16 @@ pub(crate) fn queue_file() -> RelativePath {
     control().child("queue")
 }
 
+/// Says which root a control directory belongs to that does not lie in its root.
+pub(crate) fn owner() -> RelativePath {
+    control().child("root")
+}
+
+/// The same before it has its name.
+pub(crate) fn unnamed_owner() -> RelativePath {
+    control().child("root.tmp")
+}
+
 /// Hides the control directory from version control. It is made last, so its presence also shows that
 /// the control directory is durable.
 pub(crate) fn ignore() -> RelativePath {
@@ -127,6 +137,10 @@ pub(crate) enum ControlName {
     InDoubt(TransactionId),
     Resolved(TransactionId, Option<Generation>),
     Ignore,
+    Sessions,
+    Lock,
+    Queue,
+    Owner,
     Foreign,
 }
 
@@ -137,8 +151,13 @@ pub(crate) fn parse_control(name: &OsStr) -> ControlName {
 
 fn parse_control_text(name: &OsStr) -> Option<ControlName> {
     let name = name.to_str()?;
-    if name == ".gitignore" {
-        return Some(ControlName::Ignore);
+    match name {
+        ".gitignore" => return Some(ControlName::Ignore),
+        "sessions" => return Some(ControlName::Sessions),
+        "lock" => return Some(ControlName::Lock),
+        "queue" => return Some(ControlName::Queue),
+        "root" => return Some(ControlName::Owner),
+        _ => {}
     }
     let (stem, kind) = name.split_once('.')?;
     match kind {
@@ -347,6 +366,10 @@ mod tests {
             (resolved(transaction, None), ControlName::Resolved(transaction, None)),
             (resolved(transaction, Some(generation)), ControlName::Resolved(transaction, Some(generation))),
             (ignore(), ControlName::Ignore),
+            (sessions(), ControlName::Sessions),
+            (lock_file(), ControlName::Lock),
+            (queue_file(), ControlName::Queue),
+            (owner(), ControlName::Owner),
         ] {
             assert_eq!(parse_control(path.name()), meaning);
         }

@@ -13,7 +13,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::commit::{self, CommitQueue, Receipt};
-use super::control::Control;
+use super::control::{self, Control, Owner};
 use super::deferred::Deferred;
 use super::lock;
 use super::read::{self, Reading};
@@ -27,6 +27,7 @@ use super::sweep::{self, Swept};
 use crate::error::Result;
 use crate::fs::FileSystem;
 use crate::generation::{Generation, TransactionId};
+use crate::mutation::{Rule, keeps};
 use crate::report::{Abandoned, RecoveryReport, TransactionOutcome};
 
 /// An open root, with all that its transactions share.
@@ -56,9 +57,14 @@ pub(crate) fn open(fs: Arc<dyn FileSystem>, settings: Settings, repair: Repair) 
         queue: CommitQueue::default(),
         deferred: Deferred::default(),
     };
+    control::refuse_other_root(&opened.root)?;
     if repair == Repair::IfNeeded {
+        if opened.root.fs.has_control_elsewhere() && control::owner(&opened.root)? == Owner::Moved {
+            // Or the next directory to come to the old place would be taken for the root.
+            lock::claim(&opened.root)?;
+        }
         let control = Control::look(&opened.root)?;
-        let unpaid = recover::must_be_paid(&opened.root, &control, settings.durability)?;
+        let unpaid = recover::must_be_paid(&opened.root, &control, opened.root.settings.durability)?;
         if control.needs_recovery() || unpaid || sweep::is_needed(&opened.root, &control)? {
             opened.sweep()?;
         }
@@ -97,8 +103,21 @@ impl Opened {
         recover::abandon(&self.root, &locked, generation)
     }
 
+    /// Sweeps, then looks for staged files in the whole tree.
+    pub(crate) fn deep_sweep(&self) -> Result<RecoveryReport> {
+        let mut locked = lock::exclusive(&self.root)?;
+        let recovered = recover::recover(&self.root, &mut locked, &self.deferred)?;
+        let Swept { removed: mut swept, refused: unswept } = sweep::sweep(&self.root, &locked, &recovered)?;
+        let own = guard(&self.session).as_ref().map(|session| session.id());
+        swept.extend(sweep::deep(&self.root, &locked, &recovered, own)?);
+        let report = RecoveryReport { swept, unswept, ..recovered.report };
+        self.root.note_recovery(&report);
+        Ok(report)
+    }
+
     /// Begins to read one state.
     pub(crate) fn read(&self) -> Result<Reading> {
+        self.root.refuse_child()?;
         read::begin(&self.root, &self.deferred)
     }
 
@@ -109,6 +128,7 @@ impl Opened {
 
     /// Waits until everything that was committed is durably in place.
     pub(crate) fn flush(&self) -> Result<()> {
+        self.root.refuse_child()?;
         commit::flush(&self.root, &self.deferred)
     }
 
@@ -129,8 +149,12 @@ impl Opened {
         self.root.may_change()?;
         let mut slot = guard(&self.session);
         if let Some(session) = slot.as_ref() {
-            return Ok(Arc::clone(session));
+            // One without a mark passes for dead, and its records went with the mark.
+            if !keeps(Rule::RenewSession) || session.is_marked()? {
+                return Ok(Arc::clone(session));
+            }
         }
+        lock::ensure(&self.root)?;
         let session = Arc::new(Session::start(&self.root)?);
         *slot = Some(Arc::clone(&session));
         Ok(session)
@@ -138,6 +162,9 @@ impl Opened {
 
     /// Waits for what was put off, and ends the session as soon as no transaction needs it.
     pub(crate) fn close(&self) {
+        if !self.root.is_own_process() {
+            return;
+        }
         if self.root.may_change().is_ok() {
             // What cannot be flushed stays published: the next opening finishes it.
             let _ = commit::close(&self.root, &self.deferred);

@@ -13,7 +13,7 @@ use super::lock::{self, Share};
 use super::root::{Root, if_found};
 use super::{layout, recover};
 use crate::error::{Error, Operation, Result};
-use crate::fs::ReadFile;
+use crate::fs::{DirectoryEntry, LockKind, ReadFile};
 use crate::generation::Generation;
 use crate::manifest::{Manifest, Stamp};
 use crate::path::RelativePath;
@@ -24,7 +24,7 @@ const RECOVERY_TRIES_MAX: u32 = 8;
 /// One state of the root, which no commit changes while this lives.
 #[derive(Debug)]
 pub(crate) struct Reading {
-    _share: Share,
+    share: Share,
     pub(crate) generation: Generation,
     /// Where what a path leads to may not be at the path yet.
     overlay: HashMap<RelativePath, Overlay>,
@@ -98,7 +98,7 @@ fn is_orphaned(root: &Root, control: &Control, generation: Generation, manifest:
         return true;
     }
     let mark = layout::session(manifest.transaction.session);
-    !matches!(root.fs.try_lock_existing(&mark), Ok(None))
+    !matches!(root.fs.try_lock_existing(&mark, LockKind::Shared), Ok(None))
 }
 
 impl Reading {
@@ -108,11 +108,17 @@ impl Reading {
             let over = entry.staged().map_or(Overlay::Removed(entry.before), Overlay::Staged);
             overlay.insert(entry.path.clone(), over);
         }
-        Self { generation: pending.newest, _share: share, overlay }
+        Self { generation: pending.newest, share, overlay }
     }
 
     /// Opens what `path` (without symlinks) leads to in this state; `None` where there is nothing.
     pub(crate) fn open(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
+        let found = self.find(root, path)?;
+        self.share.confirm(root)?;
+        Ok(found)
+    }
+
+    fn find(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
         let open =
             |path: &RelativePath| if_found(root.fs.open(path)).map_err(root.error(Operation::Read, path));
         match self.overlay.get(path) {
@@ -129,6 +135,13 @@ impl Reading {
                 None => open(path),
             },
         }
+    }
+
+    /// The names in a directory, as they are now; `None` where there is no such directory.
+    pub(crate) fn list(&self, root: &Root, directory: &RelativePath) -> Result<Option<Vec<DirectoryEntry>>> {
+        let names = if_found(root.fs.list(directory)).map_err(root.error(Operation::Read, directory))?;
+        self.share.confirm(root)?;
+        Ok(names)
     }
 
     /// The paths in `directory` of which a listing may not tell the truth.

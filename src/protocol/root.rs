@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Durable, FileSystem, SyncError, Wave};
-use crate::options::{Durability, SyncStrategy};
+use crate::generation::Generation;
+use crate::mutation::{Rule, keeps};
+use crate::options::{Durability, OnWait, SyncStrategy};
 use crate::path::RelativePath;
 use crate::report::RecoveryReport;
 
 /// The settings that a store was opened with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) durability: Durability,
     pub(crate) lock_timeout: Duration,
@@ -25,6 +27,8 @@ pub(crate) struct Settings {
     pub(crate) read_only: bool,
     /// How many bytes of a transaction are kept in memory before they are staged.
     pub(crate) kept_bytes_max: usize,
+    pub(crate) root_moved: bool,
+    pub(crate) on_wait: Option<OnWait>,
 }
 
 /// An open root, as every step sees it.
@@ -37,6 +41,8 @@ pub(crate) struct Root {
     looked_for_losses: AtomicBool,
     copied: AtomicBool,
     recovered: Mutex<RecoveryReport>,
+    /// The newest generation that this store has published.
+    newest: Mutex<Generation>,
 }
 
 impl Root {
@@ -44,7 +50,8 @@ impl Root {
         let process = fs.process();
         let (poisoned, looked_for_losses) = (AtomicBool::new(false), AtomicBool::new(false));
         let copied = AtomicBool::new(false);
-        Self { fs, settings, process, poisoned, looked_for_losses, copied, recovered: Mutex::default() }
+        let (recovered, newest) = (Mutex::default(), Mutex::default());
+        Self { fs, settings, process, poisoned, looked_for_losses, copied, recovered, newest }
     }
 
     /// Waits for a wave of a commit, unless the caller chose never to wait.
@@ -104,6 +111,17 @@ impl Root {
         self.copied.swap(false, Ordering::SeqCst)
     }
 
+    /// Remembers a generation that this store has published.
+    pub(crate) fn note_published(&self, generation: Generation) {
+        let mut newest = guard(&self.newest);
+        *newest = generation.max(*newest);
+    }
+
+    /// The newest generation that this store has published; 0 before the first.
+    pub(crate) fn newest_published(&self) -> Generation {
+        *guard(&self.newest)
+    }
+
     pub(crate) fn poison(&self) {
         self.poisoned.store(true, Ordering::SeqCst);
     }
@@ -114,18 +132,26 @@ impl Root {
 
     /// Whether this is the process that opened the root, and not a child after `fork`.
     pub(crate) fn is_own_process(&self) -> bool {
-        self.fs.process() == self.process
+        self.fs.process() == self.process || !keeps(Rule::LeaveToParent)
     }
 
-    /// Refuses to change anything after a failed sync, in a read-only store, and in a child after
-    /// `fork`. A child shares its parent's locks (flock(2)).
-    pub(crate) fn may_change(&self) -> Result<()> {
-        let unsupported = |reason| Error::Unsupported { path: self.path(), reason };
-        if !self.is_own_process() {
-            return Err(unsupported("this store was opened before a fork; open the root in the child"));
+    /// Refuses everything in a child after `fork`, which shares its parent's locks (flock(2)). Asked
+    /// before any mutex is taken: one that another thread held at the fork is never given back.
+    pub(crate) fn refuse_child(&self) -> Result<()> {
+        if self.is_own_process() {
+            return Ok(());
         }
+        let reason = "this store was opened before a fork; open the root in the child";
+        Err(Error::Unsupported { path: self.path(), reason })
+    }
+
+    /// Refuses to change anything where that cannot be done truthfully: in a child after `fork`, in a
+    /// read-only store, and after a failed sync.
+    pub(crate) fn may_change(&self) -> Result<()> {
+        self.refuse_child()?;
         if self.settings.read_only {
-            return Err(unsupported("the store was opened read-only"));
+            let reason = "the store was opened read-only";
+            return Err(Error::Unsupported { path: self.path(), reason });
         }
         if self.is_poisoned() {
             return Err(Error::Poisoned { path: self.path() });

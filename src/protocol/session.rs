@@ -11,7 +11,7 @@
 //! target or a staged file.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -44,7 +44,7 @@ pub(crate) struct Session {
     transactions: AtomicU64,
     state: Mutex<State>,
     marked: AtomicBool,
-    lock: Mutex<Option<Box<dyn Lock>>>,
+    _lock: Box<dyn Lock>,
 }
 
 #[derive(Debug)]
@@ -106,9 +106,9 @@ struct RecordText {
 }
 
 impl Session {
-    /// Makes and locks the mark. Nothing may be staged before its directory is recorded.
+    /// Makes and locks the mark, in a control directory that is there. Nothing may be staged before its
+    /// directory is recorded.
     pub(crate) fn start(root: &Arc<Root>) -> Result<Self> {
-        control::ensure(root)?;
         let (id, lock) = Self::mark(root)?;
         Ok(Self {
             id,
@@ -125,7 +125,7 @@ impl Session {
                 removals: Wave::new(Barrier::Session),
             }),
             marked: AtomicBool::new(false),
-            lock: Mutex::new(Some(lock)),
+            _lock: lock,
         })
     }
 
@@ -144,6 +144,22 @@ impl Session {
             path: root.full(&layout::sessions()),
             reason: "files cannot be locked here, so nobody could tell the living from the dead",
         })
+    }
+
+    pub(crate) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Whether the mark is still there. Somebody may have removed the control directory.
+    pub(crate) fn is_marked(&self) -> Result<bool> {
+        let path = layout::session(self.id);
+        match self.root.fs.metadata(&path) {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Ok(false)
+            }
+            Err(error) => Err(self.root.error(Operation::Begin, &path)(error)),
+        }
     }
 
     /// The next transaction's name.
@@ -351,7 +367,7 @@ impl Drop for Session {
             // What could not be removed is what the next sweep is for.
             let _ = self.end();
         }
-        guard(&self.lock).take();
+        // The mark's lock goes last, with the rest of the session.
     }
 }
 

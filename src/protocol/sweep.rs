@@ -1,10 +1,12 @@
 //! Sweep: removes what dead sessions left, and never anything else.
 //!
-//! A session is dead if its lock can be taken. The sweep only removes regular
-//! files with exactly the name of a dead session's staged file, in directories
-//! that a dead session recorded. No pending manifest names such a file: the
-//! sweep runs under the lock, after a recovery that has finished all manifests.
-//! If anything is not understood, nothing is removed.
+//! A session that this control directory knows is dead if its lock can be
+//! taken. One that it does not know may be another root's: above this one,
+//! below it, or mounted in it. The sweep only removes regular files with exactly
+//! the name of a dead session's staged file, in directories that a dead session
+//! recorded. No pending manifest names such a file: the sweep runs under the
+//! lock, after a recovery that has finished all manifests. If anything is not
+//! understood, nothing is removed.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
@@ -18,11 +20,11 @@ use super::recover::Recovered;
 use super::root::{Root, if_found};
 use super::session::Record;
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, Kind, Lock, Unsynced, Wave};
+use crate::fs::{Barrier, CONTROL_DIRECTORY, DirectoryEntry, Kind, Lock, LockKind, Unsynced, Wave};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
-/// The sessions that left something, and their records.
+/// The sessions that this control directory knows, and what they recorded.
 #[derive(Debug, Default)]
 struct Sessions {
     /// Dead sessions, each with its lock, so that nobody takes its name while it is swept.
@@ -33,19 +35,12 @@ struct Sessions {
 
 /// Whether there is anything to sweep. The cost depends on the open sessions, not on the tree.
 pub(crate) fn is_needed(root: &Root, control: &Control) -> Result<bool> {
-    let mut sessions = Sessions::find(root)?;
-    let unpublished = control.unpublished.iter().map(|id| id.session).collect::<Vec<_>>();
-    for session in unpublished {
-        if !sessions.is_alive(root, session)? {
-            return Ok(true);
-        }
-    }
-    Ok(!sessions.dead.is_empty())
+    Ok(!Sessions::find(root, control)?.dead.is_empty())
 }
 
 /// How many sessions are alive.
-pub(crate) fn alive(root: &Root) -> Result<usize> {
-    Ok(Sessions::find(root)?.living.len())
+pub(crate) fn alive(root: &Root, control: &Control) -> Result<usize> {
+    Ok(Sessions::find(root, control)?.living.len())
 }
 
 /// What a sweep has done.
@@ -59,12 +54,12 @@ pub(crate) struct Swept {
 /// Removes what dead sessions left. A directory that refuses keeps nobody from working in the others: its
 /// records stay for a later sweep.
 pub(crate) fn sweep(root: &Root, locked: &Locked, _recovered: &Recovered) -> Result<Swept> {
-    let mut sessions = Sessions::find(root)?;
+    let sessions = Sessions::find(root, &locked.control)?;
     let (directories, made) = sessions.recorded(root)?;
     let Swept { mut removed, mut refused } = Swept::default();
     let mut wave = Wave::new(Barrier::Swept);
     for directory in directories {
-        match sweep_directory(root, &directory, &mut sessions, &mut wave, &mut removed) {
+        match sweep_directory(root, &directory, &sessions, &mut wave, &mut removed) {
             Err(error) if is_refusal(&error) => refused.push(directory),
             result => result?,
         }
@@ -78,7 +73,7 @@ pub(crate) fn sweep(root: &Root, locked: &Locked, _recovered: &Recovered) -> Res
     // Lost without this sync: the removals, once the records that lead to these files are gone.
     let _durable = root.sync_always(wave)?;
     for id in &locked.control.unpublished {
-        if !sessions.is_alive(root, id.session)? {
+        if sessions.is_dead(id.session) {
             remove(root, &layout::unpublished(*id))?;
             removed.push(layout::unpublished(*id));
         }
@@ -94,7 +89,7 @@ fn is_refusal(error: &Error) -> bool {
 }
 
 impl Sessions {
-    fn find(root: &Root) -> Result<Self> {
+    fn find(root: &Root, control: &Control) -> Result<Self> {
         let directory = layout::sessions();
         let listed = if_found(root.fs.list(&directory));
         let mut sessions = Self::default();
@@ -111,38 +106,45 @@ impl Sessions {
                 }
                 SessionName::Foreign => continue,
             };
-            sessions.is_alive(root, id)?;
+            sessions.look(root, id)?;
+        }
+        for id in &control.unpublished {
+            sessions.look(root, id.session)?;
         }
         Ok(sessions)
     }
 
-    /// Whether a session lives. A session makes and locks its mark before it stages anything. So the
-    /// mark exists now even if the session began after the sessions were listed.
-    fn is_alive(&mut self, root: &Root, id: Uuid) -> Result<bool> {
+    /// Whether a session of this control directory is dead. One that is not known here is another
+    /// root's, or began after the sessions were listed.
+    fn is_dead(&self, id: Uuid) -> bool {
+        self.dead.contains_key(&id)
+            || !keeps(Rule::SweepDeadOnly)
+            || !keeps(Rule::SweepKnownOnly) && !self.living.contains(&id)
+    }
+
+    /// Finds out whether a session lives.
+    fn look(&mut self, root: &Root, id: Uuid) -> Result<()> {
         if !keeps(Rule::SweepDeadOnly) {
             self.dead.entry(id).or_default();
-            return Ok(false);
+            return Ok(());
         }
-        if self.living.contains(&id) {
-            return Ok(true);
-        }
-        if self.dead.contains_key(&id) {
-            return Ok(false);
+        if self.living.contains(&id) || self.dead.contains_key(&id) {
+            return Ok(());
         }
         let path = layout::session(id);
-        let lock = match if_found(root.fs.try_lock_existing(&path)) {
+        let lock = match if_found(root.fs.try_lock_existing(&path, LockKind::Shared)) {
             Ok(None) => None,
             Ok(Some(Some(lock))) => Some(lock),
             Ok(Some(None)) => {
                 self.living.insert(id);
-                return Ok(true);
+                return Ok(());
             }
             // A directory is not the mark of any session.
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => None,
             Err(error) => return Err(root.error(Operation::Lock, &path)(error)),
         };
         self.dead.insert(id, lock);
-        Ok(false)
+        Ok(())
     }
 
     /// The directories in which dead sessions staged, and the directories that they made.
@@ -200,7 +202,7 @@ fn remove(root: &Root, path: &RelativePath) -> Result<()> {
 fn sweep_directory(
     root: &Root,
     directory: &RelativePath,
-    sessions: &mut Sessions,
+    sessions: &Sessions,
     wave: &mut Wave,
     removed: &mut Vec<RelativePath>,
 ) -> Result<()> {
@@ -217,14 +219,10 @@ fn sweep_directory(
     for entry in names {
         let Some(id) = layout::parse_staged(&entry.name) else { continue };
         let path = directory.child(&entry.name);
-        if entry.kind != Kind::File || sessions.is_alive(root, id.transaction.session)? {
+        if entry.kind != Kind::File || !sessions.is_dead(id.transaction.session) {
             continue;
         }
-        let result = if_found(root.fs.remove_file(&path));
-        if let Some(debt) = result.map_err(root.error(Operation::Sweep, &path))? {
-            wave.add(debt);
-            removed.push(path);
-        }
+        remove_staged(root, path, wave, removed)?;
     }
     Ok(())
 }
@@ -257,4 +255,74 @@ fn sweep_made(
         }
         Err(error) => Err(root.error(Operation::Sweep, directory)(error)),
     }
+}
+
+/// Removes every staged file in the tree that no living session of this control directory answers for;
+/// returns what was removed. `own` lives, whatever became of its mark.
+///
+/// What other roots stage is not known here, so nothing is looked for where another root may stage: in a
+/// root within this one, behind a mount point, or anywhere if this root lies in another.
+pub(crate) fn deep(
+    root: &Root,
+    locked: &Locked,
+    _recovered: &Recovered,
+    own: Option<Uuid>,
+) -> Result<Vec<RelativePath>> {
+    let enclosing = root.fs.enclosing_root().map_err(root.error(Operation::Sweep, &RelativePath::root()))?;
+    if let Some(path) = enclosing {
+        let reason = "it is a root that encloses this one, and may have staged files in it";
+        return Err(Error::Unsupported { path, reason });
+    }
+    let mut sessions = Sessions::find(root, &locked.control)?;
+    sessions.living.extend(own);
+    let mut removed = Vec::new();
+    let mut wave = Wave::new(Barrier::Swept);
+    let mut ahead = vec![RelativePath::root()];
+    while let Some(directory) = ahead.pop() {
+        let listed = if_found(root.fs.list(&directory)).map_err(root.error(Operation::Sweep, &directory))?;
+        let names = listed.unwrap_or_default();
+        let is_root =
+            |entry: &DirectoryEntry| entry.name == CONTROL_DIRECTORY && entry.kind == Kind::Directory;
+        if !directory.is_root() && names.iter().any(is_root) {
+            continue;
+        }
+        for entry in names {
+            let path = directory.child(&entry.name);
+            match entry.kind {
+                Kind::Directory if layout::is_control(&path) => {}
+                Kind::Directory => {
+                    let mounted = if_found(root.fs.is_mount_point(&path));
+                    if mounted.map_err(root.error(Operation::Sweep, &path))? == Some(false) {
+                        ahead.push(path);
+                    }
+                }
+                Kind::File if is_forgotten(&entry, &sessions) => {
+                    remove_staged(root, path, &mut wave, &mut removed)?
+                }
+                _ => {}
+            }
+        }
+    }
+    // Nothing leads here again but another deep sweep, so what it reports as removed stays removed: lost
+    // without this sync are the removals.
+    let _durable = root.sync_always(wave)?;
+    Ok(removed)
+}
+
+fn is_forgotten(entry: &DirectoryEntry, sessions: &Sessions) -> bool {
+    layout::parse_staged(&entry.name).is_some_and(|id| !sessions.living.contains(&id.transaction.session))
+}
+
+fn remove_staged(
+    root: &Root,
+    path: RelativePath,
+    wave: &mut Wave,
+    removed: &mut Vec<RelativePath>,
+) -> Result<()> {
+    let result = if_found(root.fs.remove_file(&path));
+    if let Some(debt) = result.map_err(root.error(Operation::Sweep, &path))? {
+        wave.add(debt);
+        removed.push(path);
+    }
+    Ok(())
 }

@@ -16,3 +16,4 @@ mod reference;
 mod rules;
 mod script;
 mod single_file;
+mod strangers;

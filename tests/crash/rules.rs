@@ -4,7 +4,7 @@
 use cosave::fs::sim::{Aftermath, Fault, Model, Rule, SimDisk, without};
 use cosave::{Error, Outcome, RelativePath, Store, Transaction, TransactionOutcome};
 
-fn sim() -> SimDisk {
+pub(crate) fn sim() -> SimDisk {
     let disk = SimDisk::new(Model::WeakPosix);
     for (path, content) in [("a", "a0"), ("b", "b0")] {
         disk.put(path, content.as_bytes(), 0o644);
@@ -13,7 +13,7 @@ fn sim() -> SimDisk {
     disk
 }
 
-fn open(disk: &SimDisk) -> Store {
+pub(crate) fn open(disk: &SimDisk) -> Store {
     Store::options().open_on(disk.process()).unwrap()
 }
 
@@ -23,15 +23,15 @@ fn open_staging_at_once(disk: &SimDisk) -> Store {
 }
 
 /// Ensures a condition, in words.
-fn expect(holds: bool, what: &str) -> Result<(), String> {
+pub(crate) fn expect(holds: bool, what: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what.to_owned()) }
 }
 
-fn content(disk: &SimDisk, path: &str) -> String {
+pub(crate) fn content(disk: &SimDisk, path: &str) -> String {
     disk.files().get(path).map_or("nothing".to_owned(), |bytes| String::from_utf8_lossy(bytes).into_owned())
 }
 
-fn staged_names(disk: &SimDisk) -> Vec<String> {
+pub(crate) fn staged_names(disk: &SimDisk) -> Vec<String> {
     disk.files().into_keys().filter(|path| path.ends_with(".cosave")).collect()
 }
 
@@ -473,7 +473,7 @@ fn a_transaction_that_was_in_doubt_is_answered_for() {
 }
 
 /// A case, and the rule without which it fails.
-type Case = (Rule, fn(&SimDisk) -> Result<(), String>);
+pub(crate) type Case = (Rule, fn(&SimDisk) -> Result<(), String>);
 
 const CASES: &[Case] = &[
     (Rule::SyncOthersDirectories, a_directory_of_another_open_transaction_takes_no_commit_along),

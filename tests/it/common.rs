@@ -156,7 +156,9 @@ pub fn litter(root: &Path) -> Vec<String> {
         for entry in names {
             let name = entry.unwrap().file_name().to_string_lossy().into_owned();
             let belongs = ["lock", "queue", "sessions", ".gitignore"].contains(&name.as_str());
-            if !belongs && !name.ends_with(".applied") && !name.ends_with(".applied-waived") {
+            let says_where_generations_end =
+                [".applied", ".applied-waived", ".abandoned"].iter().any(|end| name.ends_with(end));
+            if !belongs && !says_where_generations_end {
                 found.push(format!(".cosave/{name}"));
             }
         }

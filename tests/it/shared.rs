@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use cosave::Store;
+use cosave::{Error, Store};
 
 use crate::common::{LARGE_BYTES, assert_no_litter, child, child_root, put, run, say, skipped, text};
 
@@ -51,7 +51,7 @@ fn control_files(root: &Path) -> Vec<(String, fs::Metadata)> {
 fn a_commit_by_root_leaves_the_control_directory_to_the_roots_owner() {
     let Some(root) = given_root(0o755) else { return };
     let root = root.path();
-    let store = Store::open(root).unwrap();
+    let store = Store::options().kept_bytes_max(0).open(root).unwrap();
     let mut tx = store.begin().unwrap();
     tx.write("d/a", "sudo's".repeat(LARGE_BYTES)).unwrap();
     for (path, found) in control_files(root) {
@@ -151,4 +151,39 @@ fn a_manifest_that_tells_of_a_secret_is_read_only_by_those_who_may_write_in_the_
         store.update(|tx| tx.remove("public/pin")).unwrap();
         assert_eq!(mode(root, "4.applied"), private, "{root_mode:o}: a secret file is removed");
     }
+}
+
+/// A reader that might not open the lock guessed that nobody was writing.
+#[test]
+fn a_reader_that_may_not_open_the_lock_is_told_so() {
+    let Some(root) = given_root(0o755) else { return };
+    let root = root.path();
+    put(&Store::open(root).unwrap(), &[("a", "old")]);
+    fs::set_permissions(root.join(".cosave/lock"), fs::Permissions::from_mode(0o600)).unwrap();
+    let said = run(child_as(ANOTHER, ANOTHER, "shared::child_that_may_not_read", root));
+    assert_eq!(said, ["done"]);
+    // Whoever may read it may also lock it, and needs no right to write.
+    fs::set_permissions(root.join(".cosave/lock"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(run(child_as(ANOTHER, ANOTHER, "shared::child_that_reads", root)), ["done"]);
+}
+
+#[test]
+#[ignore = "child of a_reader_that_may_not_open_the_lock_is_told_so"]
+fn child_that_may_not_read() {
+    let Some(root) = child_root() else { return };
+    let store = Store::options().read_only(true).open(&root).unwrap();
+    let error = store.view().map(drop).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert!(error.to_string().contains(".cosave/lock"), "{error}");
+    assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::PermissionDenied);
+    say("done");
+}
+
+#[test]
+#[ignore = "child of a_reader_that_may_not_open_the_lock_is_told_so"]
+fn child_that_reads() {
+    let Some(root) = child_root() else { return };
+    let store = Store::options().read_only(true).open(&root).unwrap();
+    assert_eq!(store.view().unwrap().read("a").unwrap(), b"old");
+    say("done");
 }

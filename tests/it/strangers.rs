@@ -1,11 +1,17 @@
-//! Directories that others rename, replace or remove.
+//! Directories that others rename, replace or remove, a control directory among them.
 
 use std::fs;
+use std::path::Path;
 
 use cosave::fs::sim::{Model, SimDisk};
-use cosave::{RelativePath, Store};
+use cosave::{Durability, RelativePath, Store};
 
-use crate::common::{assert_no_litter, put, quick, text};
+use crate::common::{assert_no_litter, litter, put, quick, text};
+
+/// A store that stages everything at once.
+fn eager(root: &Path) -> Store {
+    Store::options().durability(Durability::Process).kept_bytes_max(0).open(root).unwrap()
+}
 
 /// Handles of directories are kept, and led to the removed one for ever after: staging failed before
 /// anything looked the path up again.
@@ -13,7 +19,7 @@ use crate::common::{assert_no_litter, put, quick, text};
 fn a_directory_that_was_removed_and_made_anew_can_be_written() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
-    let store = quick(root);
+    let store = eager(root);
     put(&store, &[("d/e/a", "1")]);
     for number in 2..5 {
         fs::remove_dir_all(root.join("d")).unwrap();
@@ -57,9 +63,113 @@ fn one_who_looks_whether_a_session_lives_is_not_taken_for_it() {
     let names = looker.list(&sessions).unwrap().into_iter().map(|entry| entry.name);
     let marks = names.filter(|name| !name.to_string_lossy().contains('.'));
     let paths = marks.map(|name| RelativePath::new(sessions.as_path().join(name)).unwrap());
-    let looks: Vec<_> = paths.map(|path| looker.try_lock_existing(&path).unwrap().unwrap()).collect();
+    let looks: Vec<_> = paths
+        .map(|path| looker.try_lock_existing(&path, cosave::fs::LockKind::Shared).unwrap().unwrap())
+        .collect();
     assert_eq!(looks.len(), 1);
     let opened = Store::options().open_on(after.process()).unwrap();
     assert_eq!(opened.last_recovery().swept.len(), 1);
     assert!(after.files().is_empty());
+}
+
+/// The kept handle followed the directory out of the root.
+#[test]
+fn nothing_is_staged_in_a_directory_that_was_moved_out_of_the_root() {
+    let (root, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let root = root.path();
+    let store = eager(root);
+    put(&store, &[("d/a", "1")]);
+    let moved = elsewhere.path().join("moved");
+    fs::rename(root.join("d"), &moved).unwrap();
+    fs::create_dir(root.join("d")).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.write("d/b", "2").unwrap();
+    assert_eq!(fs::read_dir(&moved).unwrap().count(), 1, "something was staged outside the root");
+    tx.commit().unwrap();
+    assert_eq!(text(root.join("d/b")), "2");
+    drop(store);
+    assert_no_litter(root);
+}
+
+/// What had been staged was looked for by its old path alone.
+#[test]
+fn a_directory_renamed_between_stage_and_commit_keeps_no_litter() {
+    let (root, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let root = root.path();
+    let store = eager(root);
+    put(&store, &[("d/a", "1"), ("e/a", "1"), ("f/a", "1")]);
+    for target in [root.join("renamed"), elsewhere.path().join("moved")] {
+        let mut tx = store.begin().unwrap();
+        tx.write("d/a", "2").unwrap();
+        tx.write("d/b", "2").unwrap();
+        tx.write("e/a", "2").unwrap();
+        fs::rename(root.join("d"), &target).unwrap();
+        fs::create_dir(root.join("d")).unwrap();
+        tx.commit().unwrap_err();
+        let left: Vec<_> = fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["a"], "left in the renamed directory");
+        assert_eq!(text(root.join("e/a")), "1");
+        fs::remove_dir(root.join("d")).unwrap();
+        fs::rename(&target, root.join("d")).unwrap();
+    }
+    // The same when the transaction is dropped.
+    let mut tx = store.begin().unwrap();
+    tx.write("f/b", "2").unwrap();
+    fs::rename(root.join("f"), root.join("g")).unwrap();
+    drop(tx);
+    assert_eq!(fs::read_dir(root.join("g")).unwrap().count(), 1);
+    drop(store);
+    assert_no_litter(root);
+}
+
+/// `git clean -fdx` while a program has the root open. The session's mark went with the directory, so
+/// every later commit failed.
+#[test]
+fn a_control_directory_removed_under_an_open_store_is_made_anew() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let (store, other) = (eager(root), eager(root));
+    put(&other, &[("a", "1")]);
+    put(&store, &[("a", "2"), ("d/b", "2")]);
+    fs::remove_dir_all(root.join(".cosave")).unwrap();
+    // A transaction of each, one of them under way while the other commits.
+    let mut tx = other.begin().unwrap();
+    tx.write("d/c", "other's").unwrap();
+    let third = put(&store, &[("a", "3"), ("d/b", "3")]);
+    assert!(third.generation() > 2, "a generation was used twice: {}", third.generation());
+    let fourth = tx.commit().unwrap();
+    assert!(fourth.generation() > third.generation());
+    assert_eq!(store.view().unwrap().read("d/c").unwrap(), b"other's");
+    assert_eq!(store.status().unwrap().sessions_alive, 2);
+    // The new session is found by a sweep as the first was.
+    let mut tx = store.begin().unwrap();
+    tx.write("d/b", "never").unwrap();
+    other.sweep().unwrap();
+    tx.commit().unwrap();
+    drop((store, other));
+    assert_no_litter(root);
+    let store = Store::open(root).unwrap();
+    assert!(store.last_recovery().is_clean());
+    assert_eq!(text(root.join("d/b")), "never");
+    assert!(store.generation().unwrap() > fourth.generation());
+}
+
+/// The same with a transaction under way: it is refused or committed, and nothing is lost silently.
+#[test]
+fn a_transaction_whose_control_directory_is_removed_says_what_became_of_it() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let store = eager(root);
+    put(&store, &[("a", "1"), ("d/b", "1")]);
+    let mut tx = store.begin().unwrap();
+    tx.write("a", "2").unwrap();
+    tx.write("d/b", "2").unwrap();
+    fs::remove_dir_all(root.join(".cosave")).unwrap();
+    let expected = if tx.commit().is_ok() { "2" } else { "1" };
+    assert_eq!(text(root.join("a")), expected);
+    assert_eq!(text(root.join("d/b")), expected);
+    put(&store, &[("a", "3"), ("d/b", "3")]);
+    assert_eq!(text(root.join("d/b")), "3");
+    drop(store);
+    assert_eq!(litter(root), Vec::<String>::new());
 }

@@ -32,8 +32,8 @@ use std::time::{Duration, Instant, SystemTime};
 use uuid::Uuid;
 
 use crate::fs::{
-    CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, Kind, Lock, LockKind, Metadata, NewFile,
-    ReadFile, SyncError, Unsynced, Wave, WriteFile,
+    CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, HeldDirectory, Kind, Lock, LockKind, Metadata,
+    NewFile, ReadFile, SyncError, Unsynced, Wave, WriteFile,
 };
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
@@ -58,8 +58,10 @@ impl OsFileSystem {
     pub(crate) fn open(root: &Path, control: Option<&Path>) -> io::Result<Self> {
         let given = std::path::absolute(root)?;
         let root = system::canonical(root)?;
-        // Relative to the root, not to the working directory, so that every program finds the same one.
-        let control = control.map(|path| root.join(path));
+        // From the root, not from the working directory: every program must find the same one. Where it
+        // is by itself it need not be told.
+        let control =
+            control.map(|path| root.join(path)).filter(|path| *path != root.join(CONTROL_DIRECTORY));
         if let Some(parent) = control.as_deref().and_then(Path::parent) {
             Self::create_root(parent)?;
         }
@@ -244,6 +246,29 @@ impl FileSystem for OsFileSystem {
         self.given.clone()
     }
 
+    fn has_control_elsewhere(&self) -> bool {
+        self.control.is_some()
+    }
+
+    fn leads_to_root(&self, path: &Path) -> io::Result<bool> {
+        self.directories.leads_to_root(path)
+    }
+
+    fn enclosing_root(&self) -> io::Result<Option<PathBuf>> {
+        for directory in self.root.ancestors().skip(1) {
+            match std::fs::symlink_metadata(directory.join(CONTROL_DIRECTORY)) {
+                Ok(found) if found.is_dir() => return Ok(Some(directory.to_path_buf())),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_mount_point(&self, path: &RelativePath) -> io::Result<bool> {
+        self.directories.is_mount_point(path)
+    }
+
     fn full_path(&self, path: &RelativePath) -> PathBuf {
         match (&self.control, path.as_path().strip_prefix(CONTROL_DIRECTORY)) {
             (Some(control), Ok(rest)) if rest.as_os_str().is_empty() => control.clone(),
@@ -339,13 +364,23 @@ impl FileSystem for OsFileSystem {
         self.lock(|| self.directories.open_to_lock(path, system::Absent::Make), path, kind)
     }
 
-    fn try_lock_existing(&self, path: &RelativePath) -> io::Result<Option<Box<dyn Lock>>> {
+    fn try_lock_existing(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {
         let open = || self.directories.open_to_lock(path, system::Absent::Fail);
-        self.lock(open, path, LockKind::Shared)
+        match self.lock(open, path, kind) {
+            // Each system, and each network file system, refuses to lock a directory in its own words.
+            Err(error) if path.is_root() && error.kind() != io::ErrorKind::PermissionDenied => {
+                Err(io::Error::new(io::ErrorKind::Unsupported, error))
+            }
+            result => result,
+        }
     }
 
     fn forget_directories(&self) {
         self.directories.forget();
+    }
+
+    fn hold(&self, directory: &RelativePath) -> io::Result<Arc<dyn HeldDirectory>> {
+        Ok(self.directories.hold(directory)?)
     }
 
     fn files_open_max(&self) -> usize {

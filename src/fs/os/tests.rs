@@ -61,7 +61,7 @@ fn two_locks_exclude_each_other_within_one_process() {
     let lock = path("lock");
     let held = fs.try_lock(&lock, LockKind::Exclusive).expect("tried").expect("free");
     assert!(fs.try_lock(&lock, LockKind::Shared).expect("tried").is_none());
-    assert!(fs.try_lock_existing(&lock).expect("tried").is_none());
+    assert!(fs.try_lock_existing(&lock, LockKind::Exclusive).expect("tried").is_none());
     drop(held);
     let shared = fs.try_lock(&lock, LockKind::Shared).expect("tried").expect("free");
     assert!(fs.try_lock(&lock, LockKind::Shared).expect("tried").is_some());
@@ -72,7 +72,7 @@ fn two_locks_exclude_each_other_within_one_process() {
 #[test]
 fn a_lock_that_must_exist_is_not_made() {
     let (_root, fs) = fixture();
-    let error = fs.try_lock_existing(&path("none")).map(|_| ()).expect_err("absent");
+    let error = fs.try_lock_existing(&path("none"), LockKind::Shared).map(|_| ()).expect_err("absent");
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
 }
 

@@ -25,7 +25,9 @@ use rustix::io::Errno;
 use super::rights::Rights;
 #[cfg(target_os = "linux")]
 use super::written::Written;
-use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, Durable, Identity, Kind, Metadata, OpenFile, SyncError};
+use crate::fs::{
+    CONTROL_DIRECTORY, DirectoryEntry, Durable, HeldDirectory, Identity, Kind, Metadata, OpenFile, SyncError,
+};
 use crate::path::RelativePath;
 
 /// How often a lock file may appear and disappear while it is being opened before we give up.
@@ -56,6 +58,16 @@ pub(super) struct Directories {
     /// If the control directory lies elsewhere: the directory that holds it, and its name there.
     control: Option<(OwnedFd, std::ffi::OsString)>,
     kept: Mutex<HashMap<RelativePath, Arc<OwnedFd>>>,
+}
+
+/// A directory's own handle.
+#[derive(Debug)]
+pub(super) struct Held(Arc<OwnedFd>);
+
+impl HeldDirectory for Held {
+    fn remove_file(&self, name: &OsStr) -> io::Result<()> {
+        rustix::fs::unlinkat(&*self.0, name, AtFlags::empty()).map_err(io::Error::from)
+    }
 }
 
 impl Directories {
@@ -137,6 +149,19 @@ impl Directories {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(directory).map(Arc::clone);
         let is_gone = |handle: Arc<OwnedFd>| rustix::fs::fstat(&*handle).is_ok_and(|stat| stat.st_nlink == 0);
         error.kind() == io::ErrorKind::NotFound && kept.is_some_and(is_gone)
+    }
+
+    pub(super) fn hold(&self, directory: &RelativePath) -> io::Result<Arc<Held>> {
+        Ok(Arc::new(Held(self.handle(directory)?)))
+    }
+
+    pub(super) fn leads_to_root(&self, path: &Path) -> io::Result<bool> {
+        let found = from_stat(&rustix::fs::stat(path)?);
+        Ok(found.identity == from_stat(&rustix::fs::fstat(&*self.root)?).identity)
+    }
+
+    pub(super) fn is_mount_point(&self, path: &RelativePath) -> io::Result<bool> {
+        self.at(path, |directory, name| is_mount_point(directory, name))
     }
 
     pub(super) fn metadata(&self, path: &RelativePath) -> io::Result<Metadata> {
@@ -249,6 +274,9 @@ impl Directories {
     /// Opened for writing, since a lock on NFS needs that (flock(2)). If nothing can be written, a
     /// reader's lock is better than none.
     pub(super) fn open_to_lock(&self, path: &RelativePath, absent: Absent) -> io::Result<File> {
+        if path.is_root() {
+            return self.open_with(path, DIRECTORY, Mode::empty());
+        }
         for _ in 0..OPEN_TRIES_MAX {
             // An existing file is opened without `O_CREAT`, which the kernel may refuse in another
             // user's sticky directory (`fs.protected_regular`, proc_sys_fs(5)).

@@ -8,15 +8,18 @@
 //! for a while.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::windows::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::written::Written;
-use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, Durable, Kind, Metadata, OpenFile, SyncError};
+use crate::fs::{
+    CONTROL_DIRECTORY, DirectoryEntry, Durable, HeldDirectory, Kind, Metadata, OpenFile, SyncError,
+};
 use crate::path::RelativePath;
 
 /// Lets a directory be opened as a file (CreateFileW, Microsoft Learn).
@@ -46,6 +49,17 @@ pub(super) struct Directories {
     checked: Mutex<HashSet<RelativePath>>,
 }
 
+/// A directory's path: an open handle would keep everybody from renaming it.
+#[derive(Debug)]
+pub(super) struct Held(PathBuf);
+
+impl HeldDirectory for Held {
+    fn remove_file(&self, name: &OsStr) -> io::Result<()> {
+        let path = self.0.join(name);
+        again_while_held(|| std::fs::remove_file(&path))
+    }
+}
+
 impl Directories {
     pub(super) fn open(root: &Path, control: Option<&Path>) -> io::Result<Self> {
         if !std::fs::metadata(root)?.is_dir() {
@@ -60,6 +74,20 @@ impl Directories {
 
     pub(super) fn forget(&self) {
         self.checked.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    pub(super) fn hold(&self, directory: &RelativePath) -> io::Result<Arc<Held>> {
+        self.check(directory)?;
+        Ok(Arc::new(Held(self.full(directory))))
+    }
+
+    pub(super) fn leads_to_root(&self, path: &Path) -> io::Result<bool> {
+        Ok(canonical(path)? == self.root)
+    }
+
+    /// A junction is a symlink here, and nothing else is mounted in a directory.
+    pub(super) fn is_mount_point(&self, _path: &RelativePath) -> io::Result<bool> {
+        Ok(false)
     }
 
     /// The full path, after checking that every parent is a plain directory.
@@ -154,6 +182,10 @@ impl Directories {
     }
 
     pub(super) fn open_to_lock(&self, path: &RelativePath, absent: Absent) -> io::Result<File> {
+        if path.is_root() {
+            // Only files can be locked (LockFileEx, Microsoft Learn).
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         let full = self.at(path)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(absent == Absent::Make);

@@ -6,7 +6,7 @@
 //! shows in the visible map at once. It stays in an ordered log until a sync,
 //! or luck, makes it durable. Knows nothing of processes, errors or time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::PathBuf;
@@ -52,11 +52,31 @@ pub(super) enum Body {
     Symlink(PathBuf),
 }
 
+/// A name in a directory, whether or not it leads to anything.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) directory: Number,
+    pub(super) name: Arc<OsStr>,
+}
+
+/// What a name is set to.
+pub(super) type Setting = (Number, Arc<OsStr>, Option<Number>);
+
+impl Place {
+    pub(super) fn to(&self, inode: Number) -> Setting {
+        (self.directory, Arc::clone(&self.name), Some(inode))
+    }
+
+    pub(super) fn to_nothing(&self) -> Setting {
+        (self.directory, Arc::clone(&self.name), None)
+    }
+}
+
 /// One operation on names that may not be durable yet. A power loss keeps all of its settings, or none.
 #[derive(Clone, Debug)]
 pub(super) struct Operation {
     pub(super) device: u32,
-    pub(super) settings: Vec<(Number, Arc<OsStr>, Option<Number>)>,
+    pub(super) settings: Vec<Setting>,
 }
 
 impl Operation {
@@ -91,6 +111,8 @@ pub(super) struct State {
     pub(super) busy: Vec<Number>,
     /// Files and directories whose names nobody may move or remove: append-only.
     pub(super) frozen: Vec<Number>,
+    /// Directories that have lost their name, which a process may have a handle of.
+    removed: BTreeSet<Number>,
 }
 
 pub(super) const ROOT: Number = 0;
@@ -108,6 +130,7 @@ impl State {
             boots: 0,
             busy: Vec::new(),
             frozen: Vec::new(),
+            removed: BTreeSet::new(),
         }
     }
 
@@ -150,6 +173,21 @@ impl State {
         self.child(parent, path.name()).ok_or_else(not_found)
     }
 
+    /// What a name leads to.
+    pub(super) fn at(&self, place: &Place) -> Option<Number> {
+        self.child(place.directory, &place.name)
+    }
+
+    /// Nobody has a handle of a removed directory any more, and a power loss can have brought it back.
+    pub(super) fn forget_removed(&mut self) {
+        self.removed.clear();
+    }
+
+    /// Whether a directory has lost its name, so that nothing can be made in it.
+    pub(super) fn is_removed(&self, directory: Number) -> bool {
+        self.removed.contains(&directory)
+    }
+
     pub(super) fn child(&self, directory: Number, name: &OsStr) -> Option<Number> {
         match self.body(directory).ok()? {
             Body::Directory { visible, .. } => visible.get(name).copied(),
@@ -169,10 +207,15 @@ impl State {
     }
 
     /// Does an operation on names: visible at once, durable later.
-    pub(super) fn operate(&mut self, model: Model, settings: Vec<(Number, Arc<OsStr>, Option<Number>)>) {
+    pub(super) fn operate(&mut self, model: Model, settings: Vec<Setting>) {
         for (directory, name, to) in &settings {
-            if let Ok(Body::Directory { visible, .. }) = self.body_mut(*directory) {
-                set(visible, name, *to);
+            let Ok(Body::Directory { visible, .. }) = self.body_mut(*directory) else { continue };
+            let before = visible.get(name).copied();
+            set(visible, name, *to);
+            self.removed
+                .extend(before.filter(|inode| matches!(self.body(*inode), Ok(Body::Directory { .. }))));
+            if let Some(inode) = to {
+                self.removed.remove(inode);
             }
         }
         let device = settings.first().map_or(0, |(directory, ..)| self.device(*directory));

@@ -4,12 +4,13 @@
 //! Knows nothing of paths or names. A handle leads to an inode, whatever
 //! happens to the name.
 
+use std::ffi::OsStr;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
-use super::disk::{Body, Number};
+use super::disk::{Body, Number, Place};
 use super::machine::Shared;
-use crate::fs::{Lock, Metadata, OpenFile, ReadFile, Unsynced, WriteFile};
+use crate::fs::{HeldDirectory, Lock, Metadata, OpenFile, ReadFile, Unsynced, WriteFile};
 use crate::path::RelativePath;
 
 /// "No space left on device".
@@ -116,6 +117,26 @@ impl ReadFile for SimReader {
     }
 }
 
+/// A directory's handle.
+#[derive(Debug)]
+pub(super) struct SimHeld {
+    pub(super) machine: Shared,
+    pub(super) process: u32,
+    pub(super) inode: Number,
+}
+
+impl HeldDirectory for SimHeld {
+    fn remove_file(&self, name: &OsStr) -> io::Result<()> {
+        let mut machine = self.machine.lock();
+        machine.change(self.process)?;
+        let place = Place { directory: self.inode, name: name.into() };
+        machine.state.at(&place).ok_or(io::ErrorKind::NotFound)?;
+        let model = machine.model;
+        machine.state.operate(model, vec![place.to_nothing()]);
+        Ok(())
+    }
+}
+
 /// A lock. It is released when it is dropped or when its process dies.
 #[derive(Debug)]
 pub(super) struct SimLock {
@@ -129,6 +150,10 @@ impl Lock for SimLock {}
 impl Drop for SimLock {
     fn drop(&mut self) {
         let (process, id) = (self.process, self.id);
-        self.machine.lock().locks.retain(|held| held.id != id || held.process != process);
+        let mut machine = self.machine.lock();
+        // A child only closes its duplicate: the lock is its parent's (flock(2)).
+        if machine.current(process) == process {
+            machine.locks.retain(|held| held.id != id || held.process != process);
+        }
     }
 }

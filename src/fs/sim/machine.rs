@@ -48,6 +48,8 @@ pub(super) struct Machine {
     pub(super) crashed: bool,
     pub(super) death: Option<Death>,
     pub(super) dead: Vec<u32>,
+    /// Processes whose copies are a child's now, and the child.
+    pub(super) forked: Vec<(u32, u32)>,
 }
 
 /// One process that is to be killed while the others live on.
@@ -87,6 +89,7 @@ impl Machine {
             crashed: false,
             death: None,
             dead: Vec::new(),
+            forked: Vec::new(),
         }
     }
 }
@@ -127,6 +130,12 @@ impl Machine {
         Ok(())
     }
 
+    /// The process that uses what `process` has opened: itself, or a child after a fork.
+    pub(super) fn current(&self, process: u32) -> u32 {
+        let child = self.forked.iter().rev().find(|(parent, _)| *parent == process);
+        child.map_or(process, |(_, child)| *child)
+    }
+
     pub(super) fn change(&mut self, process: u32) -> io::Result<()> {
         self.call(process)?;
         self.step(process)
@@ -147,15 +156,6 @@ impl Machine {
             identity: Some(Identity { device: 0, inode: inode.into() }),
             links: 1,
         })
-    }
-
-    /// The directory of `path`, if names can be added to it and removed from it.
-    pub(super) fn writable_parent(&self, path: &RelativePath) -> io::Result<Number> {
-        let parent = self.state.directory(&path.parent())?;
-        if self.state.refuses_names(parent) {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        Ok(parent)
     }
 
     /// Whether the name of a file, or that of none, may be taken away or given to another.

@@ -26,6 +26,7 @@
 //! # Ok::<(), cosave::Error>(())
 //! ```
 
+mod directories;
 mod disk;
 pub mod explore;
 mod handles;
@@ -36,13 +37,16 @@ mod process;
 mod strangers;
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard};
 
 use super::FileSystem;
 #[doc(hidden)]
 pub use crate::mutation::{Rule, without};
 use crate::path::RelativePath;
-use disk::{Body, State};
+use directories::Directories;
+use disk::{Body, Place, State};
 use machine::{Death, Machine, Shared};
 pub use plan::{Aftermath, Crash, Fault, Model};
 #[doc(hidden)]
@@ -73,9 +77,54 @@ impl SimDisk {
     /// Starts a process. Everything it opens is closed when it dies.
     #[must_use]
     pub fn process(&self) -> Arc<dyn FileSystem> {
+        self.start(PathBuf::new(), Directories::new(disk::ROOT, None))
+    }
+
+    /// Starts a process whose root is a directory of the disk.
+    ///
+    /// # Errors
+    /// `NotFound` and `NotADirectory`, as opening it would answer.
+    pub fn process_at(&self, root: &str) -> io::Result<Arc<dyn FileSystem>> {
+        let root = RelativePath::new(root).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let inode = self.lock().state.directory(&root)?;
+        Ok(self.start(root.as_path().to_path_buf(), Directories::new(inode, None)))
+    }
+
+    /// As [`process_at`](Self::process_at), with a control directory that lies elsewhere on the disk.
+    ///
+    /// # Errors
+    /// As [`process_at`](Self::process_at), for the root and the control directory's parent.
+    pub fn process_with_control(&self, root: &str, control: &str) -> io::Result<Arc<dyn FileSystem>> {
+        let path = |text| RelativePath::new(text).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+        let (root, control) = (path(root)?, path(control)?);
+        let (inode, place) = {
+            let machine = self.lock();
+            let directory = machine.state.directory(&control.parent())?;
+            (machine.state.directory(&root)?, Place { directory, name: control.name().into() })
+        };
+        Ok(self.start(root.as_path().to_path_buf(), Directories::new(inode, Some(place))))
+    }
+
+    fn start(&self, root: PathBuf, directories: Directories) -> Arc<dyn FileSystem> {
         let mut machine = self.lock();
         machine.next_process += 1;
-        Arc::new(SimFileSystem { machine: self.machine.clone(), process: machine.next_process })
+        let process = machine.next_process;
+        Arc::new(SimFileSystem {
+            machine: self.machine.clone(),
+            process,
+            root,
+            directories: Arc::new(directories),
+        })
+    }
+
+    /// Forks a process. What was opened through `process` is the child's copy from now on: the files and
+    /// locks behind it stay its parent's, which is never heard of again.
+    pub fn fork(&self, process: &dyn FileSystem) {
+        let parent = process.process();
+        let mut machine = self.lock();
+        machine.next_process += 1;
+        let child = machine.next_process;
+        machine.forked.push((parent, child));
     }
 
     /// Kills every process at a step.
@@ -90,8 +139,9 @@ impl SimDisk {
 
     /// Kills one process after so many steps, counted from now over all processes. The others live on.
     pub fn crash_process_at(&self, process: &dyn FileSystem, after: u64) {
+        let process = process.process();
         let mut machine = self.lock();
-        machine.death = Some(Death { process: process.process(), step: machine.steps + after });
+        machine.death = Some(Death { process, step: machine.steps + after });
     }
 
     /// Makes calls fail.
@@ -155,7 +205,8 @@ impl SimDisk {
         states.into_iter().map(|state| self.booted(&machine, state)).collect()
     }
 
-    fn booted(&self, machine: &Machine, state: State) -> Self {
+    fn booted(&self, machine: &Machine, mut state: State) -> Self {
+        state.forget_removed();
         let disk = Self::with_state(state, machine.model);
         disk.lock().mutation = machine.mutation;
         disk

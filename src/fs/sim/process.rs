@@ -6,19 +6,20 @@
 //! either, as in a real crash.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
+use super::directories::Directories;
 use super::disk::{self, Body, Number};
-use super::handles::{SimLock, SimOpen, SimReader, SimWriter};
+use super::handles::{SimHeld, SimLock, SimOpen, SimReader, SimWriter};
 use super::machine::{HeldLock, Machine, Shared, dead};
 use super::plan::{Aftermath, Model};
 use crate::fs::{
-    Barrier, DirectoryEntry, Durable, FileSystem, Kind, Lock, LockKind, Metadata, NewFile, ReadFile,
-    SyncError, Unsynced, Wave, WriteFile,
+    Barrier, CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, HeldDirectory, Kind, Lock, LockKind,
+    Metadata, NewFile, ReadFile, SyncError, Unsynced, Wave, WriteFile,
 };
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
@@ -31,17 +32,15 @@ const UMASK: u32 = 0o022;
 pub(super) struct SimFileSystem {
     pub(super) machine: Shared,
     pub(super) process: u32,
+    /// Below the disk's own root.
+    pub(super) root: PathBuf,
+    pub(super) directories: Arc<Directories>,
 }
 
-impl SimFileSystem {
-    fn setting(
-        path: &RelativePath,
-        parent: Number,
-        to: Option<Number>,
-    ) -> (Number, Arc<std::ffi::OsStr>, Option<Number>) {
-        (parent, disk::shared(path.name()), to)
-    }
+/// Where the disk's own root lies, as a person would write it; absolute on every system.
+pub(super) const DISK: &str = if cfg!(windows) { r"C:\simulated" } else { "/simulated" };
 
+impl SimFileSystem {
     fn sync_one_file(&self, machine: &mut Machine, barrier: Barrier, file: &SimOpen) -> io::Result<()> {
         machine.step(self.process)?;
         if machine.skips(barrier, true, &file.path) {
@@ -82,12 +81,15 @@ impl SimFileSystem {
             return Ok(());
         }
         // A directory that no longer exists has no names to lose.
-        let Ok(inode) = machine.state.directory(path) else { return Ok(()) };
+        let Ok(inode) = self.directories.directory(&machine.state, path) else { return Ok(()) };
         let model = machine.model;
         match machine.call(self.process) {
             Ok(()) if model == Model::LyingSync => Ok(()),
             Ok(()) => {
                 machine.state.sync_names_in(model, inode);
+                if let Some(elsewhere) = self.directories.holds_control().filter(|_| path.is_root()) {
+                    machine.state.sync_names_in(model, elsewhere);
+                }
                 Ok(())
             }
             Err(error) => {
@@ -106,19 +108,19 @@ impl SimFileSystem {
     ) -> io::Result<Option<Box<dyn Lock>>> {
         let mut machine = self.machine.lock();
         machine.call(self.process)?;
-        let inode = match machine.state.lookup(path) {
+        let inode = match self.directories.lookup(&machine.state, path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
-                let parent = machine.writable_parent(path)?;
+                let place = self.directories.writable_parent(&machine.state, path)?;
                 machine.step(self.process)?;
                 let clock = machine.state.clock;
                 let inode = machine.state.add(disk::file(0o644, clock));
                 let model = machine.model;
-                machine.state.operate(model, vec![Self::setting(path, parent, Some(inode))]);
+                machine.state.operate(model, vec![place.to(inode)]);
                 inode
             }
             found => found?,
         };
-        if matches!(machine.state.body(inode)?, Body::Directory { .. }) {
+        if matches!(machine.state.body(inode)?, Body::Directory { .. }) && !path.is_root() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
         let excludes = |held: &HeldLock| {
@@ -138,14 +140,14 @@ impl FileSystem for SimFileSystem {
     fn metadata(&self, path: &RelativePath) -> io::Result<Metadata> {
         let mut machine = self.machine.lock();
         machine.call(self.process)?;
-        let inode = machine.state.lookup(path)?;
+        let inode = self.directories.lookup(&machine.state, path)?;
         machine.metadata(inode)
     }
 
     fn list(&self, directory: &RelativePath) -> io::Result<Vec<DirectoryEntry>> {
         let mut machine = self.machine.lock();
         machine.call(self.process)?;
-        let inode = machine.state.directory(directory)?;
+        let inode = self.directories.directory(&machine.state, directory)?;
         let Body::Directory { visible, .. } = machine.state.body(inode)? else {
             return Err(io::ErrorKind::NotADirectory.into());
         };
@@ -159,21 +161,56 @@ impl FileSystem for SimFileSystem {
     fn read_link(&self, path: &RelativePath) -> io::Result<PathBuf> {
         let mut machine = self.machine.lock();
         machine.call(self.process)?;
-        match machine.state.body(machine.state.lookup(path)?)? {
+        match machine.state.body(self.directories.lookup(&machine.state, path)?)? {
             Body::Symlink(to) => Ok(to.clone()),
             _ => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 
     fn root_path(&self) -> PathBuf {
-        // Absolute on every system.
-        PathBuf::from(if cfg!(windows) { r"C:\simulated" } else { "/simulated" })
+        Path::new(DISK).join(&self.root)
+    }
+
+    fn has_control_elsewhere(&self) -> bool {
+        self.directories.holds_control().is_some()
+    }
+
+    fn leads_to_root(&self, path: &Path) -> io::Result<bool> {
+        let mut machine = self.machine.lock();
+        machine.call(self.process)?;
+        let below = path.strip_prefix(DISK).map_err(|_| io::ErrorKind::NotFound)?;
+        let path = match below.as_os_str().is_empty() {
+            true => RelativePath::root(),
+            false => RelativePath::new(below).map_err(|_| io::ErrorKind::NotFound)?,
+        };
+        Ok(machine.state.lookup(&path)? == self.directories.root())
+    }
+
+    fn enclosing_root(&self) -> io::Result<Option<PathBuf>> {
+        let mut machine = self.machine.lock();
+        machine.call(self.process)?;
+        let above = self.root.ancestors().skip(1);
+        let mut roots = above.filter(|directory| {
+            let control = RelativePath::new(directory.join(CONTROL_DIRECTORY));
+            control.is_ok_and(|control| machine.state.directory(&control).is_ok())
+        });
+        Ok(roots.next().map(|root| Path::new(DISK).join(root)))
+    }
+
+    fn is_mount_point(&self, path: &RelativePath) -> io::Result<bool> {
+        let mut machine = self.machine.lock();
+        machine.call(self.process)?;
+        let inode = self.directories.lookup(&machine.state, path)?;
+        let parent = self.directories.directory(&machine.state, &path.parent())?;
+        let is_directory = matches!(machine.state.body(inode)?, Body::Directory { .. });
+        let crosses = is_directory && machine.state.device(inode) != machine.state.device(parent);
+        Ok(crosses || machine.state.busy.contains(&inode))
     }
 
     fn open(&self, path: &RelativePath) -> io::Result<Box<dyn ReadFile>> {
         let mut machine = self.machine.lock();
         machine.call(self.process)?;
-        let inode = machine.state.lookup(path)?;
+        let inode = self.directories.lookup(&machine.state, path)?;
         let metadata = machine.metadata(inode)?;
         match machine.state.body(inode)? {
             Body::File { visible, .. } => {
@@ -197,16 +234,16 @@ impl FileSystem for SimFileSystem {
     fn may_remove(&self, path: &RelativePath) -> io::Result<()> {
         let mut machine = self.machine.lock();
         machine.call(self.process)?;
-        machine.writable_parent(path)?;
-        let inode = machine.state.lookup(path)?;
+        self.directories.writable_parent(&machine.state, path)?;
+        let inode = self.directories.lookup(&machine.state, path)?;
         if machine.state.busy.contains(&inode) { Err(io::ErrorKind::ResourceBusy.into()) } else { Ok(()) }
     }
 
     fn create_new(&self, path: &RelativePath, access: NewFile) -> io::Result<(Box<dyn WriteFile>, Unsynced)> {
         let mut machine = self.machine.lock();
         machine.change(self.process)?;
-        let parent = machine.writable_parent(path)?;
-        if machine.state.child(parent, path.name()).is_some() {
+        let place = self.directories.writable_parent(&machine.state, path)?;
+        if machine.state.at(&place).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let ordinary = 0o666 & !UMASK;
@@ -218,8 +255,8 @@ impl FileSystem for SimFileSystem {
         machine.state.clock += 1;
         let clock = machine.state.clock;
         let inode = machine.state.add(disk::file(mode, clock));
-        let (model, device) = (machine.model, machine.state.device(parent));
-        machine.state.operate(model, vec![Self::setting(path, parent, Some(inode))]);
+        let (model, device) = (machine.model, machine.state.device(place.directory));
+        machine.state.operate(model, vec![place.to(inode)]);
         let open = SimOpen { inode, device, path: path.clone() };
         let (machine, process) = (self.machine.clone(), self.process);
         let writer = SimWriter { machine, process, open, hidden_mode };
@@ -254,7 +291,7 @@ impl FileSystem for SimFileSystem {
     fn overwrite(&self, path: &RelativePath) -> io::Result<Box<dyn WriteFile>> {
         let mut machine = self.machine.lock();
         machine.change(self.process)?;
-        let inode = machine.state.lookup(path)?;
+        let inode = self.directories.lookup(&machine.state, path)?;
         machine.may_move(inode, None)?;
         machine.state.clock += 1;
         let clock = machine.state.clock;
@@ -262,7 +299,7 @@ impl FileSystem for SimFileSystem {
             visible.bytes = Arc::default();
             (visible.modified, *lost) = (clock, false);
         }
-        let parent = machine.state.directory(&path.parent())?;
+        let parent = self.directories.directory(&machine.state, &path.parent())?;
         let open = SimOpen { inode, device: machine.state.device(parent), path: path.clone() };
         let (machine, process) = (self.machine.clone(), self.process);
         Ok(Box::new(SimWriter { machine, process, open, hidden_mode: None }))
@@ -271,28 +308,31 @@ impl FileSystem for SimFileSystem {
     fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
         let mut machine = self.machine.lock();
         machine.change(self.process)?;
-        let parent = machine.writable_parent(path)?;
-        if machine.state.child(parent, path.name()).is_some() {
+        let place = self.directories.writable_parent(&machine.state, path)?;
+        if machine.state.at(&place).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let device = machine.state.device(parent);
+        let device = machine.state.device(place.directory);
         let inode = machine.state.add(disk::directory(device));
         let model = machine.model;
-        machine.state.operate(model, vec![Self::setting(path, parent, Some(inode))]);
+        machine.state.operate(model, vec![place.to(inode)]);
         Ok(Unsynced::directory(path.parent()))
     }
 
     fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
         let mut machine = self.machine.lock();
         machine.change(self.process)?;
-        let (source, target) = (machine.writable_parent(from)?, machine.writable_parent(to)?);
-        let inode = machine.state.lookup(from)?;
-        if machine.state.device(source) != machine.state.device(target) {
+        let (source, target) = (
+            self.directories.writable_parent(&machine.state, from)?,
+            self.directories.writable_parent(&machine.state, to)?,
+        );
+        let inode = self.directories.lookup(&machine.state, from)?;
+        if machine.state.device(source.directory) != machine.state.device(target.directory) {
             return Err(io::ErrorKind::CrossesDevices.into());
         }
-        let existing = machine.state.child(target, to.name());
-        machine.may_move(source, Some(inode))?;
-        machine.may_move(target, existing)?;
+        let existing = machine.state.at(&target);
+        machine.may_move(source.directory, Some(inode))?;
+        machine.may_move(target.directory, existing)?;
         if existing.is_some_and(|existing| machine.state.busy.contains(&existing)) {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
@@ -301,7 +341,7 @@ impl FileSystem for SimFileSystem {
             return Err(io::ErrorKind::IsADirectory.into());
         }
         if existing != Some(inode) {
-            let settings = vec![Self::setting(from, source, None), Self::setting(to, target, Some(inode))];
+            let settings = vec![source.to_nothing(), target.to(inode)];
             let model = machine.model;
             machine.state.operate(model, settings);
         }
@@ -311,56 +351,57 @@ impl FileSystem for SimFileSystem {
     fn link(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
         let mut machine = self.machine.lock();
         machine.change(self.process)?;
-        let (source, target) = (machine.state.directory(&from.parent())?, machine.writable_parent(to)?);
-        let inode = machine.state.lookup(from)?;
-        if machine.state.device(source) != machine.state.device(target) {
+        let source = self.directories.directory(&machine.state, &from.parent())?;
+        let target = self.directories.writable_parent(&machine.state, to)?;
+        let inode = self.directories.lookup(&machine.state, from)?;
+        if machine.state.device(source) != machine.state.device(target.directory) {
             return Err(io::ErrorKind::CrossesDevices.into());
         }
-        if machine.state.child(target, to.name()).is_some() {
+        if machine.state.at(&target).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let model = machine.model;
-        machine.state.operate(model, vec![Self::setting(to, target, Some(inode))]);
+        machine.state.operate(model, vec![target.to(inode)]);
         Ok(Unsynced::directory(to.parent()))
     }
 
     fn remove_file(&self, path: &RelativePath) -> io::Result<Unsynced> {
         let mut machine = self.machine.lock();
         machine.change(self.process)?;
-        let parent = machine.writable_parent(path)?;
-        let inode = machine.state.lookup(path)?;
+        let place = self.directories.writable_parent(&machine.state, path)?;
+        let inode = self.directories.lookup(&machine.state, path)?;
         if matches!(machine.state.body(inode)?, Body::Directory { .. }) {
             return Err(io::ErrorKind::IsADirectory.into());
         }
         if machine.state.busy.contains(&inode) {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
-        machine.may_move(parent, Some(inode))?;
+        machine.may_move(place.directory, Some(inode))?;
         let model = machine.model;
-        machine.state.operate(model, vec![Self::setting(path, parent, None)]);
+        machine.state.operate(model, vec![place.to_nothing()]);
         Ok(Unsynced::directory(path.parent()))
     }
 
     fn remove_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
         let mut machine = self.machine.lock();
         machine.change(self.process)?;
-        let parent = machine.writable_parent(path)?;
-        let inode = machine.state.lookup(path)?;
+        let place = self.directories.writable_parent(&machine.state, path)?;
+        let inode = self.directories.lookup(&machine.state, path)?;
         match machine.state.body(inode)? {
             Body::Directory { visible, .. } if visible.is_empty() => {}
             Body::Directory { .. } => return Err(io::ErrorKind::DirectoryNotEmpty.into()),
             _ => return Err(io::ErrorKind::NotADirectory.into()),
         }
         let model = machine.model;
-        machine.state.operate(model, vec![Self::setting(path, parent, None)]);
+        machine.state.operate(model, vec![place.to_nothing()]);
         Ok(Unsynced::directory(path.parent()))
     }
 
     fn inherit(&self, path: &RelativePath) -> io::Result<Unsynced> {
         let mut machine = self.machine.lock();
         machine.call(self.process)?;
-        let inode = machine.state.lookup(path)?;
-        let parent = machine.state.directory(&path.parent())?;
+        let inode = self.directories.lookup(&machine.state, path)?;
+        let parent = self.directories.directory(&machine.state, &path.parent())?;
         let device = machine.state.device(parent);
         Ok(Unsynced::file(Box::new(SimOpen { inode, device, path: path.clone() })))
     }
@@ -404,11 +445,20 @@ impl FileSystem for SimFileSystem {
         self.try_lock_at(path, kind, true)
     }
 
-    fn try_lock_existing(&self, path: &RelativePath) -> io::Result<Option<Box<dyn Lock>>> {
-        self.try_lock_at(path, LockKind::Shared, false)
+    fn try_lock_existing(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {
+        self.try_lock_at(path, kind, false)
     }
 
-    fn forget_directories(&self) {}
+    fn forget_directories(&self) {
+        self.directories.forget();
+    }
+
+    fn hold(&self, directory: &RelativePath) -> io::Result<Arc<dyn HeldDirectory>> {
+        let mut machine = self.machine.lock();
+        machine.call(self.process)?;
+        let inode = self.directories.directory(&machine.state, directory)?;
+        Ok(Arc::new(SimHeld { machine: self.machine.clone(), process: self.process, inode }))
+    }
 
     fn files_open_max(&self) -> usize {
         64
@@ -433,6 +483,6 @@ impl FileSystem for SimFileSystem {
     }
 
     fn process(&self) -> u32 {
-        self.process
+        self.machine.lock().current(self.process)
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::SimDisk;
-use super::disk::{self, Body};
+use super::disk::{self, Body, Place};
 use crate::path::RelativePath;
 
 impl SimDisk {
@@ -93,6 +93,47 @@ impl SimDisk {
         if let (Ok(_), Ok(parent)) = (machine.state.lookup(&path), machine.state.directory(&path.parent())) {
             machine.state.operate(model, vec![(parent, disk::shared(path.name()), None)]);
         }
+    }
+
+    /// Renames a file or directory, over whatever is there.
+    pub fn rename(&self, from: &str, to: &str) {
+        let mut machine = self.lock();
+        let model = machine.model;
+        let (Ok(from), Ok(to)) = (RelativePath::new(from), RelativePath::new(to)) else { return };
+        let place = |path: &RelativePath| {
+            let directory = machine.state.directory(&path.parent())?;
+            Ok::<_, std::io::Error>(Place { directory, name: disk::shared(path.name()) })
+        };
+        if let (Ok(inode), Ok(source), Ok(target)) = (machine.state.lookup(&from), place(&from), place(&to)) {
+            machine.state.operate(model, vec![source.to_nothing(), target.to(inode)]);
+        }
+    }
+
+    /// Puts another file, or the first, at a name.
+    pub fn replace(&self, path: &str, bytes: &[u8], mode: u32) {
+        self.delete(path);
+        self.put(path, bytes, mode);
+    }
+
+    /// Removes a directory with all that is in it.
+    pub fn remove_all(&self, path: &str) {
+        let Ok(directory) = RelativePath::new(path) else { return };
+        let names: Vec<_> = {
+            let machine = self.lock();
+            let Ok(inode) = machine.state.directory(&directory) else { return };
+            match machine.state.body(inode) {
+                Ok(Body::Directory { visible, .. }) => {
+                    visible.keys().map(|name| name.to_os_string()).collect()
+                }
+                _ => return,
+            }
+        };
+        for name in names {
+            let below = format!("{path}/{}", name.to_string_lossy());
+            self.remove_all(&below);
+            self.delete(&below);
+        }
+        self.delete(path);
     }
 
     /// Makes a symlink.

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cosave::{Error, Store};
+use cosave::{Durability, Error, Outcome, Store};
 
 /// How long a child may take, in seconds: one that waits for a lock that no thread will ever give back
 /// ends all the same.
@@ -50,8 +50,45 @@ fn wait(child: libc::pid_t) {
     assert_eq!(status, 0, "the child failed");
 }
 
+fn staged(root: &Path) -> usize {
+    let names = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(".cosave") && name != ".cosave").count()
+}
+
 fn impatient(root: &Path) -> Store {
     Store::options().lock_timeout(Duration::from_millis(20)).open(root).unwrap()
+}
+
+#[test]
+fn a_child_that_drops_its_copies_leaves_its_parents_work_alone() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let store = Store::options().kept_bytes_max(0).open(root).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.write("a", "a").unwrap();
+    tx.write("made/b", "b").unwrap();
+    let mut writer = tx.writer("c").unwrap();
+    writer.write_all(b"c").unwrap();
+    writer.flush().unwrap();
+    let before = staged(root);
+    assert!(before > 0);
+    match fork() {
+        None => end(move || drop((writer, tx, store))),
+        Some(child) => wait(child),
+    }
+    assert_eq!(staged(root), before, "the child removed its parent's staged files");
+    // Somebody else sweeps: the session must still be seen to live.
+    let other = impatient(root);
+    assert_eq!(other.status().unwrap().sessions_alive, 1, "the child ended its parent's session");
+    other.sweep().unwrap();
+    assert_eq!(staged(root), before, "the child unlocked its parent's session");
+    writer.finish().unwrap();
+    tx.commit().unwrap();
+    for (path, content) in [("a", "a"), ("made/b", "b"), ("c", "c")] {
+        assert_eq!(std::fs::read_to_string(root.join(path)).unwrap(), content);
+    }
+    assert_eq!(staged(root), 0);
 }
 
 #[test]
@@ -99,6 +136,46 @@ fn a_lock_is_free_when_its_owner_lets_go_though_a_child_lives() {
     unsafe { libc::close(write) };
     wait(child);
     committed.unwrap();
+}
+
+#[test]
+fn a_child_is_refused_whatever_it_asks_of_its_copies() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let store = Store::options().durability(Durability::Committed).open(root).unwrap();
+    store.update(|tx| tx.write("a", "old")).unwrap();
+    let view = store.view().unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.write("b", "new").unwrap();
+    let mut writer = tx.writer("c").unwrap();
+    writer.write_all(b"c").unwrap();
+    match fork() {
+        None => end(move || {
+            let mut other = store.begin().map(|_| ()).unwrap_err();
+            for error in [
+                store.view().map(|_| ()).unwrap_err(),
+                store.sweep().map(|_| ()).unwrap_err(),
+                store.recover().map(|_| ()).unwrap_err(),
+                view.read("a").map(|_| ()).unwrap_err(),
+                tx.write("d", "new").unwrap_err(),
+                writer.finish().unwrap_err(),
+                tx.commit().map(|_| ()).unwrap_err(),
+                store.flush().unwrap_err(),
+            ] {
+                assert_eq!(error.outcome(), Outcome::NothingHappened);
+                assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+                other = error;
+            }
+            assert!(other.to_string().contains("fork"), "{other}");
+        }),
+        Some(child) => wait(child),
+    }
+    drop(view);
+    writer.finish().unwrap();
+    tx.commit().unwrap();
+    assert_eq!(std::fs::read_to_string(root.join("b")).unwrap(), "new");
+    assert_eq!(std::fs::read_to_string(root.join("c")).unwrap(), "c");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::source::{Source, Token, crate_sources, stands};
 const PLAN: &str = "
 # what a program sees
 lib -> store transaction writer view single report error manifest options generation path
-store -> transaction view protocol::open protocol::sweep protocol::verify protocol::control protocol::root report error fs::os fs options generation
+store -> transaction view protocol::open protocol::sweep protocol::verify protocol::control protocol::root report error fs::os fs mutation options generation
 transaction -> writer draft protocol::open protocol::check protocol::stage protocol::resolve protocol::copy protocol::root report error manifest fs options generation path
 writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path
 draft -> protocol::open protocol::commit protocol::stage protocol::resolve error manifest path
@@ -20,7 +20,7 @@ view -> protocol::open protocol::read protocol::resolve protocol::root protocol:
 single -> protocol::root protocol::layout error fs::os fs options path
 # the steps, each of which knows what stands below it
 protocol ->
-protocol::open -> protocol::commit protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::deferred protocol::control protocol::root report error fs generation
+protocol::open -> protocol::commit protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::deferred protocol::control protocol::root report error fs mutation generation
 protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::stage protocol::queue protocol::lock protocol::session protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path
 protocol::read -> protocol::recover protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error manifest fs generation path
 protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path
@@ -37,14 +37,14 @@ protocol::publish -> protocol::stage protocol::session protocol::control protoco
 protocol::check -> protocol::stage protocol::resolve protocol::root error manifest fs mutation path
 protocol::stage -> protocol::queue protocol::cleanup protocol::session protocol::resolve protocol::root protocol::layout error manifest fs mutation generation path
 protocol::queue -> protocol::sync
-protocol::cleanup -> protocol::session protocol::root fs options path
-protocol::lock -> protocol::session protocol::control protocol::root protocol::layout error fs path
+protocol::cleanup -> protocol::session protocol::root fs mutation options path
+protocol::lock -> protocol::session protocol::control protocol::root protocol::layout error fs mutation options path
 protocol::session -> protocol::control protocol::root protocol::layout error manifest::text fs mutation generation path
 protocol::resolve -> protocol::root protocol::layout error manifest fs path
 protocol::deferred -> protocol::sync fs mutation generation path
 protocol::copy -> protocol::root fs path
-protocol::control -> protocol::root protocol::layout error manifest fs mutation generation path
-protocol::root -> report error fs options path
+protocol::control -> protocol::root protocol::layout error manifest::text manifest fs mutation generation path
+protocol::root -> report error fs mutation options generation path
 protocol::layout -> fs generation path
 protocol::sync ->
 # plain data
@@ -63,11 +63,12 @@ fs::os::written -> fs path
 # the simulated disk
 fs::sim::explore -> fs::sim fs::sim::plan fs mutation
 fs::sim::strangers -> fs::sim fs::sim::disk path
-fs::sim -> fs::sim::process fs::sim::power fs::sim::machine fs::sim::disk fs::sim::plan fs mutation path
-fs::sim::process -> fs::sim::handles fs::sim::machine fs::sim::disk fs::sim::plan fs options path
+fs::sim -> fs::sim::process fs::sim::power fs::sim::directories fs::sim::machine fs::sim::disk fs::sim::plan fs mutation path
+fs::sim::process -> fs::sim::handles fs::sim::directories fs::sim::machine fs::sim::disk fs::sim::plan fs options path
 fs::sim::power -> fs::sim::disk fs::sim::plan
 fs::sim::handles -> fs::sim::machine fs::sim::disk fs path
 fs::sim::machine -> fs::sim::disk fs::sim::plan fs path
+fs::sim::directories -> fs::sim::disk fs path
 fs::sim::disk -> fs::sim::plan fs path
 fs::sim::plan -> fs mutation
 # what the protocol may ask of a disk

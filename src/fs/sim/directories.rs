@@ -1,0 +1,109 @@
+//! Where a simulated process's root lies, and the directories that it keeps open.
+//!
+//! As the real file system does, a process keeps a handle of every directory that
+//! it has looked up: a handle leads to an inode, whatever becomes of the name, until
+//! all are forgotten. Knows nothing of calls, steps or errors that are planned.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::disk::{Body, Number, Place, State};
+use crate::fs::CONTROL_DIRECTORY;
+use crate::path::RelativePath;
+
+/// Directory handles below one root.
+#[derive(Debug)]
+pub(super) struct Directories {
+    root: Number,
+    /// Of the control directory, if it lies elsewhere.
+    control: Option<Place>,
+    kept: Mutex<HashMap<RelativePath, Number>>,
+}
+
+fn is_control(path: &RelativePath) -> bool {
+    !path.is_root() && path.parent().is_root() && path.name() == CONTROL_DIRECTORY
+}
+
+fn not_found() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
+impl Directories {
+    pub(super) fn new(root: Number, control: Option<Place>) -> Self {
+        Self { root, control, kept: Mutex::default() }
+    }
+
+    pub(super) fn root(&self) -> Number {
+        self.root
+    }
+
+    /// The directory that holds the control directory, if that is not the root.
+    pub(super) fn holds_control(&self) -> Option<Number> {
+        self.control.as_ref().map(|place| place.directory)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<RelativePath, Number>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn forget(&self) {
+        self.kept().clear();
+    }
+
+    /// The inode of a directory, without following links.
+    pub(super) fn directory(&self, state: &State, path: &RelativePath) -> io::Result<Number> {
+        if path.is_root() {
+            return Ok(self.root);
+        }
+        if let Some(inode) = self.kept().get(path) {
+            return Ok(*inode);
+        }
+        let inode = self.lookup(state, path)?;
+        match state.body(inode)? {
+            Body::Directory { .. } => {
+                self.kept().insert(path.clone(), inode);
+                Ok(inode)
+            }
+            _ => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    /// The inode that a path leads to, without following links.
+    pub(super) fn lookup(&self, state: &State, path: &RelativePath) -> io::Result<Number> {
+        if path.is_root() {
+            return Ok(self.root);
+        }
+        match &self.control {
+            Some(place) if is_control(path) => state.at(place).ok_or_else(not_found),
+            _ => {
+                let parent = self.living_directory(state, &path.parent())?;
+                state.child(parent, path.name()).ok_or_else(not_found)
+            }
+        }
+    }
+
+    /// The place of a name that is to be made, changed or removed.
+    pub(super) fn writable_parent(&self, state: &State, path: &RelativePath) -> io::Result<Place> {
+        let place = match &self.control {
+            Some(place) if is_control(path) => place.clone(),
+            _ => Place { directory: self.living_directory(state, &path.parent())?, name: path.name().into() },
+        };
+        if state.refuses_names(place.directory) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(place)
+    }
+
+    /// A directory in which names can be. The handle of one that was removed is forgotten, and the path
+    /// looked up anew.
+    fn living_directory(&self, state: &State, path: &RelativePath) -> io::Result<Number> {
+        let inode = self.directory(state, path)?;
+        if !state.is_removed(inode) {
+            return Ok(inode);
+        }
+        self.forget();
+        let inode = self.directory(state, path)?;
+        if state.is_removed(inode) { Err(not_found()) } else { Ok(inode) }
+    }
+}

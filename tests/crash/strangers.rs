@@ -1,0 +1,200 @@
+//! Other roots, other processes, and strangers who move and remove directories: each case holds as the
+//! protocol is, and fails when its rule is broken.
+
+use std::time::Duration;
+
+use cosave::fs::sim::{Model, Rule, SimDisk, without};
+use cosave::{Error, Store, StoreOptions};
+
+use crate::rules::{Case, content, expect, sim, staged_names};
+
+/// Everything is staged at once, so that there is something for others to find.
+fn options() -> StoreOptions {
+    Store::options().kept_bytes_max(0)
+}
+
+fn open(disk: &SimDisk) -> Store {
+    options().open_on(disk.process()).unwrap()
+}
+
+fn what_another_root_stages_is_not_swept(disk: &SimDisk) -> Result<(), String> {
+    disk.make_directory("inner", 0);
+    let victim = disk.process_at("inner").unwrap();
+    let store = options().open_on(victim.clone()).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.write("x", "never").unwrap();
+    disk.crash_process_at(&*victim, 0);
+    drop((tx, store));
+    let outer = open(disk);
+    let mut tx = outer.begin().unwrap();
+    tx.write("inner/a", "the outer root's").unwrap();
+    drop(options().open_on(disk.process_at("inner").unwrap()).unwrap());
+    expect(tx.commit().is_ok(), "an inner root removed what the outer one had staged")?;
+    expect(content(disk, "inner/a") == "the outer root's", "a commit is not in place")?;
+    expect(content(disk, "inner/x") == "nothing" && staged_names(disk).is_empty(), "the dead left something")
+}
+
+fn a_child_changes_nothing(disk: &SimDisk) -> Result<(), String> {
+    let parent = disk.process();
+    let store = options().open_on(parent.clone()).unwrap();
+    store.update(|tx| tx.write("a", "a1")).unwrap();
+    let view = store.view().unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.write("new/b", "b1").unwrap();
+    let writer = tx.writer("c").unwrap();
+    let before = (disk.fingerprint(), disk.steps());
+    disk.fork(&*parent);
+    expect(view.read("a").is_err() && store.begin().is_err(), "a child was allowed to work")?;
+    drop((writer, tx, view, store));
+    expect((disk.fingerprint(), disk.steps()) == before, "a child changed its parent's files")?;
+    let other = options().lock_timeout(Duration::ZERO).open_on(disk.process()).unwrap();
+    expect(other.status().unwrap().sessions_alive == 1, "a child ended its parent's session")?;
+    let locked = other.update(|tx| tx.write("a", "a2"));
+    expect(matches!(locked, Err(Error::Locked { .. })), "a child unlocked its parent's view")
+}
+
+/// A store that has written in `d`, and so knows it.
+fn acquainted(disk: &SimDisk) -> Store {
+    disk.make_directory("d", 0);
+    let store = open(disk);
+    store.update(|tx| tx.write("d/x", "1")).unwrap();
+    store
+}
+
+fn nothing_is_staged_where_a_directory_was_moved_to(disk: &SimDisk) -> Result<(), String> {
+    let store = acquainted(disk);
+    disk.rename("d", "moved");
+    disk.make_directory("d", 0);
+    let mut tx = store.begin().unwrap();
+    tx.write("d/y", "2").unwrap();
+    let outside = staged_names(disk).iter().any(|name| name.starts_with("moved/"));
+    expect(!outside, "something was staged in a directory that was moved away")?;
+    expect(tx.commit().is_ok() && content(disk, "d/y") == "2", "the new directory could not be written")
+}
+
+fn a_renamed_directory_keeps_no_staged_file(disk: &SimDisk) -> Result<(), String> {
+    let store = acquainted(disk);
+    let mut tx = store.begin().unwrap();
+    tx.write("d/y", "2").unwrap();
+    disk.rename("d", "moved");
+    disk.make_directory("d", 0);
+    expect(tx.commit().is_err(), "a commit whose staged file is elsewhere succeeded")?;
+    expect(staged_names(disk).is_empty(), "a staged file was left in a renamed directory")
+}
+
+fn a_removed_control_directory_is_made_anew(disk: &SimDisk) -> Result<(), String> {
+    let store = acquainted(disk);
+    disk.remove_all(".cosave");
+    let again = store.update(|tx| tx.write("d/x", "2"));
+    expect(again.is_ok(), "no commit succeeds after the control directory was removed")?;
+    expect(store.status().unwrap().sessions_alive == 1, "the session is not known")
+}
+
+fn generations_go_on_in_a_new_control_directory(disk: &SimDisk) -> Result<(), String> {
+    let store = acquainted(disk);
+    store.update(|tx| tx.write("d/x", "2")).unwrap();
+    disk.remove_all(".cosave");
+    let commit = store.update(|tx| tx.write("d/x", "3")).unwrap();
+    for found in disk.power_losses(1000, 1) {
+        let opened = open(&found);
+        expect(content(&found, "d/x") == "3", "an acknowledged commit was lost")?;
+        expect(opened.generation().unwrap() == commit.generation(), "a generation was lost")?;
+    }
+    expect(commit.generation() == 3, "a generation stands for two commits")
+}
+
+fn a_control_directory_serves_one_root(disk: &SimDisk) -> Result<(), String> {
+    for root in ["one", "two"] {
+        disk.make_directory(root, 0);
+    }
+    disk.settle();
+    let open = |disk: &SimDisk, root| options().open_on(disk.process_with_control(root, "control").unwrap());
+    let first = open(disk, "one").unwrap();
+    first.update(|tx| tx.write("a", "one's")).unwrap();
+    expect(matches!(open(disk, "two"), Err(Error::OtherRoot { .. })), "a second root was let in")?;
+    for found in disk.power_losses(1000, 1) {
+        let refused = open(&found, "two");
+        expect(matches!(refused, Err(Error::OtherRoot { .. })), "a power loss took the owner's name")?;
+        expect(open(&found, "one").is_ok(), "the owner was refused after a power loss")?;
+        expect(content(&found, "one/a") == "one's", "an acknowledged commit was lost")?;
+    }
+    disk.rename("one", "three");
+    expect(open(disk, "three").is_ok(), "a root that was moved was refused")?;
+    disk.make_directory("one", 0);
+    expect(matches!(open(disk, "one"), Err(Error::OtherRoot { .. })), "the old place was taken for the root")
+}
+
+fn a_reader_without_a_control_directory_is_waited_for(disk: &SimDisk) -> Result<(), String> {
+    let reader = options().read_only(true).open_on(disk.process()).unwrap();
+    let view = reader.view().unwrap();
+    let a = view.read("a").unwrap();
+    let writer = options().lock_timeout(Duration::ZERO).open_on(disk.process()).unwrap();
+    let both = |tx: &mut cosave::Transaction| {
+        tx.write("a", "a1")?;
+        tx.write("b", "b1")
+    };
+    let committed = writer.update(both);
+    expect(view.read("b").unwrap() == b"b0" && a == b"a0", "a view showed half of the first commit")?;
+    expect(matches!(committed, Err(Error::Locked { .. })), "the first commit did not wait for a view")?;
+    drop(view);
+    expect(writer.update(both).is_ok(), "the first commit failed")
+}
+
+const CASES: &[Case] = &[
+    (Rule::SweepKnownOnly, what_another_root_stages_is_not_swept),
+    (Rule::LeaveToParent, a_child_changes_nothing),
+    (Rule::LookAgain, nothing_is_staged_where_a_directory_was_moved_to),
+    (Rule::RemoveWhereMade, a_renamed_directory_keeps_no_staged_file),
+    (Rule::RenewSession, a_removed_control_directory_is_made_anew),
+    (Rule::CountOn, generations_go_on_in_a_new_control_directory),
+    (Rule::OneRoot, a_control_directory_serves_one_root),
+    (Rule::WaitForRootReaders, a_reader_without_a_control_directory_is_waited_for),
+];
+
+#[test]
+fn every_rule_about_others_holds_and_is_missed_when_it_is_broken() {
+    for (rule, case) in CASES {
+        assert_eq!(case(&sim()), Ok(()), "{rule:?} is kept");
+        let broken = std::panic::catch_unwind(|| without(Some(*rule), || case(&sim())));
+        assert!(!matches!(broken, Ok(Ok(()))), "{rule:?} was broken, and nobody noticed");
+    }
+}
+
+/// A removed directory that is made anew is looked up at once, also in the middle of a transaction.
+#[test]
+fn a_directory_that_is_removed_and_made_anew_can_be_written() {
+    for model in [Model::WeakPosix, Model::OrderedPrefix] {
+        let disk = SimDisk::new(model);
+        let store = acquainted(&disk);
+        let mut tx = store.begin().unwrap();
+        tx.write("a", "1").unwrap();
+        disk.remove_all("d");
+        disk.make_directory("d", 0);
+        tx.write("d/x", "2").unwrap();
+        tx.commit().unwrap();
+        assert_eq!(content(&disk, "d/x"), "2");
+        assert!(staged_names(&disk).is_empty());
+    }
+}
+
+/// What a killed process had staged was nobody's to find once its records were removed.
+#[test]
+fn a_deep_sweep_finds_what_a_removed_control_directory_knew() {
+    let disk = sim();
+    let store = acquainted(&disk);
+    let victim = disk.process();
+    let other = options().open_on(victim.clone()).unwrap();
+    let mut tx = other.begin().unwrap();
+    tx.write("d/x", "never").unwrap();
+    disk.crash_process_at(&*victim, 0);
+    drop((tx, other));
+    disk.remove_all(".cosave");
+    assert!(store.sweep().unwrap().swept.is_empty());
+    let forgotten = staged_names(&disk);
+    assert_eq!(forgotten.len(), 1);
+    let swept = store.deep_sweep().unwrap().swept;
+    assert_eq!(swept.iter().map(ToString::to_string).collect::<Vec<_>>(), forgotten);
+    for found in disk.power_losses(1000, 1) {
+        assert!(staged_names(&found).is_empty(), "a removal that was reported came back");
+    }
+}
