@@ -10,10 +10,10 @@ use std::collections::HashMap;
 use super::control::{self, Control};
 use super::deferred::Deferred;
 use super::lock::{self, Share};
+use super::recover;
 use super::root::{Root, if_found};
-use super::{layout, recover};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{DirectoryEntry, LockKind, ReadFile};
+use crate::fs::{DirectoryEntry, ReadFile};
 use crate::generation::Generation;
 use crate::manifest::{Manifest, Stamp};
 use crate::path::RelativePath;
@@ -45,7 +45,7 @@ pub(crate) fn begin(root: &Root, deferred: &Deferred) -> Result<Reading> {
         let share = lock::shared(root)?;
         let pending = pending(root, &share.control)?;
         let dead = |(generation, manifest): &(Generation, Manifest)| {
-            is_orphaned(root, &share.control, *generation, manifest)
+            recover::is_orphaned(root, &share.control, *generation, manifest)
         };
         let is_left = pending.is_torn || pending.manifests.iter().any(dead);
         if root.settings.read_only || root.is_poisoned() || !is_left {
@@ -89,16 +89,6 @@ fn pending(root: &Root, control: &Control) -> Result<Pending> {
         pending.newest = generation;
     }
     Ok(pending)
-}
-
-/// Whether nobody alive answers for a published manifest. A living writer that has let go of the
-/// lock has waited for its commit point, and has moved its files.
-fn is_orphaned(root: &Root, control: &Control, generation: Generation, manifest: &Manifest) -> bool {
-    if control.sync_failed.contains(&generation) {
-        return true;
-    }
-    let mark = layout::session(manifest.transaction.session);
-    !matches!(root.fs.try_lock_existing(&mark, LockKind::Shared), Ok(None))
 }
 
 impl Reading {

@@ -173,3 +173,18 @@ fn a_transaction_whose_control_directory_is_removed_says_what_became_of_it() {
     drop(store);
     assert_eq!(litter(root), Vec::<String>::new());
 }
+
+/// A commit that was in place, and waited for nothing but its last wait, kept the root closed for everybody
+/// else when somebody removed its directory: recovery took the directory for renamed, with the staged file.
+#[test]
+fn a_directory_that_is_removed_after_a_living_writers_commit_keeps_no_root_closed() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let writer = Store::options().durability(Durability::Committed).open(root).unwrap();
+    put(&writer, &[("build/a", "1"), ("b", "1")]);
+    fs::remove_dir_all(root.join("build")).unwrap();
+    let other = Store::open(root).unwrap();
+    assert_eq!(put(&other, &[("b", "2")]).generation(), 2);
+    assert_eq!(put(&writer, &[("build/a", "3")]).generation(), 3);
+    assert_eq!((text(root.join("b")), text(root.join("build/a"))), ("2".to_owned(), "3".to_owned()));
+}

@@ -26,7 +26,7 @@ use super::lock::Locked;
 use super::root::Root;
 use super::{apply, layout};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, Unsynced, Wave};
+use crate::fs::{Barrier, LockKind, Unsynced, Wave};
 use crate::generation::Generation;
 use crate::manifest::{Entry, Manifest};
 use crate::mutation::{Rule, keeps};
@@ -69,7 +69,10 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
         let trust = if control.is_waived(generation) { Trust::Waived } else { Trust::Durable };
         let finished = manifest.and_then(|manifest| {
             let copying = copying(control, generation, &manifest);
-            roll_forward(root, (generation, &manifest, trust), &copying, &newest, &mut wave, &mut report)?;
+            // A living writer has put its files in place, and others may remove them, directory and all.
+            let may_miss = !is_orphaned(root, control, generation, &manifest);
+            let published = (generation, &manifest, trust, may_miss);
+            roll_forward(root, published, &copying, &newest, &mut wave, &mut report)?;
             if sync_failed && keeps(Rule::WriteAnew) {
                 let fresh =
                     rewrite::targets(root, &manifest, |target| copying_mark(generation, &manifest, target));
@@ -224,7 +227,7 @@ fn newest_of_paths(manifests: &[(Generation, Result<Manifest>)]) -> HashMap<Rela
 /// Looks at every entry of a generation, then moves.
 fn roll_forward(
     root: &Root,
-    (generation, manifest, trust): (Generation, &Manifest, Trust),
+    (generation, manifest, trust, may_miss): (Generation, &Manifest, Trust, bool),
     copying: &HashSet<RelativePath>,
     newest: &HashMap<RelativePath, Generation>,
     wave: &mut Wave,
@@ -235,7 +238,8 @@ fn roll_forward(
     for entries in manifest.entries.chunks(at_once.max(1)) {
         let planned = plan::plan(root, entries, trust, copying, &mut findings);
         let moves = planned.and_then(|planned| {
-            refuse_missing(root, entries, &findings, |path| newest.get(path) == Some(&generation))?;
+            let must_be_there = |path: &_| !may_miss && newest.get(path) == Some(&generation);
+            refuse_missing(root, entries, &findings, must_be_there)?;
             let set_aside = set_aside::set_aside(root, generation, &planned)?;
             report.differences.extend(set_aside);
             planned.iter().try_for_each(|planned| carry_out(root, (generation, manifest), planned, wave))
@@ -258,6 +262,21 @@ fn copying(control: &Control, generation: Generation, manifest: &Manifest) -> Ha
     let numbered = (0..).zip(&manifest.entries);
     let is_copied = |number: u64| control.copying.contains(&(generation, number));
     numbered.filter(|(number, _)| is_copied(*number)).map(|(_, entry)| entry.path.clone()).collect()
+}
+
+/// Whether nobody alive answers for a published manifest. A living writer that has let go of the
+/// lock has waited for its commit point, and has moved its files.
+pub(crate) fn is_orphaned(
+    root: &Root,
+    control: &Control,
+    generation: Generation,
+    manifest: &Manifest,
+) -> bool {
+    if control.sync_failed.contains(&generation) {
+        return true;
+    }
+    let mark = layout::session(manifest.transaction.session);
+    !matches!(root.fs.try_lock_existing(&mark, LockKind::Shared), Ok(None))
 }
 
 /// A file that was to be written cannot be found, nor can its directory: it may have been renamed, with
