@@ -24,7 +24,7 @@ protocol::open -> protocol::commit protocol::read protocol::sweep protocol::reco
 protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::stage protocol::queue protocol::lock protocol::session protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path
 protocol::read -> protocol::recover protocol::lock protocol::deferred protocol::control protocol::root error manifest fs generation path
 protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path
-protocol::verify -> protocol::lock protocol::copy protocol::control protocol::root protocol::layout report error manifest fs
+protocol::verify -> protocol::lock protocol::copy protocol::control protocol::root protocol::layout report error manifest fs generation
 protocol::recover -> protocol::recover::abandon protocol::recover::doubt protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::recover::waived protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation options generation path
 protocol::recover::abandon -> protocol::lock protocol::control protocol::root protocol::layout report error fs generation
 protocol::recover::doubt -> protocol::lock protocol::control protocol::root protocol::layout report error generation
