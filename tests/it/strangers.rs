@@ -48,8 +48,8 @@ fn a_file_that_goes_with_its_directory_is_removed() {
     assert_eq!(text(root.join("b")), "2");
 }
 
-/// Whoever looked whether a session lives held its lock for a moment, and was itself taken for the session:
-/// 60 of 60 openings beside a program that asked for the status again and again left litter behind.
+/// Whoever looked whether a session lives held its lock alone for a moment. An opening that swept at that
+/// moment took the looker for the session, and left its staged files where they were.
 #[test]
 fn one_who_looks_whether_a_session_lives_is_not_taken_for_it() {
     let disk = SimDisk::new(Model::WeakPosix);
