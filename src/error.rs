@@ -19,6 +19,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation failed, and what is true of the disk now.
 ///
+/// # Examples
+///
 /// ```
 /// # let dir = tempfile::tempdir()?;
 /// # let store = cosave::Store::open(dir.path())?;
@@ -75,8 +77,8 @@ pub enum Error {
         /// Why it is not possible.
         reason: &'static str,
     },
-    /// The control directory belongs to another root. Nothing happened: give each root its own. If the
-    /// root was moved or replaced, say so with
+    /// The control directory belongs to another root. Nothing was changed. Give each root its own. If
+    /// the root was moved or replaced, say so with
     /// [`StoreOptions::root_moved`](crate::StoreOptions::root_moved).
     #[error("cannot use `{}`: its control directory `{}` belongs to the root `{}`; nothing was changed", path.display(), control.display(), owner.display())]
     OtherRoot {
@@ -112,9 +114,9 @@ pub enum Error {
         #[source]
         source: Arc<io::Error>,
     },
-    /// An earlier commit, of whomever, cannot be finished. It stays committed; of this transaction or
-    /// view nothing happened. Mend what the system complains of, and try again.
-    #[error("generation {generation}, committed before, cannot be finished: cannot {operation} `{}`; nothing of this transaction was changed, mend it and try again, or open with `recover(false)` and abandon that generation", path.display())]
+    /// An earlier commit, of this store or of another, cannot be finished. It stays committed. This
+    /// transaction or view has changed nothing. Remove what the system complains of, and try again.
+    #[error("generation {generation}, committed earlier, cannot be finished: cannot {operation} `{}`; nothing of this transaction was changed, fix the cause and try again, or open with `recover(false)` and abandon that generation", path.display())]
     Blocked {
         /// The generation that cannot be finished.
         generation: Generation,
@@ -126,9 +128,9 @@ pub enum Error {
         #[source]
         source: Arc<io::Error>,
     },
-    /// The transaction is committed, but not every file is in place. Nothing is lost: the next
-    /// opening of the root, or the next commit, finishes it.
-    #[error("committed as generation {generation}, but cannot {operation} `{}`; the next opening of the root finishes it; if that cannot be mended, open with `recover(false)` and abandon it", path.display())]
+    /// The transaction is committed, but not every file is in place. Nothing is lost: the next opening
+    /// of the root, or the next commit, finishes it.
+    #[error("committed as generation {generation}, but cannot {operation} `{}`; the next opening of the root finishes it; if the cause cannot be fixed, open with `recover(false)` and abandon it", path.display())]
     NotApplied {
         /// The generation of the commit.
         generation: Generation,
@@ -150,9 +152,9 @@ pub enum Error {
         #[source]
         source: Arc<io::Error>,
     },
-    /// The sync of the commit point failed: whether the transaction is committed is not known. Open the
-    /// root again and ask [`Store::outcome_of`](crate::Store::outcome_of) for `transaction`; the number
-    /// of its generation can be another's by then.
+    /// The sync at the commit point failed, so nobody knows whether the transaction is committed. Open
+    /// the root again and ask [`Store::outcome_of`](crate::Store::outcome_of) for `transaction`. The
+    /// number of its generation may belong to another commit by then.
     #[error("not known whether transaction {transaction} is committed as generation {generation}: cannot {operation} `{}`; open the root again and ask for the transaction's outcome", path.display())]
     InDoubt {
         /// The generation that it has, if it is committed.
@@ -180,7 +182,8 @@ pub enum Outcome {
     NothingHappened,
     /// The transaction is committed, and recovery finishes what is left to do.
     Committed,
-    /// It is not known; [`Store::outcome_of`](crate::Store::outcome_of) tells once the root is open again.
+    /// It is not known. [`Store::outcome_of`](crate::Store::outcome_of) tells once the root is open
+    /// again.
     Unknown,
 }
 
@@ -260,7 +263,7 @@ impl Error {
         }
     }
 
-    /// The same failure, met at the commit point.
+    /// The same failure at the commit point.
     pub(crate) fn in_doubt(self, generation: Generation, transaction: TransactionId) -> Self {
         match self {
             Self::Io { operation, path, source } => {

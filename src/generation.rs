@@ -80,15 +80,15 @@ impl TransactionId {
 impl std::str::FromStr for TransactionId {
     type Err = InvalidTransactionId;
 
-    /// Reads what `Display` writes.
+    /// Parses what `Display` prints.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::parse(text).ok_or(InvalidTransactionId)
     }
 }
 
-/// A text that is no transaction's name.
+/// A text that is not the id of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not the name of a transaction")]
+#[error("not the id of a transaction")]
 pub struct InvalidTransactionId;
 
 impl fmt::Display for TransactionId {

@@ -47,11 +47,13 @@ pub enum SyncStrategy {
 /// How long to wait for a lock by default.
 const LOCK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
-/// How many bytes of a transaction are kept in memory before they are staged: enough for the saves
-/// that are made most often, and little beside what a process has anyway.
+/// How many bytes of a transaction are kept in memory before they are staged. Enough for the most
+/// common saves, and little for a process.
 const KEPT_IN_MEMORY_BYTES_MAX: usize = 1 << 20;
 
 /// How to open a root. Made by [`Store::options`](crate::Store::options).
+///
+/// # Examples
 ///
 /// ```
 /// use std::time::Duration;
@@ -81,19 +83,19 @@ pub struct StoreOptions {
     pub(crate) on_wait: Option<OnWait>,
 }
 
-/// A lock that is being waited for.
+/// A lock for which a call is waiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waiting {
     /// The lock file, or the root itself.
     pub path: PathBuf,
-    /// How long it has been waited for.
+    /// How long the call has waited.
     pub waited: Duration,
-    /// Who may hold it, as far as known: the processes that have a session here.
+    /// Who may hold it, as far as is known: the processes with a session here.
     pub holder: Option<String>,
 }
 
-/// Whom to tell that a lock is waited for.
+/// The function to call when a lock is waited for.
 #[derive(Clone)]
 pub(crate) struct OnWait(Arc<dyn Fn(&Waiting) + Send + Sync>);
 
@@ -138,10 +140,10 @@ impl StoreOptions {
     /// the root, not at the working directory. It must be on a disk that survives whatever the root
     /// survives. Every store of one root must be given the same directory.
     ///
-    /// It serves one root, and remembers that root's path: another root is refused
-    /// ([`Error::OtherRoot`](crate::Error::OtherRoot)). A root that was moved is known again, unless
-    /// something else is at its old path: then say [`root_moved`](Self::root_moved). Containers should
-    /// mount the root at one path everywhere.
+    /// It serves one root and stores that root's path. Another root is refused
+    /// ([`Error::OtherRoot`](crate::Error::OtherRoot)). A root that was moved is recognised, unless
+    /// something else is at its old path. In that case use [`root_moved`](Self::root_moved). Containers
+    /// should mount the root at the same path everywhere.
     pub fn control_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.control = Some(path.into());
         self
@@ -165,16 +167,16 @@ impl StoreOptions {
         self
     }
 
-    /// Says that this is the root that the control directory belongs to, although something else is now
-    /// where the root was: it was moved, or replaced by a copy. Only with
+    /// Says that the control directory belongs to this root, even if something else is now at the
+    /// root's old path. Use it after the root was moved, or was replaced by a copy. Only with
     /// [`control_dir`](Self::control_dir).
     pub fn root_moved(mut self, moved: bool) -> Self {
         self.root_moved = moved;
         self
     }
 
-    /// Calls a function when a lock has been waited for a tenth of a second, and then every second: to
-    /// say what a program waits for, and for whom. It runs on the waiting thread.
+    /// Calls a function after a tenth of a second of waiting for a lock, and then every second. It can
+    /// show what the program waits for, and for whom. It runs on the waiting thread.
     pub fn on_wait(mut self, tell: impl Fn(&Waiting) + Send + Sync + 'static) -> Self {
         self.on_wait = Some(OnWait(Arc::new(tell)));
         self
@@ -187,7 +189,7 @@ impl StoreOptions {
         self
     }
 
-    /// How many bytes of a transaction are kept in memory; only so that crash tests see transactions
+    /// How many bytes of a transaction are kept in memory. For crash tests, whose transactions should
     /// outgrow it without writing megabytes.
     #[cfg(feature = "sim")]
     #[doc(hidden)]

@@ -14,6 +14,8 @@ use std::path::{Component, Path, PathBuf};
 /// `a/b`, `./a//b` and `a/./b` are the same `RelativePath`. It never contains
 /// `..`, a root, a drive prefix or a NUL byte.
 ///
+/// # Examples
+///
 /// ```
 /// use cosave::RelativePath;
 ///

@@ -108,7 +108,7 @@ pub struct RecoveryReport {
     pub lost: Vec<Generation>,
     /// What dead sessions left, and the sweep removed.
     pub swept: Vec<RelativePath>,
-    /// Directories in which the leftovers of dead sessions could not be looked for or removed. Their
+    /// Directories in which the sweep could not look for or remove what dead sessions left. Their
     /// records stay, and the next opening tries again.
     pub unswept: Vec<RelativePath>,
     /// Files that differ from what the manifests say.
@@ -156,18 +156,18 @@ impl fmt::Display for RecoveryReport {
     }
 }
 
-/// What became of a transaction.
+/// The outcome of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TransactionOutcome {
     /// It is committed.
     Committed {
-        /// As this generation.
+        /// Its generation.
         generation: Generation,
     },
     /// It is not committed, and never will be.
     NotCommitted,
-    /// Nothing that is left tells.
+    /// Nothing is left that tells.
     Unknown,
 }
 
@@ -177,9 +177,9 @@ pub enum TransactionOutcome {
 pub struct Abandoned {
     /// The generation.
     pub generation: Generation,
-    /// Its files that had been moved into place, or removed, already: they stay so.
+    /// Its files that were already moved into place or removed. They stay so.
     pub in_place: Vec<RelativePath>,
-    /// Its files that stay as they were before it.
+    /// Its files that stay as they were before the commit.
     pub left: Vec<RelativePath>,
 }
 
@@ -228,8 +228,8 @@ pub enum Finding {
     NotRemoved,
     /// The target was changed or removed after it had been moved into place. It was left so.
     ChangedSince,
-    /// The directory of a file that was to be removed is gone. Where a file was to be written, recovery
-    /// stops instead: the file may be in a directory that was renamed.
+    /// The directory of a file that was to be removed is gone. For a file that was to be written
+    /// recovery stops instead, since its directory may have been renamed.
     DirectoryMissing,
     /// The file was committed with [`Durability::Process`], and is not what was committed: a power loss
     /// took it, or somebody changed it since. What is there was left.

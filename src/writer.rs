@@ -203,6 +203,8 @@ impl Write for OpenFile {
 
 /// Writes a file's next content, buffered. It can be used on another thread than its transaction.
 ///
+/// # Examples
+///
 /// ```
 /// use std::io::Write;
 ///

@@ -76,7 +76,7 @@ pub enum Barrier {
     Applied,
     /// Recovery's first wait: what a killed writer left visible is durable before anything is moved.
     Inherited,
-    /// The mark that says so, before a target that cannot be renamed over is overwritten.
+    /// The mark of a copy, before a target that cannot be renamed over is overwritten.
     Copying,
     /// Recovery: manifests beyond a gap are gone before their numbers are used again.
     Discarded,

@@ -56,7 +56,7 @@ pub(crate) fn move_all<'a>(
 /// Renames one staged file over its target. Every program sees the whole old file or the whole new one
 /// (rename(2)).
 ///
-/// `mark` is what tells recovery of a copy.
+/// `mark` shows recovery that this copy was made.
 pub(crate) fn replace(
     root: &Root,
     staged: &RelativePath,
@@ -91,8 +91,8 @@ fn copy_over(
         Err(error) => return Err(root.error(Operation::Move, target)(error)),
     }
     root.note_copy();
-    // Lost without this sync: what tells our own half-written bytes, after a power loss, from somebody's
-    // edit. A crash before it leaves the target as it was.
+    // Lost without this sync: the mark. After a power loss recovery would take our own half-written
+    // bytes for an edit. A crash before it leaves the target as it was.
     let _durable = root.sync_always(wave)?;
     let copied = || {
         let mut file = root.fs.overwrite(target)?;

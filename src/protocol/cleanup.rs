@@ -24,12 +24,12 @@ pub(crate) struct CleanupGuard {
     directories: Vec<RelativePath>,
     /// The session's records of these directories.
     records: Vec<RelativePath>,
-    /// The directories in which the first of the files were made.
+    /// The directories in which the first files were made.
     held: BTreeMap<RelativePath, Arc<dyn HeldDirectory>>,
 }
 
-/// How many directories one transaction keeps open: enough for most, and few beside the 256 files that a
-/// process may have open on macOS. What lies in others is looked for by its path alone.
+/// How many directories one transaction holds open: enough for most, and few beside the 256 files that
+/// a process may have open on macOS. Files in other directories are found only by their paths.
 const HELD_MAX: usize = 16;
 
 impl CleanupGuard {
@@ -44,11 +44,11 @@ impl CleanupGuard {
         }
     }
 
-    /// Removes `path` too if the transaction aborts, also if somebody renames its directory.
+    /// Removes `path` too if the transaction aborts, even if its directory is renamed.
     pub(crate) fn add_file(&mut self, path: RelativePath) {
         let directory = path.parent();
         if self.held.len() < HELD_MAX && !self.held.contains_key(&directory) {
-            // One that cannot be held leaves the path to go by.
+            // If it cannot be held, only the path leads to it.
             if let Ok(held) = self.root.fs.hold(&directory) {
                 self.held.insert(directory, held);
             }
@@ -102,14 +102,15 @@ impl CleanupGuard {
         debts
     }
 
-    /// The manifest has its published name: nothing of it may go any more, also if this thread panics.
+    /// Notes that the manifest has its published name. Nothing may be removed from now on, even if this
+    /// thread panics.
     pub(crate) fn release(&mut self) {
         self.files.clear();
         self.directories.clear();
     }
 
-    /// The transaction is published: everything is where it belongs, or recovery's to move. Returns the
-    /// records of the directories that were made.
+    /// Keeps everything, because the transaction is published. Returns the records of the directories
+    /// that were made.
     pub(crate) fn disarm(&mut self) -> Vec<RelativePath> {
         self.release();
         self.held.clear();
@@ -148,8 +149,8 @@ impl CleanupGuard {
         }
     }
 
-    /// The file is gone, or its directory has another name now. No debt: the directory has left its
-    /// path, so nobody who reads by path can meet what a power loss brings back there.
+    /// The file is gone, or its directory has another name now. There is no debt: nothing that a power
+    /// loss brings back can be found at the old path.
     fn remove_elsewhere(&self, path: &RelativePath) {
         let held = self.held.get(&path.parent()).filter(|_| keeps(Rule::RemoveWhereMade));
         let Some(held) = held else { return };
@@ -180,7 +181,7 @@ impl CleanupGuard {
     }
 }
 
-/// Whether what was made is not where it was made.
+/// Whether a file or directory is no longer where it was made.
 fn is_elsewhere(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
@@ -188,7 +189,7 @@ fn is_elsewhere(error: &io::Error) -> bool {
 impl Drop for CleanupGuard {
     fn drop(&mut self) {
         if !self.root.is_own_process() {
-            // All of it is the parent's, which goes on with it.
+            // Everything belongs to the parent, which goes on with it.
             return;
         }
         for path in std::mem::take(&mut self.files) {

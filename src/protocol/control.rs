@@ -5,9 +5,9 @@
 //! `.gitignore` is made last, after the wait that makes the rest durable. So
 //! its presence proves that no power loss can undo the control directory.
 //!
-//! One that lies elsewhere than in its root says which root it belongs to, and
-//! every look refuses another. One in its root moves and is copied with it, and
-//! has nothing to say.
+//! A control directory outside its root names the root that it belongs to, and
+//! every look refuses another root. One inside its root is moved and copied
+//! with it, and needs no such name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write as _};
@@ -53,15 +53,15 @@ pub(crate) struct Control {
     pub(crate) waived: BTreeMap<Generation, Waived>,
     /// Generations whose sync has failed since the machine was started.
     pub(crate) sync_failed: BTreeSet<Generation>,
-    /// Entries of generations whose targets were being copied over.
+    /// Entries whose targets were being copied over, by generation.
     pub(crate) copying: BTreeSet<(Generation, u64)>,
-    /// Transactions of which their writers could not tell whether they are committed.
+    /// Transactions in doubt: their writers could not tell whether they are committed.
     pub(crate) in_doubt: BTreeSet<TransactionId>,
-    /// What became of such transactions.
+    /// The outcomes of such transactions.
     pub(crate) resolved: BTreeMap<TransactionId, Option<Generation>>,
     /// Manifests that were never published.
     pub(crate) unpublished: Vec<TransactionId>,
-    /// What else is there.
+    /// Other names.
     parts: Vec<ControlName>,
 }
 
@@ -133,7 +133,7 @@ impl Control {
         open
     }
 
-    /// Whether all that is made once is there, and known to be durable.
+    /// Whether everything that is made once exists and is durable.
     pub(crate) fn is_whole(&self, root: &Root) -> bool {
         let mut parts =
             vec![ControlName::Ignore, ControlName::Sessions, ControlName::Lock, ControlName::Queue];
@@ -200,7 +200,7 @@ pub(crate) fn mark_sync_failed(root: &Root, generation: Generation) {
 /// Removes the marks of copies whose generation is retired.
 pub(crate) fn remove_copying(root: &Root, control: &mut Control) {
     if root.take_copied() {
-        // Copies that were made since the control directory was looked at. Where that fails, their marks
+        // Adds copies that were made after the control directory was listed. If this fails, their marks
         // stay for the next recovery.
         control.copying.extend(Control::look(root).map(|found| found.copying).unwrap_or_default());
     }
@@ -214,7 +214,7 @@ pub(crate) fn remove_copying(root: &Root, control: &mut Control) {
     }
 }
 
-/// Makes an empty file whose name says it all, as long as the machine runs.
+/// Makes an empty file. Only its name matters, and only until the machine restarts.
 pub(crate) fn mark(root: &Root, path: &RelativePath) {
     // If even the marker is refused, one more try is all that can be done.
     for _ in 0..2 {
@@ -228,7 +228,7 @@ pub(crate) fn mark(root: &Root, path: &RelativePath) {
     }
 }
 
-/// Makes the directories and the lock files, as far as they are not there.
+/// Makes the missing directories and lock files.
 pub(crate) fn make(root: &Root) -> Result<Wave> {
     let mut wave = Wave::new(Barrier::Create);
     for directory in [layout::control(), layout::sessions()] {
@@ -240,19 +240,19 @@ pub(crate) fn make(root: &Root) -> Result<Wave> {
             Err(error) => return Err(root.error(Operation::Create, &directory)(error)),
         }
     }
-    // The queue last: a reader that finds it finds the lock as well.
+    // The queue file comes last: a reader that finds it finds the lock file too.
     for path in [layout::lock_file(), layout::queue_file()] {
         create_with(root, &path, b"")?;
     }
     Ok(wave)
 }
 
-/// Says, last of all, that the control directory is durable.
+/// Marks the control directory as durable, as the last step.
 pub(crate) fn prove_durable(root: &Root) -> Result<()> {
     create_with(root, &layout::ignore(), b"*\n")
 }
 
-/// Makes a file that is made again if a power loss takes it or what is in it, unless it is there.
+/// Makes a file unless it exists. If a power loss undoes the file or its content, it is made again.
 fn create_with(root: &Root, path: &RelativePath, bytes: &[u8]) -> Result<()> {
     let failed = |error| root.error(Operation::Create, path)(error);
     match root.fs.create_new(path, NewFile::Ordinary) {
@@ -270,19 +270,19 @@ fn create_with(root: &Root, path: &RelativePath, bytes: &[u8]) -> Result<()> {
 
 const OWNER_FORMAT: &str = "cosave-root";
 
-/// Which root a control directory belongs to that does not lie in its root.
+/// The root of a control directory that lies outside of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     Nobody,
     This,
-    /// Nothing is where the root was, so this is it.
+    /// Nothing is at the root's old path, so the root was moved here.
     Moved,
     Other(PathBuf),
 }
 
-/// Reads whose the control directory is.
+/// Reads to which root the control directory belongs.
 ///
-/// The path decides, and where it leads: not inode numbers, which are used again.
+/// The path and its destination decide, not inode numbers, which are used again.
 pub(crate) fn owner(root: &Root) -> Result<Owner> {
     let path = layout::owner();
     let read = if_found(read(root, &path)).map_err(root.error(Operation::Read, &path))?;
@@ -320,7 +320,7 @@ pub(crate) fn other_root(root: &Root, owner: PathBuf) -> Error {
     Error::OtherRoot { path: root.path(), control: root.full(&layout::control()), owner }
 }
 
-/// Writes this root down as the owner, under a name that nobody reads.
+/// Writes this root as the owner, under a temporary name.
 pub(crate) fn write_owner(root: &Root) -> Result<Wave> {
     let path = layout::unnamed_owner();
     let failed = |error| root.error(Operation::Create, &path)(error);
@@ -337,7 +337,7 @@ pub(crate) fn write_owner(root: &Root) -> Result<Wave> {
     Ok(wave)
 }
 
-/// Gives what `write_owner` wrote its name.
+/// Renames what `write_owner` wrote to its final name.
 pub(crate) fn name_owner(root: &Root) -> Result<Wave> {
     let path = layout::owner();
     let mut wave = Wave::new(Barrier::Create);
@@ -346,8 +346,8 @@ pub(crate) fn name_owner(root: &Root) -> Result<Wave> {
     Ok(wave)
 }
 
-/// Marks where the generations ended, in a control directory that was removed and made anew under an open
-/// store. It is an abandoned generation: nothing is left of it to finish.
+/// Marks where the generations ended, in a control directory that was removed and made anew while a
+/// store was open. The mark is an abandoned generation, so nothing of it is left to finish.
 pub(crate) fn mark_end(root: &Root, generation: Generation) -> Result<Wave> {
     let path = layout::abandoned(generation);
     let failed = |error| root.error(Operation::Create, &path)(error);

@@ -31,12 +31,12 @@ pub(crate) fn queue_file() -> RelativePath {
     control().child("queue")
 }
 
-/// Says which root a control directory belongs to that does not lie in its root.
+/// Names the root of a control directory that lies outside of it.
 pub(crate) fn owner() -> RelativePath {
     control().child("root")
 }
 
-/// The same before it has its name.
+/// The same file under its temporary name.
 pub(crate) fn unnamed_owner() -> RelativePath {
     control().child("root.tmp")
 }
@@ -103,18 +103,17 @@ pub(crate) fn sync_failed(generation: Generation) -> RelativePath {
     control().child(format!("{generation}.sync-failed"))
 }
 
-/// Says that the target of this entry is a mount point that is being copied over: what is there may be
-/// half of our own bytes.
+/// Marks that the target of this entry is being copied over, so that it may hold half of our own bytes.
 pub(crate) fn copying(generation: Generation, entry: u64) -> RelativePath {
     control().child(format!("{generation}.copying-{entry}"))
 }
 
-/// Says that nobody could tell whether a transaction is committed.
+/// Marks a transaction in doubt: its writer could not tell whether it is committed.
 pub(crate) fn in_doubt(id: TransactionId) -> RelativePath {
     control().child(format!("{id}.in-doubt"))
 }
 
-/// What became of a transaction that had been in doubt.
+/// The outcome of a transaction that was in doubt.
 pub(crate) fn resolved(id: TransactionId, committed: Option<Generation>) -> RelativePath {
     match committed {
         Some(generation) => control().child(format!("{id}.committed-{generation}")),

@@ -1,19 +1,19 @@
-//! The lock of the control directory: one writer, or many readers.
+//! The lock of the control directory: held by one writer or by many readers.
 //!
-//! Both go through the queue file first. A writer that waits holds the queue, so
-//! readers that come after it wait behind it, however many there are and however
-//! they overlap. A view may last, though, and its owner may want another one
-//! first. So a writer that has waited in vain lets the waiting readers pass, and
-//! then holds the queue for twice as long: a reader waits no longer than the
-//! longest view lasts, or little more, and a writer gets in once it holds the
-//! queue for longer than that.
+//! Both lock the queue file first. A waiting writer holds the queue, so readers
+//! that come later wait behind it, however many they are. But a view may last
+//! long, and its owner may need a second view. So a writer that has waited in
+//! vain lets the waiting readers pass, and then holds the queue for twice as
+//! long. A reader then waits little longer than the longest view lasts. The
+//! writer gets the lock once it holds the queue for longer than that.
 //!
-//! Where no control directory has been made yet, a reader that may not make one
-//! locks the root itself. Whoever makes the control directory waits for it, once.
+//! If there is no control directory yet, a reader that may not make one locks
+//! the root itself. The first writer that makes the control directory waits for
+//! this lock.
 //!
-//! Every wait has an end: a lock may hang or lie on a network mount, so it is
-//! always tried, never waited for. The lock files are never removed: whoever
-//! waits on a removed one would hold a lock that nobody else sees.
+//! A lock call may hang, or the lock may lie on a network mount. So locks are
+//! only tried, never waited for, and every wait has an end. The lock files are
+//! never removed: locking a removed file would exclude nobody.
 
 use std::io;
 use std::time::Duration;
@@ -31,16 +31,17 @@ use crate::path::RelativePath;
 const PAUSE_MIN: Duration = Duration::from_micros(20);
 const PAUSE_MAX: Duration = Duration::from_millis(2);
 
-/// For how long a writer holds the queue at first, and lets readers pass after that: long beside most
-/// views, and time for several tries.
+/// How long a writer first holds the queue, and how long it then lets readers pass. This is longer than
+/// most views, and enough for several tries.
 const QUEUE_CLOSED_MIN: Duration = Duration::from_millis(250);
 const QUEUE_OPEN: Duration = Duration::from_millis(10);
 
-/// When somebody is told that a lock is waited for, and how often again.
+/// After what time a wait for a lock is reported, and how often again.
 const TELL_AFTER: Duration = Duration::from_millis(100);
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// Tries to find either no control directory or its lock; two are enough unless somebody removes it.
+/// How often to look for the control directory and its lock. Two tries are enough unless another
+/// program removes it.
 const SHARE_TRIES_MAX: u32 = 8;
 
 /// The right to publish, apply, recover and sweep, and what was found under it.
@@ -48,21 +49,21 @@ const SHARE_TRIES_MAX: u32 = 8;
 #[derive(Debug)]
 pub(crate) struct Locked {
     _lock: Box<dyn Lock>,
-    /// The control directory as it is now: whoever changes it under the lock says so here.
+    /// The control directory as it is now. Code that changes it under the lock updates this too.
     pub(crate) control: Control,
 }
 
 /// The right to read one state, and what was found under it.
 #[derive(Debug)]
 pub(crate) struct Share {
-    /// Absent where nothing can be locked: then every read is followed by another look.
+    /// `None` if nothing can be locked. Then another look follows every read.
     lock: Option<Box<dyn Lock>>,
     pub(crate) control: Control,
 }
 
 impl Share {
-    /// Refuses what was just read if somebody may have committed meanwhile, since nothing could be
-    /// locked.
+    /// Refuses what was just read if another process may have committed meanwhile, because nothing
+    /// could be locked.
     pub(crate) fn confirm(&self, root: &Root) -> Result<()> {
         if self.lock.is_some() || Control::look(root)?.shows_the_state_of(&self.control) {
             return Ok(());
@@ -71,7 +72,7 @@ impl Share {
     }
 }
 
-/// Waits for all others to let go.
+/// Waits until all others have released the lock.
 pub(crate) fn exclusive(root: &Root) -> Result<Locked> {
     let mut wait = Wait::new(root);
     let lock = match writers_lock(&mut wait) {
@@ -81,12 +82,12 @@ pub(crate) fn exclusive(root: &Root) -> Result<Locked> {
         }
         lock => lock?,
     };
-    // Whoever held the lock before may have moved directories about.
+    // An earlier holder of the lock may have moved directories.
     root.fs.forget_directories();
     Ok(Locked { _lock: lock, control: Control::look(root)? })
 }
 
-/// Waits for the writer to let go, behind the writers that wait already.
+/// Waits until the writer, and the writers already waiting, have released the lock.
 pub(crate) fn shared(root: &Root) -> Result<Share> {
     let mut wait = Wait::new(root);
     let lock = if root.settings.read_only {
@@ -104,22 +105,22 @@ pub(crate) fn shared(root: &Root) -> Result<Share> {
     Ok(Share { lock, control: Control::look(root)? })
 }
 
-/// Makes the control directory, unless it is there, whole and durable.
+/// Makes the control directory, unless it exists, is complete and durable.
 ///
-/// A process may have been killed between making it and the sync; then it is visible, but a power
-/// loss could take it, with every manifest in it. So what is found is synced again until
-/// `.gitignore` says that this was done.
+/// A process may have been killed between making it and syncing it. Then it is visible, but a power
+/// loss could undo it, with every manifest in it. So it is synced again until `.gitignore` shows that
+/// this was done.
 pub(crate) fn ensure(root: &Root) -> Result<()> {
     if Control::look(root)?.is_whole(root) {
         return Ok(());
     }
     let wave = control::make(root)?;
-    // Lost without this sync: the control directory's name, and with it every commit, acknowledged
-    // or not, that was ever published in it.
+    // Lost without this sync: the control directory's name, and with it every commit that was ever
+    // published there.
     let _durable = root.sync_always(wave)?;
     claim(root)?;
     if keeps(Rule::WaitForRootReaders) {
-        // Whoever began to read before there was a lock file to take has locked the root instead.
+        // Readers that began before there was a lock file have locked the root instead.
         match Wait::new(root).take(&RelativePath::root(), LockKind::Exclusive) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::Unsupported => {}
             lock => drop(lock?),
@@ -128,25 +129,25 @@ pub(crate) fn ensure(root: &Root) -> Result<()> {
     control::prove_durable(root)
 }
 
-/// Writes down which root a control directory belongs to that does not lie in its root; refuses one that
-/// belongs to another.
+/// Writes the root of a control directory that lies outside of it. Refuses one that belongs to another
+/// root.
 pub(crate) fn claim(root: &Root) -> Result<()> {
     if !root.fs.has_control_elsewhere() {
         return Ok(());
     }
-    // Two roots may come at once.
+    // Two roots may try at once.
     let _queue = Wait::new(root).take(&layout::queue_file(), LockKind::Exclusive)?;
     match control::owner(root)? {
         Owner::This => Ok(()),
         Owner::Other(owner) => Err(control::other_root(root, owner)),
         Owner::Nobody | Owner::Moved => {
             let written = control::write_owner(root)?;
-            // Lost without this sync: the owner's path, while its name is there; nobody could open the
-            // root any more.
+            // Lost without this sync: the owner's path behind its name. No store could open the root
+            // any more.
             let _durable = root.sync_always(written)?;
             let named = control::name_owner(root)?;
-            // Lost without this sync: the owner, while commits of this root are in the control
-            // directory; another root could take them for its own.
+            // Lost without this sync: the owner of a control directory that has commits of this root.
+            // Another root could take them for its own.
             root.sync_always(named).map(drop)
         }
     }
@@ -176,7 +177,7 @@ fn readers_lock(wait: &mut Wait<'_>) -> Result<Box<dyn Lock>> {
     wait.take(&layout::lock_file(), LockKind::Shared)
 }
 
-/// A reader's lock, for a reader that makes nothing; `None` where nothing can be locked.
+/// A lock for a reader that makes nothing; `None` if nothing can be locked.
 fn lock_without_making(wait: &mut Wait<'_>) -> Result<Option<Box<dyn Lock>>> {
     for _ in 0..SHARE_TRIES_MAX {
         match readers_lock(wait) {

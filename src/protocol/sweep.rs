@@ -1,12 +1,12 @@
 //! Sweep: removes what dead sessions left, and never anything else.
 //!
-//! A session that this control directory knows is dead if its lock can be
-//! taken. One that it does not know may be another root's: above this one,
-//! below it, or mounted in it. The sweep only removes regular files with exactly
-//! the name of a dead session's staged file, in directories that a dead session
-//! recorded. No pending manifest names such a file: the sweep runs under the
-//! lock, after a recovery that has finished all manifests. If anything is not
-//! understood, nothing is removed.
+//! A session in this control directory is dead if its lock can be taken. An
+//! unknown session may belong to another root: above this one, below it, or
+//! mounted in it. The sweep only removes regular files with exactly the name of
+//! a dead session's staged file, in directories that a dead session recorded.
+//! No pending manifest names such a file: the sweep runs under the lock, after
+//! a recovery that has finished all manifests. If anything is not understood,
+//! nothing is removed.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
@@ -24,7 +24,7 @@ use crate::fs::{Barrier, CONTROL_DIRECTORY, DirectoryEntry, Kind, Lock, LockKind
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
-/// The sessions that this control directory knows, and what they recorded.
+/// The sessions in this control directory, and their records.
 #[derive(Debug, Default)]
 struct Sessions {
     /// Dead sessions, each with its lock, so that nobody takes its name while it is swept.
@@ -43,16 +43,16 @@ pub(crate) fn alive(root: &Root, control: &Control) -> Result<usize> {
     Ok(Sessions::find(root, control)?.living.len())
 }
 
-/// What a sweep has done.
+/// What a sweep did.
 #[derive(Debug, Default)]
 pub(crate) struct Swept {
     pub(crate) removed: Vec<RelativePath>,
-    /// Directories in which nothing may be looked for or removed.
+    /// Directories that do not allow looking or removing.
     pub(crate) refused: Vec<RelativePath>,
 }
 
-/// Removes what dead sessions left. A directory that refuses keeps nobody from working in the others: its
-/// records stay for a later sweep.
+/// Removes what dead sessions left. If a directory refuses, the sweep goes on with the others, and the
+/// records of that directory stay for a later sweep.
 pub(crate) fn sweep(root: &Root, locked: &Locked, _recovered: &Recovered) -> Result<Swept> {
     let sessions = Sessions::find(root, &locked.control)?;
     let (directories, made) = sessions.recorded(root)?;
@@ -82,7 +82,7 @@ pub(crate) fn sweep(root: &Root, locked: &Locked, _recovered: &Recovered) -> Res
     Ok(Swept { removed, refused })
 }
 
-/// Whether a directory's owner or its flags do not allow what the system was asked for.
+/// Whether the rights or flags of a directory forbid the operation.
 fn is_refusal(error: &Error) -> bool {
     let refusals = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
     matches!(error, Error::Io { source, .. } if refusals.contains(&source.kind()))
@@ -114,8 +114,8 @@ impl Sessions {
         Ok(sessions)
     }
 
-    /// Whether a session of this control directory is dead. One that is not known here is another
-    /// root's, or began after the sessions were listed.
+    /// Whether a session of this control directory is dead. An unknown session belongs to another root,
+    /// or began after the sessions were listed.
     fn is_dead(&self, id: Uuid) -> bool {
         self.dead.contains_key(&id)
             || !keeps(Rule::SweepDeadOnly)
@@ -166,8 +166,8 @@ impl Sessions {
         Ok((directories, made))
     }
 
-    /// Removes the records and marks of the dead, each mark last; not of those who led to a directory
-    /// that refused.
+    /// Removes the records and marks of dead sessions, each mark last, except those that lead to a
+    /// directory that refused.
     fn remove_dead(mut self, root: &Root, refused: &[RelativePath]) -> Result<()> {
         for (id, path) in self.records.iter().filter(|_| !refused.is_empty()) {
             let read = if_found(control::read(root, path));
@@ -240,7 +240,7 @@ fn sweep_made(
             removed.push(directory.clone());
             Ok(())
         }
-        // A killed process may have removed it, which is seen, but perhaps not durable.
+        // A killed process may have removed it. That is visible, but perhaps not durable.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = directory.parent();
             if root.fs.metadata(&parent).is_ok_and(|found| found.kind == Kind::Directory) {
@@ -257,11 +257,11 @@ fn sweep_made(
     }
 }
 
-/// Removes every staged file in the tree that no living session of this control directory answers for;
-/// returns what was removed. `own` lives, whatever became of its mark.
+/// Removes every staged file in the tree that belongs to no living session of this control directory.
+/// Returns what was removed. `own` counts as living, even without its mark.
 ///
-/// What other roots stage is not known here, so nothing is looked for where another root may stage: in a
-/// root within this one, behind a mount point, or anywhere if this root lies in another.
+/// The staged files of other roots are not known here. So nothing is looked for where another root may
+/// stage: in a root within this one, behind a mount point, or anywhere if this root lies in another.
 pub(crate) fn deep(
     root: &Root,
     locked: &Locked,
@@ -303,8 +303,8 @@ pub(crate) fn deep(
             }
         }
     }
-    // Nothing leads here again but another deep sweep, so what it reports as removed stays removed: lost
-    // without this sync are the removals.
+    // Lost without this sync: the removals. Only another deep sweep would find these files again, so
+    // what this one reports as removed must stay removed.
     let _durable = root.sync_always(wave)?;
     Ok(removed)
 }

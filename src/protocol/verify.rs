@@ -24,8 +24,8 @@ pub(crate) fn verify(root: &Root) -> Result<Vec<Mismatch>> {
     let mut seen = HashSet::new();
     let mut mismatches = Vec::new();
     for (generation, path) in manifests.iter().rev() {
-        // A power loss can undo the removal of an old manifest and keep that of one after it (seen on
-        // btrfs). What stands below a gap knows nothing of the commits in the gap.
+        // A power loss can undo the removal of an old manifest and keep the removal of a later one
+        // (seen on btrfs). Manifests below a gap know nothing of the commits in the gap.
         if later.is_some_and(|later| generation.next() != later) {
             break;
         }

@@ -69,18 +69,18 @@ pub(super) fn is_frozen(directory: impl AsFd, name: &OsStr) -> rustix::io::Resul
     }
 }
 
-/// The access control list of a directory that files made in it inherit (acl(5)).
+/// The access control list that files inherit from their directory (acl(5)).
 const DEFAULT_LIST: &str = "system.posix_acl_default";
-/// The access control list of a file, as far as it says more than its mode.
+/// The access control list of a file, if it says more than the mode.
 const ACCESS_LIST: &str = "system.posix_acl_access";
 /// The longest value that an extended attribute can have (xattr(7)).
 const ATTRIBUTE_BYTES_MAX: usize = 64 * 1024;
-/// What fits for nearly every list: a header and 127 entries (`posix_acl_xattr.h` of the kernel).
+/// Enough for nearly every list: a header and 127 entries (`posix_acl_xattr.h` of the kernel).
 const ATTRIBUTE_BYTES_USUAL: usize = 1024;
 
-/// The mode of a file that `std::fs::File::create` would make in this directory. Under a default
-/// access control list the umask does not count (umask(2)). `None` where it cannot be known: there
-/// is no `/proc`, or the list is of a kind that is not understood.
+/// The mode of a file that `std::fs::File::create` would make in this directory. Under a default access
+/// control list the umask does not count (umask(2)). `None` if it cannot be known, because there is no
+/// `/proc` or the list has an unknown form.
 pub(super) fn new_file_mode(directory: &OwnedFd) -> Option<u32> {
     match attribute(|buffer| rustix::fs::fgetxattr(directory, DEFAULT_LIST, buffer)) {
         Ok(Some(list)) => list_mode(&list).map(|mode| mode & 0o666),
@@ -89,7 +89,7 @@ pub(super) fn new_file_mode(directory: &OwnedFd) -> Option<u32> {
     }
 }
 
-/// The umask of this thread (proc_pid_status(5)); asking umask(2) would change it for a moment, for
+/// The umask of this thread (proc_pid_status(5)). To ask umask(2) would change it for a moment, for
 /// every thread.
 fn umask() -> Option<u32> {
     let status = std::fs::read_to_string("/proc/thread-self/status").ok()?;
@@ -97,8 +97,8 @@ fn umask() -> Option<u32> {
     u32::from_str_radix(line.trim(), 8).ok()
 }
 
-/// The mode that a file's group and owner bits and its mask get from a list, as `posix_acl_create` of
-/// the kernel computes it: where there is a mask, it stands in the place of the group.
+/// The mode that a file gets from a list, as `posix_acl_create` of the kernel computes it. If the list
+/// has a mask, the mask takes the place of the group's bits.
 fn list_mode(list: &[u8]) -> Option<u32> {
     const VERSION: [u8; 4] = 2_u32.to_le_bytes();
     let entries = list.strip_prefix(&VERSION)?.chunks_exact(8);
@@ -110,18 +110,18 @@ fn list_mode(list: &[u8]) -> Option<u32> {
             0x04 => group = Some(bits),
             0x10 => mask = Some(bits),
             0x20 => other = Some(bits),
-            // Named users and groups are inherited as they are.
+            // Named users and groups are inherited unchanged.
             _ => {}
         }
     }
     Some(owner? << 6 | mask.or(group)? << 3 | other?)
 }
 
-/// Gives a file the access control list of the file `name` in `directory`, or takes an inherited one
-/// away. Returns whether anything was changed, and with it the file's mode.
+/// Gives a file the access control list of the file `name` in `directory`. If that has none, removes an
+/// inherited one. Returns whether the list has changed, and the file's mode with it.
 ///
-/// No call reads attributes relative to a directory's handle before Linux 6.13, so the way leads
-/// through the handle's name in `/proc`.
+/// Before Linux 6.13 no call reads attributes relative to a directory's handle, so this uses the
+/// handle's name in `/proc`.
 pub(super) fn copy_access_list(directory: &OwnedFd, name: &OsStr, file: &File) -> rustix::io::Result<bool> {
     let path = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
     let wanted = attribute(|buffer| rustix::fs::lgetxattr(&path, ACCESS_LIST, buffer))?;
@@ -134,7 +134,7 @@ pub(super) fn copy_access_list(directory: &OwnedFd, name: &OsStr, file: &File) -
     Ok(true)
 }
 
-/// An attribute's value; `None` where there is none, or no such thing.
+/// An attribute's value; `None` if there is none, or if the file system has no attributes.
 fn attribute(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Option<Vec<u8>>> {
     for size in [ATTRIBUTE_BYTES_USUAL, ATTRIBUTE_BYTES_MAX] {
         let mut buffer = vec![0; size];

@@ -58,8 +58,8 @@ impl OsFileSystem {
     pub(crate) fn open(root: &Path, control: Option<&Path>) -> io::Result<Self> {
         let given = std::path::absolute(root)?;
         let root = system::canonical(root)?;
-        // From the root, not from the working directory: every program must find the same one. Where it
-        // is by itself it need not be told.
+        // Relative to the root, not to the working directory, so that every program finds the same one.
+        // The default place need not be given.
         let control =
             control.map(|path| root.join(path)).filter(|path| *path != root.join(CONTROL_DIRECTORY));
         if let Some(parent) = control.as_deref().and_then(Path::parent) {
@@ -183,7 +183,7 @@ const KICK_BYTES: u64 = 8 * 1024 * 1024;
 struct Writer {
     file: File,
     path: RelativePath,
-    /// The mode that `finish` is to give it.
+    /// The mode that `finish` will give it.
     hidden_mode: Option<u32>,
     directories: Arc<system::Directories>,
     written: u64,
@@ -367,7 +367,8 @@ impl FileSystem for OsFileSystem {
     fn try_lock_existing(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {
         let open = || self.directories.open_to_lock(path, system::Absent::Fail);
         match self.lock(open, path, kind) {
-            // Each system, and each network file system, refuses to lock a directory in its own words.
+            // Systems and network file systems differ in the error with which they refuse to lock a
+            // directory.
             Err(error) if path.is_root() && error.kind() != io::ErrorKind::PermissionDenied => {
                 Err(io::Error::new(io::ErrorKind::Unsupported, error))
             }

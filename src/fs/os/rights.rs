@@ -1,5 +1,6 @@
-//! Whose the control directory's files are: on Unix they take owner, group and rights from the root, so that
-//! everybody who may write in the root can save there.
+//! Ownership of the control directory's files. On Unix they take owner, group
+//! and rights from the root, so that everybody who may write in the root can
+//! save there.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +13,7 @@ pub(super) struct Rights {
     user: u32,
     group: u32,
     pub(super) file: u32,
-    /// For those alone who may write in the root.
+    /// For nobody but those who may write in the root.
     pub(super) private_file: u32,
     pub(super) directory: u32,
 }

@@ -1,8 +1,9 @@
-//! Where a simulated process's root lies, and the directories that it keeps open.
+//! The root of a simulated process, and the directories that it has open.
 //!
-//! As the real file system does, a process keeps a handle of every directory that
-//! it has looked up: a handle leads to an inode, whatever becomes of the name, until
-//! all are forgotten. Knows nothing of calls, steps or errors that are planned.
+//! As on the real file system, a process caches a handle of every directory
+//! that it has looked up. A handle leads to an inode, whatever happens to the
+//! name, until the cache is dropped. Knows nothing of calls, steps or planned
+//! errors.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,7 +17,7 @@ use crate::path::RelativePath;
 #[derive(Debug)]
 pub(super) struct Directories {
     root: Number,
-    /// Of the control directory, if it lies elsewhere.
+    /// The control directory's, if it lies elsewhere.
     control: Option<Place>,
     kept: Mutex<HashMap<RelativePath, Number>>,
 }
@@ -83,7 +84,7 @@ impl Directories {
         }
     }
 
-    /// The place of a name that is to be made, changed or removed.
+    /// The place of a name to make, change or remove.
     pub(super) fn writable_parent(&self, state: &State, path: &RelativePath) -> io::Result<Place> {
         let place = match &self.control {
             Some(place) if is_control(path) => place.clone(),
@@ -95,7 +96,7 @@ impl Directories {
         Ok(place)
     }
 
-    /// A directory in which names can be. The handle of one that was removed is forgotten, and the path
+    /// A directory that can hold names. If its cached handle leads to a removed directory, the path is
     /// looked up anew.
     fn living_directory(&self, state: &State, path: &RelativePath) -> io::Result<Number> {
         let inode = self.directory(state, path)?;

@@ -9,7 +9,7 @@ use crate::fs::{Barrier, Wave};
 use crate::generation::Generation;
 use crate::report::Abandoned;
 
-/// Gives up a generation, durably. Says which of its files are in place all the same.
+/// Durably gives up a generation. Returns which of its files are in place nevertheless.
 pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> Result<Abandoned> {
     let control = &locked.control;
     let path = control.published(generation);
@@ -19,11 +19,11 @@ pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> R
         return Err(Error::Unsupported { path: root.full(&path), reason });
     }
     let mut abandoned = Abandoned { generation, in_place: Vec::new(), left: Vec::new() };
-    // One that cannot be read is given up as well, and nobody can say what it named.
+    // A manifest that cannot be read is given up too, but nobody can say what it named.
     let manifest = control::manifest(root, &path).ok().flatten();
     for entry in manifest.iter().flat_map(|manifest| &manifest.entries) {
         let source = entry.staged().unwrap_or_else(|| entry.path.clone());
-        // A staged file that is gone is in its place; so is a removal whose target is gone.
+        // If a staged file is gone, it is in place. If the target of a removal is gone, it is removed.
         let is_done = if_found(root.fs.metadata(&source)).is_ok_and(|found| found.is_none())
             && if_found(root.fs.metadata(&entry.path.parent())).is_ok_and(|found| found.is_some());
         let list = if is_done { &mut abandoned.in_place } else { &mut abandoned.left };

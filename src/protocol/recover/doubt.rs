@@ -1,8 +1,9 @@
-//! Transactions whose commit point could not be synced: what became of them, for
+//! Transactions whose commit point could not be synced: their outcomes, for
 //! those who ask later.
 //!
-//! The mark is never synced: where a power loss takes it, the manifest alone can
-//! answer. An answer stays after the manifest is gone that proves it.
+//! The mark of a doubt is never synced. If a power loss erases it, only the
+//! manifest can answer. An answer stays after the manifest that proves it is
+//! gone.
 
 use super::super::control::{self, Control};
 use super::super::layout;
@@ -12,10 +13,10 @@ use crate::error::Result;
 use crate::generation::{Generation, TransactionId};
 use crate::report::TransactionOutcome;
 
-/// So many answers are kept.
+/// How many answers are kept.
 const RESOLVED_MAX: usize = 256;
 
-/// Which generation a transaction is, by the manifests that are still there.
+/// The generation of a transaction, by the manifests that still exist.
 fn find(root: &Root, control: &Control, id: TransactionId) -> Result<Option<Generation>> {
     let open = control.open().into_iter().map(|generation| (generation, control.published(generation)));
     let applied = control.applied.iter().map(|generation| (*generation, layout::applied(*generation)));
@@ -28,11 +29,11 @@ fn find(root: &Root, control: &Control, id: TransactionId) -> Result<Option<Gene
     Ok(None)
 }
 
-/// Answers for every transaction in doubt, once nothing is pending but what recovery has finished, and
-/// before a manifest that proves it is retired.
+/// Records an answer for every transaction in doubt. Runs when nothing is pending except what recovery
+/// has finished, and before a manifest that proves an answer is retired.
 pub(super) fn resolve(root: &Root, control: &mut Control) {
     for id in std::mem::take(&mut control.in_doubt) {
-        // Where a manifest cannot be read, the doubt stays until it is mended.
+        // If a manifest cannot be read, the doubt stays until the manifest is repaired.
         let Ok(committed) = find(root, control, id) else { continue };
         if let Ok(debt) = root.fs.rename(&layout::in_doubt(id), &layout::resolved(id, committed)) {
             debt.waive("a mark that a power loss brings back is resolved again");
@@ -47,7 +48,7 @@ pub(super) fn resolve(root: &Root, control: &mut Control) {
     }
 }
 
-/// What became of a transaction, as far as manifests and answers are still there.
+/// The outcome of a transaction, if manifests and answers still show it.
 pub(crate) fn outcome_of(root: &Root, locked: &Locked, id: TransactionId) -> Result<TransactionOutcome> {
     if let Some(generation) = find(root, &locked.control, id)? {
         return Ok(TransactionOutcome::Committed { generation });
