@@ -412,10 +412,13 @@ fn collect(fs: &dyn FileSystem, directory: &RelativePath, found: &mut Files) {
     }
 }
 
-/// Every file except the lock files.
+/// What every writer makes in the control directory if it is missing.
+const MADE_BY_ANY_WRITER: [&str; 3] = [".cosave/lock", ".cosave/queue", ".cosave/.gitignore"];
+
+/// Every file except those that any writer makes.
 fn lasting(disk: &SimDisk) -> Files {
     let mut files = files(disk);
-    files.retain(|path, _| path != ".cosave/lock" && path != ".cosave/queue");
+    files.retain(|path, _| !MADE_BY_ANY_WRITER.contains(&path.as_str()));
     files
 }
 
