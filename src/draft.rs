@@ -1,9 +1,9 @@
 //! What a transaction has collected so far: one slot for each write or removal,
-//! in the order in which they were begun.
+//! in the order in which they began.
 //!
-//! Shared by the transaction and its open writers. Knows which of several writes
-//! to one path counts, and how much is kept in memory; how a file is staged is
-//! the protocol's to know.
+//! Shared by the transaction and its open writers. Knows which of several
+//! writes to one path counts, and how much is kept in memory. The protocol
+//! knows how a file is staged.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,23 +17,23 @@ use crate::protocol::stage::{KeptFile, Precondition, StagedChange, StagedWriter,
 
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
-    /// Present from the first staged file on.
+    /// Present once a file was staged.
     pub(crate) staging: Option<Staging>,
-    /// By number, that is, in the order in which they were begun.
+    /// By number, which is the order in which they began.
     pub(crate) slots: BTreeMap<u64, Slot>,
-    /// The numbers of the slots of each path, rising; more than one while a later write is open.
+    /// The rising numbers of the slots of each path. There are several while a later write is open.
     pub(crate) numbers_of: HashMap<RelativePath, Vec<u64>>,
     pub(crate) resolver: Resolver,
     pub(crate) reads: HashMap<RelativePath, Option<Stamp>>,
     pub(crate) preconditions: Vec<Precondition>,
-    /// Whether there must be a file at a path that the transaction changes.
+    /// Whether a file must exist at a path that the transaction changes.
     pub(crate) presence: BTreeMap<RelativePath, Presence>,
     pub(crate) numbers: u64,
-    /// Committed or aborted: a writer that finishes now is too late.
+    /// Whether the transaction is committed or aborted. A writer that finishes now is too late.
     pub(crate) closed: bool,
     /// The slots whose content is kept in memory.
     kept: BTreeSet<u64>,
-    /// How many bytes are kept in memory, also by open writers.
+    /// How many bytes are kept in memory, including those of open writers.
     kept_bytes: usize,
 }
 
@@ -55,13 +55,13 @@ pub(crate) struct Slot {
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly all are ready, so a box would only cost")]
 pub(crate) enum Content {
-    /// A writer has it.
+    /// Its writer is open.
     Open,
     /// Its writer was dropped without `finish`.
     Unfinished,
     /// In memory.
     Kept(KeptFile),
-    /// On disk, or a removal.
+    /// Staged on disk, or a removal.
     Ready(StagedChange),
 }
 
@@ -73,7 +73,7 @@ impl Slot {
         }
     }
 
-    /// What is to be replaced, made or removed, once that is known.
+    /// The target to replace, make or remove, once it is known.
     pub(crate) fn target(&self) -> Option<&Target> {
         match &self.content {
             Content::Kept(file) => Some(&file.target),
@@ -84,8 +84,8 @@ impl Slot {
 }
 
 impl Draft {
-    /// Takes the writes to a path that were begun before `number` out of the transaction, and their
-    /// staged files away. Returns the newest.
+    /// Removes the writes to a path that began before `number`, with their staged files. Returns the
+    /// newest of them.
     pub(crate) fn take(&mut self, path: &RelativePath, number: u64) -> Option<Content> {
         let numbers = self.numbers_of.get(path).cloned().unwrap_or_default();
         let earlier = numbers.into_iter().filter(|own| *own < number);
@@ -105,7 +105,7 @@ impl Draft {
         Some(slot.content)
     }
 
-    /// What must still be true at the commit.
+    /// What must still be true when the transaction commits.
     pub(crate) fn take_preconditions(&mut self) -> Vec<Precondition> {
         let mut all = std::mem::take(&mut self.preconditions);
         all.extend(std::mem::take(&mut self.presence).into_iter().map(|(path, presence)| match presence {
@@ -117,7 +117,7 @@ impl Draft {
         all
     }
 
-    /// A file is finished, and stays in memory for now.
+    /// Adds a finished file that stays in memory for now.
     pub(crate) fn keep(&mut self, number: u64, file: KeptFile) {
         if let Some(slot) = self.slots.get_mut(&number) {
             slot.content = Content::Kept(file);
@@ -125,7 +125,7 @@ impl Draft {
         }
     }
 
-    /// Makes room for bytes in memory, if there is any.
+    /// Reserves room for bytes in memory, if there is enough.
     pub(crate) fn reserve(&mut self, bytes: usize, bytes_max: usize) -> bool {
         let fits = bytes <= bytes_max.saturating_sub(self.kept_bytes);
         if fits {
@@ -141,19 +141,19 @@ impl Draft {
         }
     }
 
-    /// Gives room back.
+    /// Releases reserved room.
     pub(crate) fn release(&mut self, bytes: usize) {
         self.kept_bytes -= bytes;
     }
 
-    /// The transaction outgrows its memory: stages all that is kept, and begins a staged file for the
-    /// write that goes beyond it.
+    /// Stages everything in memory, because the transaction has outgrown it, and begins a staged file
+    /// for the write that did not fit.
     pub(crate) fn outgrow(&mut self, opened: &Opened, target: &Target, number: u64) -> Result<StagedWriter> {
         let staging = self.stage_kept(opened, [target.path.parent()].into())?;
         commit::begin(&opened.root, staging, target, number)
     }
 
-    /// Stages all that is kept in memory. The directories of all, and the `wanted` ones, are recorded
+    /// Stages everything that is kept in memory. Its directories and the `wanted` ones are recorded
     /// with one wait.
     pub(crate) fn stage_kept(
         &mut self,
@@ -199,7 +199,7 @@ impl Draft {
         Some(slot)
     }
 
-    /// What was written to a path last.
+    /// The last write to a path.
     pub(crate) fn newest(&self, path: &RelativePath) -> Option<&Slot> {
         self.slots.get(self.numbers_of.get(path)?.last()?)
     }

@@ -15,19 +15,19 @@ pub enum Rule {
     PublishByRename,
     /// Move files only after the commit point.
     ApplyAfterPublish,
-    /// Nobody else can read a staged file that is not finished.
+    /// No other user can read an unfinished staged file.
     HideStaged,
-    /// Check under the lock that a staged file has the permissions that its target has now.
+    /// Check under the lock that a staged file has the current permissions of its target.
     CheckPermissions,
-    /// A record of directories goes only when their removal is durable.
+    /// Remove a record of directories only after their removal is durable.
     RemoveThenForget,
-    /// Make the directories durable that another transaction has made on the way to a staged file.
+    /// Make the directories above a staged file durable, even if another transaction has made them.
     SyncOthersDirectories,
     /// Check under the lock that every staged file is still the one that was written.
     CheckStaged,
     /// Check preconditions under the lock.
     CheckPreconditions,
-    /// Check under the lock that no target or directory is append-only or immutable.
+    /// Check under the lock that no target or its directory is append-only or immutable.
     CheckFlags,
     /// Rewrite the manifest when a target has changed since the manifest was written.
     CheckTargets,
@@ -49,33 +49,33 @@ pub enum Rule {
     UnlinkAlias,
     /// Keep the last applied manifest until the next one is durable.
     KeepApplied,
-    /// Publish two names that can be one file one after the other.
+    /// Publish one after the other two names that may be one file.
     TellPlacesApart,
-    /// A file whose directory is gone is missing, not finished.
+    /// Treat a file whose directory is gone as missing, not as finished.
     MissDirectories,
-    /// Make what was published with waived waits durable before a stronger commit rests on it.
+    /// Make waived commits durable before a stronger commit builds on them.
     PayWaived,
-    /// Remove no superseded manifest on a waived receipt.
+    /// Remove no superseded manifest without having waited.
     KeepWaived,
-    /// Publish a manifest whose waits were waived under a name that says so.
+    /// Publish the manifest of a waived commit under a name that says so.
     MarkWaived,
     /// Sweep only what dead sessions have staged.
     SweepDeadOnly,
     /// Sweep only what sessions of this control directory staged.
     SweepKnownOnly,
-    /// A child after a fork leaves everything to its parent.
+    /// Leave everything to the parent in a child after a fork.
     LeaveToParent,
     /// Look up every directory anew in each transaction.
     LookAgain,
-    /// Remove staged files from the directory in which they were made, wherever it is now.
+    /// Remove staged files from the directory in which they were made, wherever that is now.
     RemoveWhereMade,
-    /// A session whose mark was removed is replaced.
+    /// Replace a session whose mark was removed.
     RenewSession,
-    /// Go on counting where the control directory was removed.
+    /// Go on counting generations after the control directory was removed.
     CountOn,
-    /// A control directory serves one root.
+    /// Use a control directory for one root only.
     OneRoot,
-    /// Whoever makes the control directory waits for those who read without one.
+    /// Wait for those who read without a control directory before making one.
     WaitForRootReaders,
     /// Never sync again what a failed sync covered: write it anew.
     WriteAnew,

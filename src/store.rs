@@ -1,7 +1,7 @@
 //! The store: an open root.
 //!
-//! The public face of what `protocol::open` holds; hands out transactions and
-//! views, and knows nothing of the protocol's steps.
+//! The public type over what `protocol::open` holds. It hands out transactions
+//! and views, and knows nothing of the protocol's steps.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,8 +22,10 @@ use crate::view::View;
 
 /// An open root: a directory whose files are saved together, or not at all.
 ///
-/// Cheap to clone; clones share one session. Any number of stores, in any number
-/// of processes, may be open on one root.
+/// Clones are cheap and share one session. Any number of stores, in any number of processes, may be
+/// open on one root.
+///
+/// # Examples
 ///
 /// ```
 /// use cosave::Store;
@@ -53,7 +55,7 @@ impl Drop for Closing {
     }
 }
 
-/// Tries of [`Store::update`] before a conflict is given back.
+/// How often [`Store::update`] tries before it returns a conflict.
 const UPDATE_TRIES_MAX: u32 = 100;
 
 impl Store {
@@ -62,25 +64,25 @@ impl Store {
         Self { _closing: Arc::new(Closing(Arc::clone(&opened))), opened }
     }
 
-    /// Opens an existing directory. Finishes what was published before a crash, and removes what
-    /// dead sessions left behind. A root that was left clean costs a fixed number of system calls.
+    /// Opens an existing directory. Finishes what was published before a crash, and removes what dead
+    /// sessions left. Opening a clean root costs a fixed number of system calls.
     ///
     /// # Errors
-    /// As [`StoreOptions::open`].
+    /// As for [`StoreOptions::open`].
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
         Self::options().open(root)
     }
 
-    /// Says how to open a root.
+    /// Options that say how to open a root.
     pub fn options() -> StoreOptions {
         StoreOptions::default()
     }
 
-    /// Begins a transaction. Holds no lock: any number can be under way at once.
+    /// Begins a transaction. It holds no lock, so any number can be under way at once.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] in a read-only store or after a `fork`, [`Error::Poisoned`] after a
-    /// failed sync.
+    /// - [`Error::Unsupported`] in a read-only store, or in a child after a `fork`.
+    /// - [`Error::Poisoned`] after a failed sync.
     pub fn begin(&self) -> Result<Transaction> {
         self.root().may_change()?;
         // Others may have moved or removed directories since the last transaction.
@@ -90,11 +92,13 @@ impl Store {
         Ok(Transaction::new(Arc::clone(&self.opened)))
     }
 
-    /// Runs `change` in a transaction and commits it; runs it again when a file that it read, or a
-    /// precondition, has changed by then.
+    /// Runs `change` in a transaction and commits it. Runs it again if a file that it read, or a
+    /// precondition, has changed meanwhile.
     ///
     /// # Errors
-    /// Those of `change` and of [`Transaction::commit`]; a conflict only after many tries.
+    /// Those of `change` and of [`Transaction::commit`], but a conflict only after many tries.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -120,95 +124,101 @@ impl Store {
         }
     }
 
-    /// Reads one consistent state: all of every commit up to some generation, and nothing of later
-    /// ones. Writers wait while a view is open, so keep it short.
+    /// Opens a view of one consistent state: every commit up to a generation, and nothing of later
+    /// ones. Writers wait while a view is open, so drop it soon.
     ///
     /// # Errors
-    /// [`Error::Locked`] when a writer holds the lock too long, [`Error::Corrupt`] when a published
-    /// manifest cannot be trusted.
+    /// - [`Error::Locked`] if a writer holds the lock for too long.
+    /// - [`Error::Corrupt`] if a published manifest cannot be trusted.
     pub fn view(&self) -> Result<View> {
         View::new(Arc::clone(&self.opened))
     }
 
-    /// Finishes what is published, whoever published it. Done by `open` and by every commit.
+    /// Finishes every published commit, whoever published it. `open` and every commit do this too.
     ///
     /// # Errors
-    /// As [`StoreOptions::open`].
+    /// As for [`StoreOptions::open`].
     pub fn recover(&self) -> Result<RecoveryReport> {
         self.root().may_change()?;
         self.opened.recover()
     }
 
-    /// Recovers, then removes what dead sessions left. Done by `open`. Never touches the work of a
-    /// living session, or anything that cosave did not make.
+    /// Recovers, then removes what dead sessions left. `open` does this too. Never touches the work of
+    /// a living session, or anything that cosave did not make.
     ///
     /// # Errors
-    /// As [`StoreOptions::open`].
+    /// As for [`StoreOptions::open`].
     pub fn sweep(&self) -> Result<RecoveryReport> {
         self.root().may_change()?;
         self.opened.sweep()
     }
 
-    /// Sweeps, and then looks in every directory of the root for staged files that no living session of
-    /// this root answers for, and removes them: what was staged and forgotten when somebody removed the
-    /// control directory (`git clean -fdx`). Opens every directory, so it takes time in a large tree.
+    /// Sweeps, then looks in every directory of the root for staged files that belong to no living
+    /// session of this root, and removes them. Such files stay behind if the control directory was
+    /// removed (`git clean -fdx`). Opens every directory, so it takes time in a large tree.
     ///
-    /// Symlinks are not followed. Mount points and directories that are roots themselves are left out,
-    /// since what is staged there may be another root's. Transactions of other processes that were under
-    /// way when the control directory was removed lose what they have staged, and fail with nothing
-    /// changed.
+    /// Symlinks are not followed. Mount points, and directories that are roots themselves, are left
+    /// out, since files staged there may belong to another root. If other processes had open
+    /// transactions when the control directory was removed, these lose what they have staged, and fail
+    /// with nothing changed.
     ///
     /// # Errors
-    /// As [`StoreOptions::open`], and [`Error::Unsupported`] where this root lies in another one, whose
-    /// living sessions may have staged files here; [`Error::Io`] for a directory that cannot be read.
+    /// As for [`StoreOptions::open`], and:
+    ///
+    /// - [`Error::Unsupported`] if this root lies in another one, whose living sessions may have staged
+    ///   files here.
+    /// - [`Error::Io`] if a directory cannot be read.
     pub fn deep_sweep(&self) -> Result<RecoveryReport> {
         self.root().may_change()?;
         self.opened.deep_sweep()
     }
 
-    /// Waits until everything that was committed is durably in place. Only needed with
+    /// Waits until every commit is durably in place. Only needed with
     /// [`Durability::Committed`](crate::Durability::Committed), before other programs read the files.
     ///
     /// # Errors
-    /// [`Error::Io`] when a sync fails; the commits stay published, and the next opening finishes them.
+    /// [`Error::Io`] if a sync fails. The commits stay published, and the next opening finishes them.
     pub fn flush(&self) -> Result<()> {
         self.opened.flush()
     }
 
     /// Gives up a generation that is published but cannot be recovered
-    /// ([`Error::Corrupt`](crate::Error::Corrupt)). Its targets stay as they are, its staged files go
-    /// with the next sweep: copy what you need of them first. Generations after it go on.
+    /// ([`Error::Corrupt`](crate::Error::Corrupt)). Its targets stay as they are. The next sweep
+    /// removes its staged files, so copy what you need of them first. Later generations are not
+    /// affected.
     ///
-    /// A root that cannot be opened for such a generation can be opened to give it up with
-    /// [`StoreOptions::recover`].
+    /// If such a generation prevents the root from opening, open it with [`StoreOptions::recover`] set
+    /// to `false`.
     ///
     /// # Errors
-    /// [`Error::Io`] when the generation is not pending, [`Error::Unsupported`] when an earlier one is
-    /// pending as well: what can be recovered is recovered first.
+    /// - [`Error::Io`] if the generation is not pending.
+    /// - [`Error::Unsupported`] if an earlier one is still pending: what can be recovered is recovered
+    ///   first.
     pub fn abandon(&self, generation: impl Into<Generation>) -> Result<Abandoned> {
         self.root().may_change()?;
         self.opened.abandon(generation.into())
     }
 
-    /// What became of a transaction whose commit was [`Error::InDoubt`](crate::Error::InDoubt). Finishes
-    /// what is published first, so ask a store that was opened since.
+    /// The outcome of a transaction whose commit returned [`Error::InDoubt`](crate::Error::InDoubt).
+    /// Finishes published commits first, so ask a store that was opened after the error.
     ///
-    /// The manifest answers until a later commit has superseded it; the recovery that comes upon the
-    /// doubt keeps the answer. [`Unknown`](TransactionOutcome::Unknown) is left where a power loss has
-    /// taken every trace: then the transaction is not committed if the root's generation is below that
-    /// of the error. Of a commit that was acknowledged, the answer is unknown once it is superseded.
+    /// The manifest gives the answer until a later commit has superseded it. The recovery that finds
+    /// the doubt keeps the answer. The outcome is [`Unknown`](TransactionOutcome::Unknown) if a power
+    /// loss has erased every trace. Then the transaction is not committed if the root's generation is
+    /// below that of the error. For an acknowledged commit the outcome is unknown once it is
+    /// superseded.
     ///
     /// # Errors
-    /// As [`StoreOptions::open`].
+    /// As for [`StoreOptions::open`].
     pub fn outcome_of(&self, transaction: TransactionId) -> Result<TransactionOutcome> {
         self.root().may_change()?;
         self.opened.outcome_of(transaction)
     }
 
-    /// Looks at the root without changing anything.
+    /// The state of the root. Changes nothing.
     ///
     /// # Errors
-    /// [`Error::Io`] when the control directory cannot be read.
+    /// [`Error::Io`] if the control directory cannot be read.
     pub fn status(&self) -> Result<Status> {
         let control = Control::look(self.root())?;
         Ok(Status {
@@ -219,17 +229,18 @@ impl Store {
         })
     }
 
-    /// Compares the files of the newest commits with the checksums in their manifests. Reads every
-    /// byte of them; changes nothing.
+    /// Compares the files of the newest commits with the checksums in their manifests. Reads every byte
+    /// of them, and changes nothing.
     ///
     /// # Errors
-    /// [`Error::Io`] when a file cannot be read, [`Error::Corrupt`] for a damaged manifest.
+    /// - [`Error::Io`] if a file cannot be read.
+    /// - [`Error::Corrupt`] if a manifest is damaged.
     pub fn verify(&self) -> Result<Vec<Mismatch>> {
         verify::verify(self.root())
     }
 
-    /// What this store's last recovery that found anything did: at open, or before a commit or a
-    /// view that came upon what a dead writer had left.
+    /// What this store's last recovery did, if it found anything: at open, or before a commit or a view
+    /// that found a dead writer's commit.
     #[must_use]
     pub fn last_recovery(&self) -> RecoveryReport {
         self.root().last_recovery()
@@ -238,7 +249,7 @@ impl Store {
     /// The newest generation that is published; 0 before the first commit.
     ///
     /// # Errors
-    /// [`Error::Io`] when the control directory cannot be read.
+    /// [`Error::Io`] if the control directory cannot be read.
     pub fn generation(&self) -> Result<Generation> {
         Ok(Control::look(self.root())?.newest())
     }
@@ -249,13 +260,13 @@ impl Store {
 }
 
 impl StoreOptions {
-    /// Opens a root: finishes what was published and not applied, sweeps what dead sessions left.
+    /// Opens a root. Finishes what was published but not applied, and sweeps what dead sessions left.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) when the root is missing or no directory,
-    /// [`Error::Locked`](crate::Error::Locked) when somebody holds the lock too long,
-    /// [`Error::Corrupt`](crate::Error::Corrupt) when a published manifest cannot be trusted,
-    /// [`Error::NotApplied`](crate::Error::NotApplied) when a committed file cannot be moved.
+    /// - [`Error::Io`](crate::Error::Io) if the root is missing or not a directory.
+    /// - [`Error::Locked`](crate::Error::Locked) if others hold the lock for too long.
+    /// - [`Error::Corrupt`](crate::Error::Corrupt) if a published manifest cannot be trusted.
+    /// - [`Error::NotApplied`](crate::Error::NotApplied) if a committed file cannot be moved.
     pub fn open(self, root: impl AsRef<Path>) -> Result<Store> {
         let root = root.as_ref();
         let failed = |error| Error::io(Operation::Open, root)(error);
@@ -266,10 +277,10 @@ impl StoreOptions {
         self.open_any(Arc::new(fs))
     }
 
-    /// Opens a root on another file system than the real one.
+    /// Opens a root on a file system of your choice, such as a simulated one.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// As for [`open`](Self::open).
     #[cfg(feature = "sim")]
     pub fn open_on(self, file_system: Arc<dyn FileSystem>) -> Result<Store> {
         self.open_any(file_system)

@@ -1,8 +1,8 @@
-//! The transaction: collects changes, and stages them as they come.
+//! The transaction: collects changes, and stages them.
 //!
-//! Nothing that anybody reads is changed before `commit`. A small transaction stays
-//! in memory until then; what goes beyond that is streamed to disk as it is
-//! written, so memory does not grow with it.
+//! No target is changed before `commit`. A small transaction stays in memory
+//! until then. A larger one is streamed to disk as it is written, so memory
+//! does not grow with it.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
@@ -29,8 +29,10 @@ use crate::writer::{FileWriter, OpenFile};
 
 /// A set of changes that happen together, or not at all.
 ///
-/// Holds no lock and borrows nothing: any number can be under way at once, and a transaction can be
-/// moved to another thread. Dropping it aborts it, and removes what it staged.
+/// A transaction holds no lock and borrows nothing. So any number can be under way at once, and each
+/// can be moved to another thread. Dropping it aborts it, and removes what it staged.
+///
+/// # Examples
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -49,7 +51,7 @@ use crate::writer::{FileWriter, OpenFile};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-#[must_use = "a transaction that is dropped is aborted: call `commit`"]
+#[must_use = "a dropped transaction is aborted: call `commit`"]
 pub struct Transaction {
     opened: Arc<Opened>,
     draft: Arc<Mutex<Draft>>,
@@ -60,13 +62,16 @@ impl Transaction {
         Self { opened, draft: Arc::default() }
     }
 
-    /// Stages a file's next content. The file keeps the permissions of the one it replaces; missing
-    /// directories are made. A later write to the same path wins. Up to a megabyte of a transaction
-    /// stays in memory until it commits, so [`commit`](Self::commit) may be what finds the disk full.
+    /// Stages a file's next content. Its permissions are copied from the file that it replaces, and
+    /// missing directories are made. A later write to the same path wins. Up to a megabyte of a
+    /// transaction stays in memory until it commits. So a full disk may be noticed only by
+    /// [`commit`](Self::commit).
     ///
     /// # Errors
-    /// [`Error::InvalidPath`] for a path that cannot be a target, [`Error::Io`] when staging fails;
-    /// the transaction goes on without this write.
+    /// After an error the transaction goes on without this write.
+    ///
+    /// - [`Error::InvalidPath`] if the path cannot be a target.
+    /// - [`Error::Io`] if staging fails.
     pub fn write(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
         let mut open = self.begin_file(path.as_ref())?;
         if let Err(error) = open.take(bytes.as_ref()) {
@@ -76,11 +81,11 @@ impl Transaction {
         open.finish()
     }
 
-    /// As [`write`](Self::write), with a function that writes the content to a buffered writer.
+    /// Like [`write`](Self::write), with a function that writes the content to a buffered writer.
     ///
     /// # Errors
-    /// As [`write`](Self::write), and [`Error::Io`] with what `fill` returns; then nothing is staged
-    /// for this path.
+    /// As for [`write`](Self::write), and [`Error::Io`] with the error that `fill` returns. Nothing is
+    /// staged for this path then.
     pub fn write_with(
         &mut self,
         path: impl AsRef<Path>,
@@ -95,21 +100,21 @@ impl Transaction {
         writer.finish()
     }
 
-    /// A writer of a file's next content, to be filled on any thread and then
-    /// [finished](FileWriter::finish). The commit fails if it was not.
+    /// Returns a writer of a file's next content. Fill it on any thread, then
+    /// [finish](FileWriter::finish) it. The commit fails if it was not finished.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// As for [`write`](Self::write).
     pub fn writer(&mut self, path: impl AsRef<Path>) -> Result<FileWriter> {
         let open = self.begin_file(path.as_ref())?;
         Ok(FileWriter::new(open))
     }
 
-    /// As [`write`](Self::write), but the commit is a [`Conflict`](Error::Conflict) if the file
-    /// exists by then. Of several that try, one wins.
+    /// Like [`write`](Self::write), but the commit is a [`Conflict`](Error::Conflict) if the file
+    /// exists by then. If several transactions try, one wins.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// As for [`write`](Self::write).
     pub fn create_new(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
         self.write(path.as_ref(), bytes)?;
         let target = self.resolve(path.as_ref())?.path;
@@ -117,12 +122,13 @@ impl Transaction {
         Ok(())
     }
 
-    /// As [`write`](Self::write), unless the file has these very bytes already: then it is left as
-    /// it is, with its time stamp, so that build tools see no change. Returns whether it was staged.
+    /// Like [`write`](Self::write), unless the file has exactly these bytes already. Then it is left as
+    /// it is, with its time stamp, so that build tools see no change. Returns whether the file was
+    /// staged.
     ///
     /// # Errors
-    /// As [`write`](Self::write). The commit is a [`Conflict`](Error::Conflict) if a file that was
-    /// left has changed by then.
+    /// As for [`write`](Self::write). The commit is a [`Conflict`](Error::Conflict) if a file that was
+    /// left as it was has changed by then.
     pub fn write_if_changed(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<bool> {
         let (path, bytes) = (path.as_ref(), bytes.as_ref());
         let target = self.resolve(path)?;
@@ -139,19 +145,20 @@ impl Transaction {
         Ok(true)
     }
 
-    /// Stages a copy of a file from anywhere, streamed.
+    /// Stages a copy of any file. The copy is streamed.
     ///
     /// # Errors
-    /// As [`write`](Self::write), and [`Error::Io`] when `source` cannot be read.
+    /// As for [`write`](Self::write), and [`Error::Io`] if `source` cannot be read.
     pub fn copy_from(&mut self, path: impl AsRef<Path>, source: impl AsRef<Path>) -> Result<()> {
         let mut file = File::open(source.as_ref()).map_err(Error::io(Operation::Read, source.as_ref()))?;
         self.write_with(path, |out| copy::bytes(&mut file, out))
     }
 
-    /// Removes a file. The commit is a [`Conflict`](Error::Conflict) if it is gone by then.
+    /// Removes a file. The commit is a [`Conflict`](Error::Conflict) if the file is gone by then.
     ///
     /// # Errors
-    /// [`Error::Io`] (`NotFound`) when there is no such file, [`Error::InvalidPath`].
+    /// - [`Error::InvalidPath`] if the path cannot be a target.
+    /// - [`Error::Io`], of kind `NotFound` if there is no such file.
     pub fn remove(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let target = self.resolve_to_remove(path)?;
@@ -166,21 +173,22 @@ impl Transaction {
         Ok(())
     }
 
-    /// Removes a file if there is one. Returns whether there is one now.
+    /// Removes a file if there is one. Returns whether there was one.
     ///
     /// # Errors
-    /// [`Error::InvalidPath`] for a path that cannot be a target.
+    /// [`Error::InvalidPath`] if the path cannot be a target.
     pub fn remove_if_exists(&mut self, path: impl AsRef<Path>) -> Result<bool> {
         let target = self.resolve_to_remove(path.as_ref())?;
         self.remove_target(target)
     }
 
-    /// Reads a file as this transaction would leave it: its own writes first. What is read from the
-    /// disk is remembered: if it has changed by the commit, that is a [`Conflict`](Error::Conflict).
+    /// Reads a file as this transaction would leave it, with the transaction's own writes. The commit
+    /// is a [`Conflict`](Error::Conflict) if a file that was read from disk has changed by then.
     ///
     /// # Errors
-    /// [`Error::Io`] (`NotFound`) where there is none, [`Error::InvalidPath`], and those of
-    /// [`Store::view`](crate::Store::view).
+    /// - [`Error::InvalidPath`] if no file of the root can have this path.
+    /// - [`Error::Io`], of kind `NotFound` if there is no such file.
+    /// - Those of [`Store::view`](crate::Store::view).
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
         let path = path.as_ref();
         let missing = || Error::io(Operation::Read, path)(io::ErrorKind::NotFound.into());
@@ -202,27 +210,31 @@ impl Transaction {
             return read_all(file).map_err(Error::io(Operation::Read, path));
         }
         let (content, stamp) = self.read_target(&target.path)?;
-        // What was read first is what everything else was decided by.
+        // The first read counts, since the transaction's decisions are based on it.
         guard(&self.draft).reads.entry(target.path).or_insert(stamp);
         content.ok_or_else(missing)
     }
 
-    /// What a commit would do now: a dry run.
+    /// The changes that a commit would make now.
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
         let draft = guard(&self.draft);
         draft.slots.values().filter_map(describe).collect()
     }
 
-    /// Commits: all of the changes, or none.
+    /// Commits all changes, or none.
     ///
-    /// With [`Durability::Full`](crate::Durability::Full), when this returns `Ok` every file is in
-    /// place, and stays so through a power loss.
+    /// With [`Durability::Full`](crate::Durability::Full), every file is in place when this returns
+    /// `Ok`, and a power loss cannot undo that. Other programs see each file whole at any moment, but
+    /// between two moves they may see one new and one old. Views never do.
     ///
     /// # Errors
-    /// [`Error::Conflict`], [`Error::Locked`], [`Error::Unfinished`], [`Error::Io`],
-    /// [`Error::Poisoned`], [`Error::Blocked`]: nothing happened. [`Error::NotApplied`]: it is committed, and will be
-    /// finished. [`Error::InDoubt`]: not known. [`Error::outcome`] tells these apart.
+    /// [`Error::outcome`] says which of three things is true.
+    ///
+    /// - Nothing was changed: [`Error::Conflict`], [`Error::Locked`], [`Error::Unfinished`],
+    ///   [`Error::Io`], [`Error::Poisoned`], [`Error::Blocked`].
+    /// - It is committed, and will be finished: [`Error::NotApplied`].
+    /// - It is not known whether it is committed: [`Error::InDoubt`].
     pub fn commit(self) -> Result<Commit> {
         self.root().may_change()?;
         let (collected, changes) = match self.collect()? {
@@ -240,8 +252,8 @@ impl Transaction {
         })
     }
 
-    /// Commits several transactions as one batch, as threads that are ready together do; only so that
-    /// crash tests can make a batch without threads.
+    /// Commits several transactions as one batch, as threads that are ready together do. For crash
+    /// tests, which need a batch without threads.
     #[cfg(feature = "sim")]
     #[doc(hidden)]
     pub fn commit_together(transactions: Vec<Self>) -> Vec<Result<Generation>> {
@@ -260,12 +272,12 @@ impl Transaction {
         }
     }
 
-    /// Gives up: removes everything that was staged. Nothing that anybody reads was changed.
+    /// Aborts, and removes everything that was staged. No target has changed.
     pub fn abort(self) {
         drop(self);
     }
 
-    /// Takes everything that was collected out of the shared draft.
+    /// Takes everything that was collected from the shared draft.
     fn collect(&self) -> Result<Collection> {
         let mut draft = guard(&self.draft);
         draft.closed = true;
@@ -291,7 +303,8 @@ impl Transaction {
         Ok(Collection::Changes(Box::new(Collected { staging, changes, preconditions }), described))
     }
 
-    /// A transaction without changes publishes nothing; what it read must still be true.
+    /// Commits a transaction without changes. It publishes nothing, but what it read must still be
+    /// true.
     fn commit_nothing(&self, id: TransactionId, preconditions: &[Precondition]) -> Result<Commit> {
         let reading = self.opened.read()?;
         check::preconditions(self.root(), preconditions)?;
@@ -310,8 +323,9 @@ impl Transaction {
         guard(&self.draft).resolver.resolve(self.root(), &relative)
     }
 
-    /// Where nothing is to be seen, a published manifest may be about to put something: it is finished
-    /// before anybody is told that there is nothing to remove.
+    /// Resolves a path that is to be removed. If no file is visible, a pending manifest may be about to
+    /// create it. So pending manifests are finished before the answer is that there is nothing to
+    /// remove.
     fn resolve_to_remove(&self, path: &Path) -> Result<Target> {
         let target = self.resolve(path)?;
         if target.existing.is_some() {
@@ -328,14 +342,14 @@ impl Transaction {
         let checked = check::may_stage(self.root(), &target);
         let mut draft = guard(&self.draft);
         if let Err(error) = checked {
-            // A directory on the way may have gone or changed since it was looked at.
+            // A directory on the path may have been removed or replaced since it was looked at.
             draft.resolver.clear();
             return Err(error);
         }
         draft.numbers += 1;
         let number = draft.numbers;
-        // What was written to this path before goes when this write is finished: one that fails
-        // must not take it along.
+        // An earlier write to this path is dropped only when this one is finished, so that a failed
+        // write does not lose it.
         draft.put(Slot { path: target.path.clone(), number, content: Content::Open });
         Ok(OpenFile::new(Arc::clone(&self.opened), Arc::clone(&self.draft), number, target))
     }
@@ -344,14 +358,14 @@ impl Transaction {
         &self.opened.root
     }
 
-    /// Returns whether there is anything to remove.
+    /// Removes a target. Returns whether there is anything to remove.
     fn remove_target(&mut self, target: Target) -> Result<bool> {
         check::may_remove(self.root(), &target)?;
         let mut draft = guard(&self.draft);
         let path = target.path.clone();
         let newest = draft.newest(&path).map(|slot| &slot.content);
         if matches!(newest, Some(Content::Ready(StagedChange::Remove(_)))) {
-            // Removed already; that removal stands, with what it relies on.
+            // It is removed already, and that removal stays with its precondition.
             return Ok(false);
         }
         let removed = draft.take(&path, u64::MAX);
@@ -365,7 +379,7 @@ impl Transaction {
         Ok(matches!(removed, Some(Content::Ready(StagedChange::Write(_)) | Content::Kept(_) | Content::Open)))
     }
 
-    /// Reads what is committed at `path`, with its stamp.
+    /// Reads the committed file at `path`, with its stamp.
     fn read_target(&self, path: &RelativePath) -> Result<(Option<Vec<u8>>, Option<Stamp>)> {
         let reading = self.opened.read()?;
         let failed = |error| self.root().error(Operation::Read, path)(error);
@@ -391,13 +405,13 @@ impl Drop for Transaction {
         }
         let mut draft = guard(&self.draft);
         draft.closed = true;
-        // The guard in it removes what was staged.
+        // Dropping the cleanup guard in it removes what was staged.
         draft.staging.take();
     }
 }
 
-/// Two spellings of one file, on a file system that folds case or normalises, would be two renames
-/// over one name. Two hard links are two names, and each is replaced for itself.
+/// Refuses two spellings of one file, on a file system that folds case or normalises names: they would
+/// be two renames over one name. Two hard links are two names, and each is replaced by itself.
 fn refuse_aliases<'a>(root: &Root, targets: impl Iterator<Item = &'a Target>) -> Result<()> {
     let mut seen = HashSet::new();
     for target in targets {

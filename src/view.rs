@@ -148,7 +148,7 @@ impl FileReader {
     /// Its length in bytes.
     ///
     /// # Errors
-    /// What the system answers.
+    /// Any error of the system.
     pub fn length(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.length)
     }

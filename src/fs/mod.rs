@@ -92,11 +92,11 @@ pub struct DirectoryEntry {
 pub enum NewFile {
     /// Nobody else (mode 0600). Its final mode comes from the file it will replace.
     Private,
-    /// What `std::fs::File::create` would give it (0666 less the umask, or what the directory's
-    /// default ACL says).
+    /// Whoever could read a file made by `std::fs::File::create`: mode 0666 without the umask's bits,
+    /// or what the directory's default ACL says.
     Ordinary,
-    /// Nobody else until [`WriteFile::finish`] gives it what `Ordinary` would have. `Ordinary` from the
-    /// beginning where the system cannot say what that is.
+    /// Nobody else, until [`WriteFile::finish`] gives it the rights of `Ordinary`. `Ordinary` from the
+    /// start if the system cannot say what these are.
     Hidden,
 }
 
@@ -111,11 +111,12 @@ pub trait ReadFile: io::Read + io::Seek + Send + Sync + fmt::Debug {
 
 /// A new file that is being written.
 pub trait WriteFile: io::Write + Send + fmt::Debug {
-    /// Gives the file the permissions of the file at `path`, of which `like` is known: its mode and its
-    /// access ACL, and its owner as far as allowed.
+    /// Gives the file the permissions of the file at `path`, whose metadata is `like`: its mode, its
+    /// access ACL, and its owner if that is allowed.
     ///
     /// # Errors
-    /// What the system answers for the mode and the ACL; an owner that may not be given is left.
+    /// Any error of the system in setting the mode and the ACL. An owner that may not be set is no
+    /// error.
     fn copy_permissions(&mut self, path: &RelativePath, like: &Metadata) -> io::Result<()>;
     /// Ends writing and asks the system to start write-back, which is a hint and promises nothing.
     /// Returns the final metadata and the debt. The debt keeps the handle open until it is synced.
@@ -137,13 +138,13 @@ pub enum LockKind {
     Exclusive,
 }
 
-/// A directory that can be reached after it was renamed. Where the system has no calls relative to a
-/// handle, it is reached by its old path alone.
+/// A directory that can be reached even after it was renamed. On systems without calls relative to a
+/// handle, only its old path leads to it.
 pub trait HeldDirectory: Send + Sync + fmt::Debug {
     /// Removes the name of a file.
     ///
     /// # Errors
-    /// `NotFound`, or what the system answers.
+    /// `NotFound`, or any other error of the system.
     fn remove_file(&self, name: &OsStr) -> io::Result<()>;
 }
 
@@ -180,29 +181,29 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
         self.root_path().join(path.as_path())
     }
 
-    /// Whether the control directory lies elsewhere than in the root, so that another root could be
-    /// given the same one.
+    /// Whether the control directory lies outside the root, so that another root could use the same
+    /// one.
     fn has_control_elsewhere(&self) -> bool {
         false
     }
 
-    /// Whether a path of the system leads to this very root, by whatever name.
+    /// Whether a path of the system leads to this root, under any name.
     ///
     /// # Errors
-    /// `NotFound` where it leads nowhere, or what the system answers.
+    /// `NotFound` if it leads nowhere, or any other error of the system.
     fn leads_to_root(&self, path: &Path) -> io::Result<bool>;
 
-    /// A directory above the root that is a root itself: one with a control directory in it.
+    /// A directory above the root that is a root itself, because it has a control directory.
     ///
     /// # Errors
-    /// What the system answers.
+    /// Any error of the system.
     fn enclosing_root(&self) -> io::Result<Option<PathBuf>>;
 
-    /// Whether another file system, or another part of the same, is mounted at this very path. `false`
-    /// where nobody can tell.
+    /// Whether another file system, or another part of the same one, is mounted at this path. `false`
+    /// if the system does not tell.
     ///
     /// # Errors
-    /// What the system answers.
+    /// Any error of the system.
     fn is_mount_point(&self, path: &RelativePath) -> io::Result<bool>;
 
     /// Opens a regular file for reading. It stays readable and unchanged after its name is replaced.
@@ -217,11 +218,12 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// `PermissionDenied` or `ReadOnlyFilesystem` if it would not.
     fn may_write(&self, path: &RelativePath, known: &Metadata) -> io::Result<()>;
 
-    /// Whether flags that no permission shows forbid to give the name to another file: `chattr +a` or
-    /// `+i` (append-only, immutable) of what is at `path`, if anything, or of its directory.
+    /// Whether the name can be given to another file, as far as flags decide that permissions do not
+    /// show. These are `chattr +a` and `+i` (append-only, immutable), on the file at `path`, if there
+    /// is one, or on its directory.
     ///
     /// # Errors
-    /// `PermissionDenied` where they do; `NotFound` for the directory.
+    /// `PermissionDenied` if the flags forbid it; `NotFound` if the directory is missing.
     fn may_rename_over(&self, path: &RelativePath) -> io::Result<()>;
 
     /// Whether the name of the existing file could be removed: its directory allows removals, and the
@@ -238,17 +240,17 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// `AlreadyExists`, `NotFound` if the parent is missing, or any other error of the system.
     fn create_new(&self, path: &RelativePath, access: NewFile) -> io::Result<(Box<dyn WriteFile>, Unsynced)>;
 
-    /// Whether files can be made in this directory; asked before anything is made there.
+    /// Whether files can be made in this directory. Asked before anything is made there.
     ///
     /// # Errors
-    /// `PermissionDenied` or `ReadOnlyFilesystem` where none can.
+    /// `PermissionDenied` or `ReadOnlyFilesystem` if none can.
     fn may_create_in(&self, directory: &RelativePath) -> io::Result<()>;
 
-    /// Gives `path` the permissions of the file at `model`, of which `like` is known, as
+    /// Gives `path` the permissions of the file at `model`, whose metadata is `like`, as
     /// [`WriteFile::copy_permissions`] does. Owes the file's sync.
     ///
     /// # Errors
-    /// `NotFound`, or what the system answers.
+    /// `NotFound`, or any other error of the system.
     fn copy_permissions(
         &self,
         model: &RelativePath,
@@ -319,20 +321,20 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// Any error of the system; `Unsupported` on file systems without locks.
     fn try_lock(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>>;
 
-    /// As [`try_lock`](Self::try_lock), but never makes the file. The root itself can be locked this way
-    /// where the system can lock directories.
+    /// Like [`try_lock`](Self::try_lock), but never makes the file. The root itself can be locked this
+    /// way if the system can lock directories.
     ///
     /// # Errors
-    /// `NotFound`, or what the system answers; `Unsupported` where directories cannot be locked.
+    /// `NotFound`, or any other error of the system; `Unsupported` if directories cannot be locked.
     fn try_lock_existing(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>>;
 
     /// Drops all cached directory handles, so that paths are looked up anew.
     fn forget_directories(&self);
 
-    /// Keeps a way to the directory that `directory` leads to now, whatever becomes of its name.
+    /// Holds the directory to which `directory` leads now, whatever happens to its name.
     ///
     /// # Errors
-    /// `NotFound`, `NotADirectory`, or what the system answers.
+    /// `NotFound`, `NotADirectory`, or any other error of the system.
     fn hold(&self, directory: &RelativePath) -> io::Result<Arc<dyn HeldDirectory>>;
 
     /// How many files one transaction may keep open at once.

@@ -98,6 +98,8 @@ impl Entry {
 
 /// The checksummed list of what a transaction changes.
 ///
+/// # Examples
+///
 /// ```
 /// # let dir = tempfile::tempdir()?;
 /// # let store = cosave::Store::open(dir.path())?;

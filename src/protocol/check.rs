@@ -1,8 +1,8 @@
-//! What can be refused before the commit point is refused here.
+//! Check: refuses before the commit point whatever can be refused.
 //!
-//! After the commit point there is no way back, so whatever can be known to
-//! fail is found before it: at staging, and once more under the lock. This step
-//! looks and compares; it writes nothing.
+//! A commit cannot be undone after the commit point. So whatever can be known
+//! to fail is found before it, at staging and once more under the lock. This
+//! step looks and compares, and writes nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -16,8 +16,7 @@ use crate::manifest::{Action, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::{InvalidPath, RelativePath};
 
-/// Whether a file may be written here: a regular file that its owner has not made read-only, or
-/// nothing at all.
+/// Whether a file may be written here: there is a regular file that is not read-only, or nothing.
 pub(crate) fn may_replace(root: &Root, target: &Target) -> Result<()> {
     if target.directory_exists() {
         not_frozen(root, &target.path)?;
@@ -32,23 +31,23 @@ pub(crate) fn may_replace(root: &Root, target: &Target) -> Result<()> {
     }
 }
 
-/// Whether a file is neither append-only nor immutable, and its directory neither: no permission tells
-/// of that, and the move fails after the commit point.
+/// Whether neither the file nor its directory is append-only or immutable. Permissions do not show
+/// that, and the move would fail after the commit point.
 fn not_frozen(root: &Root, path: &RelativePath) -> Result<()> {
-    // A directory that is gone forbids nothing: what was to be removed in it is gone as well.
+    // A directory that is gone forbids nothing, since the file to remove is gone too.
     let allowed = if_found(root.fs.may_rename_over(path));
     allowed.map(drop).map_err(root.error(Operation::Move, path))
 }
 
-/// Whether a file can be staged for this target: it may be replaced, and its directory, or the nearest
-/// one above it, takes new names.
+/// Whether a file can be staged for this target: it may be replaced, and new names can be made in its
+/// directory, or in the nearest existing one above.
 pub(crate) fn may_stage(root: &Root, target: &Target) -> Result<()> {
     may_replace(root, target)?;
     root.fs.may_create_in(&target.nearest).map_err(root.error(Operation::Stage, &target.path))
 }
 
-/// Whether a file may be removed: as `may_replace`, and its name can go. A write finds that out when
-/// it stages there; a removal stages nothing, and would find it out too late.
+/// Whether a file may be removed: it may be replaced, and its name can be removed. A write would notice
+/// that when it stages there. A removal stages nothing, and would notice too late.
 pub(crate) fn may_remove(root: &Root, target: &Target) -> Result<()> {
     may_replace(root, target)?;
     if target.existing.is_none() {
@@ -57,19 +56,20 @@ pub(crate) fn may_remove(root: &Root, target: &Target) -> Result<()> {
     root.fs.may_remove(&target.path).map_err(root.error(Operation::Remove, &target.path))
 }
 
-/// What was found under the lock, and must be waited for before the manifest is published.
+/// What the checks under the lock have found.
 #[derive(Debug)]
 #[must_use = "an outdated manifest must be written again"]
 pub(crate) enum Freshness {
     Current,
-    /// The manifest must be written again. Somebody has changed the permissions of these entries' targets
-    /// since they were copied.
+    /// The manifest must be written again. It lists the entries whose targets have other permissions
+    /// than those that were copied.
     Outdated(Vec<(usize, Metadata)>),
 }
 
 /// Checks a transaction under the lock. Another commit may have replaced a target since the manifest
-/// was written: the entry is put right, or recovery would take that commit for an edit by hand. Somebody
-/// may have changed a target's permissions: the staged file must get them, or the change would be undone.
+/// was written. Then the entry is updated, or recovery would take that commit for an edit by hand. A
+/// target's permissions may have changed. Then the staged file must get them, or the change would be
+/// undone.
 pub(crate) fn under_lock(root: &Root, staged: &mut Staged) -> Result<Freshness> {
     if keeps(Rule::CheckPreconditions) {
         preconditions(root, &staged.preconditions)?;
@@ -102,7 +102,8 @@ pub(crate) fn under_lock(root: &Root, staged: &mut Staged) -> Result<Freshness> 
     Ok(if is_current { Freshness::Current } else { Freshness::Outdated(changed) })
 }
 
-/// A sweep that took a living session for dead, or a person, may have removed or changed a staged file.
+/// Checks that a staged file is still the one that was written. Another program, or a sweep where locks
+/// fail, may have removed or changed it.
 fn still_staged(root: &Root, staged: &StagedEntry) -> Result<()> {
     let entry = &staged.entry;
     let (Some(path), Action::Write(content)) = (entry.staged(), &entry.action) else { return Ok(()) };
@@ -117,8 +118,8 @@ fn still_staged(root: &Root, staged: &StagedEntry) -> Result<()> {
     }
 }
 
-/// Where a path lies, however it is spelled: its directory, and its name as far as no file system could
-/// tell it from another.
+/// Where a path lies, in whatever form it is written. It has the directory, and a name that is equal
+/// for all names that a file system may take for one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     directory: Directory,
@@ -128,12 +129,12 @@ pub(crate) struct Place {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Directory {
     Known(Identity),
-    /// Where directories cannot be told apart, their paths without links can.
+    /// If directories cannot be told apart, their paths without links can.
     Named(String),
 }
 
-/// The places of all paths that a transaction changes or relies on. Two paths can be one file: in a
-/// directory that is mounted twice, or where case or composed characters do not count.
+/// The places of all paths that a transaction changes or relies on. Two paths may be one file: in a
+/// directory that is mounted twice, or if the file system ignores case or composition of characters.
 pub(crate) fn places<'a>(
     root: &Root,
     paths: impl Iterator<Item = &'a RelativePath>,
@@ -155,8 +156,8 @@ pub(crate) fn places<'a>(
     Ok(places)
 }
 
-/// Refuses two entries that are one new file under two names: the second move would silently replace
-/// what the first has put there.
+/// Refuses two entries that are one new file under two names, since the second move would silently
+/// replace the file of the first.
 fn refuse_twins(root: &Root, entries: &[StagedEntry]) -> Result<()> {
     let mut by_name: HashMap<String, Vec<&StagedEntry>> = HashMap::new();
     for staged in entries.iter().filter(|staged| staged.entry.staged().is_some()) {
@@ -178,21 +179,21 @@ fn refuse_twins(root: &Root, entries: &[StagedEntry]) -> Result<()> {
     Ok(())
 }
 
-/// Whether a directory takes names for one that differ in case: asked with a staged file's own name.
+/// Whether a directory ignores case in names. Tested with the name of a staged file.
 fn folds_case(root: &Root, staged: &StagedEntry) -> Result<bool> {
     let Some(path) = staged.entry.staged() else { return Ok(false) };
     let other = path.with_name(OsStr::new(&path.name().to_string_lossy().to_uppercase()));
     Ok(look(root, &other)?.is_some_and(|found| found.identity == staged.identity))
 }
 
-/// Equal for all names that some file system takes for one: case does not count, and of names with
-/// other characters than ASCII any two may be one.
+/// Equal for all names that some file system may take for one. Case is ignored, and any two names with
+/// non-ASCII characters may be one.
 fn folded(name: &str) -> String {
     let lower = name.to_lowercase();
     if lower.is_ascii() { lower } else { "\u{0}".to_owned() }
 }
 
-/// Checks what a transaction relies on.
+/// Checks the preconditions of a transaction.
 pub(crate) fn preconditions(root: &Root, preconditions: &[Precondition]) -> Result<()> {
     preconditions.iter().try_for_each(|precondition| holds(root, precondition))
 }

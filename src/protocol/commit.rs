@@ -1,4 +1,4 @@
-//! Commit: every wait of a commit, in order, on this page.
+//! Commit: all waits of a commit, in order, on this page.
 //!
 //! ```text
 //! record    where it will be staged                   before the first staged file of a directory
@@ -8,8 +8,8 @@
 //! retire    pending -> applied                        no barrier
 //! ```
 //!
-//! The steps themselves are in `stage`, `check`, `publish` and `apply`, which wait for nothing of
-//! this. What each wait protects stands beside it.
+//! The steps themselves are in `stage`, `check`, `publish` and `apply`, and the
+//! waits between them are here. Beside each wait stands what it protects.
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
@@ -32,7 +32,7 @@ use crate::mutation::{Rule, keeps};
 use crate::options::Durability;
 use crate::path::RelativePath;
 
-/// What a transaction learns of its commit.
+/// What a commit returns to its transaction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Receipt {
     pub(crate) generation: Generation,
@@ -42,10 +42,10 @@ pub(crate) struct Receipt {
 /// The transactions of one store that wait to be published.
 pub(crate) type CommitQueue = Queue<Staged, Result<Receipt>>;
 
-/// What every transaction of a batch is told.
+/// What each transaction of a batch gets as its answer.
 type Answers = Vec<(TransactionId, Result<Receipt>)>;
 
-/// Commits what a transaction has collected, together with whatever else is ready.
+/// Commits what a transaction has collected, in one batch with others that are ready.
 pub(crate) fn commit(
     root: &Root,
     deferred: &Deferred,
@@ -60,25 +60,26 @@ pub(crate) fn commit(
     queue.submit(staged, |batch| commit_batch(root, deferred, batch), panicked)
 }
 
-/// How often a directory may vanish under our hands; once is an aborted transaction that had made it.
+/// How often a directory may disappear before we give up. It does so once when the transaction that
+/// made it is aborted.
 const BEGIN_TRIES_MAX: u32 = 4;
 
-/// Records, durably, where a transaction is about to stage and which directories it makes, and makes
-/// these: one wait for all, and none for directories that are on record.
+/// Durably records where a transaction will stage and which directories it will make, and makes them.
+/// This is one wait for all of them, and none if all are on record.
 pub(crate) fn prepare(
     root: &Root,
     staging: &mut Staging,
     directories: &BTreeSet<RelativePath>,
 ) -> Result<()> {
-    // Another transaction of this session may have made one of them, and not have synced it.
+    // Another transaction of this session may have made one of them, and may not have synced it.
     for debt in staging.session.undurable(directories) {
         staging.wave.add(debt);
     }
     let missing = stage::missing(root, directories)?;
     let Recording { wave, written } = staging.session.write_records(directories, &missing)?;
-    // Lost without this sync: after a power loss nobody would know that something was staged or made
-    // there, and it would lie there for ever. A crash before it leaves only this session's own files,
-    // which the sweep finds by listing `sessions`.
+    // Lost without this sync: the knowledge of what was staged or made there, which would then stay for
+    // ever. A crash before it leaves only this session's own files, which the sweep finds by listing
+    // `sessions`.
     let durable = root.sync(wave)?;
     if let Some(record) = staging.session.recorded(written, &missing, durable) {
         staging.cleanup.add_record(record);
@@ -86,8 +87,8 @@ pub(crate) fn prepare(
     stage::make(root, staging, missing)
 }
 
-/// Begins a staged file for `target`, whose directory is prepared. Another transaction that is aborted
-/// may have taken the directory away since.
+/// Begins a staged file for `target`, whose directory is prepared. An aborted transaction may have
+/// removed the directory meanwhile; then it is prepared again.
 pub(crate) fn begin(
     root: &Root,
     staging: &mut Staging,
@@ -106,7 +107,7 @@ pub(crate) fn begin(
     stage::begin(root, staging, target, number)
 }
 
-/// Stages a file that was kept in memory, and whose directory is prepared.
+/// Stages a file from memory. Its directory is prepared.
 pub(crate) fn stage_kept(
     root: &Root,
     staging: &mut Staging,
@@ -119,17 +120,17 @@ pub(crate) fn stage_kept(
     Ok(staged)
 }
 
-/// Barrier 1, early, when more files are open than one transaction may keep.
+/// Barrier 1, early, if more files are open than one transaction may hold open.
 pub(crate) fn sync_early(root: &Root, wave: &mut Wave) -> Result<()> {
     if wave.files_open() < root.fs.files_open_max() {
         return Ok(());
     }
     let full = std::mem::replace(wave, Wave::new(Barrier::Staged));
-    // The same sync that barrier 1 would do, early, so that the files can be closed.
+    // Barrier 1 would sync these files anyway. It is done early so that they can be closed.
     root.sync(full).map(drop)
 }
 
-/// Barrier 1: all that the manifest names, and the manifest itself, made durable in one wave.
+/// Barrier 1: makes everything that the manifest names, and the manifest itself, durable in one wave.
 pub(crate) fn stage(root: &Root, deferred: &Deferred, collected: Collected) -> Result<Staged> {
     let Collected { staging, changes, preconditions } = collected;
     let Staging { id, session, mut cleanup, mut wave } = staging;
@@ -138,8 +139,9 @@ pub(crate) fn stage(root: &Root, deferred: &Deferred, collected: Collected) -> R
     cleanup.add_file(unpublished.clone());
     wave.add(publish::write_manifest(root, &unpublished, id, &entries)?);
     let in_flight = deferred.attach(&mut wave);
-    // Lost without this sync: the manifest could be durable while what it names is empty, garbage,
-    // or has no name. A crash before or within it leaves staged files that nothing names: swept.
+    // Lost without this sync: the staged files. The manifest could be durable while they are empty,
+    // garbage, or without a name. A crash before the end of it leaves staged files that no published
+    // manifest names; they are swept.
     let durable = sync_with(root, deferred, wave, in_flight)?;
     session.durable(cleanup.directories());
     Ok(Staged { id, entries, preconditions, unpublished, cleanup, session, durable })
@@ -147,7 +149,7 @@ pub(crate) fn stage(root: &Root, deferred: &Deferred, collected: Collected) -> R
 
 /// Waits for a wave to which other commits' third barrier is attached.
 fn sync_with(root: &Root, deferred: &Deferred, wave: Wave, in_flight: InFlight) -> Result<Durable> {
-    /// Whoever waits for a debt in flight learns of its end also when this thread panics.
+    /// Ends the debt in flight even if this thread panics, so that nobody waits for it for ever.
     struct Attached<'a>(&'a Root, &'a Deferred, Option<InFlight>);
     impl Drop for Attached<'_> {
         fn drop(&mut self) {
@@ -165,8 +167,8 @@ fn sync_with(root: &Root, deferred: &Deferred, wave: Wave, in_flight: InFlight) 
     Ok(durable)
 }
 
-/// Marks a generation whose sync failed. A sync that could not begin has lost nothing: recovery can
-/// make the next one, and believe it.
+/// Marks a generation whose sync failed. If the sync could not begin, nothing is lost: recovery can
+/// sync again and trust the result.
 fn mark_if_sync_failed(root: &Root, generation: Generation) {
     if root.is_poisoned() {
         control::mark_sync_failed(root, generation);
@@ -197,13 +199,13 @@ pub(crate) fn commit_batch(root: &Root, deferred: &Deferred, batch: Vec<Staged>)
         let moved = apply(root, published, &mut answers);
         finish(root, deferred, moved, &mut answers);
         if root.take_copied() {
-            // A mark that stays because this failed is removed by the next recovery.
+            // If this fails, the next recovery removes the mark.
             let _ = Control::look(root).map(|mut control| control::remove_copying(root, &mut control));
         }
         if later.is_empty() {
             return answers;
         }
-        // They are checked against what is in place now, as if they came one after the other.
+        // They are checked against what is in place now, as if they were committed one after the other.
         let ids = later.iter().map(|staged| staged.id()).collect();
         if let Err(error) = look_again(root, deferred, &mut locked) {
             answers.extend(refuse(ids, &error));
@@ -219,7 +221,7 @@ fn look_again(root: &Root, deferred: &Deferred, locked: &mut Locked) -> Result<(
     recover::finish_earlier(root, locked, deferred, root.settings.durability)
 }
 
-/// Puts those off that may be about a file of another in the batch, under another name.
+/// Defers the transactions that may change a file of another one in the batch, under another name.
 fn apart(root: &Root, batch: Vec<Staged>, answers: &mut Answers) -> (Vec<Staged>, Vec<Staged>) {
     if batch.len() < 2 || !keeps(Rule::TellPlacesApart) {
         return (batch, Vec::new());
@@ -239,23 +241,24 @@ fn apart(root: &Root, batch: Vec<Staged>, answers: &mut Answers) -> (Vec<Staged>
     (now, later)
 }
 
-/// Goes on counting after a control directory was removed under this store: a generation that was
-/// acknowledged never stands for another commit.
+/// Goes on counting after the control directory was removed while this store was open. So an
+/// acknowledged generation never stands for another commit.
 fn count_on(root: &Root, locked: &mut Locked) -> Result<()> {
     let newest = root.newest_published();
     if locked.control.newest() >= newest || !keeps(Rule::CountOn) {
         return Ok(());
     }
     let wave = control::mark_end(root, newest)?;
-    // Lost without this sync: where the generations begin. What is published next would lie beyond a
-    // gap, and be discarded.
+    // Lost without this sync: the start of the generations. The next commit would lie beyond a gap, and
+    // recovery would discard it.
     let _durable = root.sync_always(wave)?;
     locked.control.abandoned.insert(newest);
     Ok(())
 }
 
-/// Barrier 2, the commit point: several renames, one wait. A conflict fails only its own transaction.
-/// Returns also those that must come after the others.
+/// Barrier 2, the commit point: several renames and one wait. A conflict fails only its own
+/// transaction.
+/// Also returns the transactions that must come after the others.
 fn publish(
     root: &Root,
     deferred: &Deferred,
@@ -271,7 +274,7 @@ fn publish(
         let checked = check_under_lock(root, deferred, &mut staged);
         match checked.and_then(|()| publish::rename(root, &staged, generation.next())) {
             Ok(debt) => {
-                // What is published is recovery's to move, also if this thread panics on its way.
+                // Recovery moves what is published, even if this thread panics.
                 staged.cleanup.release();
                 generation = generation.next();
                 wave.add(debt);
@@ -282,10 +285,11 @@ fn publish(
     }
     break_rules(root, locked, &renamed);
     // The commit point. Lost without this sync: the manifest's published name, while targets are
-    // already being moved: a mix of old and new that nobody can finish. A crash before it leaves
-    // all old, or a manifest that recovery makes durable before it moves anything.
+    // already being moved. That leaves a mix of old and new files that nothing can finish. A crash
+    // before it leaves all files old, or a manifest that recovery makes durable before it moves
+    // anything.
     let synced = match locked.control.superseded().len() {
-        // Or the manifests of a root in which nobody ever waits would pile up.
+        // Otherwise superseded manifests would pile up in a root whose stores never wait.
         WAIVED_MAX.. => root.sync_always(wave),
         _ => root.sync(wave),
     };
@@ -298,7 +302,7 @@ fn publish(
             let publish = |(generation, staged): (_, Staged)| staged.published(generation, durable);
             (renamed.into_iter().map(publish).collect(), later)
         }
-        // The manifests can be seen, but perhaps not after a power loss. Only recovery can tell, so
+        // The manifests are visible, but a power loss may undo them. Only recovery can tell, so
         // everything stays where it is.
         Err(error) => {
             for (generation, mut staged) in renamed {
@@ -312,7 +316,7 @@ fn publish(
     }
 }
 
-/// What crash tests do too early, to see that it is noticed.
+/// Does steps too early, for crash tests that check that this is noticed.
 fn break_rules(root: &Root, locked: &Locked, renamed: &[(Generation, Staged)]) {
     if !keeps(Rule::ApplyAfterPublish) {
         for (generation, staged) in renamed {
@@ -325,7 +329,7 @@ fn break_rules(root: &Root, locked: &Locked, renamed: &[(Generation, Staged)]) {
     }
 }
 
-/// The checks under the lock, and what they find out of date put right.
+/// Checks a transaction under the lock, and updates what is out of date.
 fn check_under_lock(root: &Root, deferred: &Deferred, staged: &mut Staged) -> Result<()> {
     if let Freshness::Outdated(changed) = check::under_lock(root, staged)? {
         let mut wave = Wave::new(Barrier::Staged);
@@ -333,7 +337,7 @@ fn check_under_lock(root: &Root, deferred: &Deferred, staged: &mut Staged) -> Re
             wave.add(stage::copy_permissions(root, &mut staged.entries[index], &found)?);
         }
         let outdated = publish::rewrite_manifest(root, staged, &mut wave)?;
-        // Lost without this sync: the manifest's content, once its name is published, and permissions.
+        // Lost without this sync: permissions, and the manifest's content behind its published name.
         staged.durable = staged.durable.and(root.sync(wave)?);
         staged.cleanup.remove(&outdated);
     }
@@ -343,12 +347,12 @@ fn check_under_lock(root: &Root, deferred: &Deferred, staged: &mut Staged) -> Re
     }
     let in_flight = deferred.attach_if_concerned(staged.keys(), &mut wave);
     // A path must never be part of two commits whose moves are both not durable. Lost without this
-    // sync: a power loss could keep the later move and undo the earlier, and recovery would repeat
-    // the earlier over the later.
+    // sync: the later commit. A power loss could keep its move and undo the earlier one, and recovery
+    // would repeat the earlier move over it.
     sync_with(root, deferred, wave, in_flight).map(drop)
 }
 
-/// Moves the files of what is published, in order. A later generation must not be in place before an
+/// Moves the files of published commits, in order. A later generation may not be in place before an
 /// earlier one.
 fn apply(root: &Root, published: Vec<Published>, answers: &mut Answers) -> Vec<(Published, Moved)> {
     let mut in_place = Vec::new();
@@ -362,7 +366,8 @@ fn apply(root: &Root, published: Vec<Published>, answers: &mut Answers) -> Vec<(
             Ok(moved) => in_place.push((published, moved)),
             Err(error) => {
                 published.session.leave_mark();
-                // Views must not take it for a commit that is in place since its session lives.
+                // Otherwise views would take it for a commit that is in place, because its session
+                // lives.
                 control::mark_sync_failed(root, published.generation);
                 failed.get_or_insert_with(|| error.clone());
                 answers.push((published.id, Err(error)));
@@ -372,15 +377,15 @@ fn apply(root: &Root, published: Vec<Published>, answers: &mut Answers) -> Vec<(
     in_place
 }
 
-/// Barrier 3: every directory whose names were moved, each once, all at once. Then the manifests are
-/// retired.
+/// Barrier 3: syncs every directory whose names were moved, each once and all in one wave. Then retires
+/// the manifests.
 fn finish(root: &Root, deferred: &Deferred, in_place: Vec<(Published, Moved)>, answers: &mut Answers) {
     let mut wave = Wave::new(Barrier::Applied);
     let mut moved_files = Vec::new();
     for (published, moved) in in_place {
         if root.settings.durability == Durability::Committed {
-            // No barrier 3 here: it is attached to the next commit's barrier 1, or waited for on close;
-            // until then the manifests stay pending, and recovery covers the gap.
+            // No barrier 3 here: it is attached to the next commit's barrier 1, or waited for on close.
+            // Until then the manifests stay pending, so recovery would repeat the moves.
             deferred.defer(moved);
             let receipt = Receipt { generation: published.generation, durable: published.durable };
             answers.push((published.id, Ok(receipt)));
@@ -389,8 +394,8 @@ fn finish(root: &Root, deferred: &Deferred, in_place: Vec<(Published, Moved)>, a
             moved_files.push(published);
         }
     }
-    // Lost without this sync: some of the moves, once the manifest that could repeat them is
-    // retired. A crash before it leaves a pending manifest, which recovery applies again.
+    // Lost without this sync: some of the moves, after the manifest that could repeat them is retired.
+    // A crash before it leaves a pending manifest, which recovery applies again.
     match root.sync(wave) {
         Ok(durable) => {
             for published in moved_files {
@@ -411,13 +416,13 @@ fn finish(root: &Root, deferred: &Deferred, in_place: Vec<(Published, Moved)>, a
     }
 }
 
-/// Makes everything that was committed durable and retires it, whoever committed it and however little
-/// that waited for; also what another thread is making durable just now.
+/// Makes every commit durable and retires it, whoever committed it, with whatever durability. Includes
+/// what another thread is making durable just now.
 pub(crate) fn flush(root: &Root, deferred: &Deferred) -> Result<()> {
     if root.is_poisoned() {
         return Err(Error::Poisoned { path: root.path() });
     }
-    settle_deferred(root, deferred)?;
+    finish_deferred(root, deferred)?;
     if Control::look(root)?.open().is_empty() {
         return Ok(());
     }
@@ -426,11 +431,11 @@ pub(crate) fn flush(root: &Root, deferred: &Deferred) -> Result<()> {
     recover::finish_earlier(root, &mut locked, deferred, Durability::Full)
 }
 
-/// Barrier 3 of what was deferred. What another thread has attached to a wave of its own is waited for.
-fn settle_deferred(root: &Root, deferred: &Deferred) -> Result<()> {
+/// Barrier 3 of deferred commits. Also waits for those that another thread has attached to its wave.
+fn finish_deferred(root: &Root, deferred: &Deferred) -> Result<()> {
     let mut wave = Wave::new(Barrier::Applied);
     let in_flight = deferred.attach(&mut wave);
-    // Lost without this sync: the moves of commits that were only promised to be recoverable.
+    // Lost without this sync: the moves of commits that until now could only be recovered.
     let _durable = sync_with(root, deferred, wave, in_flight)?;
     deferred.wait_for_in_flight();
     if root.is_poisoned() {
@@ -439,12 +444,12 @@ fn settle_deferred(root: &Root, deferred: &Deferred) -> Result<()> {
     Ok(())
 }
 
-/// Barrier 3 of what was deferred, and its retirement, when a store is closed.
+/// Barrier 3 of deferred commits, and their retirement, when a store is closed.
 pub(crate) fn close(root: &Root, deferred: &Deferred) -> Result<()> {
     if deferred.is_empty() {
         return Ok(());
     }
-    settle_deferred(root, deferred)?;
+    finish_deferred(root, deferred)?;
     let mut locked = lock::exclusive(root)?;
     recover::finish_earlier(root, &mut locked, deferred, root.settings.durability)
 }

@@ -7,8 +7,8 @@
 //! sweep     remove what dead sessions left
 //! ```
 //!
-//! [`Opened`] holds what the commits of one store share, above the steps: its session, the queue
-//! of its commits, and the waits that it has put off.
+//! [`Opened`] holds what the commits of one store share, above the steps: its
+//! session, the queue of its commits, and its deferred waits.
 
 use std::sync::{Arc, Mutex};
 
@@ -30,7 +30,7 @@ use crate::generation::{Generation, TransactionId};
 use crate::mutation::{Rule, keeps};
 use crate::report::{Abandoned, RecoveryReport, TransactionOutcome};
 
-/// An open root, with all that its transactions share.
+/// An open root, and everything that its transactions share.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) root: Arc<Root>,
@@ -39,7 +39,7 @@ pub(crate) struct Opened {
     deferred: Deferred,
 }
 
-/// Whether opening finishes and removes what others left.
+/// Whether opening recovers and sweeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Repair {
     /// Recover and sweep, if there is anything to do.
@@ -48,7 +48,7 @@ pub(crate) enum Repair {
     Never,
 }
 
-/// Opens a root. Takes no lock where it was left clean.
+/// Opens a root. Takes no lock if it was left clean.
 pub(crate) fn open(fs: Arc<dyn FileSystem>, settings: Settings, repair: Repair) -> Result<Opened> {
     let root = Arc::new(Root::new(fs, settings));
     let opened = Opened {
@@ -60,7 +60,7 @@ pub(crate) fn open(fs: Arc<dyn FileSystem>, settings: Settings, repair: Repair) 
     control::refuse_other_root(&opened.root)?;
     if repair == Repair::IfNeeded {
         if opened.root.fs.has_control_elsewhere() && control::owner(&opened.root)? == Owner::Moved {
-            // Or the next directory to come to the old place would be taken for the root.
+            // Otherwise the next directory at the old path would be taken for the root.
             lock::claim(&opened.root)?;
         }
         let control = Control::look(&opened.root)?;
@@ -73,7 +73,7 @@ pub(crate) fn open(fs: Arc<dyn FileSystem>, settings: Settings, repair: Repair) 
 }
 
 impl Opened {
-    /// Finishes what is published, whoever published it.
+    /// Finishes every published commit, whoever published it.
     pub(crate) fn recover(&self) -> Result<RecoveryReport> {
         let mut locked = lock::exclusive(&self.root)?;
         recover::recover(&self.root, &mut locked, &self.deferred).map(|recovered| recovered.report)
@@ -90,7 +90,7 @@ impl Opened {
         Ok(report)
     }
 
-    /// What became of a transaction.
+    /// The outcome of a transaction.
     pub(crate) fn outcome_of(&self, id: TransactionId) -> Result<TransactionOutcome> {
         let mut locked = lock::exclusive(&self.root)?;
         recover::recover(&self.root, &mut locked, &self.deferred)?;
@@ -115,7 +115,7 @@ impl Opened {
         Ok(report)
     }
 
-    /// Begins to read one state.
+    /// Begins to read one state of the root.
     pub(crate) fn read(&self) -> Result<Reading> {
         self.root.refuse_child()?;
         read::begin(&self.root, &self.deferred)
@@ -126,13 +126,13 @@ impl Opened {
         commit::commit(&self.root, &self.deferred, &self.queue, collected)
     }
 
-    /// Waits until everything that was committed is durably in place.
+    /// Waits until every commit is durably in place.
     pub(crate) fn flush(&self) -> Result<()> {
         self.root.refuse_child()?;
         commit::flush(&self.root, &self.deferred)
     }
 
-    /// Stages what a transaction has collected, for a batch that is made by hand.
+    /// Stages what a transaction has collected, for a batch that a test makes.
     #[cfg(feature = "sim")]
     pub(crate) fn stage(&self, collected: Collected) -> Result<Staged> {
         commit::stage(&self.root, &self.deferred, collected)
@@ -144,12 +144,12 @@ impl Opened {
         commit::commit_batch(&self.root, &self.deferred, batch)
     }
 
-    /// This store's session, made when it is first needed.
+    /// This store's session. It is made when it is first needed.
     pub(crate) fn session(&self) -> Result<Arc<Session>> {
         self.root.may_change()?;
         let mut slot = guard(&self.session);
         if let Some(session) = slot.as_ref() {
-            // One without a mark passes for dead, and its records went with the mark.
+            // A session without a mark counts as dead, and its records are gone with the mark.
             if !keeps(Rule::RenewSession) || session.is_marked()? {
                 return Ok(Arc::clone(session));
             }
@@ -166,12 +166,12 @@ impl Opened {
             return;
         }
         if self.root.may_change().is_ok() {
-            // What cannot be flushed stays published: the next opening finishes it.
+            // If a flush fails, the commits stay published, and the next opening finishes them.
             let _ = commit::close(&self.root, &self.deferred);
         }
         let session = guard(&self.session).take();
         if let Some(session) = session.filter(|_| self.root.is_poisoned()) {
-            // What a failed sync left is recovery's, which must be led there.
+            // After a failed sync the mark must stay, to lead recovery to what is left.
             session.leave_mark();
         }
     }

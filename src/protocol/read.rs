@@ -1,9 +1,9 @@
 //! Read: one consistent state, under a shared lock.
 //!
-//! If a dead writer left a published manifest behind, it is recovered first.
-//! Where that is not allowed (a read-only store), the state is read *through*
-//! the manifest: the staged file if it is there, else the target. So a reader
-//! sees all of a commit or none of it, whatever became of its writer.
+//! If a dead writer left a published manifest behind, it is recovered first. A
+//! read-only store may not do that, and reads the state *through* the manifest:
+//! the staged file if it is there, otherwise the target. So a reader sees all
+//! of a commit or none of it, whatever happened to its writer.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use crate::generation::Generation;
 use crate::manifest::{Manifest, Stamp};
 use crate::path::RelativePath;
 
-/// Tries to find a moment without a dead writer's manifest; one is enough unless writers keep dying.
+/// How often recovery is tried before a read. Once is enough unless more writers die.
 const RECOVERY_TRIES_MAX: u32 = 8;
 
 /// One state of the root, which no commit changes while this lives.
@@ -26,20 +26,20 @@ const RECOVERY_TRIES_MAX: u32 = 8;
 pub(crate) struct Reading {
     share: Share,
     pub(crate) generation: Generation,
-    /// Where what a path leads to may not be at the path yet.
+    /// The paths whose content may not be in place yet.
     overlay: HashMap<RelativePath, Overlay>,
 }
 
-/// What a pending manifest says of a path.
+/// What a pending manifest says about a path.
 #[derive(Debug)]
 enum Overlay {
-    /// Its content is the staged file, until that is moved.
+    /// Its content is in the staged file, until that is moved.
     Staged(RelativePath),
     /// What had this stamp is removed; anything else was put there since.
     Removed(Option<Stamp>),
 }
 
-/// Begins to read, after finishing what a dead writer left.
+/// Begins to read, after finishing what dead writers left.
 pub(crate) fn begin(root: &Root, deferred: &Deferred) -> Result<Reading> {
     for _ in 0..RECOVERY_TRIES_MAX {
         let share = lock::shared(root)?;
@@ -60,13 +60,13 @@ pub(crate) fn begin(root: &Root, deferred: &Deferred) -> Result<Reading> {
     Ok(Reading::new(share, &pending))
 }
 
-/// What follows the applied manifest without a gap.
+/// The manifests that follow the applied one without a gap.
 #[derive(Debug)]
 struct Pending {
     newest: Generation,
     /// Those that may not be in place.
     manifests: Vec<(Generation, Manifest)>,
-    /// Whether a power loss has torn the next one, which had waited for nothing.
+    /// Whether a power loss has torn the next one, which is a waived commit.
     is_torn: bool,
 }
 
@@ -127,14 +127,14 @@ impl Reading {
         }
     }
 
-    /// The names in a directory, as they are now; `None` where there is no such directory.
+    /// The current names in a directory; `None` if there is no such directory.
     pub(crate) fn list(&self, root: &Root, directory: &RelativePath) -> Result<Option<Vec<DirectoryEntry>>> {
         let names = if_found(root.fs.list(directory)).map_err(root.error(Operation::Read, directory))?;
         self.share.confirm(root)?;
         Ok(names)
     }
 
-    /// The paths in `directory` of which a listing may not tell the truth.
+    /// The paths in `directory` for which a listing may be wrong.
     pub(crate) fn overlaid_in<'a>(
         &'a self,
         directory: &'a RelativePath,

@@ -91,7 +91,8 @@ impl Root {
         guard(&self.recovered).clone()
     }
 
-    /// A power loss ends every process, so one look says what it has taken. False after the first.
+    /// Looks once for what a power loss has undone; false at every later call. A power loss ends every
+    /// process, so once is enough.
     pub(crate) fn look_once_for_losses(&self, look: impl FnOnce() -> Result<bool>) -> Result<bool> {
         if self.looked_for_losses.load(Ordering::SeqCst) {
             return Ok(false);
@@ -101,17 +102,17 @@ impl Root {
         Ok(found)
     }
 
-    /// Remembers that a target was copied over, and so has a mark that is to be removed.
+    /// Notes that a target was copied over, so that its mark is removed later.
     pub(crate) fn note_copy(&self) {
         self.copied.store(true, Ordering::SeqCst);
     }
 
-    /// Whether a target was copied over since this was last asked.
+    /// Whether a target was copied over since the last call.
     pub(crate) fn take_copied(&self) -> bool {
         self.copied.swap(false, Ordering::SeqCst)
     }
 
-    /// Remembers a generation that this store has published.
+    /// Notes a generation that this store has published.
     pub(crate) fn note_published(&self, generation: Generation) {
         let mut newest = guard(&self.newest);
         *newest = generation.max(*newest);
@@ -135,8 +136,8 @@ impl Root {
         self.fs.process() == self.process || !keeps(Rule::LeaveToParent)
     }
 
-    /// Refuses everything in a child after `fork`, which shares its parent's locks (flock(2)). Asked
-    /// before any mutex is taken: one that another thread held at the fork is never given back.
+    /// Refuses everything in a child after `fork`, which shares its parent's locks (flock(2)). Called
+    /// before any mutex is locked: one that another thread held at the fork is never released.
     pub(crate) fn refuse_child(&self) -> Result<()> {
         if self.is_own_process() {
             return Ok(());
@@ -145,8 +146,8 @@ impl Root {
         Err(Error::Unsupported { path: self.path(), reason })
     }
 
-    /// Refuses to change anything where that cannot be done truthfully: in a child after `fork`, in a
-    /// read-only store, and after a failed sync.
+    /// Refuses to change anything in a child after `fork`, in a read-only store, and after a failed
+    /// sync.
     pub(crate) fn may_change(&self) -> Result<()> {
         self.refuse_child()?;
         if self.settings.read_only {

@@ -1,13 +1,14 @@
-//! A session: the liveness of one open store, and where it stages.
+//! A session: shows that an open store lives, and where it stages.
 //!
-//! A session is a file that its process keeps locked; the kernel lets go of the
-//! lock when the process dies, however it dies, so nothing is ever decided by
-//! process numbers or by age. Beside it lie records: which directories the
-//! session stages in, and which it makes. A record is durable before the first
-//! thing that it tells of exists, so that no power loss can leave something that
-//! no record leads to. After that a directory costs nothing.
+//! A session's mark is a file that its process holds locked. The kernel
+//! releases the lock when the process dies, however it dies. So no process
+//! number or age decides anything. Beside the mark lie records of the
+//! directories in which the session stages, and of those that it makes. A
+//! record is durable before anything that it names exists. So no power loss can
+//! leave a file to which no record leads. A directory that is on record costs
+//! no more waits.
 //!
-//! The session relies on the control directory being there, and never touches a
+//! The session relies on an existing control directory, and never touches a
 //! target or a staged file.
 
 use std::collections::BTreeSet;
@@ -30,13 +31,13 @@ use crate::path::RelativePath;
 
 const FORMAT: &str = "cosave-session";
 
-/// Tries to find a name that no sweeper is looking at just now; one is enough but for a race.
+/// How many names are tried. More than one is needed only if a sweep looks at a new mark.
 const START_TRIES_MAX: u32 = 100;
 
-/// How many records of directories there may be before one takes the place of all.
+/// From this many records of directories on, one record replaces them all.
 const RECORDS_MAX: usize = 8;
 
-/// One open store's mark, alive as long as this value.
+/// The mark of one open store, locked until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Session {
     id: Uuid,
@@ -51,49 +52,51 @@ pub(crate) struct Session {
 struct State {
     /// The directories on record.
     directories: BTreeSet<RelativePath>,
-    /// Records of directories in which it stages.
+    /// The records of directories in which it stages.
     records: Vec<RelativePath>,
-    /// Records of directories that transactions make.
+    /// The records of directories that transactions make.
     made: BTreeSet<RelativePath>,
-    /// Records that nothing relies on: they go when the removals are durable.
+    /// Records that are no longer needed. They are removed once the removals of what they name are
+    /// durable.
     spent: BTreeSet<RelativePath>,
     numbers: u32,
-    /// Directories that a transaction has made, whose names may not be durable yet.
+    /// Directories that a transaction has made, and whose names may not be durable yet.
     undurable: BTreeSet<RelativePath>,
-    /// Directories that an aborted transaction has made, and that were not empty.
+    /// Directories that an aborted transaction has made, and could not remove because they were not
+    /// empty.
     orphans: BTreeSet<RelativePath>,
-    /// Removals of staged files and of made directories that are not durable yet.
+    /// Removals of staged files and made directories that are not durable yet.
     removals: Wave,
 }
 
-/// Records that are written, and not yet durable.
+/// Records that are written, but not yet durable.
 #[derive(Debug)]
-#[must_use = "a record counts once its wave was waited for"]
+#[must_use = "a record counts only after its wave was waited for"]
 pub(crate) struct Recording {
     pub(crate) wave: Wave,
     pub(crate) written: Written,
 }
 
-/// What counts when the wave of a [`Recording`] was waited for.
+/// What is on record once the wave of a [`Recording`] is durable.
 #[derive(Debug)]
 pub(crate) struct Written {
     directories: BTreeSet<RelativePath>,
     /// The record of the directories.
     stages: Option<RelativePath>,
-    /// The record of the directories that are about to be made.
+    /// The record of the directories that will be made.
     makes: Option<RelativePath>,
-    /// Records that may go then.
+    /// Records that may be removed then.
     spent: Vec<RelativePath>,
 }
 
-/// Where a session stages, as recorded.
+/// A record: where a session stages.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
-    /// Who it is, for people.
+    /// Its process, for people to read.
     pub(crate) process: u32,
     /// Directories in which it stages.
     pub(crate) directories: Vec<RelativePath>,
-    /// Directories that a transaction makes; parents before children.
+    /// Directories that a transaction makes, parents before children.
     pub(crate) made: Vec<RelativePath>,
 }
 
@@ -106,8 +109,8 @@ struct RecordText {
 }
 
 impl Session {
-    /// Makes and locks the mark, in a control directory that is there. Nothing may be staged before its
-    /// directory is recorded.
+    /// Makes and locks the mark, in an existing control directory. A directory must be recorded before
+    /// anything is staged in it.
     pub(crate) fn start(root: &Arc<Root>) -> Result<Self> {
         let (id, lock) = Self::mark(root)?;
         Ok(Self {
@@ -129,8 +132,8 @@ impl Session {
         })
     }
 
-    /// Between making the mark and locking it a sweeper may come by and take it for dead. Then it
-    /// either holds the lock (try another name) or has removed the file (`try_lock` notices).
+    /// A sweep may find the mark before it is locked, and take the session for dead. Then the sweep
+    /// holds the lock, and another name is tried, or it has removed the file, which `try_lock` notices.
     fn mark(root: &Root) -> Result<(Uuid, Box<dyn Lock>)> {
         for _ in 0..START_TRIES_MAX {
             let id = root.fs.unique();
@@ -142,7 +145,7 @@ impl Session {
         }
         Err(Error::Unsupported {
             path: root.full(&layout::sessions()),
-            reason: "files cannot be locked here, so nobody could tell the living from the dead",
+            reason: "files cannot be locked here, so nobody could tell which sessions live",
         })
     }
 
@@ -150,7 +153,7 @@ impl Session {
         self.id
     }
 
-    /// Whether the mark is still there. Somebody may have removed the control directory.
+    /// Whether the mark still exists. Another program may have removed the control directory.
     pub(crate) fn is_marked(&self) -> Result<bool> {
         let path = layout::session(self.id);
         match self.root.fs.metadata(&path) {
@@ -162,19 +165,19 @@ impl Session {
         }
     }
 
-    /// The next transaction's name.
+    /// The next transaction's id.
     pub(crate) fn next_transaction(&self) -> TransactionId {
         TransactionId { session: self.id, number: self.transactions.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
-    /// Writes down where this session is about to stage, and which directories it is about to make.
+    /// Writes records of where this session will stage, and of which directories it will make.
     pub(crate) fn write_records(
         &self,
         directories: &BTreeSet<RelativePath>,
         made: &BTreeSet<RelativePath>,
     ) -> Result<Recording> {
         let mut state = guard(&self.state);
-        // One that is made anew may be on a record that goes with the transaction that had made it.
+        // A directory that is made anew may be on a record that is removed with an earlier transaction.
         let is_new =
             |directory: &&RelativePath| !state.directories.contains(*directory) || made.contains(*directory);
         let new: BTreeSet<_> = directories.iter().filter(is_new).cloned().collect();
@@ -183,8 +186,8 @@ impl Session {
             let written = Written { directories: new, stages: None, makes: None, spent: Vec::new() };
             return Ok(Recording { wave, written });
         }
-        // Whoever made a directory that was there before may not have synced its name, without which
-        // a power loss takes everything in it.
+        // Others may have made an existing directory without syncing its name. A power loss could then
+        // remove it with everything in it.
         for directory in new.difference(made).flat_map(RelativePath::chain) {
             wave.add(Unsynced::directory(directory.parent()));
         }
@@ -199,7 +202,7 @@ impl Session {
         let makes = Record { process, directories: Vec::new(), made: made.iter().cloned().collect() };
         let stages = self.write(&mut state, &stages, &mut wave)?;
         let makes = self.write(&mut state, &makes, &mut wave)?;
-        // A spent record may go once the removals of what it tells of are durable.
+        // A spent record may be removed once the removals of what it names are durable.
         let earlier = std::mem::take(&mut state.spent).into_iter();
         spent.extend(earlier.filter(|record| ![&stages, &makes].contains(&&Some(record.clone()))));
         if keeps(Rule::RemoveThenForget) {
@@ -208,7 +211,7 @@ impl Session {
         Ok(Recording { wave, written: Written { directories: new, stages, makes, spent } })
     }
 
-    /// Writes a record, if it tells of anything. It counts as spent until it is durable.
+    /// Writes a record, unless it is empty. It counts as spent until it is durable.
     fn write(&self, state: &mut State, record: &Record, wave: &mut Wave) -> Result<Option<RelativePath>> {
         if record.directories.is_empty() && record.made.is_empty() {
             return Ok(None);
@@ -225,8 +228,9 @@ impl Session {
         Ok(Some(path))
     }
 
-    /// The records are durable: it may be staged in what they name, and `made` may be made. Returns the
-    /// record of what is made, which goes when the transaction is over.
+    /// Notes that the records are durable: files may be staged in the directories that they name, and
+    /// `made` may be made. Returns the record of what is made, which is removed when the transaction is
+    /// over.
     pub(crate) fn recorded(
         &self,
         written: Written,
@@ -248,8 +252,8 @@ impl Session {
         makes
     }
 
-    /// The debts of the directories that lie on the way to these, as far as a transaction of this
-    /// session has made them and they may not be durable yet.
+    /// The debts of those directories on the paths to these that a transaction of this session has
+    /// made, and that may not be durable yet.
     pub(crate) fn undurable(&self, directories: &BTreeSet<RelativePath>) -> Vec<Unsynced> {
         let state = guard(&self.state);
         if state.undurable.is_empty() || !keeps(Rule::SyncOthersDirectories) {
@@ -260,14 +264,14 @@ impl Session {
         made.map(|directory| Unsynced::directory(directory.parent())).collect()
     }
 
-    /// Directories that were made are durable.
+    /// Notes that directories that were made are durable.
     pub(crate) fn durable(&self, directories: &[RelativePath]) {
         let mut state = guard(&self.state);
         directories.iter().for_each(|directory| _ = state.undurable.remove(directory));
     }
 
-    /// Directories that were made are gone again, though not durably, and these records tell of nothing
-    /// else.
+    /// Notes that directories that were made are removed again, not yet durably, and that these records
+    /// name nothing else.
     pub(crate) fn unmade(
         &self,
         directories: &[RelativePath],
@@ -287,18 +291,18 @@ impl Session {
         }
     }
 
-    /// A directory that was made for a transaction which did not commit is not empty: it is tried again
-    /// when another transaction is aborted, and when the session ends.
+    /// Notes a directory that an aborted transaction made, and that is not empty. Removing it is tried
+    /// again when another transaction is aborted, and when the session ends.
     pub(crate) fn orphan(&self, directory: RelativePath) {
         guard(&self.state).orphans.insert(directory);
     }
 
-    /// Those that are to be tried again; parents first.
+    /// The directories whose removal is to be tried again, parents first.
     pub(crate) fn orphans(&self) -> Vec<RelativePath> {
         guard(&self.state).orphans.iter().cloned().collect()
     }
 
-    /// A commit has put a file here: the directories on the way are its own.
+    /// Notes that a commit has put a file here, so the directories on its path stay.
     pub(crate) fn adopt(&self, path: &RelativePath) {
         let mut state = guard(&self.state);
         if !state.orphans.is_empty() {
@@ -306,24 +310,24 @@ impl Session {
         }
     }
 
-    /// The directories made for a transaction are its commit's now: their record goes.
+    /// Removes the record of directories that a transaction made, because its commit needs them now.
     pub(crate) fn remove_record(&self, record: &RelativePath) -> Option<Unsynced> {
         guard(&self.state).made.remove(record);
-        // A record that cannot be removed leads the sweep to directories that it finds not empty.
+        // A record that cannot be removed leads a sweep to directories that are not empty.
         self.root.fs.remove_file(record).ok()
     }
 
-    /// Puts the debt of a removed staged file off until the session ends.
+    /// Defers the debt of a removed staged file until the session ends.
     pub(crate) fn owe(&self, debt: Unsynced) {
         guard(&self.state).removals.add(debt);
     }
 
-    /// Leaves the mark behind when the session ends, so that the next opening sweeps after it.
+    /// Leaves the mark behind when the session ends, so that the next opening sweeps what it left.
     pub(crate) fn leave_mark(&self) {
         self.marked.store(true, Ordering::SeqCst);
     }
 
-    /// Takes the session's files away, the mark last. Errors leave the rest to the next sweep.
+    /// Removes the session's files, the mark last. After an error the next sweep does the rest.
     fn end(&self) -> Result<()> {
         let mut state = guard(&self.state);
         let mut removals = Wave::new(Barrier::Swept);
@@ -332,16 +336,17 @@ impl Session {
             match self.root.fs.remove_dir(directory) {
                 Ok(debt) => removals.add(debt),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                // Another process still stages there; whoever sweeps after both finds it by the record.
+                // Another process still stages there. A sweep after both sessions finds the directory
+                // by its record.
                 Err(error) if self.is_staged_in(directory) => {
                     return Err(self.root.error(Operation::Remove, directory)(error));
                 }
-                // A person's.
+                // Another program uses the directory.
                 Err(_) => {}
             }
         }
-        // Lost without this sync: staged names that a power loss brings back, with no mark left that
-        // leads to them.
+        // Lost without this sync: the removal of staged names. A power loss could bring them back, with
+        // no mark left that leads to them.
         let _durable = self.root.sync_always(removals)?;
         let State { records, made, spent, .. } = &mut *state;
         let all = records.drain(..).chain(std::mem::take(made)).chain(std::mem::take(spent));
@@ -362,12 +367,12 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // In a child after fork the parent's session goes on: touch nothing.
+        // In a child after `fork` the parent's session goes on, so nothing may be touched.
         if self.root.is_own_process() && !self.marked.load(Ordering::SeqCst) {
-            // What could not be removed is what the next sweep is for.
+            // The next sweep removes what could not be removed here.
             let _ = self.end();
         }
-        // The mark's lock goes last, with the rest of the session.
+        // The mark's lock is released last, with the rest of the session.
     }
 }
 
@@ -384,7 +389,7 @@ impl Record {
         seal(FORMAT, &serde_json::to_string(&text).unwrap_or_default())
     }
 
-    /// Reads a record. One that is not whole was never relied upon, and tells of nothing.
+    /// Reads a record. One that is not whole was never relied upon, and counts as missing.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let text: RecordText = serde_json::from_str(unseal(FORMAT, bytes).ok()?).ok()?;
         let paths = |names: Vec<Name>| {
@@ -400,7 +405,7 @@ impl Record {
     }
 }
 
-/// Who is alive here, for an error message; as far as it can be known.
+/// Who lives here, as far as is known, for an error message.
 pub(crate) fn living(root: &Root) -> Option<String> {
     let names = root.fs.list(&layout::sessions()).ok()?;
     let mut processes = BTreeSet::new();

@@ -1,15 +1,16 @@
-//! Stage: write each file's next content beside its target.
+//! Stage: writes each file's next content beside its target.
 //!
 //! No lock is held, and any number of transactions stage at once. A staged file
-//! lies in its target's own directory, always: only a rename within one directory
-//! keeps one name or the other through any power loss, and only there has a file
-//! the group, the access control list and the label that its target would have.
-//! Nobody else can read it until it is finished and has its target's permissions.
+//! always lies in its target's own directory. Only a rename within one
+//! directory leaves the old name or the new one after any power loss. And only
+//! there does a file get the group, the access control list and the label that
+//! its target would have. Nobody else can read it until it is finished and has
+//! its target's permissions.
 //!
 //! A directory must be on record before anything is staged in it, and recording
 //! costs a wait. So small contents stay in memory until the transaction commits
-//! or outgrows it; then all their directories are recorded with one wait. The
-//! waits are `commit`'s.
+//! or outgrows it. Then all their directories are recorded with one wait.
+//! `commit` does the waiting.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -28,7 +29,7 @@ use crate::manifest::{Action, Entry, StagedContent, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
-/// What must still be true at the commit.
+/// What must still be true when the transaction commits.
 #[derive(Clone, Debug)]
 pub(crate) enum Precondition {
     /// Nothing is at the path.
@@ -46,7 +47,7 @@ impl Precondition {
     }
 }
 
-/// A staged file that is being written; hashes what passes.
+/// A staged file that is being written. Computes the checksum of what passes.
 #[derive(Debug)]
 pub(crate) struct StagedWriter {
     file: Box<dyn WriteFile>,
@@ -56,14 +57,14 @@ pub(crate) struct StagedWriter {
     target: Target,
 }
 
-/// A staged file that is complete, but not durable.
+/// A staged file that is complete, but not durable yet.
 #[derive(Debug)]
 pub(crate) struct StagedFile {
     pub(crate) staged: RelativePath,
     pub(crate) target: Target,
     content: StagedContent,
     identity: Option<Identity>,
-    /// What it has its permissions from.
+    /// The file whose permissions it has, if any.
     like: Option<Metadata>,
 }
 
@@ -73,17 +74,17 @@ impl StagedFile {
     }
 }
 
-/// An entry of the manifest, and what its staged file is known by.
+/// An entry of the manifest, and what identifies its staged file.
 #[derive(Debug)]
 pub(crate) struct StagedEntry {
     pub(crate) entry: Entry,
     pub(crate) identity: Option<Identity>,
-    /// What is replaced or removed; a staged file has its permissions from there.
+    /// The file that is replaced or removed. A staged file gets its permissions.
     pub(crate) like: Option<Metadata>,
 }
 
 impl StagedEntry {
-    /// Whether everybody who can reach the target may read it, before and after.
+    /// Whether everybody who can reach the target may read it, both before and after the commit.
     pub(crate) fn is_readable_by_all(&self) -> bool {
         let after = match &self.entry.action {
             Action::Write(content) => content.mode,
@@ -92,7 +93,7 @@ impl StagedEntry {
         after & self.like.map_or(0o444, |like| like.mode) & 0o004 != 0
     }
 
-    /// Whether the target has other permissions by now than those that were copied from it.
+    /// Whether the target's permissions have changed since they were copied.
     pub(crate) fn permissions_differ(&self, found: &Metadata) -> bool {
         let same = |like: Metadata| (like.mode, like.owner) == (found.mode, found.owner);
         let is_write = matches!(self.entry.action, Action::Write(_));
@@ -100,23 +101,23 @@ impl StagedEntry {
     }
 }
 
-/// A transaction that is durable in every part, and published in none.
+/// A transaction whose parts are all durable, and which is not published yet.
 #[derive(Debug)]
 pub(crate) struct Staged {
     pub(crate) id: TransactionId,
     pub(crate) entries: Vec<StagedEntry>,
     pub(crate) preconditions: Vec<Precondition>,
-    /// The manifest's own file.
+    /// The manifest under its temporary name.
     pub(crate) unpublished: RelativePath,
-    /// Removes everything again, if dropped before publication.
+    /// Removes everything if it is dropped before publication.
     pub(crate) cleanup: CleanupGuard,
     pub(crate) session: Arc<Session>,
-    /// Nothing is published without this receipt.
+    /// The receipt without which nothing is published.
     pub(crate) durable: Durable,
 }
 
-/// Transactions that change or rely on a common path are never published together: each must be
-/// checked against what the one before it did.
+/// Transactions that change or rely on a common path are never published together, since each must be
+/// checked against the one before it.
 impl Job for Staged {
     type Id = TransactionId;
     type Key = RelativePath;
@@ -131,19 +132,19 @@ impl Job for Staged {
     }
 }
 
-/// A file's next content, kept in memory.
+/// A file's next content, in memory.
 #[derive(Debug)]
 pub(crate) struct KeptFile {
     pub(crate) target: Target,
     pub(crate) bytes: Vec<u8>,
 }
 
-/// What a transaction has on disk, from its first staged file on.
+/// What a transaction has on disk, once it has staged a file.
 #[derive(Debug)]
 pub(crate) struct Staging {
     pub(crate) id: TransactionId,
     pub(crate) session: Arc<Session>,
-    /// Removes everything again, unless it is published.
+    /// Removes everything when dropped, unless it is published.
     pub(crate) cleanup: CleanupGuard,
     /// What is not durable yet.
     pub(crate) wave: Wave,
@@ -160,8 +161,7 @@ impl Staging {
     }
 }
 
-/// Those of the directories, and of the directories above them, that do not exist; parents come before
-/// their children.
+/// The missing ones of these directories and of the directories above them, parents before children.
 pub(crate) fn missing(root: &Root, directories: &BTreeSet<RelativePath>) -> Result<BTreeSet<RelativePath>> {
     let mut missing = BTreeSet::new();
     for directory in directories {
@@ -179,7 +179,7 @@ pub(crate) fn missing(root: &Root, directories: &BTreeSet<RelativePath>) -> Resu
     Ok(missing)
 }
 
-/// Makes directories, parents before their children. They are on record.
+/// Makes directories, parents before children. They are on record.
 pub(crate) fn make(root: &Root, staging: &mut Staging, directories: BTreeSet<RelativePath>) -> Result<()> {
     for directory in directories {
         match root.fs.create_dir(&directory) {
@@ -187,7 +187,7 @@ pub(crate) fn make(root: &Root, staging: &mut Staging, directories: BTreeSet<Rel
                 staging.wave.add(debt);
                 staging.cleanup.add_directory(directory);
             }
-            // Another transaction made it meanwhile, and may not have synced it yet.
+            // Another transaction has made it meanwhile, and may not have synced it yet.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 staging.wave.add(Unsynced::directory(directory.parent()));
             }
@@ -197,7 +197,7 @@ pub(crate) fn make(root: &Root, staging: &mut Staging, directories: BTreeSet<Rel
     Ok(())
 }
 
-/// Begins a staged file for `target`, whose directory is on record.
+/// Begins a staged file for `target`. Its directory is on record.
 pub(crate) fn begin(
     root: &Root,
     staging: &mut Staging,
@@ -217,7 +217,7 @@ pub(crate) fn begin(
     Ok(StagedWriter { file, hasher: blake3::Hasher::new(), name, staged, target: target.clone() })
 }
 
-/// Fills a staged file with what was kept in memory, and ends it.
+/// Writes a file from memory to its staged file, and finishes it.
 pub(crate) fn fill(
     root: &Root,
     staging: &mut Staging,
@@ -238,7 +238,7 @@ pub(crate) fn fill(
     }
 }
 
-/// Gives a staged file the permissions that its target has by now.
+/// Gives a staged file the current permissions of its target.
 pub(crate) fn copy_permissions(root: &Root, staged: &mut StagedEntry, found: &Metadata) -> Result<Unsynced> {
     let name = staged.entry.staged();
     let (Some(name), Action::Write(content)) = (name, &mut staged.entry.action) else {
@@ -255,13 +255,13 @@ impl StagedWriter {
         &self.staged
     }
 
-    /// Ends the file: it gets the permissions that its target has now, and its write-back starts
-    /// without anybody waiting for it.
+    /// Finishes the file: gives it the current permissions of its target and starts its write-back,
+    /// without waiting for it.
     pub(crate) fn finish(mut self, root: &Root) -> Result<(StagedFile, Unsynced)> {
         let path = &self.target.path;
         let failed = || root.error(Operation::Stage, path);
         let found = if_found(root.fs.metadata(path)).map_err(failed())?;
-        // One that has just gone, or is no file any more, leaves what was known of it.
+        // If the target is gone or no file any more, its last known permissions are used.
         let like = found.filter(|found| found.kind == Kind::File).or(self.target.existing);
         if let Some(like) = &like {
             self.file.copy_permissions(path, like).map_err(failed())?;
@@ -316,7 +316,7 @@ impl StagedChange {
         }
     }
 
-    /// What the manifest says of this change.
+    /// This change as an entry of the manifest.
     pub(crate) fn into_entry(self) -> StagedEntry {
         match self {
             Self::Write(StagedFile { target, content, identity, like, .. }) => {

@@ -14,7 +14,7 @@ use cosave::{Durability, Store, Transaction};
 pub enum Change {
     Write(String, String),
     Remove(String),
-    /// Somebody else changes a file's permissions, durably.
+    /// Another program durably changes a file's permissions.
     SetMode(String, u32),
 }
 
@@ -142,7 +142,7 @@ impl Script {
         self.keeping(0)
     }
 
-    /// So many bytes of a transaction are kept in memory.
+    /// Sets how many bytes of a transaction are kept in memory.
     pub fn keeping(mut self, bytes: usize) -> Self {
         self.kept_bytes_max = bytes;
         self
@@ -237,7 +237,7 @@ impl Script {
         self.trees().iter().any(|tree| !tree.contains_key(path))
     }
 
-    /// The generation from which on a path has other permissions, and which.
+    /// The generation from which a path has other permissions, and these permissions.
     fn changed_mode(&self, path: &str) -> Option<(u64, u32)> {
         let commits = self.acts.iter().filter_map(|act| match act {
             Act::Commit(changes) => Some(changes),
@@ -251,7 +251,7 @@ impl Script {
         })
     }
 
-    /// The permissions that a file may have, of a generation that is at least this one.
+    /// The permissions that a file may have in this generation or a later one.
     fn modes(&self, path: &str, generation: u64) -> Vec<u32> {
         let is_old = self.files.iter().any(|(other, _)| other == path);
         let mut modes = if is_old && !self.removes(path) { vec![MODE] } else { vec![MODE, NEW_MODE] };
@@ -264,7 +264,7 @@ impl Script {
         modes
     }
 
-    /// A staged file lies beside its target, and nobody can read it who may not read that.
+    /// A staged file lies beside its target, and only those who may read the target can read it.
     fn staged_files_are_hidden(&self, disk: &SimDisk) -> Result<(), String> {
         for path in disk.files().into_keys().filter(|path| path.ends_with(".cosave")) {
             let (directory, name) = path.rsplit_once('/').map_or(("", path.as_str()), |split| split);
@@ -484,7 +484,7 @@ impl Workload for Script {
 /// A mode that no new file gets by itself, so that a lost mode is noticed.
 const MODE: u32 = 0o640;
 
-/// What a new file gets, and what a staged file has before it is finished.
+/// The modes of a new file, and of a staged file before it is finished.
 const NEW_MODE: u32 = 0o644;
 const HIDDEN_MODE: u32 = 0o600;
 

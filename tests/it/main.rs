@@ -13,6 +13,7 @@ mod fixtures;
 mod limits;
 mod mounts;
 mod processes;
+mod prose;
 mod readers;
 mod recovery;
 mod roots;

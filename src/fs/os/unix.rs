@@ -37,7 +37,7 @@ const OPEN_TRIES_MAX: u32 = 100;
 /// that a process may have open on macOS.
 const HANDLES_MAX: usize = 32;
 
-/// How often a directory is tried to be opened while too many files are open, and the pause between.
+/// How often to try to open a directory while too many files are open, and the pause between two tries.
 const DESCRIPTOR_TRIES_MAX: u32 = 50;
 const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(10);
 
@@ -233,20 +233,20 @@ impl Directories {
         Ok(file)
     }
 
-    /// What `std::fs::File::create` would give a file here, where that can be known beforehand.
+    /// The mode that `std::fs::File::create` would give a file here, if it can be known beforehand.
     pub(super) fn new_file_mode(&self, directory: &RelativePath) -> io::Result<Option<u32>> {
         Ok(new_file_mode(&*self.handle(directory)?))
     }
 
-    /// Asked of the kernel, as `may_write` does, and for the same reasons.
+    /// Asks the kernel, for the same reasons as `may_write`.
     pub(super) fn may_create_in(&self, directory: &RelativePath) -> io::Result<()> {
         let wanted = Access::WRITE_OK | Access::EXEC_OK;
         self.at(directory, |parent, name| rustix::fs::accessat(parent, name, wanted, AtFlags::EACCESS))
     }
 
-    /// Gives `file` the permissions of the file at `model`, and its owner where that is allowed. The
-    /// owner first, since changing it clears the set-user bits (chown(2)); the mode last, since it
-    /// counts.
+    /// Gives `file` the permissions of the file at `model`, and its owner if that is allowed. The owner
+    /// comes first, because changing it clears the set-user-ID and set-group-ID bits (chown(2)). The
+    /// mode comes last, so that nothing changes it afterwards.
     pub(super) fn copy_permissions(
         &self,
         file: &File,
@@ -260,9 +260,10 @@ impl Directories {
             let (user, group) = like.owner;
             let (user, group) = (rustix::fs::Uid::from_raw(user), rustix::fs::Gid::from_raw(group));
             let both = rustix::fs::fchown(file, Some(user), Some(group));
-            // A group that one belongs to may be given also where the file may not be given away.
+            // A process may give a file to one of its own groups even if it may not give the file away.
             if both.is_err() && rustix::fs::fchown(file, None, Some(group)).is_err() {
-                // What the group could do, another group must not: it gets what everybody has.
+                // Another group may not get the rights of the original group, so it gets those of all
+                // others.
                 mode &= !0o070 | (mode & 0o007) << 3;
             }
             changed = true;
@@ -322,7 +323,7 @@ impl Directories {
         Ok(())
     }
 
-    /// Such flags bind the superuser as well, and `access` does not know of the append-only one.
+    /// These flags bind the superuser too, and `access` ignores the append-only one.
     pub(super) fn may_rename_over(&self, path: &RelativePath) -> io::Result<()> {
         let frozen = |directory: &OwnedFd, name: &OsStr| {
             Ok(is_frozen(directory, OsStr::new("."))? || if_any(is_frozen(directory, name))?)
@@ -377,12 +378,12 @@ impl Directories {
         self.at(path, |directory, name| rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR))
     }
 
-    /// The handle of a directory that is to be synced. Waits for a free descriptor: this is no second sync.
+    /// A directory's handle, to sync it. Waits for a free descriptor, which is no second sync.
     pub(super) fn handle_to_sync(&self, directory: &RelativePath) -> io::Result<Arc<OwnedFd>> {
         for _ in 0..DESCRIPTOR_TRIES_MAX {
             match self.handle(directory) {
                 Err(error) if is_out_of_descriptors(&error) => {
-                    // The kept handles are descriptors, too.
+                    // The cached handles use descriptors too.
                     self.forget();
                     std::thread::sleep(DESCRIPTOR_PAUSE);
                 }
@@ -468,13 +469,14 @@ pub(super) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 use super::linux::{copy_access_list, is_frozen, is_mount_point, new_file_mode, sync_each_file_system};
 
-/// Elsewhere nobody can be asked for the umask.
+/// Other systems do not tell the umask.
 #[cfg(not(target_os = "linux"))]
 fn new_file_mode(_directory: &OwnedFd) -> Option<u32> {
     None
 }
 
-/// Elsewhere access control lists are no part of a file's mode, and are left as they are inherited.
+/// On other systems access control lists are not part of a file's mode. They stay as they were
+/// inherited.
 #[cfg(not(target_os = "linux"))]
 fn copy_access_list(_from: &OwnedFd, _name: &OsStr, _to: &File) -> rustix::io::Result<bool> {
     Ok(false)
@@ -484,7 +486,7 @@ fn if_any(answer: rustix::io::Result<bool>) -> rustix::io::Result<bool> {
     if answer == Err(Errno::NOENT) { Ok(false) } else { answer }
 }
 
-/// Append-only and immutable files of the owner's and of the superuser's (chflags(2)).
+/// The append-only and immutable flags of the owner and of the superuser (chflags(2)).
 #[cfg(target_vendor = "apple")]
 fn is_frozen(directory: impl std::os::fd::AsFd, name: &OsStr) -> rustix::io::Result<bool> {
     const FROZEN: u32 = 0x2 | 0x4 | 0x2_0000 | 0x4_0000;
@@ -492,7 +494,7 @@ fn is_frozen(directory: impl std::os::fd::AsFd, name: &OsStr) -> rustix::io::Res
     Ok(stat.st_flags & FROZEN != 0)
 }
 
-/// Elsewhere the move finds it out, after the commit point.
+/// Other systems notice only when they move the file, after the commit point.
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
 fn is_frozen(_directory: impl std::os::fd::AsFd, _name: &OsStr) -> rustix::io::Result<bool> {
     Ok(false)
@@ -521,7 +523,7 @@ pub(super) fn sync_path(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Whether nothing can be opened because too much is open (open(2), EMFILE and ENFILE).
+/// Whether opening failed because too many files are open (open(2), EMFILE and ENFILE).
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     let code = error.raw_os_error();
     code == Some(Errno::MFILE.raw_os_error()) || code == Some(Errno::NFILE.raw_os_error())

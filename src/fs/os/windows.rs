@@ -49,7 +49,7 @@ pub(super) struct Directories {
     checked: Mutex<HashSet<RelativePath>>,
 }
 
-/// A directory's path: an open handle would keep everybody from renaming it.
+/// A directory's path. An open handle would prevent others from renaming the directory.
 #[derive(Debug)]
 pub(super) struct Held(PathBuf);
 
@@ -85,7 +85,7 @@ impl Directories {
         Ok(canonical(path)? == self.root)
     }
 
-    /// A junction is a symlink here, and nothing else is mounted in a directory.
+    /// On Windows a junction counts as a symlink, and nothing else is mounted in a directory.
     pub(super) fn is_mount_point(&self, _path: &RelativePath) -> io::Result<bool> {
         Ok(false)
     }
@@ -161,17 +161,17 @@ impl Directories {
         OpenOptions::new().read(true).write(true).create_new(true).open(self.at(path)?)
     }
 
-    /// Nothing hides a file here but its directory's access control list.
+    /// On Windows only the access control list of its directory hides a file.
     pub(super) fn new_file_mode(&self, _directory: &RelativePath) -> io::Result<Option<u32>> {
         Ok(None)
     }
 
-    /// Only the attempt tells.
+    /// Windows tells only when a file is made.
     pub(super) fn may_create_in(&self, _directory: &RelativePath) -> io::Result<()> {
         Ok(())
     }
 
-    /// There are no permission bits, and a read-only file is not replaced.
+    /// Windows has no permission bits, and a read-only file is never replaced.
     pub(super) fn copy_permissions(
         &self,
         _file: &File,
@@ -183,7 +183,7 @@ impl Directories {
 
     pub(super) fn open_to_lock(&self, path: &RelativePath, absent: Absent) -> io::Result<File> {
         if path.is_root() {
-            // Only files can be locked (LockFileEx, Microsoft Learn).
+            // Windows locks only files (LockFileEx, Microsoft Learn).
             return Err(io::ErrorKind::Unsupported.into());
         }
         let full = self.at(path)?;
@@ -207,7 +207,7 @@ impl Directories {
         if known.mode & 0o200 == 0 { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
     }
 
-    /// The one such attribute is what `may_write` asks about.
+    /// The only such attribute is the one that `may_write` checks.
     pub(super) fn may_rename_over(&self, _path: &RelativePath) -> io::Result<()> {
         Ok(())
     }
@@ -245,7 +245,7 @@ impl Directories {
         }
     }
 
-    /// Whether the directory may be synced at all: it is no link to somewhere else.
+    /// Checks that the directory is no link to another place.
     pub(super) fn handle_to_sync(&self, directory: &RelativePath) -> io::Result<()> {
         self.check(directory)
     }
@@ -305,7 +305,7 @@ pub(super) fn finish(file: &File) -> io::Result<Metadata> {
     file_metadata(file)
 }
 
-/// There are no permission bits that a new file could be given.
+/// Windows has no permission bits for a new file.
 pub(super) fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
     Ok(())
 }

@@ -52,14 +52,14 @@ pub(super) enum Body {
     Symlink(PathBuf),
 }
 
-/// A name in a directory, whether or not it leads to anything.
+/// A name in a directory, even if it leads to nothing.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) directory: Number,
     pub(super) name: Arc<OsStr>,
 }
 
-/// What a name is set to.
+/// The new inode of a name.
 pub(super) type Setting = (Number, Arc<OsStr>, Option<Number>);
 
 impl Place {
@@ -109,9 +109,9 @@ pub(super) struct State {
     pub(super) boots: u64,
     /// Files that are mount points themselves.
     pub(super) busy: Vec<Number>,
-    /// Files and directories whose names nobody may move or remove: append-only.
+    /// Append-only files and directories, whose names may not be moved or removed.
     pub(super) frozen: Vec<Number>,
-    /// Directories that have lost their name, which a process may have a handle of.
+    /// Directories without a name, of which a process may have a handle.
     removed: BTreeSet<Number>,
 }
 
@@ -178,12 +178,13 @@ impl State {
         self.child(place.directory, &place.name)
     }
 
-    /// Nobody has a handle of a removed directory any more, and a power loss can have brought it back.
+    /// No process has handles of removed directories any more, and a power loss may have brought some
+    /// back.
     pub(super) fn forget_removed(&mut self) {
         self.removed.clear();
     }
 
-    /// Whether a directory has lost its name, so that nothing can be made in it.
+    /// Whether a directory has no name any more, so that nothing can be made in it.
     pub(super) fn is_removed(&self, directory: Number) -> bool {
         self.removed.contains(&directory)
     }

@@ -44,7 +44,7 @@ pub(super) struct SimWriter {
     pub(super) machine: Shared,
     pub(super) process: u32,
     pub(super) open: SimOpen,
-    /// The mode that `finish` is to give it.
+    /// The mode that `finish` will give it.
     pub(super) hidden_mode: Option<u32>,
 }
 
@@ -151,7 +151,7 @@ impl Drop for SimLock {
     fn drop(&mut self) {
         let (process, id) = (self.process, self.id);
         let mut machine = self.machine.lock();
-        // A child only closes its duplicate: the lock is its parent's (flock(2)).
+        // A child only closes its duplicate, since the lock belongs to its parent (flock(2)).
         if machine.current(process) == process {
             machine.locks.retain(|held| held.id != id || held.process != process);
         }

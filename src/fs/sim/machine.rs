@@ -48,7 +48,7 @@ pub(super) struct Machine {
     pub(super) crashed: bool,
     pub(super) death: Option<Death>,
     pub(super) dead: Vec<u32>,
-    /// Processes whose copies are a child's now, and the child.
+    /// Processes whose copies now belong to a child, and that child.
     pub(super) forked: Vec<(u32, u32)>,
 }
 
@@ -130,7 +130,7 @@ impl Machine {
         Ok(())
     }
 
-    /// The process that uses what `process` has opened: itself, or a child after a fork.
+    /// The process that now uses what `process` has opened: itself, or a child after a fork.
     pub(super) fn current(&self, process: u32) -> u32 {
         let child = self.forked.iter().rev().find(|(parent, _)| *parent == process);
         child.map_or(process, |(_, child)| *child)
@@ -158,7 +158,7 @@ impl Machine {
         })
     }
 
-    /// Whether the name of a file, or that of none, may be taken away or given to another.
+    /// Whether the name of a file, or of no file, may be removed or given to another file.
     pub(super) fn may_move(&self, directory: Number, file: Option<Number>) -> io::Result<()> {
         let is_frozen = |inode: &Number| self.state.frozen.contains(inode);
         if is_frozen(&directory) || file.as_ref().is_some_and(is_frozen) {

@@ -83,17 +83,17 @@ impl SimDisk {
     /// Starts a process whose root is a directory of the disk.
     ///
     /// # Errors
-    /// `NotFound` and `NotADirectory`, as opening it would answer.
+    /// `NotFound` or `NotADirectory`, as for opening it.
     pub fn process_at(&self, root: &str) -> io::Result<Arc<dyn FileSystem>> {
         let root = RelativePath::new(root).map_err(|_| io::ErrorKind::InvalidInput)?;
         let inode = self.lock().state.directory(&root)?;
         Ok(self.start(root.as_path().to_path_buf(), Directories::new(inode, None)))
     }
 
-    /// As [`process_at`](Self::process_at), with a control directory that lies elsewhere on the disk.
+    /// Like [`process_at`](Self::process_at), with a control directory elsewhere on the disk.
     ///
     /// # Errors
-    /// As [`process_at`](Self::process_at), for the root and the control directory's parent.
+    /// As for [`process_at`](Self::process_at), for the root and the control directory's parent.
     pub fn process_with_control(&self, root: &str, control: &str) -> io::Result<Arc<dyn FileSystem>> {
         let path = |text| RelativePath::new(text).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
         let (root, control) = (path(root)?, path(control)?);
@@ -117,8 +117,8 @@ impl SimDisk {
         })
     }
 
-    /// Forks a process. What was opened through `process` is the child's copy from now on: the files and
-    /// locks behind it stay its parent's, which is never heard of again.
+    /// Forks a process. From now on, what was opened through `process` is the child's copy. The files
+    /// and locks behind it belong to the parent, which does nothing more.
     pub fn fork(&self, process: &dyn FileSystem) {
         let parent = process.process();
         let mut machine = self.lock();
@@ -132,7 +132,7 @@ impl SimDisk {
         self.lock().crash = Some(crash);
     }
 
-    /// Makes the thread panic that takes a step, once, after this many steps; its process lives on.
+    /// Makes the thread that takes a step panic, once, after this many steps. Its process lives on.
     pub fn panic_at(&self, after: u64) {
         self.lock().panic = Some(after);
     }

@@ -37,7 +37,7 @@ pub(super) struct SimFileSystem {
     pub(super) directories: Arc<Directories>,
 }
 
-/// Where the disk's own root lies, as a person would write it; absolute on every system.
+/// The path of the disk's own root, as a person would write it. Absolute on every system.
 pub(super) const DISK: &str = if cfg!(windows) { r"C:\simulated" } else { "/simulated" };
 
 impl SimFileSystem {

@@ -49,7 +49,7 @@ impl SimDisk {
         }
     }
 
-    /// Changes a file's permissions, durably.
+    /// Durably changes a file's permissions.
     pub fn set_mode(&self, path: &str, mode: u32) {
         let mut machine = self.lock();
         let Ok(path) = RelativePath::new(path) else { return };
@@ -109,13 +109,13 @@ impl SimDisk {
         }
     }
 
-    /// Puts another file, or the first, at a name.
+    /// Makes a new file at a name, replacing any other.
     pub fn replace(&self, path: &str, bytes: &[u8], mode: u32) {
         self.delete(path);
         self.put(path, bytes, mode);
     }
 
-    /// Removes a directory with all that is in it.
+    /// Removes a directory and everything in it.
     pub fn remove_all(&self, path: &str) {
         let Ok(directory) = RelativePath::new(path) else { return };
         let names: Vec<_> = {
@@ -168,8 +168,8 @@ impl SimDisk {
         }
     }
 
-    /// Makes a file or directory append-only, or ordinary again: in the directory files can be made, but
-    /// no name can be moved or removed.
+    /// Makes a file or directory append-only, or ordinary again. In an append-only directory files can
+    /// be made, but no name can be moved or removed.
     pub fn freeze(&self, path: &str, freeze: bool) {
         let mut machine = self.lock();
         let path = RelativePath::new(path).unwrap_or_else(|_| RelativePath::root());
@@ -180,7 +180,7 @@ impl SimDisk {
         }
     }
 
-    /// Gives a file or directory another name, durably.
+    /// Durably gives a file or directory another name.
     pub fn move_away(&self, from: &str, to: &str) {
         let mut machine = self.lock();
         let model = machine.model;
@@ -198,7 +198,7 @@ impl SimDisk {
         state.sync_names_in(model, target);
     }
 
-    /// Mounts a directory a second time, under another name.
+    /// Mounts a directory a second time under another name.
     pub fn bind(&self, directory: &str, name: &str) {
         let mut machine = self.lock();
         let model = machine.model;

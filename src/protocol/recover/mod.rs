@@ -1,10 +1,10 @@
-//! Recover: finish what was published, whoever published it.
+//! Recover: finishes every published commit, whoever published it.
 //!
 //! Runs under the lock, at open and before the next publication. What a killed
-//! process left is visible but perhaps not durable, so recovery syncs before it
-//! moves, and syncs again before it retires. `plan` looks at every entry of a
-//! manifest and decides before this moves the first; every step can be repeated,
-//! and nothing that it did not expect to find is ever destroyed.
+//! process left is visible, but perhaps not durable. So recovery syncs before
+//! it moves, and syncs again before it retires. `plan` looks at every entry of
+//! a manifest before the first one is moved. Every step can be repeated, and no
+//! unexpected file is ever destroyed.
 
 mod abandon;
 mod doubt;
@@ -35,8 +35,8 @@ use crate::path::RelativePath;
 use crate::report::{Difference, Finding, RecoveryReport};
 use plan::{PlannedEntry, Step, Trust};
 
-/// A root in which nothing is pending any more, as long as it is locked: whatever dead sessions have
-/// staged is litter.
+/// Proves that nothing is pending while the lock is held, so whatever dead sessions have staged may be
+/// swept.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     pub(crate) report: RecoveryReport,
@@ -93,7 +93,7 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
         doubt::resolve(root, control);
     }
     for applied in durable {
-        // What was in place already is durable now, which is no news.
+        // A commit that was in place already is now durable too, and is not reported.
         if control.not_in_place().contains(&applied.generation) {
             report.rolled_forward.push(applied.generation);
         }
@@ -104,9 +104,9 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
     stopped.map_or(Ok(Recovered { report }), Err)
 }
 
-/// Finishes what others left pending, and retires what this process has made durable since.
+/// Finishes what others left pending, and retires what this process has made durable meanwhile.
 ///
-/// What has waited for nothing is made durable if what comes next is to have `durability`.
+/// Waived commits are made durable if the next commit needs that for its `durability`.
 pub(crate) fn finish_earlier(
     root: &Root,
     locked: &mut Locked,
@@ -132,9 +132,9 @@ pub(crate) fn finish_earlier(
     Ok(())
 }
 
-/// The generations that follow the applied one without a gap, and those beyond a gap: of a batch
-/// that was renamed but never synced, a power loss can keep any part. Nobody was told that those
-/// beyond the gap are committed.
+/// Splits the generations into those that follow the applied one without a gap, and those beyond a gap.
+/// A power loss can keep any part of a batch that was renamed but not synced. Those beyond the gap were
+/// never acknowledged.
 fn split(control: &Control) -> (Vec<Generation>, Vec<Generation>) {
     let mut next = control.retired().next();
     let open = control.open();
@@ -150,7 +150,7 @@ fn split(control: &Control) -> (Vec<Generation>, Vec<Generation>) {
     (chain, beyond)
 }
 
-/// Makes durable what was found, before anything is moved.
+/// Makes everything that was found durable, before anything is moved.
 fn inherit(root: &Root, control: &Control, chain: &[(Generation, Result<Manifest>)]) -> Result<()> {
     let mut wave = Wave::new(Barrier::Inherited);
     wave.add(Unsynced::directory(layout::control()));
@@ -165,10 +165,10 @@ fn inherit(root: &Root, control: &Control, chain: &[(Generation, Result<Manifest
             waived::inherit_files(root, manifest, &mut wave)?;
         }
     }
-    // Lost without this sync: the manifest of a writer that was killed before its own barrier 2,
-    // after a power loss that keeps some of the moves made below. SQLite syncs an inherited journal
-    // for the same reason (pager.c, pagerSyncHotJournal). And the files of commits that have waited for
-    // nothing, once their manifests are retired.
+    // Lost without this sync: the manifest of a writer that was killed before its own barrier 2. A
+    // power loss could keep some of the moves made below, and not the manifest. SQLite syncs an
+    // inherited journal for the same reason (pager.c, pagerSyncHotJournal). Also lost: the files of
+    // waived commits, once their manifests are retired.
     root.sync_always(wave).map(drop).inspect_err(|_| {
         for (generation, _) in chain {
             control::mark_sync_failed(root, *generation);
@@ -176,8 +176,9 @@ fn inherit(root: &Root, control: &Control, chain: &[(Generation, Result<Manifest
     })
 }
 
-/// Removes what was never acknowledged, before its number can be used again. In two steps: whoever
-/// comes after a recovery that was killed in between must see that the removal may not be durable.
+/// Removes manifests that were never acknowledged, before their numbers can be used again. It takes two
+/// steps: if this recovery is killed in between, the next one must see that the removal may not be
+/// durable.
 fn discard(root: &Root, beyond: &[Generation], control: &mut Control) -> Result<()> {
     let mut wave = Wave::new(Barrier::Discarded);
     for generation in beyond {
@@ -185,14 +186,16 @@ fn discard(root: &Root, beyond: &[Generation], control: &mut Control) -> Result<
         let renamed = root.fs.rename(&published, &discarded);
         wave.add(renamed.map_err(root.error(Operation::Remove, &published))?);
     }
-    // Lost without this sync: that the published name is gone. The old manifest would come back, and
-    // pass for the commit that has its number by then. Those found discarded are covered by the
-    // sync of what was inherited.
+    // Lost without this sync: the removal of the published name. The old manifest would come back, and
+    // count as a later commit with the same number. Manifests found discarded are covered by the sync
+    // of inherited names.
     if let Err(error) = root.sync_always(wave) {
         for generation in beyond {
             let back = root.fs.rename(&layout::discarded(*generation), &control.published(*generation));
             if let Ok(debt) = back {
-                debt.waive("the next recovery discards anew: a second sync of this rename proves nothing");
+                debt.waive(
+                    "the next recovery discards it anew, since a second sync of this rename proves nothing",
+                );
             }
         }
         return Err(error);
@@ -214,7 +217,7 @@ fn read(root: &Root, path: &RelativePath) -> Result<Manifest> {
 }
 
 /// Which generation is the last to name a path: what an earlier one finds changed there is its doing.
-/// A manifest that cannot be read stops recovery when its turn comes.
+/// A manifest that cannot be read is skipped here. It stops recovery when its turn comes.
 fn newest_of_paths(manifests: &[(Generation, Result<Manifest>)]) -> HashMap<RelativePath, Generation> {
     let mut newest = HashMap::new();
     for (generation, manifest) in manifests {
@@ -224,7 +227,7 @@ fn newest_of_paths(manifests: &[(Generation, Result<Manifest>)]) -> HashMap<Rela
     newest
 }
 
-/// Looks at every entry of a generation, then moves.
+/// Looks at every entry of a generation, then moves its files.
 fn roll_forward(
     root: &Root,
     (generation, manifest, trust, may_miss): (Generation, &Manifest, Trust, bool),
@@ -251,7 +254,7 @@ fn roll_forward(
     Ok(())
 }
 
-/// The mark for a target that is copied over, of which there are few.
+/// The mark for a target that is copied over. Such targets are rare.
 fn copying_mark(generation: Generation, manifest: &Manifest, target: &RelativePath) -> RelativePath {
     let earlier = manifest.entries.iter().take_while(|entry| entry.path != *target);
     layout::copying(generation, earlier.count() as u64)
@@ -264,8 +267,8 @@ fn copying(control: &Control, generation: Generation, manifest: &Manifest) -> Ha
     numbered.filter(|(number, _)| is_copied(*number)).map(|(_, entry)| entry.path.clone()).collect()
 }
 
-/// Whether nobody alive answers for a published manifest. A living writer that has let go of the
-/// lock has waited for its commit point, and has moved its files.
+/// Whether a published manifest needs recovery because its writer is dead. A living writer has passed
+/// the commit point and moved its files before it released the lock.
 pub(crate) fn is_orphaned(
     root: &Root,
     control: &Control,
@@ -279,8 +282,8 @@ pub(crate) fn is_orphaned(
     !matches!(root.fs.try_lock_existing(&mark, LockKind::Shared), Ok(None))
 }
 
-/// A file that was to be written cannot be found, nor can its directory: it may have been renamed, with
-/// the staged file in it. Nothing is moved until it is back, or the generation is given up.
+/// A file to write and its directory cannot be found. The directory may have been renamed, with the
+/// staged file in it. Nothing is moved until it is back, or the generation is given up.
 fn refuse_missing(
     root: &Root,
     entries: &[Entry],
@@ -304,8 +307,8 @@ fn carry_out(
     wave: &mut Wave,
 ) -> Result<()> {
     let target = planned.target;
-    // The directory is in the wave even where nothing is moved: a killed writer's move can be seen,
-    // but need not be durable.
+    // The directory is in the wave even if nothing is moved: a killed writer's move may be visible but
+    // not durable.
     wave.add(Unsynced::directory(target.parent()));
     match &planned.step {
         Step::Nothing => {}
@@ -318,14 +321,14 @@ fn carry_out(
     Ok(())
 }
 
-/// Makes every move durable, those of the killed writer included.
+/// Makes every move durable, including those of the killed writer.
 fn make_durable(root: &Root, moved: Vec<Generation>, wave: Wave) -> Result<Vec<Applied>> {
     let Some(first) = moved.first().copied() else {
-        wave.waive("no generation was moved as a whole, so none is retired");
+        wave.waive("no generation was moved completely, so none is retired");
         return Ok(Vec::new());
     };
-    // Lost without this sync: moves that recovery reported as done, once the manifest is retired.
-    // A crash before it leaves the manifest pending, and recovery begins again.
+    // Lost without this sync: moves that recovery has reported, once the manifest is retired. A crash
+    // before it leaves the manifest pending, and recovery begins again.
     match root.sync_always(wave) {
         Ok(durable) => Ok(moved.into_iter().map(|generation| Applied::new(generation, durable)).collect()),
         Err(error) => {
@@ -342,11 +345,11 @@ fn retire(root: &Root, control: &mut Control, applied: &Applied) {
         control.set_applied(applied.generation);
     }
     if let Ok(debt) = root.fs.remove_file(&layout::sync_failed(applied.generation)) {
-        debt.waive("the power loss that brings the marker back discards the cache that it warns of");
+        debt.waive("the power loss that brings the marker back also discards the stale page cache");
     }
 }
 
-/// Removes pending names of generations that are applied: a power loss can bring them back.
+/// Removes pending names of applied generations. A power loss can bring such names back.
 fn remove_stale(root: &Root, control: &mut Control) {
     let retired = control.retired();
     let stale = control.pending.range(..=retired).map(|generation| layout::pending(*generation));
@@ -357,7 +360,7 @@ fn remove_stale(root: &Root, control: &mut Control) {
     let marks = control.sync_failed.range(..=retired).map(|generation| layout::sync_failed(*generation));
     for path in stale.chain(waived).chain(marks).collect::<BTreeSet<_>>() {
         if let Ok(debt) = root.fs.remove_file(&path) {
-            debt.waive("what comes back is stale again");
+            debt.waive("a stale name that comes back is removed again");
         }
     }
     control::remove_copying(root, control);

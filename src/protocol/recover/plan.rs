@@ -1,5 +1,5 @@
-//! What recovery is to do with each entry of a published manifest: decided for
-//! all of them before anything is moved. Looks, and changes nothing.
+//! What recovery will do with each entry of a published manifest, decided for
+//! all entries before anything is moved. Looks, and changes nothing.
 
 use std::collections::HashSet;
 use std::io;
@@ -16,35 +16,35 @@ use crate::report::{Difference, Finding};
 /// What a published manifest proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// All that it names was on disk before it was.
+    /// Everything that it names was on disk before the manifest was.
     Durable,
-    /// Nothing: its writer has waited for nothing, and a power loss can have taken any of it.
+    /// Nothing: its writer did not wait, and a power loss may have undone any part of it.
     Waived,
 }
 
-/// An entry's path, and what is to be done there.
+/// An entry's path, and what to do there.
 #[derive(Debug)]
 pub(super) struct PlannedEntry<'a> {
     pub(super) target: &'a RelativePath,
     pub(super) step: Step,
 }
 
-/// What is to be done with one entry.
+/// What to do with one entry.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Done before; perhaps not durably.
+    /// Done already, though perhaps not durably.
     Nothing,
-    /// The staged file takes the target's name.
+    /// Rename the staged file over the target.
     Replace { staged: RelativePath },
-    /// As `Replace`, but what is at the target is somebody's, and is set aside first.
+    /// Like `Replace`, but first set aside the file at the target, which belongs to another program.
     SetAsideAndReplace { staged: RelativePath },
-    /// Staged file and target are one file: only the staged name is to go.
+    /// Staged file and target are one file, so only unlink the staged name.
     Unlink { staged: RelativePath },
-    /// The target goes.
+    /// Remove the target.
     Remove,
 }
 
-/// Plans all entries; says in `findings` what is not as the manifest says.
+/// Plans all entries. Adds to `findings` whatever differs from the manifest.
 pub(super) fn plan<'a>(
     root: &Root,
     entries: &'a [Entry],
@@ -78,8 +78,8 @@ fn look(root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
     if_found(root.fs.metadata(path)).map_err(root.error(Operation::Look, path))
 }
 
-/// Whether a directory was renamed or removed since something was staged in it. Then neither the staged
-/// file nor the target can be found, which does not mean that the one took the other's place.
+/// Whether a directory was renamed or removed since a file was staged in it. Then neither the staged
+/// file nor the target can be found, which does not mean that the file was moved.
 fn directory_is_gone(root: &Root, path: &RelativePath) -> Result<bool> {
     Ok(look(root, &path.parent())?.is_none())
 }
@@ -111,7 +111,7 @@ fn write(
     }
     let before = found.map(Stamp::of);
     let Some(staged) = staged else {
-        // Moved before; what is there now is newer than this commit, whatever it is.
+        // It was moved already, and whatever is there now is newer than this commit.
         let is_as_committed = before == Some(content.after)
             || is_copied && found.is_some() && has_bytes(root, &entry.path, content)?;
         let finding = match trust {
@@ -124,13 +124,13 @@ fn write(
     let finding = match trust {
         Trust::Durable => verify(root, &path, &staged, content)?,
         Trust::Waived if staged.kind == Kind::File && has_bytes(root, &path, content)? => None,
-        // Torn before its sync: of no use to anybody.
+        // Torn before its sync, so of no use.
         Trust::Waived => return Ok((Step::Unlink { staged: path }, Some(Finding::Lost))),
     };
     let one_file = staged.identity.is_some() && found.is_some_and(|found| found.identity == staged.identity);
     let step = match found {
         Some(_) if one_file && keeps(Rule::UnlinkAlias) => Step::Unlink { staged: path },
-        // Half of our own bytes are nobody's edit.
+        // Half of our own bytes are not an edit by another program.
         Some(_) if before != entry.before && !is_copied && keeps(Rule::SetAside) => {
             Step::SetAsideAndReplace { staged: path }
         }
@@ -144,10 +144,12 @@ fn has_bytes(root: &Root, path: &RelativePath, content: &StagedContent) -> Resul
     Ok(checksum == content.checksum)
 }
 
-/// Compares a staged file with what the manifest says of it. A published manifest proves that it was
-/// durable, so a difference is a diagnosis: somebody wrote to it in place, after it was applied and
-/// before a power loss undid the move; it is theirs, and is moved. If neither length nor time stamp
-/// moved, nobody wrote and the medium is damaged.
+/// Compares a staged file with what the manifest says about it.
+///
+/// A published manifest proves that the staged file was durable, so a difference has one of two causes.
+/// If length or time stamp differ, another program wrote into the applied file before a power loss
+/// undid the move. Its change counts, and the file is moved. If they do not differ, the medium is
+/// damaged.
 fn verify(
     root: &Root,
     path: &RelativePath,
@@ -162,7 +164,7 @@ fn verify(
         return Ok(None);
     }
     if Stamp::of(staged) == content.after || !keeps(Rule::DiagnoseChecksum) {
-        let reason = "the staged file's checksum does not match, though nobody wrote to it";
+        let reason = "the staged file's checksum does not match, though no program wrote to it";
         return Err(Error::corrupt(root.full(path), reason));
     }
     Ok(Some(Finding::WrittenInPlace))
