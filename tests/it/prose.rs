@@ -59,7 +59,11 @@ fn blocks<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> Vec<Block> {
         if is_heading || line.starts_with('|') || is_list_item(line) {
             blocks.push(Block::default());
         }
-        let cells = if line.starts_with('|') { line.replace("\\|", "") } else { line.replace('|', "") };
+        // A cell lists things between semicolons.
+        let cells = match line.starts_with('|') {
+            true => line.replace("\\|", "").replace("; ", "|"),
+            false => line.replace('|', ""),
+        };
         for (index, cell) in cells.split('|').enumerate() {
             if index > 0 || is_heading {
                 blocks.push(Block::default());
@@ -238,6 +242,7 @@ fn a_sentence_ends_where_a_reader_sees_it_end() {
         format!("- {half}\n- {half}"),
         format!("{half}\n\n{half}"),
         format!("| {half} | {half} |\n| {half} | {half} |"),
+        format!("| {half}; {half} | {half} |"),
         format!("{half}\n```text\n{half}. {half} {half}\n```\n{half}"),
     ] {
         assert_eq!(too_long("a.md", &text), Vec::<String>::new(), "{text}");
