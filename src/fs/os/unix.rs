@@ -435,17 +435,17 @@ fn kind(file_type: FileType) -> Kind {
     reason = "the widths of `stat`'s fields differ between systems"
 )]
 fn from_stat(stat: &Stat) -> Metadata {
-    let nanoseconds = Duration::from_nanos(stat.st_mtime_nsec as u64);
-    let seconds = Duration::from_secs(stat.st_mtime.unsigned_abs().into());
-    let modified = if stat.st_mtime >= 0 {
-        SystemTime::UNIX_EPOCH + seconds + nanoseconds
-    } else {
-        SystemTime::UNIX_EPOCH - seconds + nanoseconds
+    let time = |seconds: i64, nanoseconds: u64| {
+        let (length, rest) = (Duration::from_secs(seconds.unsigned_abs()), Duration::from_nanos(nanoseconds));
+        let whole =
+            if seconds >= 0 { SystemTime::UNIX_EPOCH + length } else { SystemTime::UNIX_EPOCH - length };
+        whole + rest
     };
     Metadata {
         kind: kind(FileType::from_raw_mode(stat.st_mode as _)),
         length: stat.st_size as u64,
-        modified,
+        modified: time(stat.st_mtime.into(), stat.st_mtime_nsec as u64),
+        changed: Some(time(stat.st_ctime.into(), stat.st_ctime_nsec as u64)),
         mode: stat.st_mode as u32 & 0o7777,
         owner: (stat.st_uid, stat.st_gid),
         identity: Some(Identity { device: stat.st_dev as u64, inode: stat.st_ino as u64 }),

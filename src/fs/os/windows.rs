@@ -287,6 +287,8 @@ fn from_std(metadata: &std::fs::Metadata) -> Metadata {
         kind: kind(metadata.file_type()),
         length: metadata.len(),
         modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+        // The standard library does not tell it.
+        changed: None,
         mode: if metadata.permissions().readonly() { 0o444 } else { 0o666 },
         owner: (0, 0),
         identity: None,

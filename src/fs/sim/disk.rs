@@ -12,7 +12,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::plan::Model;
+use super::plan::{Granularity, Model};
 use crate::fs::Kind;
 use crate::path::RelativePath;
 
@@ -40,6 +40,9 @@ pub(super) enum Body {
         lost: bool,
         /// A sync has failed without reporting it. The next one reports it.
         owes_error: bool,
+        /// When the file was last changed in any way, its names included. Means nothing to whoever
+        /// comes after a power loss.
+        changed: u64,
     },
     Directory {
         visible: Names,
@@ -103,8 +106,9 @@ impl Operation {
 pub(super) struct State {
     pub(super) inodes: Vec<Option<Arc<Body>>>,
     pub(super) log: Vec<Operation>,
-    /// Grows with every write. Time stamps are made from it.
+    /// Grows with every change of a file. Time stamps show it as finely as the granularity allows.
     pub(super) clock: u64,
+    pub(super) granularity: Granularity,
     /// How many times the machine was started. Makes unique names differ.
     pub(super) boots: u64,
     /// Files that are mount points themselves.
@@ -127,6 +131,7 @@ impl State {
             inodes: vec![Some(Arc::new(directory(0)))],
             log: Vec::new(),
             clock: 1,
+            granularity: Granularity::Fine,
             boots: 0,
             busy: Vec::new(),
             frozen: Vec::new(),
@@ -141,6 +146,29 @@ impl State {
     pub(super) fn body_mut(&mut self, inode: Number) -> io::Result<&mut Body> {
         let slot = self.inodes.get_mut(inode as usize).and_then(Option::as_mut);
         slot.map(Arc::make_mut).ok_or_else(not_found)
+    }
+
+    /// The clock as a time stamp shows it.
+    pub(super) fn now(&self) -> u64 {
+        match self.granularity {
+            Granularity::Fine => self.clock,
+            Granularity::Changes(changes) => self.clock / changes.max(1),
+            Granularity::Still => 0,
+        }
+    }
+
+    /// Moves the clock on; returns the time stamp of what changes now.
+    pub(super) fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.now()
+    }
+
+    /// A file was changed, but its bytes were not: its names, or who may do what with it.
+    pub(super) fn touch(&mut self, inode: Number) {
+        let now = self.tick();
+        if let Ok(Body::File { changed, .. }) = self.body_mut(inode) {
+            *changed = now;
+        }
     }
 
     pub(super) fn add(&mut self, body: Body) -> Number {
@@ -291,7 +319,7 @@ impl State {
         self.log.clear();
         for slot in self.inodes.iter_mut().flatten() {
             match Arc::make_mut(slot) {
-                Body::File { visible, durable, lost, owes_error } => {
+                Body::File { visible, durable, lost, owes_error, .. } => {
                     *durable = Some(visible.clone());
                     (*lost, *owes_error) = (false, false);
                 }
@@ -392,7 +420,7 @@ impl Fingerprint<'_> {
 
     fn inode(&mut self, inode: Number) {
         match self.state.body(inode) {
-            Ok(Body::File { visible, durable, lost, owes_error }) => {
+            Ok(Body::File { visible, durable, lost, owes_error, .. }) => {
                 self.bytes.extend([1, u8::from(*lost), u8::from(*owes_error)]);
                 self.data(Some(visible));
                 self.data(durable.as_ref().filter(|durable| *durable != visible));
@@ -426,7 +454,7 @@ pub(super) fn directory(device: u32) -> Body {
 
 pub(super) fn file(mode: u32, modified: u64) -> Body {
     let visible = Data { bytes: Arc::default(), modified, mode };
-    Body::File { visible, durable: None, lost: false, owes_error: false }
+    Body::File { visible, durable: None, lost: false, owes_error: false, changed: modified }
 }
 
 pub(super) fn kind(body: &Body) -> Kind {

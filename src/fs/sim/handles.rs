@@ -59,11 +59,10 @@ impl Write for SimWriter {
             }
             *free -= needed;
         }
-        machine.state.clock += 1;
-        let clock = machine.state.clock;
-        if let Body::File { visible, lost, .. } = machine.state.body_mut(self.open.inode)? {
+        let now = machine.state.tick();
+        if let Body::File { visible, lost, changed, .. } = machine.state.body_mut(self.open.inode)? {
             Arc::make_mut(&mut visible.bytes).extend_from_slice(bytes);
-            (visible.modified, *lost) = (clock, false);
+            (visible.modified, *changed, *lost) = (now, now, false);
         }
         Ok(bytes.len())
     }
@@ -78,7 +77,9 @@ impl WriteFile for SimWriter {
         self.hidden_mode = None;
         let mut machine = self.machine.lock();
         machine.change(self.process)?;
-        machine.set_mode(self.open.inode, like.mode)
+        machine.set_mode(self.open.inode, like.mode)?;
+        machine.state.touch(self.open.inode);
+        Ok(())
     }
 
     fn finish(self: Box<Self>) -> io::Result<(Metadata, Unsynced)> {

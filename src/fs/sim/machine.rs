@@ -143,14 +143,18 @@ impl Machine {
 
     pub(super) fn metadata(&self, inode: Number) -> io::Result<Metadata> {
         let body = self.state.body(inode)?;
-        let (length, modified, mode) = match body {
-            Body::File { visible, .. } => (visible.bytes.len() as u64, visible.modified, visible.mode),
-            _ => (0, 0, 0o755),
+        let (length, modified, changed, mode) = match body {
+            Body::File { visible, changed, .. } => {
+                (visible.bytes.len() as u64, visible.modified, *changed, visible.mode)
+            }
+            _ => (0, 0, 0, 0o755),
         };
+        let time = |stamp| SystemTime::UNIX_EPOCH + Duration::from_secs(stamp);
         Ok(Metadata {
             kind: disk::kind(body),
             length,
-            modified: SystemTime::UNIX_EPOCH + Duration::from_secs(modified),
+            modified: time(modified),
+            changed: Some(time(changed)),
             mode,
             owner: (0, 0),
             identity: Some(Identity { device: 0, inode: inode.into() }),
@@ -205,7 +209,7 @@ impl Machine {
     }
 
     pub(super) fn fail_file(&mut self, inode: Number, aftermath: Aftermath) {
-        if let Ok(Body::File { visible, durable, lost, owes_error }) = self.state.body_mut(inode) {
+        if let Ok(Body::File { visible, durable, lost, owes_error, .. }) = self.state.body_mut(inode) {
             match aftermath {
                 Aftermath::CacheShowsNew => *lost = true,
                 Aftermath::CacheShowsOld => {

@@ -48,7 +48,7 @@ use crate::path::RelativePath;
 use directories::Directories;
 use disk::{Body, Place, State};
 use machine::{Death, Machine, Shared};
-pub use plan::{Aftermath, Crash, Fault, Model};
+pub use plan::{Aftermath, Crash, Fault, Granularity, Model};
 #[doc(hidden)]
 pub use plan::{Mutation, Part};
 use process::SimFileSystem;
@@ -153,6 +153,11 @@ impl SimDisk {
     #[doc(hidden)]
     pub fn mutate(&self, mutation: Option<Mutation>) {
         self.lock().mutation = mutation;
+    }
+
+    /// Says how finely time stamps tell one moment from another.
+    pub fn clock(&self, granularity: Granularity) {
+        self.lock().state.granularity = granularity;
     }
 
     /// Leaves room for this many more bytes; `None` removes the limit.

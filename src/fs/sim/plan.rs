@@ -38,6 +38,21 @@ impl Model {
     ];
 }
 
+/// How finely a file system's time stamps tell one moment from another. The simulated clock moves on
+/// with every change of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Granularity {
+    /// Every change has a stamp of its own.
+    #[default]
+    Fine,
+    /// So many changes share one stamp: a second on an ext4 with small inodes, a tick of the kernel's
+    /// clock before Linux 6.13.
+    Changes(u64),
+    /// All changes have the same stamp.
+    Still,
+}
+
 /// What a failed sync leaves behind. Every later sync of the same thing succeeds and does nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

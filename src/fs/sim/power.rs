@@ -192,7 +192,7 @@ fn after(state: &State, names: &[usize], contents: &[(Number, Content)]) -> Stat
     }
     for slot in next.inodes.iter_mut().flatten() {
         let stale = match slot.as_ref() {
-            Body::File { visible, durable, lost, owes_error } => {
+            Body::File { visible, durable, lost, owes_error, .. } => {
                 durable.as_ref() != Some(visible) || *lost || *owes_error
             }
             Body::Directory { visible, durable, .. } => visible != durable,
@@ -202,7 +202,7 @@ fn after(state: &State, names: &[usize], contents: &[(Number, Content)]) -> Stat
             continue;
         }
         match Arc::make_mut(slot) {
-            Body::File { visible, durable, lost, owes_error } => {
+            Body::File { visible, durable, lost, owes_error, .. } => {
                 if let Some(durable) = durable {
                     visible.clone_from(durable);
                 }

@@ -112,8 +112,8 @@ impl SimFileSystem {
             Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
                 let place = self.directories.writable_parent(&machine.state, path)?;
                 machine.step(self.process)?;
-                let clock = machine.state.clock;
-                let inode = machine.state.add(disk::file(0o644, clock));
+                let now = machine.state.tick();
+                let inode = machine.state.add(disk::file(0o644, now));
                 let model = machine.model;
                 machine.state.operate(model, vec![place.to(inode)]);
                 inode
@@ -252,9 +252,8 @@ impl FileSystem for SimFileSystem {
             NewFile::Ordinary => (ordinary, None),
             NewFile::Hidden => (0o600, Some(ordinary)),
         };
-        machine.state.clock += 1;
-        let clock = machine.state.clock;
-        let inode = machine.state.add(disk::file(mode, clock));
+        let now = machine.state.tick();
+        let inode = machine.state.add(disk::file(mode, now));
         let (model, device) = (machine.model, machine.state.device(place.directory));
         machine.state.operate(model, vec![place.to(inode)]);
         let open = SimOpen { inode, device, path: path.clone() };
@@ -293,11 +292,10 @@ impl FileSystem for SimFileSystem {
         machine.change(self.process)?;
         let inode = self.directories.lookup(&machine.state, path)?;
         machine.may_move(inode, None)?;
-        machine.state.clock += 1;
-        let clock = machine.state.clock;
-        if let Body::File { visible, lost, .. } = machine.state.body_mut(inode)? {
+        let now = machine.state.tick();
+        if let Body::File { visible, lost, changed, .. } = machine.state.body_mut(inode)? {
             visible.bytes = Arc::default();
-            (visible.modified, *lost) = (clock, false);
+            (visible.modified, *changed, *lost) = (now, now, false);
         }
         let parent = self.directories.directory(&machine.state, &path.parent())?;
         let open = SimOpen { inode, device: machine.state.device(parent), path: path.clone() };
@@ -344,6 +342,7 @@ impl FileSystem for SimFileSystem {
             let settings = vec![source.to_nothing(), target.to(inode)];
             let model = machine.model;
             machine.state.operate(model, settings);
+            machine.state.touch(inode);
         }
         Ok(Unsynced::directory(from.parent()).and(Unsynced::directory(to.parent())))
     }
@@ -362,6 +361,7 @@ impl FileSystem for SimFileSystem {
         }
         let model = machine.model;
         machine.state.operate(model, vec![target.to(inode)]);
+        machine.state.touch(inode);
         Ok(Unsynced::directory(to.parent()))
     }
 

@@ -28,24 +28,42 @@ impl SimDisk {
 
     /// Writes a file in place, and makes it if it is missing.
     pub fn put(&self, path: &str, bytes: &[u8], mode: u32) {
+        self.write(path, bytes, mode, None);
+    }
+
+    /// Writes a file in place, and gives it back the time that it had, as `cp -p` and `rsync -t` do.
+    pub fn put_keeping_time(&self, path: &str, bytes: &[u8], mode: u32) {
+        let kept = {
+            let machine = self.lock();
+            let Ok(path) = RelativePath::new(path) else { return };
+            let found = machine.state.lookup(&path).and_then(|inode| machine.state.body(inode));
+            match found {
+                Ok(Body::File { visible, .. }) => Some(visible.modified),
+                _ => None,
+            }
+        };
+        self.write(path, bytes, mode, kept);
+    }
+
+    fn write(&self, path: &str, bytes: &[u8], mode: u32, modified: Option<u64>) {
         let mut machine = self.lock();
         let model = machine.model;
         let Ok(path) = RelativePath::new(path) else { return };
-        machine.state.clock += 1;
-        let clock = machine.state.clock;
+        let now = machine.state.tick();
         let inode = match machine.state.lookup(&path) {
             Ok(inode) => inode,
             Err(_) => {
                 let Ok(parent) = machine.state.directory(&path.parent()) else { return };
-                let inode = machine.state.add(disk::file(mode, clock));
+                let inode = machine.state.add(disk::file(mode, now));
                 let name = disk::shared(path.name());
                 machine.state.operate(model, vec![(parent, name, Some(inode))]);
                 inode
             }
         };
-        if let Ok(Body::File { visible, lost, .. }) = machine.state.body_mut(inode) {
+        if let Ok(Body::File { visible, lost, changed, .. }) = machine.state.body_mut(inode) {
             visible.bytes = Arc::new(bytes.to_vec());
-            (visible.modified, visible.mode, *lost) = (clock, mode, false);
+            (visible.modified, visible.mode) = (modified.unwrap_or(now), mode);
+            (*changed, *lost) = (now, false);
         }
     }
 
