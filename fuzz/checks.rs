@@ -203,6 +203,7 @@ fn options() -> StoreOptions {
 /// Flags of `w` and `r`:
 ///
 /// - `b`: the file at the path is what the manifest expects there
+/// - `k`: the same, known by its checksum
 /// - `m`: the staged file was moved
 /// - `g`: the staged file is gone
 /// - `d`: the medium has damaged the staged file
@@ -306,7 +307,13 @@ impl Scene {
     }
 
     fn before(&self, path: &str, flags: &str) -> Option<serde_json::Value> {
-        if flags.contains('b') { self.stamp(path) } else { None }
+        let mut before = self.stamp(path).filter(|_| flags.contains(['b', 'k']))?;
+        if let Some(bytes) = self.disk.files().get(path).filter(|_| flags.contains('k')) {
+            before["blake3"] = blake3::hash(bytes).to_hex().to_string().into();
+            // The time is no matter then.
+            before["modified"] = 0.into();
+        }
+        Some(before)
     }
 
     /// An entry that writes, and its staged file in the state that the flags describe.
@@ -487,27 +494,38 @@ impl Scene {
             .filter_map(|published| published.manifest.as_ref())
             .flat_map(|m| &m.entries)
             .collect();
+        let staged = |entry: &cosave::Entry| match &entry.action {
+            Action::Write(content) => {
+                entry.path.parent().join(&content.name).ok().map(|path| path.to_string())
+            }
+            Action::Remove => None,
+        };
         let named: BTreeSet<String> = entries
             .iter()
-            .flat_map(|entry| {
-                let staged = match &entry.action {
-                    Action::Write(content) => entry.path.parent().join(&content.name).ok(),
-                    Action::Remove => None,
-                };
-                [Some(entry.path.to_string()), staged.map(|staged| staged.to_string())]
-            })
+            .flat_map(|entry| [Some(entry.path.to_string()), staged(entry)])
             .flatten()
             .collect();
         let process = self.disk.process();
+        // The staged file of a generation whose target a later one has replaced already.
+        let superseded = |path: &String| {
+            let earlier = entries.iter().position(|entry| staged(entry).as_ref() == Some(path));
+            earlier.is_some_and(|index| {
+                let later = entries[index + 1..].iter().filter(|later| later.path == entries[index].path);
+                later.filter_map(|later| staged(later)).any(|staged| !before.contains_key(&staged))
+            })
+        };
         for (path, bytes) in &before {
             if named.contains(path) {
                 let found = RelativePath::new(path).map(|path| process.metadata(&path).expect("it is there"));
                 let found = found.expect("a valid path");
-                let expected = |stamp: cosave::Stamp| {
-                    stamp.length == found.length && stamp.modified == found.modified.into()
+                let expected = |before: cosave::Before| match before.checksum {
+                    Some(checksum) => checksum == blake3::hash(bytes),
+                    None => {
+                        before.stamp.length == found.length && before.stamp.modified == found.modified.into()
+                    }
                 };
                 let replaced = entries.iter().any(|entry| entry.before.is_some_and(expected));
-                let there = replaced || after.values().any(|other| other == bytes);
+                let there = replaced || superseded(path) || after.values().any(|other| other == bytes);
                 assert!(there, "the content of {path:?} is lost: {:?}", after.keys());
             } else if !self.may_go(path) {
                 assert_eq!(after.get(path), Some(bytes), "{path:?} belongs to others and was changed");

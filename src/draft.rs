@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::error::Result;
-use crate::manifest::Stamp;
 use crate::path::RelativePath;
 use crate::protocol::commit;
 use crate::protocol::open::Opened;
@@ -24,9 +23,7 @@ pub(crate) struct Draft {
     /// The rising numbers of the slots of each path. There are several while a later write is open.
     pub(crate) numbers_of: HashMap<RelativePath, Vec<u64>>,
     pub(crate) resolver: Resolver,
-    pub(crate) reads: HashMap<RelativePath, Option<Stamp>>,
-    pub(crate) preconditions: Vec<Precondition>,
-    /// Whether a file must exist at a path that the transaction changes.
+    /// Whether there must be a file at a path that the transaction changes.
     pub(crate) presence: BTreeMap<RelativePath, Presence>,
     pub(crate) numbers: u64,
     /// Whether the transaction is committed or aborted. A writer that finishes now is too late.
@@ -107,14 +104,12 @@ impl Draft {
 
     /// What must still be true when the transaction commits.
     pub(crate) fn take_preconditions(&mut self) -> Vec<Precondition> {
-        let mut all = std::mem::take(&mut self.preconditions);
-        all.extend(std::mem::take(&mut self.presence).into_iter().map(|(path, presence)| match presence {
+        let presence = std::mem::take(&mut self.presence).into_iter();
+        let conditions = presence.map(|(path, presence)| match presence {
             Presence::Absent => Precondition::Absent(path),
             Presence::Exists => Precondition::Exists(path),
-        }));
-        let reads = std::mem::take(&mut self.reads).into_iter();
-        all.extend(reads.map(|(path, stamp)| Precondition::Same(path, stamp)));
-        all
+        });
+        conditions.collect()
     }
 
     /// Adds a finished file that stays in memory for now.

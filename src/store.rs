@@ -92,8 +92,10 @@ impl Store {
         Ok(Transaction::new(Arc::clone(&self.opened)))
     }
 
-    /// Runs `change` in a transaction and commits it. Runs it again if a file that it read, or a
-    /// precondition, has changed meanwhile.
+    /// Runs `change` in a transaction and commits it; runs it again when a file that it read, or a
+    /// precondition, has changed by then, also when it failed over what it had read. What it reads is
+    /// of one state, so it never meets a mixture of two commits. If nobody else changes what it read, it
+    /// is run once.
     ///
     /// # Errors
     /// Those of `change` and of [`Transaction::commit`], but a conflict only after many tries.
@@ -116,7 +118,12 @@ impl Store {
         loop {
             tries += 1;
             let mut transaction = self.begin()?;
-            let result = change(&mut transaction).and_then(|()| transaction.commit());
+            let result = match change(&mut transaction) {
+                Ok(()) => transaction.commit(),
+                // An error for a reason that is no more is nobody's.
+                Err(_) if tries < UPDATE_TRIES_MAX && transaction.has_read_what_changed() => continue,
+                Err(error) => Err(error),
+            };
             match result {
                 Err(error) if error.is_conflict() && tries < UPDATE_TRIES_MAX => {}
                 result => return result,

@@ -16,12 +16,12 @@ use crate::fs::{Metadata, ReadFile};
 #[cfg(feature = "sim")]
 use crate::generation::Generation;
 use crate::generation::TransactionId;
-use crate::manifest::Stamp;
 use crate::options::Durability;
 use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::open::Opened;
 use crate::protocol::resolve::{self, Target};
 use crate::protocol::root::{Root, guard};
+use crate::protocol::snapshot::{self, Seen, Snapshot};
 use crate::protocol::stage::{Collected, Precondition, StagedChange};
 use crate::protocol::{check, copy};
 use crate::report::{Change, Commit};
@@ -55,11 +55,13 @@ use crate::writer::{FileWriter, OpenFile};
 pub struct Transaction {
     opened: Arc<Opened>,
     draft: Arc<Mutex<Draft>>,
+    /// What was read. No writer needs it, so none waits for a read.
+    snapshot: Mutex<Snapshot>,
 }
 
 impl Transaction {
     pub(crate) fn new(opened: Arc<Opened>) -> Self {
-        Self { opened, draft: Arc::default() }
+        Self { opened, draft: Arc::default(), snapshot: Mutex::default() }
     }
 
     /// Stages a file's next content. Its permissions are copied from the file that it replaces, and
@@ -127,17 +129,17 @@ impl Transaction {
     /// staged.
     ///
     /// # Errors
-    /// As for [`write`](Self::write). The commit is a [`Conflict`](Error::Conflict) if a file that was
-    /// left as it was has changed by then.
+    /// As [`write`](Self::write), and [`Error::Conflict`] as of [`read`](Self::read). The commit is one
+    /// if a file that was left has changed by then.
     pub fn write_if_changed(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<bool> {
         let (path, bytes) = (path.as_ref(), bytes.as_ref());
         let target = self.resolve(path)?;
         let staged_before = guard(&self.draft).newest(&target.path).is_some();
         let same_length = target.existing.is_some_and(|found| found.length == bytes.len() as u64);
         if same_length && !staged_before {
-            let (content, stamp) = self.read_target(&target.path)?;
+            let (content, seen) = self.see(&target.path)?;
             if content.as_deref() == Some(bytes) {
-                guard(&self.draft).preconditions.push(Precondition::Same(target.path, stamp));
+                guard(&self.snapshot).remember(self.root(), &target.path, seen)?;
                 return Ok(false);
             }
         }
@@ -182,13 +184,17 @@ impl Transaction {
         self.remove_target(target)
     }
 
-    /// Reads a file as this transaction would leave it, with the transaction's own writes. The commit
-    /// is a [`Conflict`](Error::Conflict) if a file that was read from disk has changed by then.
+    /// Reads a file as this transaction would leave it: its own writes first. What is read from the
+    /// disk is remembered by its content, that there is no file included: if it has changed by the
+    /// commit, that is a [`Conflict`](Error::Conflict), whatever the file's time says. A file that was
+    /// written anew with the same bytes has not changed.
+    ///
+    /// All that a transaction reads is of one state. If others have committed since the last read, and
+    /// changed what was read, this is a conflict already, and so is every read after it and the commit.
     ///
     /// # Errors
-    /// - [`Error::InvalidPath`] if no file of the root can have this path.
-    /// - [`Error::Io`], of kind `NotFound` if there is no such file.
-    /// - Those of [`Store::view`](crate::Store::view).
+    /// [`Error::Io`] (`NotFound`) where there is none, [`Error::InvalidPath`], [`Error::Conflict`], and
+    /// those of [`Store::view`](crate::Store::view).
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
         let path = path.as_ref();
         let missing = || Error::io(Operation::Read, path)(io::ErrorKind::NotFound.into());
@@ -209,9 +215,8 @@ impl Transaction {
             let file = self.root().fs.open(&staged).map_err(Error::io(Operation::Read, path))?;
             return read_all(file).map_err(Error::io(Operation::Read, path));
         }
-        let (content, stamp) = self.read_target(&target.path)?;
-        // The first read counts, since the transaction's decisions are based on it.
-        guard(&self.draft).reads.entry(target.path).or_insert(stamp);
+        let (content, seen) = self.see(&target.path)?;
+        guard(&self.snapshot).remember(self.root(), &target.path, seen)?;
         content.ok_or_else(missing)
     }
 
@@ -239,7 +244,9 @@ impl Transaction {
         self.root().may_change()?;
         let (collected, changes) = match self.collect()? {
             Collection::Changes(collected, changes) => (*collected, changes),
-            Collection::Nothing(id, preconditions) => return self.commit_nothing(id, &preconditions),
+            Collection::Nothing(id, preconditions, snapshot) => {
+                return self.commit_nothing(id, &preconditions, snapshot);
+            }
         };
         let id = collected.staging.id;
         let receipt = self.opened.commit(collected)?;
@@ -252,8 +259,8 @@ impl Transaction {
         })
     }
 
-    /// Commits several transactions as one batch, as threads that are ready together do. For crash
-    /// tests, which need a batch without threads.
+    /// Commits several transactions that are staged before the first is published, as threads that are
+    /// ready together do; only so that crash tests can do it without threads.
     #[cfg(feature = "sim")]
     #[doc(hidden)]
     pub fn commit_together(transactions: Vec<Self>) -> Vec<Result<Generation>> {
@@ -265,7 +272,7 @@ impl Transaction {
         };
         match transactions.into_iter().map(stage).collect::<Result<Vec<_>>>() {
             Ok(batch) => {
-                let answers = opened.commit_batch(batch).into_iter();
+                let answers = opened.commit_batches(batch).into_iter();
                 answers.map(|(_, result)| result.map(|receipt| receipt.generation)).collect()
             }
             Err(error) => vec![Err(error)],
@@ -285,10 +292,12 @@ impl Transaction {
             return Err(Error::Unfinished { path: self.root().full(&slot.path) });
         }
         let preconditions = draft.take_preconditions();
+        let snapshot = std::mem::take(&mut *guard(&self.snapshot));
+        snapshot.intact(self.root())?;
         if draft.slots.is_empty() {
             let id = TransactionId { session: uuid::Uuid::nil(), number: 0 };
             let id = draft.staging.as_ref().map_or(id, |staging| staging.id);
-            return Ok(Collection::Nothing(id, preconditions));
+            return Ok(Collection::Nothing(id, preconditions, snapshot));
         }
         refuse_aliases(self.root(), draft.slots.values().filter_map(Slot::target))?;
         let described = draft.slots.values().filter_map(describe).collect();
@@ -300,14 +309,19 @@ impl Transaction {
         };
         let removed = staging.cleanup.remove_all_but(changes.iter().filter_map(StagedChange::staged));
         removed.into_iter().for_each(|debt| staging.wave.add(debt));
-        Ok(Collection::Changes(Box::new(Collected { staging, changes, preconditions }), described))
+        Ok(Collection::Changes(Box::new(Collected { staging, changes, preconditions, snapshot }), described))
     }
 
-    /// Commits a transaction without changes. It publishes nothing, but what it read must still be
-    /// true.
-    fn commit_nothing(&self, id: TransactionId, preconditions: &[Precondition]) -> Result<Commit> {
+    /// A transaction without changes publishes nothing; what it read must still be true.
+    fn commit_nothing(
+        &self,
+        id: TransactionId,
+        preconditions: &[Precondition],
+        mut snapshot: Snapshot,
+    ) -> Result<Commit> {
         let reading = self.opened.read()?;
         check::preconditions(self.root(), preconditions)?;
+        snapshot.check(self.root(), &reading)?;
         Ok(Commit {
             generation: reading.generation,
             transaction: id,
@@ -379,23 +393,28 @@ impl Transaction {
         Ok(matches!(removed, Some(Content::Ready(StagedChange::Write(_)) | Content::Kept(_) | Content::Open)))
     }
 
-    /// Reads the committed file at `path`, with its stamp.
-    fn read_target(&self, path: &RelativePath) -> Result<(Option<Vec<u8>>, Option<Stamp>)> {
+    /// Reads what is committed at `path`, in one state with all that was read before.
+    fn see(&self, path: &RelativePath) -> Result<(Option<Vec<u8>>, Seen)> {
         let reading = self.opened.read()?;
-        let failed = |error| self.root().error(Operation::Read, path)(error);
-        match reading.open(self.root(), path)? {
-            None => Ok((None, None)),
-            Some(file) => {
-                let stamp = Stamp::of(&file.metadata().map_err(failed)?);
-                Ok((Some(read_all(file).map_err(failed)?), Some(stamp)))
-            }
+        guard(&self.snapshot).join(self.root(), &reading)?;
+        // The lock is held on, so this is the state that was joined.
+        snapshot::see(self.root(), &reading, path)
+    }
+
+    /// Whether something that was read has changed since: whatever was decided by it means nothing.
+    pub(crate) fn has_read_what_changed(&self) -> bool {
+        let mut snapshot = guard(&self.snapshot);
+        if snapshot.is_empty() {
+            return false;
         }
+        let checked = self.opened.read().and_then(|reading| snapshot.check(self.root(), &reading));
+        checked.is_err_and(|error| error.is_conflict())
     }
 }
 
 enum Collection {
     Changes(Box<Collected>, Vec<Change>),
-    Nothing(TransactionId, Vec<Precondition>),
+    Nothing(TransactionId, Vec<Precondition>, Snapshot),
 }
 
 impl Drop for Transaction {

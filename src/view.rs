@@ -15,6 +15,7 @@ use crate::protocol::open::Opened;
 use crate::protocol::read::Reading;
 use crate::protocol::resolve::{self, Resolver};
 use crate::protocol::root::{Root, guard, if_found};
+use crate::protocol::snapshot::State as _;
 
 /// One consistent state of a root: every commit up to its generation, and nothing of later ones.
 ///

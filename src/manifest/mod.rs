@@ -37,7 +37,8 @@ impl From<SystemTime> for TimeStamp {
     }
 }
 
-/// A file's length and time stamp, which tell contents apart without reading them.
+/// A file's length and time stamp. They do not identify a file: a clock can stand still, and anybody
+/// can set a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stamp {
@@ -58,10 +59,20 @@ impl Stamp {
 pub struct Entry {
     /// The file's path.
     pub path: RelativePath,
-    /// What was there before the transaction: nothing, or a file of this length and time stamp.
-    pub before: Option<Stamp>,
+    /// What was there before the transaction: nothing, or this file.
+    pub before: Option<Before>,
     /// What the transaction does.
     pub action: Action,
+}
+
+/// A file that is replaced or removed, and how it is known again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// Its length and time stamp.
+    pub stamp: Stamp,
+    /// The BLAKE3 of its bytes, where it was so young that its stamp could not tell it from what
+    /// somebody puts in its place.
+    pub checksum: Option<blake3::Hash>,
 }
 
 /// What is done with a path.

@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Entry, Manifest, ManifestError, StagedContent, Stamp, TimeStamp};
+use super::{Action, Before, Entry, Manifest, ManifestError, StagedContent, Stamp, TimeStamp};
 use crate::generation::TransactionId;
 use crate::path::RelativePath;
 
@@ -32,7 +32,16 @@ struct EntryText {
     mode: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     blake3: Option<String>,
-    before: Option<Stamp>,
+    before: Option<BeforeText>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BeforeText {
+    length: u64,
+    modified: TimeStamp,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    blake3: Option<String>,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -93,6 +102,21 @@ fn os_string(_bytes: Vec<u8>) -> Option<OsString> {
     None
 }
 
+impl BeforeText {
+    fn new(Before { stamp: Stamp { length, modified }, checksum }: Before) -> Self {
+        Self { length, modified, blake3: checksum.map(|checksum| checksum.to_hex().to_string()) }
+    }
+
+    fn decode(self) -> Result<Before, ManifestError> {
+        let stamp = Stamp { length: self.length, modified: self.modified };
+        Ok(Before { stamp, checksum: self.blake3.map(|text| hash(&text)).transpose()? })
+    }
+}
+
+fn hash(text: &str) -> Result<blake3::Hash, ManifestError> {
+    blake3::Hash::from_hex(text).map_err(|_| ManifestError::Content("no BLAKE3 checksum".to_owned()))
+}
+
 impl EntryText {
     fn new(entry: &Entry) -> Self {
         let path = Name::new(entry.path.as_path().as_os_str());
@@ -104,7 +128,7 @@ impl EntryText {
             modified: None,
             mode: None,
             blake3: None,
-            before: entry.before,
+            before: entry.before.map(BeforeText::new),
         };
         match &entry.action {
             Action::Remove => empty,
@@ -127,17 +151,18 @@ impl EntryText {
             .map_err(|reason| ManifestError::Content(format!("the path {path:?}: {reason}")))?;
         let action = match (self.operation, self.staged, self.length, self.modified, self.mode, self.blake3) {
             (OperationText::Remove, None, None, None, None, None) => Action::Remove,
-            (OperationText::Write, Some(name), Some(length), Some(modified), Some(mode), Some(hash)) => {
+            (OperationText::Write, Some(name), Some(length), Some(modified), Some(mode), Some(text)) => {
                 Action::Write(StagedContent {
                     name: plain_name(name.decode()?)?,
                     after: Stamp { length, modified },
                     mode,
-                    checksum: blake3::Hash::from_hex(hash).map_err(|_| wrong("no BLAKE3 checksum"))?,
+                    checksum: hash(&text)?,
                 })
             }
             _ => return Err(wrong("an entry's fields do not fit its operation")),
         };
-        Ok(Entry { path, before: self.before, action })
+        let before = self.before.map(BeforeText::decode).transpose()?;
+        Ok(Entry { path, before, action })
     }
 }
 
@@ -270,6 +295,8 @@ mod tests {
             modified: TimeStamp::from(SystemTime::UNIX_EPOCH - std::time::Duration::from_nanos(5)),
         };
         let path = |text| RelativePath::new(text).expect("valid");
+        let old = Before { stamp, checksum: None };
+        let young = Before { stamp, checksum: Some(blake3::hash(b"c")) };
         let content = StagedContent {
             name: ".a.x.cosave".into(),
             after: stamp,
@@ -281,7 +308,8 @@ mod tests {
             time: TimeStamp::from(SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(9)),
             entries: vec![
                 Entry { path: path("dir/a"), before: None, action: Action::Write(content) },
-                Entry { path: path("b 'quoted'"), before: Some(stamp), action: Action::Remove },
+                Entry { path: path("b 'quoted'"), before: Some(old), action: Action::Remove },
+                Entry { path: path("c"), before: Some(young), action: Action::Remove },
             ],
         }
     }

@@ -6,9 +6,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::io;
 
+use super::original;
 use super::resolve::{Target, look};
 use super::root::{Root, if_found};
+use super::snapshot::InPlace;
 use super::stage::{Precondition, Staged, StagedEntry};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Identity, Kind, Metadata};
@@ -24,7 +27,11 @@ pub(crate) fn may_replace(root: &Root, target: &Target) -> Result<()> {
     let Some(existing) = &target.existing else { return Ok(()) };
     match existing.kind {
         Kind::File => {
-            root.fs.may_write(&target.path, existing).map_err(root.error(Operation::Stage, &target.path))
+            match root.fs.may_write(&target.path, existing) {
+                // Somebody has removed it since it was looked at.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                result => result.map_err(root.error(Operation::Stage, &target.path)),
+            }
         }
         Kind::Directory => Err(Error::invalid(target.path.as_path(), InvalidPath::Directory)),
         _ => Err(Error::invalid(target.path.as_path(), InvalidPath::Special)),
@@ -67,12 +74,12 @@ pub(crate) enum Freshness {
 }
 
 /// Checks a transaction under the lock. Another commit may have replaced a target since the manifest
-/// was written. Then the entry is updated, or recovery would take that commit for an edit by hand. A
-/// target's permissions may have changed. Then the staged file must get them, or the change would be
-/// undone.
-pub(crate) fn under_lock(root: &Root, staged: &mut Staged) -> Result<Freshness> {
+/// was written: the entry is put right, or recovery would take that commit for an edit by hand. Somebody
+/// may have changed a target's permissions: the staged file must get them, or the change would be undone.
+pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> Result<Freshness> {
     if keeps(Rule::CheckPreconditions) {
         preconditions(root, &staged.preconditions)?;
+        staged.snapshot.check(root, state)?;
     }
     refuse_twins(root, &staged.entries)?;
     let mut outdated = false;
@@ -87,8 +94,9 @@ pub(crate) fn under_lock(root: &Root, staged: &mut Staged) -> Result<Freshness> 
         if keeps(Rule::CheckFlags) {
             not_frozen(root, &entry.path)?;
         }
-        if target.before() != entry.before && keeps(Rule::CheckTargets) {
-            entry.before = target.before();
+        let is_current = original::is_current(root, &entry.path, entry.before.as_ref(), found.as_ref());
+        if !is_current && keeps(Rule::CheckTargets) {
+            entry.before = found.map(|found| original::record(root, &entry.path, &found));
             outdated = true;
         }
         if keeps(Rule::CheckStaged) {
@@ -207,10 +215,6 @@ fn holds(root: &Root, precondition: &Precondition) -> Result<()> {
         Precondition::Exists(path) => match look(root, path)? {
             Some(_) => return Ok(()),
             None => (path, "does not exist any more"),
-        },
-        Precondition::Same(path, before) => match look(root, path)? {
-            found if found.as_ref().map(Stamp::of) == *before => return Ok(()),
-            _ => (path, "has changed since it was read"),
         },
     };
     Err(Error::Conflict { path: root.full(path), found })

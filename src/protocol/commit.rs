@@ -23,6 +23,7 @@ use super::queue::{Job as _, Queue};
 use super::resolve::Target;
 use super::root::Root;
 use super::session::Recording;
+use super::snapshot::InPlace;
 use super::stage::{self, Collected, KeptFile, Staged, StagedFile, StagedWriter, Staging};
 use super::{apply, check, layout, recover};
 use crate::error::{Error, Operation, Result};
@@ -132,9 +133,9 @@ pub(crate) fn sync_early(root: &Root, wave: &mut Wave) -> Result<()> {
 
 /// Barrier 1: makes everything that the manifest names, and the manifest itself, durable in one wave.
 pub(crate) fn stage(root: &Root, deferred: &Deferred, collected: Collected) -> Result<Staged> {
-    let Collected { staging, changes, preconditions } = collected;
+    let Collected { staging, changes, preconditions, snapshot } = collected;
     let Staging { id, session, mut cleanup, mut wave } = staging;
-    let entries: Vec<_> = changes.into_iter().map(stage::StagedChange::into_entry).collect();
+    let entries: Vec<_> = changes.into_iter().map(|change| change.into_entry(root)).collect();
     let unpublished = layout::unpublished(id);
     cleanup.add_file(unpublished.clone());
     wave.add(publish::write_manifest(root, &unpublished, id, &entries)?);
@@ -144,7 +145,7 @@ pub(crate) fn stage(root: &Root, deferred: &Deferred, collected: Collected) -> R
     // manifest names; they are swept.
     let durable = sync_with(root, deferred, wave, in_flight)?;
     session.durable(cleanup.directories());
-    Ok(Staged { id, entries, preconditions, unpublished, cleanup, session, durable })
+    Ok(Staged { id, entries, preconditions, snapshot, unpublished, cleanup, session, durable })
 }
 
 /// Waits for a wave to which other commits' third barrier is attached.
@@ -270,8 +271,9 @@ fn publish(
     let mut renamed = Vec::new();
     let mut wave = Wave::new(Barrier::Published);
     let mut generation = locked.control.newest();
+    let state = InPlace(generation);
     for mut staged in batch {
-        let checked = check_under_lock(root, deferred, &mut staged);
+        let checked = check_under_lock(root, deferred, &state, &mut staged);
         match checked.and_then(|()| publish::rename(root, &staged, generation.next())) {
             Ok(debt) => {
                 // Recovery moves what is published, even if this thread panics.
@@ -329,9 +331,9 @@ fn break_rules(root: &Root, locked: &Locked, renamed: &[(Generation, Staged)]) {
     }
 }
 
-/// Checks a transaction under the lock, and updates what is out of date.
-fn check_under_lock(root: &Root, deferred: &Deferred, staged: &mut Staged) -> Result<()> {
-    if let Freshness::Outdated(changed) = check::under_lock(root, staged)? {
+/// The checks under the lock, and what they find out of date put right.
+fn check_under_lock(root: &Root, deferred: &Deferred, state: &InPlace, staged: &mut Staged) -> Result<()> {
+    if let Freshness::Outdated(changed) = check::under_lock(root, state, staged)? {
         let mut wave = Wave::new(Barrier::Staged);
         for (index, found) in changed {
             wave.add(stage::copy_permissions(root, &mut staged.entries[index], &found)?);

@@ -14,13 +14,16 @@
 //! stage     changes, beside their targets
 //! cleanup   what goes if a transaction aborts
 //! lock      one writer, or many readers
+//! snapshot  what a transaction has read
 //! session   who lives, and where it stages
 //! resolve   what a caller's path leads to, inside the root
 //! queue     who commits for whom
 //! deferred  waits that were put off
+//! original  what is replaced or removed, to be known again
 //! control   what lies in the control directory
 //! copy      bytes, permissions, checksums
 //! root      what every step shares
+//! stamps    which time stamps prove something
 //! layout    the names on disk
 //! ```
 //!
@@ -36,6 +39,7 @@ pub(crate) mod deferred;
 pub(crate) mod layout;
 pub(crate) mod lock;
 pub(crate) mod open;
+pub(crate) mod original;
 pub(crate) mod publish;
 pub(crate) mod queue;
 pub(crate) mod read;
@@ -43,7 +47,9 @@ pub(crate) mod recover;
 pub(crate) mod resolve;
 pub(crate) mod root;
 pub(crate) mod session;
+pub(crate) mod snapshot;
 pub(crate) mod stage;
+mod stamps;
 pub(crate) mod sweep;
 mod sync;
 pub(crate) mod verify;

@@ -16,6 +16,8 @@ use super::commit::{self, CommitQueue, Receipt};
 use super::control::{self, Control, Owner};
 use super::deferred::Deferred;
 use super::lock;
+#[cfg(feature = "sim")]
+use super::queue;
 use super::read::{self, Reading};
 use super::recover;
 use super::root::{Root, Settings, guard};
@@ -138,10 +140,15 @@ impl Opened {
         commit::stage(&self.root, &self.deferred, collected)
     }
 
-    /// Commits a batch that was made by hand.
+    /// Commits what was staged by hand, in the batches that threads would make of it.
     #[cfg(feature = "sim")]
-    pub(crate) fn commit_batch(&self, batch: Vec<Staged>) -> Vec<(TransactionId, Result<Receipt>)> {
-        commit::commit_batch(&self.root, &self.deferred, batch)
+    pub(crate) fn commit_batches(&self, mut staged: Vec<Staged>) -> Vec<(TransactionId, Result<Receipt>)> {
+        let mut answers = Vec::new();
+        while !staged.is_empty() {
+            let batch = queue::take_batch(&mut staged);
+            answers.extend(commit::commit_batch(&self.root, &self.deferred, batch));
+        }
+        answers
     }
 
     /// This store's session. It is made when it is first needed.

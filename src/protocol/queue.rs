@@ -105,7 +105,7 @@ impl<J: Job, A, P: Fn(J::Id) -> A> Drop for Lead<'_, J, A, P> {
 }
 
 /// Takes the jobs that share no key. The others stay in the queue in their order.
-fn take_batch<J: Job>(waiting: &mut Vec<J>) -> Vec<J> {
+pub(crate) fn take_batch<J: Job>(waiting: &mut Vec<J>) -> Vec<J> {
     let mut taken = HashSet::new();
     let mut batch = Vec::new();
     let mut later = Vec::new();

@@ -10,12 +10,14 @@ use std::collections::HashMap;
 use super::control::{self, Control};
 use super::deferred::Deferred;
 use super::lock::{self, Share};
+use super::original;
 use super::recover;
 use super::root::{Root, if_found};
+use super::snapshot::State;
 use crate::error::{Error, Operation, Result};
 use crate::fs::{DirectoryEntry, ReadFile};
 use crate::generation::Generation;
-use crate::manifest::{Manifest, Stamp};
+use crate::manifest::{Before, Manifest};
 use crate::path::RelativePath;
 
 /// How often recovery is tried before a read. Once is enough unless more writers die.
@@ -35,8 +37,8 @@ pub(crate) struct Reading {
 enum Overlay {
     /// Its content is in the staged file, until that is moved.
     Staged(RelativePath),
-    /// What had this stamp is removed; anything else was put there since.
-    Removed(Option<Stamp>),
+    /// This file is removed; anything else was put there since.
+    Removed(Option<Before>),
 }
 
 /// Begins to read, after finishing what dead writers left.
@@ -101,13 +103,6 @@ impl Reading {
         Self { generation: pending.newest, share, overlay }
     }
 
-    /// Opens what `path` (without symlinks) leads to in this state; `None` where there is nothing.
-    pub(crate) fn open(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
-        let found = self.find(root, path)?;
-        self.share.confirm(root)?;
-        Ok(found)
-    }
-
     fn find(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
         let open =
             |path: &RelativePath| if_found(root.fs.open(path)).map_err(root.error(Operation::Read, path));
@@ -116,7 +111,7 @@ impl Reading {
             Some(Overlay::Removed(before)) => match open(path)? {
                 Some(file) => {
                     let found = file.metadata().map_err(root.error(Operation::Read, path))?;
-                    Ok((Some(Stamp::of(&found)) != *before).then_some(file))
+                    Ok((!original::is_itself(root, path, before.as_ref(), &found)?).then_some(file))
                 }
                 None => Ok(None),
             },
@@ -140,5 +135,17 @@ impl Reading {
         directory: &'a RelativePath,
     ) -> impl Iterator<Item = &'a RelativePath> {
         self.overlay.keys().filter(move |path| path.parent() == *directory)
+    }
+}
+
+impl State for Reading {
+    fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    fn open(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
+        let found = self.find(root, path)?;
+        self.share.confirm(root)?;
+        Ok(found)
     }
 }

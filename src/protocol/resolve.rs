@@ -13,7 +13,6 @@ use super::layout;
 use super::root::{Root, if_found};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, Metadata};
-use crate::manifest::Stamp;
 use crate::path::{InvalidPath, RelativePath};
 
 /// As many symlinks as Linux follows in one path (path_resolution(7)).
@@ -33,10 +32,6 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn directory_exists(&self) -> bool {
         self.nearest == self.path.parent()
-    }
-
-    pub(crate) fn before(&self) -> Option<Stamp> {
-        self.existing.as_ref().map(Stamp::of)
     }
 }
 

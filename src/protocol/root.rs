@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::stamps::Stamps;
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Durable, FileSystem, SyncError, Wave};
 use crate::generation::Generation;
@@ -36,6 +37,8 @@ pub(crate) struct Settings {
 pub(crate) struct Root {
     pub(crate) fs: Arc<dyn FileSystem>,
     pub(crate) settings: Settings,
+    /// Which time stamps prove something.
+    pub(crate) stamps: Stamps,
     process: u32,
     poisoned: AtomicBool,
     looked_for_losses: AtomicBool,
@@ -51,7 +54,8 @@ impl Root {
         let (poisoned, looked_for_losses) = (AtomicBool::new(false), AtomicBool::new(false));
         let copied = AtomicBool::new(false);
         let (recovered, newest) = (Mutex::default(), Mutex::default());
-        Self { fs, settings, process, poisoned, looked_for_losses, copied, recovered, newest }
+        let stamps = Stamps::default();
+        Self { fs, settings, stamps, process, poisoned, looked_for_losses, copied, recovered, newest }
     }
 
     /// Waits for a wave of a commit, unless the caller chose never to wait.

@@ -223,7 +223,8 @@ impl Session {
         let (mut file, name) = self.root.fs.create_new(&path, NewFile::Ordinary).map_err(failed)?;
         wave.add(name);
         file.write_all(&record.encode()).map_err(failed)?;
-        let (_, content) = file.finish().map_err(failed)?;
+        let (metadata, content) = file.finish().map_err(failed)?;
+        self.root.stamps.note(&metadata);
         wave.add(content);
         Ok(Some(path))
     }

@@ -18,10 +18,12 @@ use std::sync::Arc;
 
 use super::cleanup::CleanupGuard;
 use super::layout::{self, StagedId};
+use super::original;
 use super::queue::Job;
 use super::resolve::Target;
 use super::root::{Root, if_found};
 use super::session::Session;
+use super::snapshot::Snapshot;
 use crate::error::{Operation, Result};
 use crate::fs::{Barrier, Durable, Identity, Kind, Metadata, NewFile, Unsynced, Wave, WriteFile};
 use crate::generation::TransactionId;
@@ -36,13 +38,11 @@ pub(crate) enum Precondition {
     Absent(RelativePath),
     /// Something is at the path.
     Exists(RelativePath),
-    /// The path is as it was when it was read.
-    Same(RelativePath, Option<Stamp>),
 }
 
 impl Precondition {
     pub(crate) fn path(&self) -> &RelativePath {
-        let (Self::Absent(path) | Self::Exists(path) | Self::Same(path, _)) = self;
+        let (Self::Absent(path) | Self::Exists(path)) = self;
         path
     }
 }
@@ -107,7 +107,8 @@ pub(crate) struct Staged {
     pub(crate) id: TransactionId,
     pub(crate) entries: Vec<StagedEntry>,
     pub(crate) preconditions: Vec<Precondition>,
-    /// The manifest under its temporary name.
+    pub(crate) snapshot: Snapshot,
+    /// The manifest's own file.
     pub(crate) unpublished: RelativePath,
     /// Removes everything if it is dropped before publication.
     pub(crate) cleanup: CleanupGuard,
@@ -128,7 +129,7 @@ impl Job for Staged {
 
     fn keys(&self) -> impl Iterator<Item = &RelativePath> {
         let entries = self.entries.iter().map(|staged| &staged.entry.path);
-        entries.chain(self.preconditions.iter().map(Precondition::path))
+        entries.chain(self.preconditions.iter().map(Precondition::path)).chain(self.snapshot.paths())
     }
 }
 
@@ -267,6 +268,7 @@ impl StagedWriter {
             self.file.copy_permissions(path, like).map_err(failed())?;
         }
         let (metadata, content) = self.file.finish().map_err(failed())?;
+        root.stamps.note(&metadata);
         let file = StagedFile {
             content: StagedContent {
                 name: self.staged.name().to_owned(),
@@ -297,6 +299,7 @@ impl Write for StagedWriter {
 
 /// One change of a transaction, ready to be made durable.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all are writes, so a box would only cost")]
 pub(crate) enum StagedChange {
     Write(StagedFile),
     Remove(Target),
@@ -316,22 +319,23 @@ impl StagedChange {
         }
     }
 
-    /// This change as an entry of the manifest.
-    pub(crate) fn into_entry(self) -> StagedEntry {
+    /// What the manifest says of this change.
+    pub(crate) fn into_entry(self, root: &Root) -> StagedEntry {
         match self {
             Self::Write(StagedFile { target, content, identity, like, .. }) => {
-                StagedEntry { entry: entry(target, Action::Write(content)), identity, like }
+                StagedEntry { entry: entry(root, target, Action::Write(content)), identity, like }
             }
             Self::Remove(target) => {
                 let like = target.existing;
-                StagedEntry { entry: entry(target, Action::Remove), identity: None, like }
+                StagedEntry { entry: entry(root, target, Action::Remove), identity: None, like }
             }
         }
     }
 }
 
-fn entry(target: Target, action: Action) -> Entry {
-    Entry { before: target.before(), path: target.path, action }
+fn entry(root: &Root, target: Target, action: Action) -> Entry {
+    let before = target.existing.as_ref().map(|found| original::record(root, &target.path, found));
+    Entry { before, path: target.path, action }
 }
 
 /// Everything that a transaction has collected.
@@ -340,4 +344,5 @@ pub(crate) struct Collected {
     pub(crate) staging: Staging,
     pub(crate) changes: Vec<StagedChange>,
     pub(crate) preconditions: Vec<Precondition>,
+    pub(crate) snapshot: Snapshot,
 }

@@ -12,7 +12,7 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use cosave::fs::Barrier;
-use cosave::fs::sim::{Crash, Model, Mutation, Part, Rule, SimDisk, without};
+use cosave::fs::sim::{Crash, Granularity, Model, Mutation, Part, Rule, SimDisk, without};
 use cosave::{Durability, Error, FileWriter, Store, Transaction, View};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -22,6 +22,7 @@ use crate::property;
 use crate::reference::{Draft, Reading, State, Verdict};
 
 use Durability::{Committed, Full, Process};
+use Granularity::{Changes, Fine, Still};
 use Model::{JumpingPrefix, OrderedPrefix, WeakPosix};
 
 /// No path lies below another.
@@ -144,11 +145,15 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A disk model, and the steps on it. Printed as Rust, so that it can be pasted into a call of
+/// What a disk may forget, and how finely its time stamps tell.
+type Machine = (Model, Granularity);
+
+/// A machine, and the steps on it. Printed as Rust, so that it can be pasted into a call of
 /// [`check`].
-fn case() -> impl Strategy<Value = (Model, Vec<Step>)> {
+fn case() -> impl Strategy<Value = (Machine, Vec<Step>)> {
     let model = select(&[OrderedPrefix, JumpingPrefix, WeakPosix][..]);
-    (model, vec(step(), 1..40))
+    let clock = select(&[Fine, Changes(7), Still][..]);
+    ((model, clock), vec(step(), 1..40))
 }
 
 /// Why the library refused.
@@ -234,8 +239,9 @@ fn is_staged(path: &str) -> bool {
 }
 
 impl World {
-    fn new(model: Model, mutation: Option<Mutation>) -> Self {
+    fn new((model, clock): Machine, mutation: Option<Mutation>) -> Self {
         let disk = SimDisk::new(model);
+        disk.clock(clock);
         let mut committed = State::default();
         for (path, content) in FILES {
             committed.put(path, content);
@@ -470,6 +476,7 @@ impl World {
         let verdict = draft.verdict(&self.committed);
         let expected = match &verdict {
             Verdict::Unfinished => Err(Refusal::Unfinished),
+            _ if draft.is_doomed() => Err(Refusal::Conflict),
             _ if !draft.is_empty() && !self.views.is_empty() => Err(Refusal::Locked),
             Verdict::Conflict => Err(Refusal::Conflict),
             Verdict::Nothing => Ok((self.committed.generation, Vec::new())),
@@ -566,8 +573,8 @@ impl World {
 
     fn flush(&mut self, which: usize) -> Result<(), String> {
         let Some(index) = choose(&self.stores, which) else { return Ok(()) };
-        let Opened { id, durability, store } = &self.stores[index];
-        let may_wait = !self.views.is_empty() && *durability == Committed;
+        let Opened { id, store, .. } = &self.stores[index];
+        let may_wait = !self.views.is_empty();
         match store.flush().map_err(refusal) {
             _ if self.disk.has_crashed() => {}
             Ok(()) => self.is_in_place(*id),
@@ -648,7 +655,7 @@ impl World {
         let files = self.disk.files().into_iter().filter(|(path, _)| !is_staged(path));
         let files: BTreeMap<_, _> =
             files.map(|(path, bytes)| (path, String::from_utf8_lossy(&bytes).into_owned())).collect();
-        let expected = state.files.iter().map(|(path, file)| (path.clone(), file.content.clone()));
+        let expected = state.files.iter().map(|(path, content)| (path.clone(), content.clone()));
         self.agree(files, expected.collect())?;
         let found: BTreeSet<_> = self.disk.directories().into_iter().collect();
         let made = extra.into_iter().filter(|directory| found.contains(directory));
@@ -714,7 +721,9 @@ fn expect(draft: &mut Draft, now: &State, change: Change) -> Answer<Option<Strin
             Ok(None)
         }
         FailToWrite(_) => Err(Refusal::NotFound),
-        WriteIfChanged(path, content) => truth(draft.write_if_changed(now, path, content)),
+        WriteIfChanged(path, content) => {
+            draft.write_if_changed(now, path, content).map_or(Err(Refusal::Conflict), truth)
+        }
         CreateNew(path, content) => {
             draft.create_new(path, content);
             Ok(None)
@@ -726,6 +735,7 @@ fn expect(draft: &mut Draft, now: &State, change: Change) -> Answer<Option<Strin
             Reading::Content(content) => Ok(Some(content)),
             Reading::NotFound => Err(Refusal::NotFound),
             Reading::Unfinished => Err(Refusal::Unfinished),
+            Reading::Conflict => Err(Refusal::Conflict),
         },
     }
 }
@@ -763,26 +773,26 @@ fn lists(view: &View, state: &State, extra: &BTreeSet<String>) -> Result<(), Str
 }
 
 /// Takes all steps, and checks every promise.
-fn check(model: Model, mutation: Option<Mutation>, steps: &[Step]) -> Result<(), String> {
-    without(mutation.and_then(Mutation::rule), || check_mutated(model, mutation, steps))
+fn check(machine: Machine, mutation: Option<Mutation>, steps: &[Step]) -> Result<(), String> {
+    without(mutation.and_then(Mutation::rule), || check_mutated(machine, mutation, steps))
 }
 
-fn check_mutated(model: Model, mutation: Option<Mutation>, steps: &[Step]) -> Result<(), String> {
-    let mut world = World::new(model, mutation);
+fn check_mutated(machine: Machine, mutation: Option<Mutation>, steps: &[Step]) -> Result<(), String> {
+    let mut world = World::new(machine, mutation);
     for (index, step) in steps.iter().enumerate() {
         world.take(step).map_err(|problem| format!("step {index}, {step:?}: {problem}"))?;
     }
     world.end().map_err(|problem| format!("at the end: {problem}"))
 }
 
-fn told(model: Model, mutation: Option<Mutation>, steps: &[Step]) -> Result<(), String> {
-    check(model, mutation, steps)
-        .map_err(|problem| format!("{problem}\nrepeat it: check({model:?}, {mutation:?}, &{steps:?})"))
+fn told(machine: Machine, mutation: Option<Mutation>, steps: &[Step]) -> Result<(), String> {
+    check(machine, mutation, steps)
+        .map_err(|problem| format!("{problem}\nrepeat it: check({machine:?}, {mutation:?}, &{steps:?})"))
 }
 
 #[test]
 fn any_sequence_of_operations_is_as_the_reference_says() {
-    property::hold(CASES, &case(), |(model, steps)| told(*model, None, steps));
+    property::hold(CASES, &case(), |(machine, steps)| told(*machine, None, steps));
 }
 
 /// How many cases are tried to notice what was removed.
@@ -811,7 +821,7 @@ const MUTATIONS: &[Mutation] = &[
 fn a_broken_protocol_is_told_from_the_reference() {
     let mut missed = Vec::new();
     for mutation in MUTATIONS {
-        let property = |(model, steps): &(Model, Vec<Step>)| told(*model, Some(*mutation), steps);
+        let property = |(machine, steps): &(Machine, Vec<Step>)| told(*machine, Some(*mutation), steps);
         match property::counterexample(MUTATIONS_CASES, 0, &case(), property) {
             Some((_, problem)) => println!("{}", problem.lines().next().unwrap_or_default()),
             None => missed.push(mutation),
@@ -823,7 +833,7 @@ fn a_broken_protocol_is_told_from_the_reference() {
 #[test]
 fn a_failing_sequence_is_made_small() {
     let mutation = Some(Mutation::Break(Rule::CheckPreconditions));
-    let property = |(model, steps): &(Model, Vec<Step>)| told(*model, mutation, steps);
+    let property = |(machine, steps): &(Machine, Vec<Step>)| told(*machine, mutation, steps);
     let (_, problem) = property::counterexample(MUTATIONS_CASES, 4000, &case(), property).unwrap();
     // Open, change, change the same under it, commit.
     assert!(problem.starts_with("step ") && problem.contains("it should be Err(Conflict)"), "{problem}");
@@ -853,6 +863,6 @@ fn what_was_found_once_stays_mended() {
         Commit(0),
     ];
     for steps in [superseded.as_slice(), twice.as_slice()] {
-        check(WeakPosix, None, steps).unwrap();
+        check((WeakPosix, Fine), None, steps).unwrap();
     }
 }

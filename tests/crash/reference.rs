@@ -7,19 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A file of some generation. Writing it again makes it another file, even with the same bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct File {
-    pub content: String,
-    /// The generation that wrote it.
-    pub written: u64,
-}
-
 /// One generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub generation: u64,
-    pub files: BTreeMap<String, File>,
+    pub files: BTreeMap<String, String>,
     /// Directories stay when their files are removed.
     pub directories: BTreeSet<String>,
 }
@@ -32,17 +24,12 @@ pub fn directories_of(path: &str) -> impl Iterator<Item = String> {
 impl State {
     /// Puts a file there, with its directories.
     pub fn put(&mut self, path: &str, content: &str) {
-        let file = File { content: content.to_owned(), written: self.generation };
-        self.files.insert(path.to_owned(), file);
+        self.files.insert(path.to_owned(), content.to_owned());
         self.directories.extend(directories_of(path));
     }
 
     pub fn content(&self, path: &str) -> Option<&str> {
-        self.files.get(path).map(|file| file.content.as_str())
-    }
-
-    fn written(&self, path: &str) -> Option<u64> {
-        self.files.get(path).map(|file| file.written)
+        self.files.get(path).map(String::as_str)
     }
 
     /// The paths in a directory, `""` being the root.
@@ -69,7 +56,6 @@ enum Intent {
 enum Condition {
     Absent(String),
     Exists(String),
-    Same(String, Option<u64>),
 }
 
 /// What a read within a transaction returns.
@@ -78,6 +64,8 @@ pub enum Reading {
     Content(String),
     NotFound,
     Unfinished,
+    /// It would not be of one state with what was read before.
+    Conflict,
 }
 
 /// What a commit does, if no other is in its way.
@@ -96,7 +84,10 @@ pub struct Draft {
     /// By number. Of two writes to one path, the one that began later wins.
     intents: BTreeMap<u64, (String, Intent)>,
     conditions: Vec<Condition>,
-    reads: BTreeMap<String, Option<u64>>,
+    reads: BTreeMap<String, Option<String>>,
+    /// The generation that all reads are of.
+    snapshot: Option<u64>,
+    doomed: bool,
     numbers: u64,
 }
 
@@ -154,14 +145,36 @@ impl Draft {
         self.conditions.push(Condition::Absent(path.to_owned()));
     }
 
-    /// Returns whether it was staged.
-    pub fn write_if_changed(&mut self, now: &State, path: &str, content: &str) -> bool {
-        if !self.touches(path) && now.content(path) == Some(content) {
-            self.conditions.push(Condition::Same(path.to_owned(), now.written(path)));
-            return false;
+    /// Returns whether it was staged; `None` for a conflict. What has another length is not read.
+    pub fn write_if_changed(&mut self, now: &State, path: &str, content: &str) -> Option<bool> {
+        let found = now.content(path).filter(|found| found.len() == content.len());
+        if let Some(found) = found.filter(|_| !self.touches(path)) {
+            if !self.joins(now) {
+                return None;
+            }
+            if found == content {
+                self.reads.insert(path.to_owned(), Some(content.to_owned()));
+                return Some(false);
+            }
         }
         self.write(path, content);
-        true
+        Some(true)
+    }
+
+    /// Whether something read now is of one state with all that was read before.
+    fn joins(&mut self, now: &State) -> bool {
+        let moved = self.snapshot.replace(now.generation).is_some_and(|seen| seen != now.generation);
+        self.doomed |= moved && !self.reads_hold(now);
+        !self.doomed
+    }
+
+    fn reads_hold(&self, now: &State) -> bool {
+        self.reads.iter().all(|(path, content)| now.content(path) == content.as_deref())
+    }
+
+    /// Whether it has met a state that what it read is not of; it cannot be committed any more.
+    pub fn is_doomed(&self) -> bool {
+        self.doomed
     }
 
     /// Returns whether there was a file to remove. A file that this transaction has removed counts as
@@ -196,18 +209,19 @@ impl Draft {
             Some(Intent::Open | Intent::Unfinished) => return Reading::Unfinished,
             None => {}
         }
-        self.reads.entry(path.to_owned()).or_insert(now.written(path));
+        if !self.joins(now) {
+            return Reading::Conflict;
+        }
+        self.reads.insert(path.to_owned(), now.content(path).map(str::to_owned));
         now.content(path).map_or(Reading::NotFound, |content| Reading::Content(content.to_owned()))
     }
 
     fn holds(&self, now: &State) -> bool {
-        let same = |(path, written): (&String, &Option<u64>)| now.written(path) == *written;
         let conditions = self.conditions.iter().all(|condition| match condition {
             Condition::Absent(path) => !now.files.contains_key(path),
             Condition::Exists(path) => now.files.contains_key(path),
-            Condition::Same(path, written) => same((path, written)),
         });
-        conditions && self.reads.iter().all(same)
+        conditions && !self.doomed && self.reads_hold(now)
     }
 
     /// Whether a commit would change nothing.

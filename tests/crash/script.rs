@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cosave::fs::FileSystem;
-use cosave::fs::sim::SimDisk;
 use cosave::fs::sim::explore::{Bounds, Progress, Workload};
+use cosave::fs::sim::{Granularity, SimDisk};
 use cosave::{Durability, Store, Transaction};
 
 /// One change of a transaction.
@@ -40,6 +40,8 @@ pub enum Stranger {
     Recreates(String),
     /// Writes into a file, in place.
     Edits(String),
+    /// Puts another file in its place.
+    Replaces(String),
 }
 
 /// What the stranger writes, and a note that there was a stranger.
@@ -70,6 +72,8 @@ pub struct Script {
     pub stranger: Option<Stranger>,
     /// The process that recovers also commits something.
     pub successor: bool,
+    /// How finely time stamps tell.
+    pub clock: Granularity,
 }
 
 type Tree = BTreeMap<String, Vec<u8>>;
@@ -119,6 +123,7 @@ impl Script {
             lenient: false,
             stranger: None,
             successor: false,
+            clock: Granularity::Fine,
         }
     }
 
@@ -129,6 +134,12 @@ impl Script {
 
     pub fn successor(mut self) -> Self {
         self.successor = true;
+        self
+    }
+
+    pub fn on_a_still_clock(mut self) -> Self {
+        self.name.push_str(", on a clock that stands still");
+        self.clock = Granularity::Still;
         self
     }
 
@@ -332,7 +343,8 @@ impl Script {
     /// Removes what the stranger wrote from both trees. It must be somewhere, and nothing else may be
     /// in its place.
     fn without_the_stranger(&self, found: &mut Tree, expected: &mut Tree) -> Result<(), String> {
-        let Some(Stranger::Recreates(path) | Stranger::Edits(path)) = &self.stranger else { return Ok(()) };
+        let Some(stranger) = &self.stranger else { return Ok(()) };
+        let (Stranger::Recreates(path) | Stranger::Edits(path) | Stranger::Replaces(path)) = stranger;
         if found.remove(NOTE).is_none() {
             return Ok(());
         }
@@ -377,6 +389,7 @@ impl Workload for Script {
     }
 
     fn prepare(&self, disk: &SimDisk) {
+        disk.clock(self.clock);
         for (device, mount) in (1..).zip(&self.mounts) {
             disk.make_directory(mount, device);
         }
@@ -399,6 +412,10 @@ impl Workload for Script {
             None => return,
             Some(Stranger::Recreates(path)) => (path, !disk.files().contains_key(path)),
             Some(Stranger::Edits(path)) => (path, true),
+            Some(Stranger::Replaces(path)) => {
+                disk.delete(path);
+                (path, true)
+            }
         };
         if !meddles {
             return;
@@ -589,6 +606,31 @@ pub fn scenarios() -> Vec<Script> {
             vec![Act::Commit(vec![write("a", "a1"), write("b", "b1")])],
         )
         .stranger(Stranger::Edits("a".to_owned())),
+        // All of one length, so that neither that nor the time tells one from another.
+        Script::new(
+            "a removed file is made anew by somebody else",
+            &[("a", "the original's"), ("b", "b0"), ("untouched/me", "me")],
+            vec![Act::Commit(vec![remove("a"), write("b", "b1")])],
+        )
+        .stranger(Stranger::Recreates("a".to_owned()))
+        .on_a_still_clock(),
+        Script::new(
+            "somebody else replaces a file",
+            &[("a", "the original's"), ("b", "b0"), ("untouched/me", "me")],
+            vec![Act::Commit(vec![write("a", "the committed."), write("b", "b1")])],
+        )
+        .stranger(Stranger::Replaces("a".to_owned()))
+        .on_a_still_clock(),
+        Script::new(
+            "a file is removed and written again, unretired",
+            &[("a", "a0"), ("b", "b0")],
+            vec![
+                Act::Together(vec![vec![remove("a")], vec![write("a", "a0"), write("b", "b2")]]),
+                Act::Commit(vec![write("b", "b3")]),
+            ],
+        )
+        .durability(Durability::Committed)
+        .on_a_still_clock(),
         Script::new(
             "staged at once over several directories",
             &old,
@@ -632,6 +674,16 @@ pub fn scenarios() -> Vec<Script> {
                 Act::Commit(vec![write("a", "a3")]),
             ],
         ),
+        Script::new(
+            "three commits",
+            &[("a", "a0")],
+            vec![
+                Act::Commit(vec![write("a", "a1")]),
+                Act::Commit(vec![remove("a")]),
+                Act::Commit(vec![write("a", "a3")]),
+            ],
+        )
+        .on_a_still_clock(),
         Script::new("one file", &[("a", "a0")], vec![Act::Commit(vec![write("a", "a1")])]),
         Script::new(
             "opened anew between commits",

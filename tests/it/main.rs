@@ -21,6 +21,7 @@ mod several;
 mod shared;
 mod single;
 mod staging;
+mod stamps;
 mod strangers;
 mod tidy;
 mod transactions;

@@ -17,7 +17,7 @@ pub(crate) use abandon::abandon;
 pub(crate) use doubt::outcome_of;
 pub(crate) use waived::must_be_paid;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 
 use super::control::{self, Control, Waived};
@@ -33,7 +33,7 @@ use crate::mutation::{Rule, keeps};
 use crate::options::Durability;
 use crate::path::RelativePath;
 use crate::report::{Difference, Finding, RecoveryReport};
-use plan::{PlannedEntry, Step, Trust};
+use plan::{Chain, PlannedEntry, Step, Trust};
 
 /// Proves that nothing is pending while the lock is held, so whatever dead sessions have staged may be
 /// swept.
@@ -60,19 +60,20 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
     inherit(root, control, &manifests)?;
     discard(root, &beyond, control)?;
 
-    let newest = newest_of_paths(&manifests);
+    let trust = |generation| if control.is_waived(generation) { Trust::Waived } else { Trust::Durable };
+    let chain = Chain::new(&manifests, trust);
     let mut wave = Wave::new(Barrier::Recovered);
     let mut moved = Vec::new();
     let mut stopped = None;
     for (generation, manifest) in manifests {
         let sync_failed = control.sync_failed.contains(&generation);
-        let trust = if control.is_waived(generation) { Trust::Waived } else { Trust::Durable };
+        let trust = trust(generation);
         let finished = manifest.and_then(|manifest| {
             let copying = copying(control, generation, &manifest);
             // A living writer has put its files in place, and others may remove them, directory and all.
             let may_miss = !is_orphaned(root, control, generation, &manifest);
             let published = (generation, &manifest, trust, may_miss);
-            roll_forward(root, published, &copying, &newest, &mut wave, &mut report)?;
+            roll_forward(root, published, &copying, &chain, &mut wave, &mut report)?;
             if sync_failed && keeps(Rule::WriteAnew) {
                 let fresh =
                     rewrite::targets(root, &manifest, |target| copying_mark(generation, &manifest, target));
@@ -216,32 +217,21 @@ fn read(root: &Root, path: &RelativePath) -> Result<Manifest> {
         .ok_or_else(|| root.error(Operation::Read, path)(io::ErrorKind::NotFound.into()))
 }
 
-/// Which generation is the last to name a path: what an earlier one finds changed there is its doing.
-/// A manifest that cannot be read is skipped here. It stops recovery when its turn comes.
-fn newest_of_paths(manifests: &[(Generation, Result<Manifest>)]) -> HashMap<RelativePath, Generation> {
-    let mut newest = HashMap::new();
-    for (generation, manifest) in manifests {
-        let entries = manifest.iter().flat_map(|manifest| &manifest.entries);
-        newest.extend(entries.map(|entry| (entry.path.clone(), *generation)));
-    }
-    newest
-}
-
-/// Looks at every entry of a generation, then moves its files.
+/// Looks at every entry of a generation, then moves.
 fn roll_forward(
     root: &Root,
     (generation, manifest, trust, may_miss): (Generation, &Manifest, Trust, bool),
     copying: &HashSet<RelativePath>,
-    newest: &HashMap<RelativePath, Generation>,
+    chain: &Chain,
     wave: &mut Wave,
     report: &mut RecoveryReport,
 ) -> Result<()> {
     let mut findings = Vec::new();
     let at_once = if keeps(Rule::LookFirst) { manifest.entries.len() } else { 1 };
     for entries in manifest.entries.chunks(at_once.max(1)) {
-        let planned = plan::plan(root, entries, trust, copying, &mut findings);
+        let planned = plan::plan(root, (generation, trust), entries, copying, chain, &mut findings);
         let moves = planned.and_then(|planned| {
-            let must_be_there = |path: &_| !may_miss && newest.get(path) == Some(&generation);
+            let must_be_there = |path: &_| !may_miss && chain.is_last(generation, path);
             refuse_missing(root, entries, &findings, must_be_there)?;
             let set_aside = set_aside::set_aside(root, generation, &planned)?;
             report.differences.extend(set_aside);
@@ -249,7 +239,7 @@ fn roll_forward(
         });
         moves.map_err(|error| error.not_applied(generation))?;
     }
-    findings.retain(|difference| newest.get(&difference.path) == Some(&generation));
+    findings.retain(|difference| chain.is_last(generation, &difference.path));
     report.differences.extend(findings);
     Ok(())
 }

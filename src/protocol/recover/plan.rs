@@ -1,14 +1,15 @@
 //! What recovery will do with each entry of a published manifest, decided for
 //! all entries before anything is moved. Looks, and changes nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
-use super::super::copy;
 use super::super::root::{Root, if_found};
+use super::super::{copy, original};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, Metadata};
-use crate::manifest::{Action, Entry, StagedContent, Stamp};
+use crate::generation::Generation;
+use crate::manifest::{Action, Entry, Manifest, StagedContent, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 use crate::report::{Difference, Finding};
@@ -44,12 +45,69 @@ pub(super) enum Step {
     Remove,
 }
 
-/// Plans all entries. Adds to `findings` whatever differs from the manifest.
+/// What the generations that are to be recovered say of each path, in order.
+#[derive(Debug)]
+pub(super) struct Chain(HashMap<RelativePath, Vec<(Generation, Trust, Entry)>>);
+
+impl Chain {
+    /// A manifest that cannot be read stops recovery when its turn comes.
+    pub(super) fn new(
+        manifests: &[(Generation, Result<Manifest>)],
+        trust: impl Fn(Generation) -> Trust,
+    ) -> Self {
+        let mut named: HashMap<_, Vec<_>> = HashMap::new();
+        for (generation, manifest) in manifests {
+            for entry in manifest.iter().flat_map(|manifest| &manifest.entries) {
+                let says = (*generation, trust(*generation), entry.clone());
+                named.entry(entry.path.clone()).or_default().push(says);
+            }
+        }
+        Self(named)
+    }
+
+    /// Whether a generation is the last to name a path: what an earlier one finds changed there is a
+    /// later one's doing.
+    pub(super) fn is_last(&self, generation: Generation, path: &RelativePath) -> bool {
+        self.0.get(path).and_then(|named| named.last()).is_none_or(|(last, ..)| *last == generation)
+    }
+
+    /// Whether a later generation has put its file at a path: its staged file is gone. That of one
+    /// which waited for nothing can be lost, so its bytes must be there.
+    fn is_taken(
+        &self,
+        root: &Root,
+        generation: Generation,
+        path: &RelativePath,
+        found: Option<&Metadata>,
+    ) -> Result<bool> {
+        let named = self.0.get(path).into_iter().flatten();
+        for (_, trust, entry) in named.filter(|(later, ..)| *later > generation) {
+            let (Some(staged), Action::Write(content)) = (entry.staged(), &entry.action) else { continue };
+            if look(root, &staged)?.is_some() {
+                continue;
+            }
+            let is_moved = match (trust, found) {
+                (Trust::Durable, _) => true,
+                (Trust::Waived, None) => false,
+                (Trust::Waived, Some(found)) => {
+                    original::has_bytes(root, path, found, content.after, content.checksum)?
+                }
+            };
+            if is_moved {
+                return Ok(keeps(Rule::LeaveToLater));
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Plans all entries; says in `findings` what is not as the manifest says.
 pub(super) fn plan<'a>(
     root: &Root,
+    (generation, trust): (Generation, Trust),
     entries: &'a [Entry],
-    trust: Trust,
     copying: &HashSet<RelativePath>,
+    chain: &Chain,
     findings: &mut Vec<Difference>,
 ) -> Result<Vec<PlannedEntry<'a>>> {
     let mut planned = Vec::with_capacity(entries.len());
@@ -57,12 +115,15 @@ pub(super) fn plan<'a>(
         let found = look(root, &entry.path)?;
         let is_missing =
             found.is_none() && keeps(Rule::MissDirectories) && directory_is_gone(root, &entry.path)?;
+        let is_taken = chain.is_taken(root, generation, &entry.path, found.as_ref())?;
         let (step, finding) = match &entry.action {
             Action::Remove if is_missing => (Step::Nothing, Some(Finding::DirectoryMissing)),
             Action::Write(_) if is_missing && trust == Trust::Durable => {
                 (Step::Nothing, Some(Finding::DirectoryMissing))
             }
-            Action::Remove => removal(entry, found.as_ref()),
+            Action::Remove if is_taken => (Step::Nothing, None),
+            Action::Remove => removal(root, entry, found.as_ref())?,
+            Action::Write(_) if is_taken => (superseded(root, entry, found.as_ref())?, None),
             Action::Write(content) => {
                 write(root, (entry, content), (trust, copying.contains(&entry.path)), found.as_ref())?
             }
@@ -84,15 +145,27 @@ fn directory_is_gone(root: &Root, path: &RelativePath) -> Result<bool> {
     Ok(look(root, &path.parent())?.is_none())
 }
 
-fn removal(entry: &Entry, found: Option<&Metadata>) -> (Step, Option<Finding>) {
-    match found {
-        None => (Step::Nothing, None),
-        Some(found) if found.kind == Kind::Directory => (Step::Nothing, Some(Finding::NotRemoved)),
-        Some(found) if Some(Stamp::of(found)) == entry.before || !keeps(Rule::RemoveByIdentity) => {
-            (Step::Remove, None)
-        }
-        Some(_) => (Step::Nothing, Some(Finding::NotRemoved)),
+fn removal(root: &Root, entry: &Entry, found: Option<&Metadata>) -> Result<(Step, Option<Finding>)> {
+    let Some(found) = found else { return Ok((Step::Nothing, None)) };
+    let is_itself = found.kind != Kind::Directory
+        && (original::is_itself(root, &entry.path, entry.before.as_ref(), found)?
+            || !keeps(Rule::RemoveByIdentity));
+    Ok(if is_itself { (Step::Remove, None) } else { (Step::Nothing, Some(Finding::NotRemoved)) })
+}
+
+/// What is left to do where a later generation has put its file: a staged file that was not moved has
+/// missed its turn, unless the original is there all the same.
+fn superseded(root: &Root, entry: &Entry, found: Option<&Metadata>) -> Result<Step> {
+    let Some(staged) = entry.staged() else { return Ok(Step::Nothing) };
+    if look(root, &staged)?.is_none() {
+        return Ok(Step::Nothing);
     }
+    Ok(match found {
+        Some(found) if original::has_content(root, &entry.path, entry.before.as_ref(), found)? => {
+            Step::Replace { staged }
+        }
+        _ => Step::Unlink { staged },
+    })
 }
 
 fn write(
@@ -109,17 +182,17 @@ fn write(
             Some(_) => Err(root.error(Operation::Move, &entry.path)(io::ErrorKind::IsADirectory.into())),
         };
     }
-    let before = found.map(Stamp::of);
+    let is_after = || match found {
+        Some(found) => original::has_bytes(root, &entry.path, found, content.after, content.checksum),
+        None => Ok(false),
+    };
     let Some(staged) = staged else {
-        // It was moved already, and whatever is there now is newer than this commit.
-        let is_as_committed = before == Some(content.after)
-            || is_copied && found.is_some() && has_bytes(root, &entry.path, content)?;
+        // Moved before; what is there now is newer than this commit, whatever it is.
         let finding = match trust {
-            Trust::Durable => (!is_as_committed).then_some(Finding::ChangedSince),
-            Trust::Waived if is_as_committed && has_bytes(root, &entry.path, content)? => None,
-            Trust::Waived => Some(Finding::Lost),
+            Trust::Durable => Finding::ChangedSince,
+            Trust::Waived => Finding::Lost,
         };
-        return Ok((Step::Nothing, finding));
+        return Ok((Step::Nothing, (!is_after()?).then_some(finding)));
     };
     let finding = match trust {
         Trust::Durable => verify(root, &path, &staged, content)?,
@@ -128,10 +201,18 @@ fn write(
         Trust::Waived => return Ok((Step::Unlink { staged: path }, Some(Finding::Lost))),
     };
     let one_file = staged.identity.is_some() && found.is_some_and(|found| found.identity == staged.identity);
+    // What is there is lost to nobody: the original, or the very bytes that take its place.
+    let is_nobodys = match found {
+        Some(found) => {
+            original::has_content(root, &entry.path, entry.before.as_ref(), found)?
+                || finding.is_none() && is_after()?
+        }
+        None => true,
+    };
     let step = match found {
         Some(_) if one_file && keeps(Rule::UnlinkAlias) => Step::Unlink { staged: path },
-        // Half of our own bytes are not an edit by another program.
-        Some(_) if before != entry.before && !is_copied && keeps(Rule::SetAside) => {
+        // Half of our own bytes are nobody's edit.
+        Some(_) if !is_nobodys && !is_copied && keeps(Rule::SetAside) => {
             Step::SetAsideAndReplace { staged: path }
         }
         _ => Step::Replace { staged: path },

@@ -13,16 +13,16 @@ const PLAN: &str = "
 # what a program sees
 lib -> store transaction writer view single report error manifest options generation path
 store -> transaction view protocol::open protocol::sweep protocol::verify protocol::control protocol::root report error fs::os fs mutation options generation
-transaction -> writer draft protocol::open protocol::check protocol::stage protocol::resolve protocol::copy protocol::root report error manifest fs options generation path
+transaction -> writer draft protocol::open protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::copy protocol::root report error fs options generation path
 writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path
-draft -> protocol::open protocol::commit protocol::stage protocol::resolve error manifest path
-view -> protocol::open protocol::read protocol::resolve protocol::root protocol::layout error fs generation path
+draft -> protocol::open protocol::commit protocol::stage protocol::resolve error path
+view -> protocol::open protocol::read protocol::snapshot protocol::resolve protocol::root protocol::layout error fs generation path
 single -> protocol::root protocol::layout error fs::os fs options path
 # the steps, each of which knows what stands below it
 protocol ->
-protocol::open -> protocol::commit protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::deferred protocol::control protocol::root report error fs mutation generation
-protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::stage protocol::queue protocol::lock protocol::session protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path
-protocol::read -> protocol::recover protocol::lock protocol::deferred protocol::control protocol::root error manifest fs generation path
+protocol::open -> protocol::commit protocol::read protocol::queue protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::deferred protocol::control protocol::root report error fs mutation generation
+protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::stage protocol::snapshot protocol::queue protocol::lock protocol::session protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path
+protocol::read -> protocol::recover protocol::snapshot protocol::lock protocol::original protocol::deferred protocol::control protocol::root error manifest fs generation path
 protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path
 protocol::verify -> protocol::lock protocol::copy protocol::control protocol::root protocol::layout report error manifest fs generation
 protocol::recover -> protocol::recover::abandon protocol::recover::doubt protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::recover::waived protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation options generation path
@@ -31,20 +31,23 @@ protocol::recover::doubt -> protocol::lock protocol::control protocol::root prot
 protocol::recover::waived -> protocol::control protocol::root report error manifest fs mutation options generation
 protocol::recover::rewrite -> protocol::apply protocol::copy protocol::root protocol::layout error manifest fs generation path
 protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol::root protocol::layout report error fs generation path
-protocol::recover::plan -> protocol::copy protocol::root report error manifest fs mutation path
+protocol::recover::plan -> protocol::original protocol::copy protocol::root report error manifest fs mutation generation path
 protocol::apply -> protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path
-protocol::check -> protocol::stage protocol::resolve protocol::root error manifest fs mutation path
-protocol::stage -> protocol::queue protocol::cleanup protocol::session protocol::resolve protocol::root protocol::layout error manifest fs mutation generation path
+protocol::check -> protocol::stage protocol::snapshot protocol::original protocol::resolve protocol::root error manifest fs mutation path
+protocol::stage -> protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error manifest fs mutation generation path
 protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs mutation options path
 protocol::lock -> protocol::session protocol::control protocol::root protocol::layout error fs mutation options path
+protocol::snapshot -> protocol::root error fs mutation generation path
 protocol::session -> protocol::control protocol::root protocol::layout error manifest::text fs mutation generation path
-protocol::resolve -> protocol::root protocol::layout error manifest fs path
+protocol::resolve -> protocol::root protocol::layout error fs path
 protocol::deferred -> protocol::sync fs mutation generation path
+protocol::original -> protocol::copy protocol::root error manifest fs mutation path
 protocol::copy -> protocol::root fs path
 protocol::control -> protocol::root protocol::layout error manifest::text manifest fs mutation generation path
-protocol::root -> report error fs mutation options generation path
+protocol::root -> protocol::stamps report error fs mutation options generation path
+protocol::stamps -> fs
 protocol::layout -> fs generation path
 protocol::sync ->
 # plain data
