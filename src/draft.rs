@@ -23,7 +23,7 @@ pub(crate) struct Draft {
     /// The rising numbers of the slots of each path. There are several while a later write is open.
     pub(crate) numbers_of: HashMap<RelativePath, Vec<u64>>,
     pub(crate) resolver: Resolver,
-    /// Whether there must be a file at a path that the transaction changes.
+    /// Whether a file must exist at a path that the transaction changes.
     pub(crate) presence: BTreeMap<RelativePath, Presence>,
     pub(crate) numbers: u64,
     /// Whether the transaction is committed or aborted. A writer that finishes now is too late.

@@ -29,13 +29,13 @@ pub enum Rule {
     CheckPreconditions,
     /// Check under the lock that no target or its directory is append-only or immutable.
     CheckFlags,
-    /// Know what was read by its content, wherever stamps prove nothing.
+    /// Recognise what was read by its content if stamps prove nothing.
     CompareContent,
-    /// Read again what was read before when others have committed since.
+    /// Read earlier reads again if others have committed meanwhile.
     OneSnapshot,
-    /// Record the checksum of a file that is replaced or removed, where its stamp proves nothing.
+    /// Record the checksum of a replaced or removed file if its stamp proves nothing.
     ChecksumBefore,
-    /// Leave a path to the later generation that has put its file there.
+    /// Leave a path alone if a later generation has put its file there.
     LeaveToLater,
     /// Rewrite the manifest when a target has changed since the manifest was written.
     CheckTargets,

@@ -92,10 +92,10 @@ impl Store {
         Ok(Transaction::new(Arc::clone(&self.opened)))
     }
 
-    /// Runs `change` in a transaction and commits it; runs it again when a file that it read, or a
-    /// precondition, has changed by then, also when it failed over what it had read. What it reads is
-    /// of one state, so it never meets a mixture of two commits. If nobody else changes what it read, it
-    /// is run once.
+    /// Runs `change` in a transaction and commits it. Runs it again if a file that it read, or a
+    /// precondition, has changed meanwhile, even if `change` itself failed. Everything that it reads is
+    /// of one state, so it never sees a mix of two commits. If nobody else changes what it read, it
+    /// runs once.
     ///
     /// # Errors
     /// Those of `change` and of [`Transaction::commit`], but a conflict only after many tries.
@@ -120,7 +120,7 @@ impl Store {
             let mut transaction = self.begin()?;
             let result = match change(&mut transaction) {
                 Ok(()) => transaction.commit(),
-                // An error for a reason that is no more is nobody's.
+                // The reason for the error no longer exists, so the error is not returned.
                 Err(_) if tries < UPDATE_TRIES_MAX && transaction.has_read_what_changed() => continue,
                 Err(error) => Err(error),
             };

@@ -55,7 +55,7 @@ use crate::writer::{FileWriter, OpenFile};
 pub struct Transaction {
     opened: Arc<Opened>,
     draft: Arc<Mutex<Draft>>,
-    /// What was read. No writer needs it, so none waits for a read.
+    /// What was read. Writers do not need it, so none waits for a read.
     snapshot: Mutex<Snapshot>,
 }
 
@@ -129,8 +129,8 @@ impl Transaction {
     /// staged.
     ///
     /// # Errors
-    /// As [`write`](Self::write), and [`Error::Conflict`] as of [`read`](Self::read). The commit is one
-    /// if a file that was left has changed by then.
+    /// As for [`write`](Self::write), and [`Error::Conflict`] as for [`read`](Self::read). The commit
+    /// is a conflict too if a file that was left as it was has changed by then.
     pub fn write_if_changed(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<bool> {
         let (path, bytes) = (path.as_ref(), bytes.as_ref());
         let target = self.resolve(path)?;
@@ -184,17 +184,20 @@ impl Transaction {
         self.remove_target(target)
     }
 
-    /// Reads a file as this transaction would leave it: its own writes first. What is read from the
-    /// disk is remembered by its content, that there is no file included: if it has changed by the
-    /// commit, that is a [`Conflict`](Error::Conflict), whatever the file's time says. A file that was
+    /// Reads a file as this transaction would leave it, with the transaction's own writes. The commit
+    /// is a [`Conflict`](Error::Conflict) if a file that was read from disk has changed by then. The
+    /// content decides, or the absence of a file, whatever the file's time says. A file that was
     /// written anew with the same bytes has not changed.
     ///
-    /// All that a transaction reads is of one state. If others have committed since the last read, and
-    /// changed what was read, this is a conflict already, and so is every read after it and the commit.
+    /// Everything that a transaction reads is of one state. If others have committed since the last
+    /// read and changed what was read, this returns a conflict. So does every later read, and the
+    /// commit.
     ///
     /// # Errors
-    /// [`Error::Io`] (`NotFound`) where there is none, [`Error::InvalidPath`], [`Error::Conflict`], and
-    /// those of [`Store::view`](crate::Store::view).
+    /// - [`Error::InvalidPath`] if no file of the root can have this path.
+    /// - [`Error::Io`], of kind `NotFound` if there is no such file.
+    /// - [`Error::Conflict`] if something that was read has changed.
+    /// - Those of [`Store::view`](crate::Store::view).
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
         let path = path.as_ref();
         let missing = || Error::io(Operation::Read, path)(io::ErrorKind::NotFound.into());
@@ -259,8 +262,8 @@ impl Transaction {
         })
     }
 
-    /// Commits several transactions that are staged before the first is published, as threads that are
-    /// ready together do; only so that crash tests can do it without threads.
+    /// Stages several transactions before it publishes the first, as threads that are ready together
+    /// do. For crash tests, which need this without threads.
     #[cfg(feature = "sim")]
     #[doc(hidden)]
     pub fn commit_together(transactions: Vec<Self>) -> Vec<Result<Generation>> {
@@ -312,7 +315,8 @@ impl Transaction {
         Ok(Collection::Changes(Box::new(Collected { staging, changes, preconditions, snapshot }), described))
     }
 
-    /// A transaction without changes publishes nothing; what it read must still be true.
+    /// Commits a transaction without changes. It publishes nothing, but what it read must still be
+    /// true.
     fn commit_nothing(
         &self,
         id: TransactionId,
@@ -393,15 +397,15 @@ impl Transaction {
         Ok(matches!(removed, Some(Content::Ready(StagedChange::Write(_)) | Content::Kept(_) | Content::Open)))
     }
 
-    /// Reads what is committed at `path`, in one state with all that was read before.
+    /// Reads the committed file at `path`, in one state with everything that was read before.
     fn see(&self, path: &RelativePath) -> Result<(Option<Vec<u8>>, Seen)> {
         let reading = self.opened.read()?;
         guard(&self.snapshot).join(self.root(), &reading)?;
-        // The lock is held on, so this is the state that was joined.
+        // The lock is still held, so this is the state that was joined.
         snapshot::see(self.root(), &reading, path)
     }
 
-    /// Whether something that was read has changed since: whatever was decided by it means nothing.
+    /// Whether something that was read has changed since, so that decisions based on it are void.
     pub(crate) fn has_read_what_changed(&self) -> bool {
         let mut snapshot = guard(&self.snapshot);
         if snapshot.is_empty() {

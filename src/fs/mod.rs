@@ -42,10 +42,10 @@ pub struct Metadata {
     pub kind: Kind,
     /// Length in bytes.
     pub length: u64,
-    /// Time of the last change of content, which anybody may set.
+    /// Time of the last change of content. Any program can set it.
     pub modified: SystemTime,
-    /// Time of the last change of anything about the file, on most systems also of its names
-    /// (`st_ctime`). Nobody can set it. `None` where the system does not tell.
+    /// Time of the last change of the file in any respect, on most systems including its names
+    /// (`st_ctime`). No program can set it. `None` if the system does not tell.
     pub changed: Option<SystemTime>,
     /// Permission bits (`st_mode & 0o7777`); on Windows 0o444 for read-only files, else 0o666.
     pub mode: u32,

@@ -37,8 +37,8 @@ impl From<SystemTime> for TimeStamp {
     }
 }
 
-/// A file's length and time stamp. They do not identify a file: a clock can stand still, and anybody
-/// can set a time.
+/// A file's length and time stamp. They do not identify a file: a clock can stand still, and any
+/// program can set a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stamp {
@@ -65,13 +65,13 @@ pub struct Entry {
     pub action: Action,
 }
 
-/// A file that is replaced or removed, and how it is known again.
+/// A file that is replaced or removed, and how to recognise it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Before {
     /// Its length and time stamp.
     pub stamp: Stamp,
-    /// The BLAKE3 of its bytes, where it was so young that its stamp could not tell it from what
-    /// somebody puts in its place.
+    /// The BLAKE3 of its bytes, if it was so young that its stamp could not tell it from a later file
+    /// in its place.
     pub checksum: Option<blake3::Hash>,
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn may_replace(root: &Root, target: &Target) -> Result<()> {
     match existing.kind {
         Kind::File => {
             match root.fs.may_write(&target.path, existing) {
-                // Somebody has removed it since it was looked at.
+                // Another program has removed it meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 result => result.map_err(root.error(Operation::Stage, &target.path)),
             }
@@ -74,8 +74,9 @@ pub(crate) enum Freshness {
 }
 
 /// Checks a transaction under the lock. Another commit may have replaced a target since the manifest
-/// was written: the entry is put right, or recovery would take that commit for an edit by hand. Somebody
-/// may have changed a target's permissions: the staged file must get them, or the change would be undone.
+/// was written. Then the entry is updated, or recovery would take that commit for an edit by hand. A
+/// target's permissions may have changed. Then the staged file must get them, or the change would be
+/// undone.
 pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> Result<Freshness> {
     if keeps(Rule::CheckPreconditions) {
         preconditions(root, &staged.preconditions)?;

@@ -331,7 +331,7 @@ fn break_rules(root: &Root, locked: &Locked, renamed: &[(Generation, Staged)]) {
     }
 }
 
-/// The checks under the lock, and what they find out of date put right.
+/// Checks a transaction under the lock, and updates what is out of date.
 fn check_under_lock(root: &Root, deferred: &Deferred, state: &InPlace, staged: &mut Staged) -> Result<()> {
     if let Freshness::Outdated(changed) = check::under_lock(root, state, staged)? {
         let mut wave = Wave::new(Barrier::Staged);

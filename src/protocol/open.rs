@@ -140,7 +140,7 @@ impl Opened {
         commit::stage(&self.root, &self.deferred, collected)
     }
 
-    /// Commits what was staged by hand, in the batches that threads would make of it.
+    /// Commits what a test has staged, in the batches that threads would make of it.
     #[cfg(feature = "sim")]
     pub(crate) fn commit_batches(&self, mut staged: Vec<Staged>) -> Vec<(TransactionId, Result<Receipt>)> {
         let mut answers = Vec::new();

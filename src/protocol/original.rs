@@ -1,9 +1,10 @@
-//! Original: what a commit replaces or removes, and how it is known again.
+//! Original: the file that a commit replaces or removes, and how recovery
+//! recognises it.
 //!
-//! Between a crash and its recovery anybody may put something else in the place of
-//! the original, which must not be destroyed. A length and a time stamp tell it
-//! from the original only if that was older than the clock's granule when it was
-//! recorded; where it was not, its checksum is recorded too. Looks and reads;
+//! Between a crash and its recovery another program may replace the original,
+//! and its file must not be destroyed. A length and a time stamp identify the
+//! original only if it was older than the clock's granule when it was recorded.
+//! Otherwise its checksum is recorded too. This module looks and reads, and
 //! changes nothing.
 
 use std::io;
@@ -16,15 +17,15 @@ use crate::manifest::{Before, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
-/// What the manifest is to say of the file that is at `path`.
+/// What the manifest records of the file at `path`.
 pub(crate) fn record(root: &Root, path: &RelativePath, found: &Metadata) -> Before {
     let is_young = !root.stamps.prove(found) && keeps(Rule::ChecksumBefore);
-    // A file that may be replaced but not read is known by its stamp alone.
+    // A file that may be replaced but not read is identified by its stamp alone.
     let checksum = is_young.then(|| copy::checksum(root, path).ok()).flatten();
     Before { stamp: Stamp::of(found), checksum }
 }
 
-/// Whether what was recorded is still what is to be recorded.
+/// Whether what was recorded still describes the file.
 pub(crate) fn is_current(
     root: &Root,
     path: &RelativePath,
@@ -43,7 +44,7 @@ pub(crate) fn is_current(
     }
 }
 
-/// Whether the file at `path` has the bytes of the original: what may be replaced.
+/// Whether the file at `path` has the bytes of the original, so that it may be replaced.
 pub(crate) fn has_content(
     root: &Root,
     path: &RelativePath,
@@ -57,8 +58,8 @@ pub(crate) fn has_content(
     }
 }
 
-/// Whether the file at `path` is the very original: what may be removed. The same bytes that somebody
-/// has put there since are theirs.
+/// Whether the file at `path` is the original itself, so that it may be removed. If another program has
+/// written the same bytes since, the file belongs to that program.
 pub(crate) fn is_itself(
     root: &Root,
     path: &RelativePath,
@@ -69,7 +70,7 @@ pub(crate) fn is_itself(
     Ok(is_stamped && has_content(root, path, recorded, found)?)
 }
 
-/// Whether a file has the bytes of one that had this stamp; its own stamp may be another.
+/// Whether a file has the bytes of the one that had this stamp. Its own stamp may differ.
 pub(crate) fn has_bytes(
     root: &Root,
     path: &RelativePath,
@@ -82,7 +83,7 @@ pub(crate) fn has_bytes(
     }
     match copy::checksum(root, path) {
         Ok(now) => Ok(now == checksum),
-        // What may not be read is known by its stamp alone.
+        // A file that may not be read is identified by its stamp alone.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Stamp::of(found) == stamp),
         Err(error) => Err(root.error(Operation::Read, path)(error)),
     }

@@ -37,7 +37,7 @@ pub(crate) struct Reading {
 enum Overlay {
     /// Its content is in the staged file, until that is moved.
     Staged(RelativePath),
-    /// This file is removed; anything else was put there since.
+    /// This file is removed. Any other file at the path was put there later.
     Removed(Option<Before>),
 }
 

@@ -1,9 +1,11 @@
-//! Snapshot: what a transaction has read, all of one state, known by its content.
+//! Snapshot: what a transaction has read, all of one state, identified by
+//! content.
 //!
-//! Between cosave's writers the generation tells: while it is the same, none of
-//! them has changed anything. Others are not numbered, and stamps are no identity,
-//! so what was read is read again and compared, but where its stamps prove that it
-//! is the same. Runs under a lock, whoever holds it; changes nothing.
+//! As long as the generation is the same, no writer of cosave has changed
+//! anything. Changes by other programs have no number, and stamps are no
+//! identity. So files that were read are read again and compared, unless their
+//! stamps prove that they are the same. Runs under any lock, and changes
+//! nothing.
 
 use std::collections::HashMap;
 use std::io::{self, Read as _};
@@ -15,12 +17,12 @@ use crate::generation::Generation;
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
-/// A state of the root in which paths are looked up, under a lock.
+/// A state of the root, in which paths are looked up under a lock.
 pub(crate) trait State {
     /// The newest generation that it shows.
     fn generation(&self) -> Generation;
 
-    /// Opens what `path` (without symlinks) leads to; `None` where there is nothing.
+    /// Opens the file at `path` (without symlinks); `None` if there is none.
     fn open(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>>;
 }
 
@@ -41,29 +43,29 @@ impl State for InPlace {
 /// What was found at a path.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    /// The BLAKE3 of the file's bytes; `None` where there was no file.
+    /// The BLAKE3 of the file's bytes; `None` if there was no file.
     checksum: Option<blake3::Hash>,
-    /// A file of this metadata is the one that was read.
+    /// Metadata that proves that a file is the one that was read.
     proof: Option<Metadata>,
 }
 
 /// What a transaction has read so far.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
-    /// The newest generation at which all of it was so.
+    /// The newest generation in which all of it was the same.
     generation: Generation,
     reads: HashMap<RelativePath, Seen>,
-    /// What was found changed: the transaction cannot be committed any more.
+    /// A path that was found changed, so that the transaction can no longer be committed.
     changed: Option<RelativePath>,
 }
 
-/// Reads what a state has at `path`.
+/// Reads `path` in a state.
 pub(crate) fn see(root: &Root, state: &impl State, path: &RelativePath) -> Result<(Option<Vec<u8>>, Seen)> {
     let failed = |error| root.error(Operation::Read, path)(error);
     let Some(mut file) = state.open(root, path)? else {
         return Ok((None, Seen { checksum: None, proof: None }));
     };
-    // Before the bytes: whoever changes them while they are read changes the stamps after this.
+    // The metadata comes before the bytes: a change during the read then changes the stamps.
     let found = file.metadata().map_err(failed)?;
     let is_proof = root.stamps.prove(&found) || !keeps(Rule::CompareContent);
     let mut bytes = Vec::new();
@@ -81,13 +83,13 @@ impl Snapshot {
         self.reads.keys()
     }
 
-    /// Refuses to go on once something was found changed.
+    /// Returns a conflict if something was found changed.
     pub(crate) fn intact(&self, root: &Root) -> Result<()> {
         self.changed.as_ref().map_or(Ok(()), |path| Err(conflict(root, path)))
     }
 
-    /// Moves on to another state, if all that was read so far is the same in it. What a
-    /// transaction reads is one state, or it would see some that never were.
+    /// Moves on to another state, if everything that was read so far is the same in it. Otherwise the
+    /// transaction would see a state that never existed.
     pub(crate) fn join(&mut self, root: &Root, state: &impl State) -> Result<()> {
         self.intact(root)?;
         if self.generation != state.generation() && keeps(Rule::OneSnapshot) {
@@ -97,15 +99,15 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Compares all that was read with a state. What was changed stays so, or what was decided by a
-    /// read that failed would pass for decided by one that did not.
+    /// Compares everything that was read with a state. A change that was found once is never taken
+    /// back, since the transaction may have decided something by a failed read.
     pub(crate) fn check(&mut self, root: &Root, state: &impl State) -> Result<()> {
         self.intact(root)?;
         self.changed = self.find_changed(root, state)?;
         self.intact(root)
     }
 
-    /// Remembers what was seen. A file that somebody else changed between two reads of it is seen too.
+    /// Notes what was read. Also notices if another program changed the file between two reads of it.
     pub(crate) fn remember(&mut self, root: &Root, path: &RelativePath, seen: Seen) -> Result<()> {
         let first = self.reads.entry(path.clone()).or_insert_with(|| seen.clone());
         if first.checksum != seen.checksum {
@@ -117,7 +119,7 @@ impl Snapshot {
     fn find_changed(&self, root: &Root, state: &impl State) -> Result<Option<RelativePath>> {
         for (path, seen) in &self.reads {
             let found = look(root, path)?;
-            // Where others have committed, not even a proof is asked: clocks can be turned back.
+            // If others have committed, not even the proof is trusted, since clocks can be turned back.
             if self.generation == state.generation() && seen.proof.is_some() && seen.proof == found {
                 continue;
             }
@@ -130,7 +132,7 @@ impl Snapshot {
     }
 }
 
-/// What is there; nothing where a parent is no directory any more.
+/// What is at a path; nothing if a parent is no longer a directory.
 fn look(root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
     match if_found(root.fs.metadata(path)) {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),

@@ -108,7 +108,7 @@ pub(crate) struct Staged {
     pub(crate) entries: Vec<StagedEntry>,
     pub(crate) preconditions: Vec<Precondition>,
     pub(crate) snapshot: Snapshot,
-    /// The manifest's own file.
+    /// The manifest under its temporary name.
     pub(crate) unpublished: RelativePath,
     /// Removes everything if it is dropped before publication.
     pub(crate) cleanup: CleanupGuard,
@@ -319,7 +319,7 @@ impl StagedChange {
         }
     }
 
-    /// What the manifest says of this change.
+    /// This change as an entry of the manifest.
     pub(crate) fn into_entry(self, root: &Root) -> StagedEntry {
         match self {
             Self::Write(StagedFile { target, content, identity, like, .. }) => {

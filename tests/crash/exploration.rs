@@ -58,7 +58,7 @@ fn every_crash_is_recovered_from() {
     assert!(report.states > 1_000_000, "{report}");
 }
 
-/// How the names of scenarios end whose files all have one time stamp.
+/// The end of the names of scenarios in which all files have one time stamp.
 const STILL: &str = "on a clock that stands still";
 
 #[test]

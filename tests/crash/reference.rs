@@ -64,7 +64,7 @@ pub enum Reading {
     Content(String),
     NotFound,
     Unfinished,
-    /// It would not be of one state with what was read before.
+    /// It would not be of the same state as the earlier reads.
     Conflict,
 }
 
@@ -85,7 +85,7 @@ pub struct Draft {
     intents: BTreeMap<u64, (String, Intent)>,
     conditions: Vec<Condition>,
     reads: BTreeMap<String, Option<String>>,
-    /// The generation that all reads are of.
+    /// The generation that all reads show.
     snapshot: Option<u64>,
     doomed: bool,
     numbers: u64,
@@ -145,7 +145,7 @@ impl Draft {
         self.conditions.push(Condition::Absent(path.to_owned()));
     }
 
-    /// Returns whether it was staged; `None` for a conflict. What has another length is not read.
+    /// Returns whether it was staged; `None` for a conflict. A file of another length is not read.
     pub fn write_if_changed(&mut self, now: &State, path: &str, content: &str) -> Option<bool> {
         let found = now.content(path).filter(|found| found.len() == content.len());
         if let Some(found) = found.filter(|_| !self.touches(path)) {
@@ -161,7 +161,7 @@ impl Draft {
         Some(true)
     }
 
-    /// Whether something read now is of one state with all that was read before.
+    /// Whether a read now is of the same state as all earlier reads.
     fn joins(&mut self, now: &State) -> bool {
         let moved = self.snapshot.replace(now.generation).is_some_and(|seen| seen != now.generation);
         self.doomed |= moved && !self.reads_hold(now);
@@ -172,7 +172,7 @@ impl Draft {
         self.reads.iter().all(|(path, content)| now.content(path) == content.as_deref())
     }
 
-    /// Whether it has met a state that what it read is not of; it cannot be committed any more.
+    /// Whether a read has found another state, so that the transaction can no longer be committed.
     pub fn is_doomed(&self) -> bool {
         self.doomed
     }

@@ -474,8 +474,8 @@ fn a_transaction_that_was_in_doubt_is_answered_for() {
     assert!(doubts > 0, "no commit was in doubt");
 }
 
-/// On a clock that stands still, what somebody commits or edits in between has the length and the time
-/// of what was there.
+/// On a clock that stands still, a file that is committed or edited meanwhile has the length and time
+/// of the old one.
 fn still(disk: &SimDisk) -> &SimDisk {
     disk.clock(Granularity::Still);
     for (path, content) in [("a", "a0"), ("b", "b0")] {

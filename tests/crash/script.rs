@@ -40,7 +40,7 @@ pub enum Stranger {
     Recreates(String),
     /// Writes into a file, in place.
     Edits(String),
-    /// Puts another file in its place.
+    /// Replaces it with another file.
     Replaces(String),
 }
 
@@ -72,7 +72,7 @@ pub struct Script {
     pub stranger: Option<Stranger>,
     /// The process that recovers also commits something.
     pub successor: bool,
-    /// How finely time stamps tell.
+    /// The granularity of time stamps.
     pub clock: Granularity,
 }
 
@@ -606,7 +606,7 @@ pub fn scenarios() -> Vec<Script> {
             vec![Act::Commit(vec![write("a", "a1"), write("b", "b1")])],
         )
         .stranger(Stranger::Edits("a".to_owned())),
-        // All of one length, so that neither that nor the time tells one from another.
+        // All of one length, so that neither length nor time tells them apart.
         Script::new(
             "a removed file is made anew by somebody else",
             &[("a", "the original's"), ("b", "b0"), ("untouched/me", "me")],

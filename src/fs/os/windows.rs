@@ -287,7 +287,7 @@ fn from_std(metadata: &std::fs::Metadata) -> Metadata {
         kind: kind(metadata.file_type()),
         length: metadata.len(),
         modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-        // The standard library does not tell it.
+        // The standard library does not tell this time.
         changed: None,
         mode: if metadata.permissions().readonly() { 0o444 } else { 0o666 },
         owner: (0, 0),

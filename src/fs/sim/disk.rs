@@ -40,8 +40,8 @@ pub(super) enum Body {
         lost: bool,
         /// A sync has failed without reporting it. The next one reports it.
         owes_error: bool,
-        /// When the file was last changed in any way, its names included. Means nothing to whoever
-        /// comes after a power loss.
+        /// When the file was last changed in any way, including its names. Has no meaning after a power
+        /// loss.
         changed: u64,
     },
     Directory {
@@ -106,7 +106,7 @@ impl Operation {
 pub(super) struct State {
     pub(super) inodes: Vec<Option<Arc<Body>>>,
     pub(super) log: Vec<Operation>,
-    /// Grows with every change of a file. Time stamps show it as finely as the granularity allows.
+    /// Grows with every change of a file. Time stamps show it in the granularity of the disk.
     pub(super) clock: u64,
     pub(super) granularity: Granularity,
     /// How many times the machine was started. Makes unique names differ.
@@ -157,13 +157,13 @@ impl State {
         }
     }
 
-    /// Moves the clock on; returns the time stamp of what changes now.
+    /// Advances the clock. Returns the time stamp of a change now.
     pub(super) fn tick(&mut self) -> u64 {
         self.clock += 1;
         self.now()
     }
 
-    /// A file was changed, but its bytes were not: its names, or who may do what with it.
+    /// Notes a change of a file's names or permissions, but not of its bytes.
     pub(super) fn touch(&mut self, inode: Number) {
         let now = self.tick();
         if let Ok(Body::File { changed, .. }) = self.body_mut(inode) {

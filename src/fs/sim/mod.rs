@@ -155,7 +155,7 @@ impl SimDisk {
         self.lock().mutation = mutation;
     }
 
-    /// Says how finely time stamps tell one moment from another.
+    /// Sets the granularity of time stamps.
     pub fn clock(&self, granularity: Granularity) {
         self.lock().state.granularity = granularity;
     }

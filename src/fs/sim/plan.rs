@@ -38,16 +38,16 @@ impl Model {
     ];
 }
 
-/// How finely a file system's time stamps tell one moment from another. The simulated clock moves on
-/// with every change of a file.
+/// The granularity of a file system's time stamps. The simulated clock advances with every change of a
+/// file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Granularity {
-    /// Every change has a stamp of its own.
+    /// Every change has its own stamp.
     #[default]
     Fine,
-    /// So many changes share one stamp: a second on an ext4 with small inodes, a tick of the kernel's
-    /// clock before Linux 6.13.
+    /// This many changes share one stamp, as within a second on an ext4 with small inodes, or within a
+    /// tick of the kernel's clock before Linux 6.13.
     Changes(u64),
     /// All changes have the same stamp.
     Still,

@@ -31,7 +31,7 @@ impl SimDisk {
         self.write(path, bytes, mode, None);
     }
 
-    /// Writes a file in place, and gives it back the time that it had, as `cp -p` and `rsync -t` do.
+    /// Writes a file in place and restores its old time, as `cp -p` and `rsync -t` do.
     pub fn put_keeping_time(&self, path: &str, bytes: &[u8], mode: u32) {
         let kept = {
             let machine = self.lock();

@@ -217,7 +217,7 @@ fn read(root: &Root, path: &RelativePath) -> Result<Manifest> {
         .ok_or_else(|| root.error(Operation::Read, path)(io::ErrorKind::NotFound.into()))
 }
 
-/// Looks at every entry of a generation, then moves.
+/// Looks at every entry of a generation, then moves its files.
 fn roll_forward(
     root: &Root,
     (generation, manifest, trust, may_miss): (Generation, &Manifest, Trust, bool),

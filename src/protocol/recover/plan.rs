@@ -45,12 +45,12 @@ pub(super) enum Step {
     Remove,
 }
 
-/// What the generations that are to be recovered say of each path, in order.
+/// What the generations to recover say about each path, in order.
 #[derive(Debug)]
 pub(super) struct Chain(HashMap<RelativePath, Vec<(Generation, Trust, Entry)>>);
 
 impl Chain {
-    /// A manifest that cannot be read stops recovery when its turn comes.
+    /// A manifest that cannot be read is skipped here. It stops recovery when its turn comes.
     pub(super) fn new(
         manifests: &[(Generation, Result<Manifest>)],
         trust: impl Fn(Generation) -> Trust,
@@ -65,14 +65,14 @@ impl Chain {
         Self(named)
     }
 
-    /// Whether a generation is the last to name a path: what an earlier one finds changed there is a
-    /// later one's doing.
+    /// Whether a generation is the last to name a path. If an earlier one finds it changed, a later one
+    /// has changed it.
     pub(super) fn is_last(&self, generation: Generation, path: &RelativePath) -> bool {
         self.0.get(path).and_then(|named| named.last()).is_none_or(|(last, ..)| *last == generation)
     }
 
-    /// Whether a later generation has put its file at a path: its staged file is gone. That of one
-    /// which waited for nothing can be lost, so its bytes must be there.
+    /// Whether a later generation has put its file at a path, which shows in its staged file being
+    /// gone. A waived commit may have lost its staged file, so its bytes must be at the path.
     fn is_taken(
         &self,
         root: &Root,
@@ -101,7 +101,7 @@ impl Chain {
     }
 }
 
-/// Plans all entries; says in `findings` what is not as the manifest says.
+/// Plans all entries. Adds to `findings` whatever differs from the manifest.
 pub(super) fn plan<'a>(
     root: &Root,
     (generation, trust): (Generation, Trust),
@@ -153,8 +153,8 @@ fn removal(root: &Root, entry: &Entry, found: Option<&Metadata>) -> Result<(Step
     Ok(if is_itself { (Step::Remove, None) } else { (Step::Nothing, Some(Finding::NotRemoved)) })
 }
 
-/// What is left to do where a later generation has put its file: a staged file that was not moved has
-/// missed its turn, unless the original is there all the same.
+/// What is left to do if a later generation has put its file there. A staged file that was not moved is
+/// no longer needed, unless the original is still there.
 fn superseded(root: &Root, entry: &Entry, found: Option<&Metadata>) -> Result<Step> {
     let Some(staged) = entry.staged() else { return Ok(Step::Nothing) };
     if look(root, &staged)?.is_none() {
@@ -187,7 +187,7 @@ fn write(
         None => Ok(false),
     };
     let Some(staged) = staged else {
-        // Moved before; what is there now is newer than this commit, whatever it is.
+        // It was moved already, and whatever is there now is newer than this commit.
         let finding = match trust {
             Trust::Durable => Finding::ChangedSince,
             Trust::Waived => Finding::Lost,
@@ -201,7 +201,7 @@ fn write(
         Trust::Waived => return Ok((Step::Unlink { staged: path }, Some(Finding::Lost))),
     };
     let one_file = staged.identity.is_some() && found.is_some_and(|found| found.identity == staged.identity);
-    // What is there is lost to nobody: the original, or the very bytes that take its place.
+    // Nobody loses anything if the file there is the original, or already has the new bytes.
     let is_nobodys = match found {
         Some(found) => {
             original::has_content(root, &entry.path, entry.before.as_ref(), found)?
@@ -211,7 +211,7 @@ fn write(
     };
     let step = match found {
         Some(_) if one_file && keeps(Rule::UnlinkAlias) => Step::Unlink { staged: path },
-        // Half of our own bytes are nobody's edit.
+        // Half of our own bytes are not an edit by another program.
         Some(_) if !is_nobodys && !is_copied && keeps(Rule::SetAside) => {
             Step::SetAsideAndReplace { staged: path }
         }
