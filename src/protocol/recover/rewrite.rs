@@ -24,6 +24,9 @@ pub(super) fn manifest(root: &Root, pending: &RelativePath) -> Result<Wave> {
     Ok(wave)
 }
 
+/// Set in the numbers of recovery's own transactions, which no session's count ever reaches.
+const OF_RECOVERY: u64 = 1 << 63;
+
 /// A move that is repeated with a new file.
 enum Again<'a> {
     Written { fresh: RelativePath, staged: RelativePath, target: &'a RelativePath },
@@ -36,7 +39,9 @@ pub(super) fn targets(
     manifest: &Manifest,
     mark: impl Fn(&RelativePath) -> RelativePath,
 ) -> Result<Wave> {
-    let transaction = unique(root);
+    // In the name of the writer's own session, whose record leads the sweep here.
+    let session = manifest.transaction.session;
+    let transaction = TransactionId { session, number: unique(root).session.as_u64_pair().1 | OF_RECOVERY };
     let mut again = Vec::new();
     let mut wave = Wave::new(Barrier::Recovered);
     for (entry, number) in manifest.entries.iter().zip(0..) {
