@@ -260,7 +260,6 @@ const MUTATIONS: &[Mutation] = &[
     Mutation::Break(Rule::KeepWaived),
     Mutation::Break(Rule::MarkWaived),
     Mutation::Skip(Barrier::Inherited, Part::Files),
-    Mutation::Skip(Barrier::Inherited, Part::Directories),
 ];
 
 #[test]

@@ -55,7 +55,7 @@ fn explore(model: Model, mutation: Option<Mutation>) -> Result<(), String> {
                 .map_err(|problem| format!("{model:?}, crash after {after}, outcome {index}: {problem}"))?;
         }
         if saved.is_ok() {
-            return check(&machine);
+            return check(&machine.kill());
         }
     }
     unreachable!("a commit has an end")
