@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 
+use super::layout;
 use super::original;
 use super::resolve::{Target, look};
 use super::root::{Root, if_found};
@@ -173,13 +174,15 @@ fn refuse_twins(root: &Root, entries: &[StagedEntry]) -> Result<()> {
         by_name.entry(folded(&staged.entry.path.name().to_string_lossy())).or_default().push(staged);
     }
     for alike in by_name.into_values().filter(|alike| alike.len() > 1) {
-        let mut seen: HashMap<(Option<Identity>, Option<RelativePath>), HashSet<&OsStr>> = HashMap::new();
+        let mut seen: HashMap<_, (HashSet<&OsStr>, Vec<&StagedEntry>)> = HashMap::new();
         for staged in alike {
             let path = &staged.entry.path;
             let identity = look(root, &path.parent())?.and_then(|found| found.identity);
             let directory = (identity, identity.is_none().then(|| path.parent()));
-            let names = seen.entry(directory).or_default();
-            let is_twin = !names.insert(path.name()) || names.len() > 1 && folds_case(root, staged)?;
+            let (names, others) = seen.entry(directory).or_default();
+            let is_twin = !names.insert(path.name())
+                || !others.is_empty() && folds_case(root, staged)? && is_one_of(root, others, path.name())?;
+            others.push(staged);
             if is_twin {
                 return Err(Error::invalid(root.full(path), InvalidPath::Alias));
             }
@@ -193,6 +196,20 @@ fn folds_case(root: &Root, staged: &StagedEntry) -> Result<bool> {
     let Some(path) = staged.entry.staged() else { return Ok(false) };
     let other = path.with_name(OsStr::new(&path.name().to_string_lossy().to_uppercase()));
     Ok(look(root, &other)?.is_some_and(|found| found.identity == staged.identity))
+}
+
+/// Whether a directory that folds names takes `name` for the name of one of `others`. Tested with their
+/// staged files: is there one if its name has `name` in the other's place?
+fn is_one_of(root: &Root, others: &[&StagedEntry], name: &OsStr) -> Result<bool> {
+    for staged in others.iter().filter_map(|other| other.entry.staged()) {
+        let Some(id) = layout::parse_staged(staged.name()) else { continue };
+        let other = layout::staged(&staged.parent(), name, id);
+        // Long names that differ only where they are cut are taken for two.
+        if other != staged && look(root, &other)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Equal for all names that some file system may take for one. Case is ignored, and any two names with

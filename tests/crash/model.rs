@@ -819,7 +819,6 @@ const MUTATIONS: &[Mutation] = &[
     Mutation::Break(Rule::PublishByRename),
     Mutation::Break(Rule::ApplyAfterPublish),
     Mutation::Break(Rule::CheckPreconditions),
-    Mutation::Break(Rule::FinishEarlier),
     Mutation::Break(Rule::SweepDeadOnly),
     Mutation::Break(Rule::AttachDeferred),
 ];

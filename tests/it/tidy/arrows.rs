@@ -34,7 +34,7 @@ protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol:
 protocol::recover::plan -> protocol::original protocol::copy protocol::root report error manifest fs mutation generation path
 protocol::apply -> protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path
-protocol::check -> protocol::stage protocol::snapshot protocol::original protocol::resolve protocol::root error manifest fs mutation path
+protocol::check -> protocol::stage protocol::snapshot protocol::original protocol::resolve protocol::root protocol::layout error manifest fs mutation path
 protocol::stage -> protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error manifest fs mutation generation path
 protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs mutation options path
