@@ -10,6 +10,9 @@ use cosave::{Error, Store};
 use crate::common::{assert_no_litter, put, quick, text};
 
 /// The reader found no lock to take, and read on while the first commit was applied.
+///
+/// Where directories cannot be locked (Windows), the commit goes on, and it is the view's next read that fails.
+#[cfg(unix)]
 #[test]
 fn a_view_of_a_root_that_was_never_used_shows_no_half_of_the_first_commit() {
     let root = tempfile::tempdir().unwrap();
