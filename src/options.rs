@@ -73,11 +73,19 @@ const KEPT_IN_MEMORY_BYTES_MAX: usize = 1 << 20;
 pub struct StoreOptions {
     pub(crate) create: bool,
     pub(crate) control: Option<PathBuf>,
+    pub(crate) settings: Settings,
+}
+
+/// What an open store needs of its options.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
     pub(crate) durability: Durability,
     pub(crate) strategy: SyncStrategy,
     pub(crate) lock_timeout: Duration,
     pub(crate) read_only: bool,
+    /// Whether opening recovers and sweeps, unless it is read-only.
     pub(crate) recover: bool,
+    /// How many bytes of a transaction are kept in memory before they are staged.
     pub(crate) kept_bytes_max: usize,
     pub(crate) root_moved: bool,
     pub(crate) on_wait: Option<OnWait>,
@@ -113,9 +121,7 @@ impl fmt::Debug for OnWait {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self {
-            create: false,
-            control: None,
+        let settings = Settings {
             durability: Durability::default(),
             strategy: SyncStrategy::default(),
             lock_timeout: LOCK_TIMEOUT_DEFAULT,
@@ -124,7 +130,8 @@ impl Default for StoreOptions {
             kept_bytes_max: KEPT_IN_MEMORY_BYTES_MAX,
             root_moved: false,
             on_wait: None,
-        }
+        };
+        Self { create: false, control: None, settings }
     }
 }
 
@@ -151,19 +158,19 @@ impl StoreOptions {
 
     /// What every commit waits for. [`Durability::Full`] by default.
     pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = durability;
+        self.settings.durability = durability;
         self
     }
 
     /// How files are made durable. [`SyncStrategy::Auto`] by default.
     pub fn sync_strategy(mut self, strategy: SyncStrategy) -> Self {
-        self.strategy = strategy;
+        self.settings.strategy = strategy;
         self
     }
 
     /// How long to wait for others who publish, recover or read. 30 seconds by default.
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
-        self.lock_timeout = timeout;
+        self.settings.lock_timeout = timeout;
         self
     }
 
@@ -171,21 +178,21 @@ impl StoreOptions {
     /// root's old path. Use it after the root was moved, or was replaced by a copy. Only with
     /// [`control_dir`](Self::control_dir).
     pub fn root_moved(mut self, moved: bool) -> Self {
-        self.root_moved = moved;
+        self.settings.root_moved = moved;
         self
     }
 
     /// Calls a function after a tenth of a second of waiting for a lock, and then every second. It can
     /// show what the program waits for, and for whom. It runs on the waiting thread.
     pub fn on_wait(mut self, tell: impl Fn(&Waiting) + Send + Sync + 'static) -> Self {
-        self.on_wait = Some(OnWait(Arc::new(tell)));
+        self.settings.on_wait = Some(OnWait(Arc::new(tell)));
         self
     }
 
     /// Opens without recovering, sweeping or writing anything. If a dead writer left a commit pending,
     /// views show it as applied. Off by default.
     pub fn read_only(mut self, read_only: bool) -> Self {
-        self.read_only = read_only;
+        self.settings.read_only = read_only;
         self
     }
 
@@ -194,7 +201,7 @@ impl StoreOptions {
     #[cfg(feature = "sim")]
     #[doc(hidden)]
     pub fn kept_bytes_max(mut self, bytes: usize) -> Self {
-        self.kept_bytes_max = bytes;
+        self.settings.kept_bytes_max = bytes;
         self
     }
 
@@ -203,7 +210,7 @@ impl StoreOptions {
     /// generation up ([`Store::abandon`](crate::Store::abandon)). Commits and views still recover
     /// first.
     pub fn recover(mut self, recover: bool) -> Self {
-        self.recover = recover;
+        self.settings.recover = recover;
         self
     }
 }

@@ -13,8 +13,8 @@ use crate::generation::{Generation, TransactionId};
 use crate::mutation::{Rule, keeps};
 use crate::options::StoreOptions;
 use crate::protocol::control::Control;
-use crate::protocol::open::{self, Opened, Repair};
-use crate::protocol::root::{Root, Settings};
+use crate::protocol::open::{self, Opened};
+use crate::protocol::root::Root;
 use crate::protocol::{sweep, verify};
 use crate::report::{Abandoned, Commit, Mismatch, RecoveryReport, Status, TransactionOutcome};
 use crate::transaction::Transaction;
@@ -294,16 +294,6 @@ impl StoreOptions {
     }
 
     fn open_any(self, file_system: Arc<dyn FileSystem>) -> Result<Store> {
-        let settings = Settings {
-            durability: self.durability,
-            lock_timeout: self.lock_timeout,
-            strategy: self.strategy,
-            read_only: self.read_only,
-            kept_bytes_max: self.kept_bytes_max,
-            root_moved: self.root_moved,
-            on_wait: self.on_wait,
-        };
-        let repair = if self.recover && !self.read_only { Repair::IfNeeded } else { Repair::Never };
-        open::open(file_system, settings, repair).map(Store::new)
+        open::open(file_system, self.settings).map(Store::new)
     }
 }

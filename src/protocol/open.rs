@@ -20,7 +20,7 @@ use super::lock;
 use super::queue;
 use super::read::{self, Reading};
 use super::recover;
-use super::root::{Root, Settings, guard};
+use super::root::{Root, guard};
 use super::session::Session;
 use super::stage::Collected;
 #[cfg(feature = "sim")]
@@ -30,6 +30,7 @@ use crate::error::Result;
 use crate::fs::FileSystem;
 use crate::generation::{Generation, TransactionId};
 use crate::mutation::{Rule, keeps};
+use crate::options::Settings;
 use crate::report::{Abandoned, RecoveryReport, TransactionOutcome};
 
 /// An open root, and everything that its transactions share.
@@ -41,17 +42,9 @@ pub(crate) struct Opened {
     deferred: Deferred,
 }
 
-/// Whether opening recovers and sweeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Repair {
-    /// Recover and sweep, if there is anything to do.
-    IfNeeded,
-    /// Leave everything as it is.
-    Never,
-}
-
 /// Opens a root. Takes no lock if it was left clean.
-pub(crate) fn open(fs: Arc<dyn FileSystem>, settings: Settings, repair: Repair) -> Result<Opened> {
+pub(crate) fn open(fs: Arc<dyn FileSystem>, settings: Settings) -> Result<Opened> {
+    let repairs = settings.recover && !settings.read_only;
     let root = Arc::new(Root::new(fs, settings));
     let opened = Opened {
         root,
@@ -60,7 +53,7 @@ pub(crate) fn open(fs: Arc<dyn FileSystem>, settings: Settings, repair: Repair) 
         deferred: Deferred::default(),
     };
     control::refuse_other_root(&opened.root)?;
-    if repair == Repair::IfNeeded {
+    if repairs {
         if opened.root.fs.has_control_elsewhere() && control::owner(&opened.root)? == Owner::Moved {
             // Otherwise the next directory at the old path would be taken for the root.
             lock::claim(&opened.root)?;

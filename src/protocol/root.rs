@@ -8,29 +8,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use super::stamps::Stamps;
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Durable, FileSystem, SyncError, Wave};
 use crate::generation::Generation;
 use crate::mutation::{Rule, keeps};
-use crate::options::{Durability, OnWait, SyncStrategy};
+use crate::options::{Durability, Settings};
 use crate::path::RelativePath;
 use crate::report::RecoveryReport;
-
-/// The settings that a store was opened with.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) durability: Durability,
-    pub(crate) lock_timeout: Duration,
-    pub(crate) strategy: SyncStrategy,
-    pub(crate) read_only: bool,
-    /// How many bytes of a transaction are kept in memory before they are staged.
-    pub(crate) kept_bytes_max: usize,
-    pub(crate) root_moved: bool,
-    pub(crate) on_wait: Option<OnWait>,
-}
 
 /// An open root, as every step sees it.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ view -> protocol::open protocol::read protocol::snapshot protocol::resolve proto
 single -> protocol::root protocol::layout error fs::os fs options path
 # the steps, each of which knows what stands below it
 protocol ->
-protocol::open -> protocol::commit protocol::read protocol::queue protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::deferred protocol::control protocol::root report error fs mutation generation
+protocol::open -> protocol::commit protocol::read protocol::queue protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::deferred protocol::control protocol::root report error fs mutation options generation
 protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::stage protocol::snapshot protocol::queue protocol::lock protocol::session protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path
 protocol::read -> protocol::recover protocol::snapshot protocol::lock protocol::original protocol::deferred protocol::control protocol::root error manifest fs generation path
 protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path
