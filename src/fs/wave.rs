@@ -157,54 +157,34 @@ impl Wave {
     }
 }
 
-/// A receipt: everything in the wave is on disk.
+/// A receipt: what is on disk of a wave, from the strongest answer to the weakest.
 #[must_use = "the receipt of a sync is what the next step of the protocol is built from"]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Durable {
-    names: Names,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Names {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durable {
+    /// Every file and every directory is synced.
     Synced,
-    Unsupported,
+    /// Every file is synced, but the system refuses to sync directories. That is EINVAL or ENOTSUP on
+    /// some FUSE and SMB mounts, and the rule on Windows.
+    NamesUnsupported,
+    /// No wait at all, because the caller chose [`Durability::Process`](crate::Durability::Process).
     Waived,
 }
 
 impl Durable {
-    /// For implementations of `sync`: every file and every directory is synced.
-    pub fn synced() -> Self {
-        Self { names: Names::Synced }
-    }
-
-    /// For implementations of `sync`: every file is synced, but the system refuses to sync directories.
-    /// That is EINVAL or ENOTSUP on some FUSE and SMB mounts, and the rule on Windows.
-    pub fn names_unsupported() -> Self {
-        Self { names: Names::Unsupported }
-    }
-
-    /// No wait at all, because the caller chose [`Durability::Process`](crate::Durability::Process).
-    pub(crate) fn waived() -> Self {
-        Self { names: Names::Waived }
-    }
-
     /// Whether this receipt was made without waiting.
     pub(crate) fn is_waived(&self) -> bool {
-        self.names == Names::Waived
+        *self == Self::Waived
     }
 
     /// Whether the names are durable too, not only the files.
     #[must_use]
     pub fn names_are_durable(&self) -> bool {
-        self.names == Names::Synced
+        *self == Self::Synced
     }
 
     /// The weaker of two receipts.
     pub fn and(self, other: Self) -> Self {
-        match (self.names, other.names) {
-            (Names::Synced, _) | (_, Names::Waived) => other,
-            _ => self,
-        }
+        self.max(other)
     }
 }
 

@@ -200,7 +200,7 @@ mod tests {
             });
             // Whatever the other thread does first, it finds the debt in flight or paid.
             deferred.defer(moved(2));
-            deferred.paid(in_flight, Durable::synced());
+            deferred.paid(in_flight, Durable::Synced);
             assert_eq!(waiting.join().expect("no panic"), 1);
         });
     }

@@ -48,7 +48,7 @@ impl Root {
     pub(crate) fn sync(&self, wave: Wave) -> Result<Durable> {
         if self.settings.durability == Durability::Process {
             wave.waive("Durability::Process promises nothing for a power loss");
-            return Ok(Durable::waived());
+            return Ok(Durable::Waived);
         }
         self.sync_always(wave)
     }
@@ -60,7 +60,7 @@ impl Root {
     /// report the next sync as a success (fsync(2), ERRORS).
     pub(crate) fn sync_always(&self, wave: Wave) -> Result<Durable> {
         if wave.is_empty() {
-            return Ok(Durable::synced());
+            return Ok(Durable::Synced);
         }
         self.fs.sync(wave, self.settings.strategy).map_err(|SyncError { path, attempted, source }| {
             if attempted {

@@ -45,7 +45,7 @@ pub(super) fn sync_each_file_system<'a>(
             failed.get_or_insert(SyncError { path: path.clone(), attempted: true, source: error.into() });
         }
     }
-    failed.map_or(Ok(Some(Durable::synced())), Err)
+    failed.map_or(Ok(Some(Durable::Synced)), Err)
 }
 
 /// Whether this name is a mount point, which cannot be removed (rmdir(2) and unlink(2), EBUSY). The

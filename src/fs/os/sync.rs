@@ -73,7 +73,7 @@ pub(super) fn wave(
         move |source| SyncError { path, attempted, source }
     };
     let answers = paced(pace, measured, files.len() + names.len(), |index| match files.get(index) {
-        Some(file) => file.sync().map(|()| Durable::synced()).map_err(failed(index, true)),
+        Some(file) => file.sync().map(|()| Durable::Synced).map_err(failed(index, true)),
         None => {
             let name = &names[index - files.len()];
             match directories.handle_to_sync(name) {
@@ -84,7 +84,7 @@ pub(super) fn wave(
             }
         }
     });
-    let mut durable = Durable::synced();
+    let mut durable = Durable::Synced;
     let mut error: Option<SyncError> = None;
     for answer in answers {
         match answer {
@@ -110,10 +110,10 @@ fn path(files: &[Box<dyn OpenFile>], names: &[RelativePath], index: usize) -> Re
 /// error. A directory that no longer exists has no names to lose.
 pub(super) fn directory(sync: impl FnOnce() -> io::Result<()>) -> io::Result<Durable> {
     match sync() {
-        Ok(()) => Ok(Durable::synced()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Durable::synced()),
+        Ok(()) => Ok(Durable::Synced),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Durable::Synced),
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
-            Ok(Durable::names_unsupported())
+            Ok(Durable::NamesUnsupported)
         }
         Err(error) => Err(error),
     }

@@ -436,8 +436,8 @@ impl FileSystem for SimFileSystem {
         }
         match failed {
             Some(error) => Err(error),
-            None if machine.model == Model::NoDirectorySync => Ok(Durable::names_unsupported()),
-            None => Ok(Durable::synced()),
+            None if machine.model == Model::NoDirectorySync => Ok(Durable::NamesUnsupported),
+            None => Ok(Durable::Synced),
         }
     }
 
