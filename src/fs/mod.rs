@@ -315,21 +315,16 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// [`SyncError`] for the first failure. Every member has been attempted once.
     fn sync(&self, wave: Wave, strategy: SyncStrategy) -> Result<Durable, SyncError>;
 
-    /// Tries to lock the file at `path`, and makes it if it is missing. The holder never removes a
-    /// shared lock file. Every call opens the file anew, so two threads of one process exclude each
-    /// other too (flock(2)). After locking, checks that `path` still leads to the locked file, and
-    /// tries again if it does not. `None` means that another holds the lock.
+    /// Tries to lock the existing file at `path`. The holder never removes a shared lock file. Every call
+    /// opens the file anew, so two threads of one process exclude each other too (flock(2)). After
+    /// locking, checks that `path` still leads to the locked file, and tries again if it does not.
+    /// `None` means that another holds the lock. The root itself can be locked too if the system can
+    /// lock directories.
     ///
     /// # Errors
-    /// Any error of the system; `Unsupported` on file systems without locks.
+    /// `NotFound`, or any other error of the system; `Unsupported` on file systems without locks, or if
+    /// directories cannot be locked.
     fn try_lock(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>>;
-
-    /// Like [`try_lock`](Self::try_lock), but never makes the file. The root itself can be locked this
-    /// way if the system can lock directories.
-    ///
-    /// # Errors
-    /// `NotFound`, or any other error of the system; `Unsupported` if directories cannot be locked.
-    fn try_lock_existing(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>>;
 
     /// Drops all cached directory handles, so that paths are looked up anew.
     fn forget_directories(&self);

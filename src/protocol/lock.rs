@@ -235,7 +235,7 @@ impl<'a> Wait<'a> {
     }
 
     fn try_once(&self, path: &RelativePath, kind: LockKind) -> Result<Option<Box<dyn Lock>>> {
-        self.root.fs.try_lock_existing(path, kind).map_err(self.root.error(Operation::Lock, path))
+        self.root.fs.try_lock(path, kind).map_err(self.root.error(Operation::Lock, path))
     }
 
     fn pause(&mut self, path: &RelativePath) -> Result<()> {

@@ -133,13 +133,16 @@ impl Session {
     }
 
     /// A sweep may find the mark before it is locked, and take the session for dead. Then the sweep
-    /// holds the lock, and another name is tried, or it has removed the file, which `try_lock` notices.
+    /// holds the lock, or it has removed the file, and another name is tried.
     fn mark(root: &Root) -> Result<(Uuid, Box<dyn Lock>)> {
         for _ in 0..START_TRIES_MAX {
             let id = root.fs.unique();
             let path = layout::session(id);
-            let tried = root.fs.try_lock(&path, LockKind::Exclusive);
-            if let Some(lock) = tried.map_err(root.error(Operation::Begin, &path))? {
+            let failed = || root.error(Operation::Begin, &path);
+            let (_, name) = root.fs.create_new(&path, NewFile::Ordinary).map_err(failed())?;
+            name.waive("nothing is staged before a record beside it is durable, and its name with it");
+            let locked = if_found(root.fs.try_lock(&path, LockKind::Exclusive)).map_err(failed())?;
+            if let Some(lock) = locked.flatten() {
                 return Ok((id, lock));
             }
         }

@@ -132,7 +132,7 @@ impl Sessions {
             return Ok(());
         }
         let path = layout::session(id);
-        let lock = match if_found(root.fs.try_lock_existing(&path, LockKind::Shared)) {
+        let lock = match if_found(root.fs.try_lock(&path, LockKind::Shared)) {
             Ok(None) => None,
             Ok(Some(Some(lock))) => Some(lock),
             Ok(Some(None)) => {

@@ -63,9 +63,8 @@ fn one_who_looks_whether_a_session_lives_is_not_taken_for_it() {
     let names = looker.list(&sessions).unwrap().into_iter().map(|entry| entry.name);
     let marks = names.filter(|name| !name.to_string_lossy().contains('.'));
     let paths = marks.map(|name| RelativePath::new(sessions.as_path().join(name)).unwrap());
-    let looks: Vec<_> = paths
-        .map(|path| looker.try_lock_existing(&path, cosave::fs::LockKind::Shared).unwrap().unwrap())
-        .collect();
+    let looks: Vec<_> =
+        paths.map(|path| looker.try_lock(&path, cosave::fs::LockKind::Shared).unwrap().unwrap()).collect();
     assert_eq!(looks.len(), 1);
     let opened = Store::options().open_on(after.process()).unwrap();
     assert_eq!(opened.last_recovery().swept.len(), 1);

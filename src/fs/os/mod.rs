@@ -92,14 +92,9 @@ impl OsFileSystem {
         Writer { file, path: path.clone(), hidden_mode: None, directories, written: 0, kicked: 0 }
     }
 
-    fn lock(
-        &self,
-        open: impl Fn() -> io::Result<File>,
-        path: &RelativePath,
-        kind: LockKind,
-    ) -> io::Result<Option<Box<dyn Lock>>> {
+    fn lock(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {
         for _ in 0..LOCK_TRIES_MAX {
-            let file = open()?;
+            let file = self.directories.open_to_lock(path)?;
             let tried = match kind {
                 LockKind::Shared => fs2::FileExt::try_lock_shared(&file),
                 LockKind::Exclusive => fs2::FileExt::try_lock_exclusive(&file),
@@ -361,12 +356,7 @@ impl FileSystem for OsFileSystem {
     }
 
     fn try_lock(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {
-        self.lock(|| self.directories.open_to_lock(path, system::Absent::Make), path, kind)
-    }
-
-    fn try_lock_existing(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {
-        let open = || self.directories.open_to_lock(path, system::Absent::Fail);
-        match self.lock(open, path, kind) {
+        match self.lock(path, kind) {
             // Systems and network file systems differ in the error with which they refuse to lock a
             // directory.
             Err(error) if path.is_root() && error.kind() != io::ErrorKind::PermissionDenied => {

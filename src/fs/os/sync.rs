@@ -6,15 +6,23 @@
 //! once, even if others fail.
 
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+#[cfg(target_os = "linux")]
+use super::linux;
 #[cfg(unix)]
-use super::unix::{self as system, Directories};
+use super::unix::Directories;
 #[cfg(windows)]
-use super::windows::{self as system, Directories};
-use crate::fs::{Durable, OpenFile, SyncError, Wave};
+use super::windows::Directories;
+#[cfg(target_os = "linux")]
+use super::written::Written;
+#[cfg(target_os = "linux")]
+use crate::fs::OpenFile;
+use crate::fs::{Durable, SyncError, Wave};
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
 
@@ -62,27 +70,20 @@ pub(super) fn wave(
 ) -> Result<Durable, SyncError> {
     let (files, names) = wave.into_parts();
     let names: Vec<_> = names.into_iter().collect();
+    // Elsewhere no call syncs a whole file system, or only an administrator may make it.
+    #[cfg(target_os = "linux")]
     if strategy == SyncStrategy::FileSystem && files.len() + names.len() > 1 {
-        if let Some(durable) = system::sync_file_systems(directories, &files, &names)? {
+        if let Some(durable) = file_systems(directories, &files, &names)? {
             return Ok(durable);
         }
     }
     let measured = strategy == SyncStrategy::Auto && pace.is_quick();
-    let failed = |index: usize, attempted| {
-        let path = path(&files, &names, index);
-        move |source| SyncError { path, attempted, source }
-    };
     let answers = paced(pace, measured, files.len() + names.len(), |index| match files.get(index) {
-        Some(file) => file.sync().map(|()| Durable::Synced).map_err(failed(index, true)),
-        None => {
-            let name = &names[index - files.len()];
-            match directories.handle_to_sync(name) {
-                Ok(handle) => {
-                    directory(|| directories.sync_directory(name, &handle)).map_err(failed(index, true))
-                }
-                Err(error) => directory(|| Err(error)).map_err(failed(index, false)),
-            }
+        Some(file) => {
+            let failed = |source| SyncError { path: file.path().clone(), attempted: true, source };
+            file.sync().map(|()| Durable::Synced).map_err(failed)
         }
+        None => sync_names(directories, &names[index - files.len()]),
     });
     let mut durable = Durable::Synced;
     let mut error: Option<SyncError> = None;
@@ -99,11 +100,37 @@ pub(super) fn wave(
     error.map_or(Ok(durable), Err)
 }
 
-fn path(files: &[Box<dyn OpenFile>], names: &[RelativePath], index: usize) -> RelativePath {
-    match files.get(index) {
-        Some(file) => file.path().clone(),
-        None => names[index - files.len()].clone(),
+fn sync_names(directories: &Directories, name: &RelativePath) -> Result<Durable, SyncError> {
+    let failed = |attempted| move |source| SyncError { path: name.clone(), attempted, source };
+    match directories.handle_to_sync(name) {
+        Ok(handle) => directory(|| directories.sync_directory(name, &handle)).map_err(failed(true)),
+        Err(error) => directory(|| Err(error)).map_err(failed(false)),
     }
+}
+
+/// Syncs every file system of the wave with one call for each. Returns `None` if such a call cannot be
+/// trusted.
+#[cfg(target_os = "linux")]
+fn file_systems(
+    directories: &Directories,
+    files: &[Box<dyn OpenFile>],
+    names: &[RelativePath],
+) -> Result<Option<Durable>, SyncError> {
+    let mut handles = Vec::new();
+    for name in names {
+        match directories.handle_to_sync(name) {
+            Ok(handle) => handles.push((handle, name)),
+            // A directory that no longer exists has no names to lose.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(SyncError { path: name.clone(), attempted: false, source }),
+        }
+    }
+    // The written files' handles come first: an error is reported only to descriptions that were open
+    // before it.
+    let written: Option<Vec<_>> = files.iter().map(|file| file.as_any().downcast_ref::<Written>()).collect();
+    let Some(written) = written else { return Ok(None) };
+    let files = written.iter().map(|written| (written.file.as_fd(), &written.path));
+    linux::sync_each_file_system(files.chain(handles.iter().map(|(handle, name)| (handle.as_fd(), *name))))
 }
 
 /// Syncs one directory. A system that refuses to do so lowers the promise; any other failure is an

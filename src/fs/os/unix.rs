@@ -11,8 +11,6 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-#[cfg(target_os = "linux")]
-use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -23,15 +21,8 @@ use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::rights::Rights;
-#[cfg(target_os = "linux")]
-use super::written::Written;
-use crate::fs::{
-    CONTROL_DIRECTORY, DirectoryEntry, Durable, HeldDirectory, Identity, Kind, Metadata, OpenFile, SyncError,
-};
+use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, HeldDirectory, Identity, Kind, Metadata};
 use crate::path::RelativePath;
-
-/// How often a lock file may appear and disappear while it is being opened before we give up.
-const OPEN_TRIES_MAX: u32 = 100;
 
 /// How many directory handles are cached: enough for trees that are saved often, and few beside the 256
 /// that a process may have open on macOS.
@@ -43,13 +34,6 @@ const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(10);
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-/// What to do if there is no file to lock.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Absent {
-    Make,
-    Fail,
-}
 
 /// Directory handles below one root.
 #[derive(Debug)]
@@ -215,11 +199,7 @@ impl Directories {
     }
 
     pub(super) fn create_new(&self, path: &RelativePath, mode: u32) -> io::Result<File> {
-        self.make(path, OFlags::WRONLY, mode)
-    }
-
-    fn make(&self, path: &RelativePath, access: OFlags, mode: u32) -> io::Result<File> {
-        let flags = access | OFlags::CREATE | OFlags::EXCL;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         if !is_control(path) {
             return self.open_with(path, flags, Mode::from_raw_mode(mode as _));
         }
@@ -274,30 +254,17 @@ impl Directories {
 
     /// Opened for writing, since a lock on NFS needs that (flock(2)). If nothing can be written, a
     /// reader's lock is better than none.
-    pub(super) fn open_to_lock(&self, path: &RelativePath, absent: Absent) -> io::Result<File> {
+    pub(super) fn open_to_lock(&self, path: &RelativePath) -> io::Result<File> {
         if path.is_root() {
             return self.open_with(path, DIRECTORY, Mode::empty());
         }
-        for _ in 0..OPEN_TRIES_MAX {
-            // An existing file is opened without `O_CREAT`, which the kernel may refuse in another
-            // user's sticky directory (`fs.protected_regular`, proc_sys_fs(5)).
-            let opened = match self.open_with(path, OFlags::RDWR, Mode::empty()) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound && absent == Absent::Make => {
-                    self.make(path, OFlags::RDWR, 0o666)
-                }
-                opened => opened,
-            };
-            let Err(error) = opened else { return opened };
-            match error.kind() {
-                // Another process has just made it.
-                io::ErrorKind::AlreadyExists => {}
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    return self.open_with(path, OFlags::RDONLY, Mode::empty()).map_err(|_| error);
-                }
-                _ => return Err(error),
+        let refusals = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
+        match self.open_with(path, OFlags::RDWR, Mode::empty()) {
+            Err(error) if refusals.contains(&error.kind()) => {
+                self.open_with(path, OFlags::RDONLY, Mode::empty()).map_err(|_| error)
             }
+            opened => opened,
         }
-        Err(io::Error::other("the lock file keeps appearing and disappearing"))
     }
 
     /// Whether `path` leads to this open file.
@@ -467,7 +434,7 @@ pub(super) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
 }
 
 #[cfg(target_os = "linux")]
-use super::linux::{copy_access_list, is_frozen, is_mount_point, new_file_mode, sync_each_file_system};
+use super::linux::{copy_access_list, is_frozen, is_mount_point, new_file_mode};
 
 /// Other systems do not tell the umask.
 #[cfg(not(target_os = "linux"))]
@@ -536,38 +503,4 @@ pub(super) fn files_open_max() -> usize {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
         usize::try_from(limit.saturating_sub(64) / 3).unwrap_or(usize::MAX).clamp(16, 1024)
     })
-}
-
-/// Syncs every file system of the wave with one call for each. Returns `None` if such a call cannot be
-/// trusted.
-#[cfg(target_os = "linux")]
-pub(super) fn sync_file_systems(
-    directories: &Directories,
-    files: &[Box<dyn OpenFile>],
-    names: &[RelativePath],
-) -> Result<Option<Durable>, SyncError> {
-    let mut handles: Vec<(Arc<OwnedFd>, &RelativePath)> = Vec::new();
-    for name in names {
-        match directories.handle_to_sync(name) {
-            Ok(handle) => handles.push((handle, name)),
-            // A directory that no longer exists has no names to lose.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(SyncError { path: name.clone(), attempted: false, source }),
-        }
-    }
-    // The written files' handles come first: an error is reported only to descriptions that were open
-    // before it.
-    let written: Option<Vec<_>> = files.iter().map(|file| file.as_any().downcast_ref::<Written>()).collect();
-    let Some(written) = written else { return Ok(None) };
-    let files = written.iter().map(|written| (written.file.as_fd(), &written.path));
-    sync_each_file_system(files.chain(handles.iter().map(|(handle, name)| (handle.as_fd(), *name))))
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn sync_file_systems(
-    _directories: &Directories,
-    _files: &[Box<dyn OpenFile>],
-    _names: &[RelativePath],
-) -> Result<Option<Durable>, SyncError> {
-    Ok(None)
 }

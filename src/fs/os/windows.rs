@@ -16,10 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::written::Written;
-use crate::fs::{
-    CONTROL_DIRECTORY, DirectoryEntry, Durable, HeldDirectory, Kind, Metadata, OpenFile, SyncError,
-};
+use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, HeldDirectory, Kind, Metadata};
 use crate::path::RelativePath;
 
 /// Lets a directory be opened as a file (CreateFileW, Microsoft Learn).
@@ -33,13 +30,6 @@ const TRIES_MAX: u32 = 10;
 /// How many files one transaction may have open: far below the C runtime's limit of 8192, since others
 /// use files too.
 const FILES_OPEN_MAX: usize = 512;
-
-/// What to do if there is no file to lock.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Absent {
-    Make,
-    Fail,
-}
 
 /// Paths below one root.
 #[derive(Debug)]
@@ -181,15 +171,13 @@ impl Directories {
         Ok(())
     }
 
-    pub(super) fn open_to_lock(&self, path: &RelativePath, absent: Absent) -> io::Result<File> {
+    pub(super) fn open_to_lock(&self, path: &RelativePath) -> io::Result<File> {
         if path.is_root() {
             // Windows locks only files (LockFileEx, Microsoft Learn).
             return Err(io::ErrorKind::Unsupported.into());
         }
         let full = self.at(path)?;
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(absent == Absent::Make);
-        match again_while_held(|| options.open(&full)) {
+        match again_while_held(|| OpenOptions::new().read(true).write(true).open(&full)) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 File::open(&full).map_err(|_| error)
             }
@@ -338,14 +326,4 @@ pub(super) fn sync_path(directory: &Path) -> io::Result<()> {
 
 pub(super) fn files_open_max() -> usize {
     FILES_OPEN_MAX
-}
-
-/// Flushing a whole volume needs an administrator.
-pub(super) fn sync_file_systems(
-    _directories: &Directories,
-    files: &[Box<dyn OpenFile>],
-    _names: &[RelativePath],
-) -> Result<Option<Durable>, SyncError> {
-    debug_assert!(files.iter().all(|file| file.as_any().is::<Written>()), "only our own files");
-    Ok(None)
 }

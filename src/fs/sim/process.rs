@@ -99,41 +99,6 @@ impl SimFileSystem {
             }
         }
     }
-
-    fn try_lock_at(
-        &self,
-        path: &RelativePath,
-        kind: LockKind,
-        make: bool,
-    ) -> io::Result<Option<Box<dyn Lock>>> {
-        let mut machine = self.machine.lock();
-        machine.call(self.process)?;
-        let inode = match self.directories.lookup(&machine.state, path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
-                let place = self.directories.writable_parent(&machine.state, path)?;
-                machine.step(self.process)?;
-                let now = machine.state.tick();
-                let inode = machine.state.add(disk::file(0o644, now));
-                let model = machine.model;
-                machine.state.operate(model, vec![place.to(inode)]);
-                inode
-            }
-            found => found?,
-        };
-        if matches!(machine.state.body(inode)?, Body::Directory { .. }) && !path.is_root() {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        let excludes = |held: &HeldLock| {
-            held.inode == inode && (kind == LockKind::Exclusive || held.kind == LockKind::Exclusive)
-        };
-        if machine.locks.iter().any(excludes) {
-            return Ok(None);
-        }
-        machine.next_lock += 1;
-        let id = machine.next_lock;
-        machine.locks.push(HeldLock { inode, kind, process: self.process, id });
-        Ok(Some(Box::new(SimLock { machine: self.machine.clone(), process: self.process, id })))
-    }
 }
 
 impl FileSystem for SimFileSystem {
@@ -442,11 +407,22 @@ impl FileSystem for SimFileSystem {
     }
 
     fn try_lock(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {
-        self.try_lock_at(path, kind, true)
-    }
-
-    fn try_lock_existing(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {
-        self.try_lock_at(path, kind, false)
+        let mut machine = self.machine.lock();
+        machine.call(self.process)?;
+        let inode = self.directories.lookup(&machine.state, path)?;
+        if matches!(machine.state.body(inode)?, Body::Directory { .. }) && !path.is_root() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        let excludes = |held: &HeldLock| {
+            held.inode == inode && (kind == LockKind::Exclusive || held.kind == LockKind::Exclusive)
+        };
+        if machine.locks.iter().any(excludes) {
+            return Ok(None);
+        }
+        machine.next_lock += 1;
+        let id = machine.next_lock;
+        machine.locks.push(HeldLock { inode, kind, process: self.process, id });
+        Ok(Some(Box::new(SimLock { machine: self.machine.clone(), process: self.process, id })))
     }
 
     fn forget_directories(&self) {

@@ -269,7 +269,7 @@ pub(crate) fn is_orphaned(
         return true;
     }
     let mark = layout::session(manifest.transaction.session);
-    !matches!(root.fs.try_lock_existing(&mark, LockKind::Shared), Ok(None))
+    !matches!(root.fs.try_lock(&mark, LockKind::Shared), Ok(None))
 }
 
 /// A file to write and its directory cannot be found. The directory may have been renamed, with the

@@ -57,11 +57,11 @@ manifest::text -> manifest generation path
 manifest -> fs generation path
 # the real disk
 fs::os -> fs::os::sync fs::os::unix fs::os::windows fs::os::written fs options path
-fs::os::sync -> fs::os::unix fs::os::windows fs options path
-fs::os::unix -> fs::os::rights fs::os::linux fs::os::written fs path
+fs::os::sync -> fs::os::unix fs::os::linux fs::os::windows fs::os::written fs options path
+fs::os::unix -> fs::os::rights fs::os::linux fs path
 fs::os::rights ->
 fs::os::linux -> fs path
-fs::os::windows -> fs::os::written fs path
+fs::os::windows -> fs path
 fs::os::written -> fs path
 # the simulated disk
 fs::sim::explore -> fs::sim fs::sim::plan fs mutation
