@@ -307,9 +307,9 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// `NotFound`, or any other error of the system.
     fn inherit(&self, path: &RelativePath) -> io::Result<Unsynced>;
 
-    /// Waits until the whole wave is on disk: first every file, then every directory, with many syncs
-    /// in flight at once. Afterwards no power loss can undo any of it (fsync(2)). Promises no order
-    /// within the files or within the directories. A failed sync is never tried again.
+    /// Waits until the whole wave is on disk, with many syncs in flight at once. Afterwards no power
+    /// loss can undo any of it (fsync(2)). Promises no order among the files and directories: a power
+    /// loss during the call can leave any of them synced. A failed sync is never tried again.
     ///
     /// # Errors
     /// [`SyncError`] for the first failure. Every member has been attempted once.
