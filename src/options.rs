@@ -145,7 +145,8 @@ impl StoreOptions {
 
     /// Puts the control directory here instead of at `.cosave` in the root. A relative path starts at
     /// the root, not at the working directory. It must be on a disk that survives whatever the root
-    /// survives. Every store of one root must be given the same directory.
+    /// survives. Every store of one root must be given the same directory. It may lie in the root, where
+    /// no path in it is a valid target then. It cannot be the root itself, nor a directory above.
     ///
     /// It serves one root and stores that root's path. Another root is refused
     /// ([`Error::OtherRoot`](crate::Error::OtherRoot)). A root that was moved is recognised, unless

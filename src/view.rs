@@ -102,7 +102,7 @@ impl View {
             .into_iter()
             .filter(|entry| !layout::is_reserved(&entry.name))
             .map(|entry| directory.child(&entry.name))
-            .filter(|path| !layout::is_control(path))
+            .filter(|path| !self.root().is_control(path))
             .collect();
         for path in self.reading.overlaid_in(&directory) {
             // A directory that another program has put there stays in the list, and cannot be opened as

@@ -184,10 +184,16 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
         self.root_path().join(path.as_path())
     }
 
-    /// Whether the control directory lies outside the root, so that another root could use the same
-    /// one.
+    /// Whether the control directory has another place than the default one, so that another root could
+    /// use the same one.
     fn has_control_elsewhere(&self) -> bool {
         false
+    }
+
+    /// The path of the control directory, if it lies in the root, but not at its default place. Nothing
+    /// at or below this path is a file of the caller's.
+    fn control_in_root(&self) -> Option<RelativePath> {
+        None
     }
 
     /// Whether a path of the system leads to this root, under any name.

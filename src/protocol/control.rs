@@ -5,9 +5,9 @@
 //! `.gitignore` is made last, after the wait that makes the rest durable. So
 //! its presence proves that no power loss can undo the control directory.
 //!
-//! A control directory outside its root names the root that it belongs to, and
-//! every look refuses another root. One inside its root is moved and copied
-//! with it, and needs no such name.
+//! A control directory that is not at its default place names the root that it
+//! belongs to, and every look refuses another root. One at the default place is
+//! moved and copied with its root, and needs no such name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write as _};
@@ -384,14 +384,14 @@ pub(crate) fn manifest(root: &Root, path: &RelativePath) -> Result<Option<Manife
     let manifest = decoded.map_err(|error| Error::corrupt(root.full(path), error.to_string()))?;
     // A checksum can be forged, so the manifest's names are checked like a caller's paths.
     for entry in &manifest.entries {
-        check_names(entry).map_err(|reason| Error::corrupt(root.full(path), reason))?;
+        check_names(root, entry).map_err(|reason| Error::corrupt(root.full(path), reason))?;
     }
     Ok(Some(manifest))
 }
 
 /// Checks the names in a manifest as a caller's paths are checked, since its checksum may be forged.
-fn check_names(entry: &Entry) -> Result<(), String> {
-    layout::refuse_reserved(&entry.path).map_err(|reason| format!("it names `{}`: {reason}", entry.path))?;
+fn check_names(root: &Root, entry: &Entry) -> Result<(), String> {
+    root.refuse_reserved(&entry.path).map_err(|reason| format!("it names `{}`: {reason}", entry.path))?;
     match &entry.action {
         Action::Write(content) if layout::parse_staged(&content.name).is_none() => {
             Err(format!("it moves `{}`, which is no staged file", content.name.to_string_lossy()))

@@ -271,9 +271,13 @@ pub(crate) fn is_reserved(name: &OsStr) -> bool {
     parse_staged(OsStr::new(&lower)).is_some() || single().is_some()
 }
 
-/// Refuses paths that belong to cosave alone.
-pub(crate) fn refuse_reserved(path: &RelativePath) -> Result<(), InvalidPath> {
-    if is_control(path) {
+/// Refuses paths that belong to cosave alone. `elsewhere` is the control directory's path in the root, if
+/// that is not the default one.
+pub(crate) fn refuse_reserved(
+    path: &RelativePath,
+    elsewhere: Option<&RelativePath>,
+) -> Result<(), InvalidPath> {
+    if is_control(path, elsewhere) {
         return Err(InvalidPath::Control);
     }
     if path.names().any(is_reserved) {
@@ -282,9 +286,17 @@ pub(crate) fn refuse_reserved(path: &RelativePath) -> Result<(), InvalidPath> {
     Ok(())
 }
 
-/// Whether a path is the control directory or lies in it. Case is ignored, as above.
-pub(crate) fn is_control(path: &RelativePath) -> bool {
+/// Whether a path is the control directory or lies in it. Case is ignored, as above. The default place
+/// is reserved even if the control directory lies `elsewhere`.
+pub(crate) fn is_control(path: &RelativePath, elsewhere: Option<&RelativePath>) -> bool {
     path.names().next().is_some_and(|first| first.eq_ignore_ascii_case(CONTROL_DIRECTORY))
+        || elsewhere.is_some_and(|control| lies_in(path, control))
+}
+
+fn lies_in(path: &RelativePath, directory: &RelativePath) -> bool {
+    let fold = |name: &OsStr| name.to_string_lossy().to_lowercase();
+    let mut names = path.names().map(fold);
+    directory.names().map(fold).all(|name| names.next() == Some(name))
 }
 
 #[cfg(test)]
@@ -375,6 +387,20 @@ mod tests {
         let uuid = transaction.session;
         assert_eq!(parse_session(session(uuid).name()), SessionName::Mark(uuid));
         assert_eq!(parse_session(record(uuid, 3).name()), SessionName::Record(uuid, 3));
+    }
+
+    #[test]
+    fn a_control_directory_elsewhere_in_the_root_is_reserved_in_any_case() {
+        let path = |text| RelativePath::new(text).expect("valid");
+        let control = path("var/Zust\u{e4}nde");
+        for inside in
+            ["var/Zust\u{e4}nde", "var/Zust\u{e4}nde/lock", "VAR/ZUST\u{c4}NDE/lock", ".Cosave/lock"]
+        {
+            assert!(is_control(&path(inside), Some(&control)), "{inside}");
+        }
+        for outside in ["var", "var/other", "Zust\u{e4}nde", "a/var/Zust\u{e4}nde"] {
+            assert!(!is_control(&path(outside), Some(&control)), "{outside}");
+        }
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::layout;
 use super::root::{Root, if_found};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, Metadata};
@@ -48,7 +47,7 @@ pub(crate) fn relative(root: &Root, given: &Path) -> Result<RelativePath> {
         .ok_or(InvalidPath::Absolute)
         .and_then(|path| RelativePath::new(&path))
         .map_err(|reason| Error::invalid(given, reason))?;
-    layout::refuse_reserved(&path).map_err(|reason| Error::invalid(given, reason))?;
+    root.refuse_reserved(&path).map_err(|reason| Error::invalid(given, reason))?;
     Ok(path)
 }
 
@@ -64,7 +63,7 @@ impl Resolver {
             }
         }
         let target = follow(root, path, Wanted::File)?;
-        layout::refuse_reserved(&target.path).map_err(|reason| Error::invalid(path.as_path(), reason))?;
+        root.refuse_reserved(&target.path).map_err(|reason| Error::invalid(path.as_path(), reason))?;
         if target.directory_exists() && target.path.name() == path.name() {
             self.parents.insert(path.parent(), target.path.parent());
         }

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::layout;
 use super::stamps::Stamps;
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Durable, FileSystem, SyncError, Wave};
 use crate::generation::Generation;
 use crate::mutation::{Rule, keeps};
 use crate::options::{Durability, Settings};
-use crate::path::RelativePath;
+use crate::path::{InvalidPath, RelativePath};
 use crate::report::RecoveryReport;
 
 /// An open root, as every step sees it.
@@ -159,6 +160,16 @@ impl Root {
     pub(crate) fn below(&self, path: &Path) -> Option<PathBuf> {
         let roots = [self.fs.root_path(), self.fs.given_root()];
         roots.iter().find_map(|root| path.strip_prefix(root).ok()).map(Path::to_path_buf)
+    }
+
+    /// Whether a path is the control directory or lies in it.
+    pub(crate) fn is_control(&self, path: &RelativePath) -> bool {
+        layout::is_control(path, self.fs.control_in_root().as_ref())
+    }
+
+    /// Refuses paths that belong to cosave alone.
+    pub(crate) fn refuse_reserved(&self, path: &RelativePath) -> Result<(), InvalidPath> {
+        layout::refuse_reserved(path, self.fs.control_in_root().as_ref())
     }
 
     /// A path as a person can use it.

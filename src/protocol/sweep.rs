@@ -160,7 +160,7 @@ impl Sessions {
                 made.extend(record.made);
             }
         }
-        let is_ours = |directory: &RelativePath| !layout::is_control(directory);
+        let is_ours = |directory: &RelativePath| !root.is_control(directory);
         directories.retain(is_ours);
         made.retain(is_ours);
         Ok((directories, made))
@@ -289,7 +289,7 @@ pub(crate) fn deep(
         for entry in names {
             let path = directory.child(&entry.name);
             match entry.kind {
-                Kind::Directory if layout::is_control(&path) => {}
+                Kind::Directory if root.is_control(&path) => {}
                 Kind::Directory => {
                     let mounted = if_found(root.fs.is_mount_point(&path));
                     if mounted.map_err(root.error(Operation::Sweep, &path))? == Some(false) {

@@ -1,14 +1,16 @@
 //! The control directory: where it lies, what makes it last, and what others may put into it.
 
-#![cfg(unix)]
-
+use std::error::Error as _;
 use std::fs;
 use std::path::Path;
+#[cfg(unix)]
 use std::process::{Command, Stdio};
 
-use cosave::{Error, Store};
+use cosave::{Error, InvalidPath, Outcome, Store};
 
-use crate::common::{ROOT, child, child_arguments, child_root, put, run, say, text};
+#[cfg(target_os = "linux")]
+use crate::common::{ROOT, child_arguments};
+use crate::common::{child, child_root, put, run, say, text, tree};
 
 fn open_elsewhere(root: &Path, control: &Path) -> Store {
     Store::options().control_dir(control).open(root).unwrap()
@@ -16,6 +18,7 @@ fn open_elsewhere(root: &Path, control: &Path) -> Store {
 
 /// A pipe under a manifest's name hung whoever opened the root: recovery opens what is pending to
 /// sync it, and opening a pipe waits for somebody who writes into it.
+#[cfg(unix)]
 #[test]
 fn a_pipe_under_a_manifests_name_hangs_nobody() {
     let root = tempfile::tempdir().unwrap();
@@ -33,6 +36,7 @@ fn a_pipe_under_a_manifests_name_hangs_nobody() {
     assert_eq!(Store::open(root.path()).unwrap().generation().unwrap(), 1);
 }
 
+#[cfg(unix)]
 #[test]
 #[ignore = "child of a_pipe_under_a_manifests_name_hangs_nobody"]
 fn child_that_opens_beside_a_pipe() {
@@ -61,6 +65,69 @@ fn a_relative_control_directory_is_the_roots_wherever_the_program_runs() {
 fn child_that_commits_with_a_relative_one() {
     let Some(root) = child_root() else { return };
     say(put(&open_elsewhere(&root, "state/control".as_ref()), &[("a", "2")]).generation());
+}
+
+/// `control_dir("state")` was no reserved path: a commit of `state/lock` replaced the lock that it held.
+/// Then two writers no longer excluded each other.
+#[test]
+fn a_control_directory_in_the_root_is_no_target_is_not_listed_and_not_swept() {
+    for place in ["state", "var/lib/state"] {
+        let root = tempfile::tempdir().unwrap();
+        let store = open_elsewhere(root.path(), place.as_ref());
+        put(&store, &[("a", "1")]);
+        let before: Vec<_> = tree(root.path()).into_keys().collect();
+        let (upper, lock) = (format!("{}/lock", place.to_uppercase()), format!("{place}/lock"));
+        for path in [place, &lock, &format!("{place}/sessions/new"), &upper] {
+            let refused = store.update(|tx| tx.write(path, "x")).unwrap_err();
+            let is_reserved = matches!(refused, Error::InvalidPath { reason: InvalidPath::Control, .. });
+            assert!(is_reserved, "{path}: {refused}");
+            assert!(store.update(|tx| tx.remove_if_exists(path).map(drop)).is_err(), "{path} was removed");
+        }
+        let view = store.view().unwrap();
+        assert!(view.read(&lock).is_err() && view.list(place).is_err());
+        let directory = Path::new(place).parent().unwrap();
+        let listed = view.list(directory).unwrap();
+        assert!(listed.iter().all(|path| path.as_path() != Path::new(place)), "{listed:?}");
+        drop(view);
+        let id = "0123456789abcdef0123456789abcdef";
+        let named_like_litter = root.path().join(place).join(format!(".a.{id}-1-1.cosave"));
+        fs::write(&named_like_litter, "").unwrap();
+        assert!(store.deep_sweep().unwrap().swept.is_empty());
+        fs::remove_file(named_like_litter).unwrap();
+        assert_eq!(tree(root.path()).into_keys().collect::<Vec<_>>(), before);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn no_link_leads_a_commit_into_a_control_directory_in_the_root() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open_elsewhere(root.path(), "state".as_ref());
+    std::os::unix::fs::symlink("state", root.path().join("link")).unwrap();
+    let refused = store.update(|tx| tx.write("link/lock", "x")).unwrap_err();
+    let is_reserved = matches!(refused, Error::InvalidPath { reason: InvalidPath::Control, .. });
+    assert!(is_reserved, "{refused}");
+}
+
+/// `control_dir(".")` put the lock, the manifests, and a `.gitignore` that hides everything into the root.
+#[test]
+fn a_control_directory_that_would_be_the_root_or_hold_it_is_refused_and_nothing_is_made() {
+    let base = tempfile::tempdir().unwrap();
+    let root = base.path().join("root");
+    fs::create_dir_all(root.join("d")).unwrap();
+    let (of_root, of_base) = (root.display().to_string(), base.path().display().to_string());
+    let more = ["", ".", "..", "../root", "d/..", "d/../../root", "new/..", "new/../../root"];
+    for place in more.into_iter().chain([&*of_root, &*of_base]) {
+        let refused = Store::options().control_dir(place).open(&root).map(drop).unwrap_err();
+        assert!(
+            refused.source().is_some_and(|why| why.to_string().contains("control directory")),
+            "{refused}"
+        );
+        assert_eq!(refused.outcome(), Outcome::NothingHappened);
+        assert_eq!(tree(base.path()).len(), 2, "{place:?} made something");
+    }
+    put(&open_elsewhere(&root, "d/../d/control".as_ref()), &[("a", "1")]);
+    assert!(root.join("d/control/1.applied").exists());
 }
 
 /// The parents that were made for a control directory elsewhere were never synced: a power loss took

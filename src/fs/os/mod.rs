@@ -25,7 +25,7 @@ mod written;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -58,14 +58,19 @@ impl OsFileSystem {
     pub(crate) fn open(root: &Path, control: Option<&Path>) -> io::Result<Self> {
         let given = std::path::absolute(root)?;
         let root = system::canonical(root)?;
-        // Relative to the root, not to the working directory, so that every program finds the same one.
+        let control = control.map(|path| control_place(&root, path)).transpose()?;
         // The default place need not be given.
-        let control =
-            control.map(|path| root.join(path)).filter(|path| *path != root.join(CONTROL_DIRECTORY));
-        if let Some(parent) = control.as_deref().and_then(Path::parent) {
-            Self::create_root(parent)?;
-        }
+        let control = control.filter(|path| *path != root.join(CONTROL_DIRECTORY));
         let directories = Arc::new(system::Directories::open(&root, control.as_deref())?);
+        if let Some(control) = &control {
+            // The root may have a second name there: in another case, or through another mount.
+            if root.starts_with(control) || directories.leads_to_root(control).is_ok_and(|is_root| is_root) {
+                return refused("the control directory can neither be the root nor hold it");
+            }
+            if let Some(parent) = control.parent() {
+                Self::create_root(parent)?;
+            }
+        }
         Ok(Self { root, given, control, directories, pace: sync::Pace::default(), started: Instant::now() })
     }
 
@@ -118,6 +123,25 @@ impl OsFileSystem {
         }
         Err(io::Error::other("the lock file was replaced again and again"))
     }
+}
+
+fn refused<T>(reason: &str) -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::InvalidInput, reason))
+}
+
+/// The path of the control directory, with every symlink above it resolved. Makes nothing. A relative
+/// path starts at the root and not at the working directory, so that every program finds the same one.
+fn control_place(root: &Path, given: &Path) -> io::Result<PathBuf> {
+    let path = root.join(given);
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return refused("the path of the control directory must end with its name");
+    };
+    let existing = parent.ancestors().find(|path| path.exists()).unwrap_or(root);
+    let missing = parent.strip_prefix(existing).unwrap_or(Path::new(""));
+    if missing.components().any(|component| component == Component::ParentDir) {
+        return refused("the path of the control directory climbs out of a directory that does not exist");
+    }
+    Ok(system::canonical(existing)?.join(missing).join(name))
 }
 
 /// Accepts only a regular file.
@@ -243,6 +267,11 @@ impl FileSystem for OsFileSystem {
 
     fn has_control_elsewhere(&self) -> bool {
         self.control.is_some()
+    }
+
+    fn control_in_root(&self) -> Option<RelativePath> {
+        let inside = self.control.as_ref()?.strip_prefix(&self.root).ok()?;
+        RelativePath::new(inside).ok()
     }
 
     fn leads_to_root(&self, path: &Path) -> io::Result<bool> {

@@ -39,9 +39,32 @@ const DIRECTORY: OFlags =
 #[derive(Debug)]
 pub(super) struct Directories {
     root: Arc<OwnedFd>,
-    /// If the control directory lies elsewhere: the directory that holds it, and its name there.
-    control: Option<(OwnedFd, std::ffi::OsString)>,
+    control: Option<Elsewhere>,
     kept: Mutex<HashMap<RelativePath, Arc<OwnedFd>>>,
+}
+
+/// A control directory that is not at its default place.
+#[derive(Debug)]
+struct Elsewhere {
+    path: PathBuf,
+    /// The directory that holds it, once that exists.
+    parent: OnceLock<OwnedFd>,
+}
+
+impl Elsewhere {
+    fn parent(&self) -> io::Result<&OwnedFd> {
+        if let Some(parent) = self.parent.get() {
+            return Ok(parent);
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let path = self.path.parent().unwrap_or(Path::new("/"));
+        let opened = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(self.parent.get_or_init(|| opened))
+    }
+
+    fn name(&self) -> &OsStr {
+        self.path.file_name().unwrap_or_default()
+    }
 }
 
 /// A directory's own handle.
@@ -58,12 +81,8 @@ impl Directories {
     pub(super) fn open(root: &Path, control: Option<&Path>) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = Arc::new(rustix::fs::open(root, flags, Mode::empty())?);
-        let control = control.map(|path| {
-            let parent = path.parent().unwrap_or(Path::new("/"));
-            let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-            Ok::<_, io::Error>((rustix::fs::open(parent, flags, Mode::empty())?, name))
-        });
-        Ok(Self { root, control: control.transpose()?, kept: Mutex::default() })
+        let control = control.map(|path| Elsewhere { path: path.to_path_buf(), parent: OnceLock::new() });
+        Ok(Self { root, control, kept: Mutex::default() })
     }
 
     pub(super) fn forget(&self) {
@@ -103,7 +122,9 @@ impl Directories {
             }
         };
         match &self.control {
-            Some((parent, name)) if path.as_path() == Path::new(CONTROL_DIRECTORY) => call(parent, name),
+            Some(control) if path.as_path() == Path::new(CONTROL_DIRECTORY) => {
+                call(control.parent()?, control.name())
+            }
             _ if path.is_root() => call(&self.root, OsStr::new(".")),
             _ => {
                 let directory = path.parent();
@@ -364,9 +385,9 @@ impl Directories {
     pub(super) fn sync_directory(&self, directory: &RelativePath, handle: &Arc<OwnedFd>) -> io::Result<()> {
         rustix::fs::fsync(&**handle).map_err(io::Error::from)?;
         if directory.is_root() {
-            if let Some((parent, _)) = &self.control {
+            if let Some(control) = &self.control {
                 // If the control directory lies elsewhere, its own name is not in the root.
-                rustix::fs::fsync(parent)?;
+                rustix::fs::fsync(control.parent()?)?;
             }
         }
         Ok(())

@@ -55,9 +55,6 @@ impl Directories {
         if !std::fs::metadata(root)?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
-        if let Some(parent) = control.and_then(Path::parent) {
-            std::fs::create_dir_all(parent)?;
-        }
         let control = control.map(Path::to_path_buf);
         Ok(Self { root: root.to_path_buf(), control, checked: Mutex::default() })
     }

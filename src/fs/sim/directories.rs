@@ -19,6 +19,8 @@ pub(super) struct Directories {
     root: Number,
     /// The control directory's, if it lies elsewhere.
     control: Option<Place>,
+    /// Its path, if that elsewhere is in the root.
+    control_in_root: Option<RelativePath>,
     kept: Mutex<HashMap<RelativePath, Number>>,
 }
 
@@ -32,7 +34,16 @@ fn not_found() -> io::Error {
 
 impl Directories {
     pub(super) fn new(root: Number, control: Option<Place>) -> Self {
-        Self { root, control, kept: Mutex::default() }
+        Self { root, control, control_in_root: None, kept: Mutex::default() }
+    }
+
+    /// With a control directory that lies elsewhere in the root.
+    pub(super) fn with_control_at(self, path: Option<RelativePath>) -> Self {
+        Self { control_in_root: path, ..self }
+    }
+
+    pub(super) fn control_in_root(&self) -> Option<RelativePath> {
+        self.control_in_root.clone()
     }
 
     pub(super) fn root(&self) -> Number {

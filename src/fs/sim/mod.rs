@@ -38,7 +38,7 @@ mod strangers;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard};
 
 use super::FileSystem;
@@ -57,6 +57,10 @@ use process::SimFileSystem;
 #[derive(Clone, Debug)]
 pub struct SimDisk {
     machine: Shared,
+}
+
+fn path_of(text: impl AsRef<Path>) -> io::Result<RelativePath> {
+    RelativePath::new(text).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
 impl SimDisk {
@@ -85,7 +89,7 @@ impl SimDisk {
     /// # Errors
     /// `NotFound` or `NotADirectory`, as for opening it.
     pub fn process_at(&self, root: &str) -> io::Result<Arc<dyn FileSystem>> {
-        let root = RelativePath::new(root).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let root = path_of(root)?;
         let inode = self.lock().state.directory(&root)?;
         Ok(self.start(root.as_path().to_path_buf(), Directories::new(inode, None)))
     }
@@ -95,14 +99,15 @@ impl SimDisk {
     /// # Errors
     /// As for [`process_at`](Self::process_at), for the root and the control directory's parent.
     pub fn process_with_control(&self, root: &str, control: &str) -> io::Result<Arc<dyn FileSystem>> {
-        let path = |text| RelativePath::new(text).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-        let (root, control) = (path(root)?, path(control)?);
+        let (root, control) = (path_of(root)?, path_of(control)?);
         let (inode, place) = {
             let machine = self.lock();
             let directory = machine.state.directory(&control.parent())?;
             (machine.state.directory(&root)?, Place { directory, name: control.name().into() })
         };
-        Ok(self.start(root.as_path().to_path_buf(), Directories::new(inode, Some(place))))
+        let inside = control.as_path().strip_prefix(root.as_path()).ok().and_then(|path| path_of(path).ok());
+        let directories = Directories::new(inode, Some(place)).with_control_at(inside);
+        Ok(self.start(root.as_path().to_path_buf(), directories))
     }
 
     fn start(&self, root: PathBuf, directories: Directories) -> Arc<dyn FileSystem> {

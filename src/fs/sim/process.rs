@@ -140,6 +140,10 @@ impl FileSystem for SimFileSystem {
         self.directories.holds_control().is_some()
     }
 
+    fn control_in_root(&self) -> Option<RelativePath> {
+        self.directories.control_in_root()
+    }
+
     fn leads_to_root(&self, path: &Path) -> io::Result<bool> {
         let mut machine = self.machine.lock();
         machine.call(self.process)?;

@@ -41,12 +41,12 @@ protocol::cleanup -> protocol::session protocol::root fs mutation options path
 protocol::lock -> protocol::session protocol::control protocol::root protocol::layout error fs mutation options path
 protocol::snapshot -> protocol::root error fs mutation generation path
 protocol::session -> protocol::control protocol::root protocol::layout error manifest::text fs mutation generation path
-protocol::resolve -> protocol::root protocol::layout error fs path
+protocol::resolve -> protocol::root error fs path
 protocol::deferred -> protocol::sync fs mutation generation path
 protocol::original -> protocol::copy protocol::root error manifest fs mutation path
 protocol::copy -> protocol::root fs path
 protocol::control -> protocol::root protocol::layout error manifest::text manifest fs mutation generation path
-protocol::root -> protocol::stamps report error fs mutation options generation path
+protocol::root -> protocol::stamps protocol::layout report error fs mutation options generation path
 protocol::stamps -> fs
 protocol::layout -> fs generation path
 protocol::sync ->
