@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Operation, Result};
-use crate::fs::os::OsFileSystem;
+use crate::fs::os::{OsFileSystem, Parents};
 use crate::fs::{Barrier, FileSystem, Kind, Metadata, NewFile, SyncError, Unsynced, Wave, WriteFile};
 use crate::options::SyncStrategy;
 use crate::path::{InvalidPath, RelativePath};
@@ -134,7 +134,7 @@ fn save(
     fill: impl FnOnce(&mut dyn WriteFile) -> io::Result<()>,
 ) -> Result<()> {
     let (directory, target) = locate(given, existing)?;
-    let open = OsFileSystem::open(&directory, None);
+    let open = OsFileSystem::open(&directory, None, Parents::Leave);
     let fs = open.map_err(Error::io(Operation::Open, &directory))?;
     save_on(&fs, &target, existing, fill).map_err(|failure| failure.into_error(given))
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Operation, Result};
 use crate::fs::FileSystem;
-use crate::fs::os::OsFileSystem;
+use crate::fs::os::{OsFileSystem, Parents};
 use crate::generation::{Generation, TransactionId};
 use crate::mutation::{Rule, keeps};
 use crate::options::StoreOptions;
@@ -280,7 +280,8 @@ impl StoreOptions {
         if self.create {
             OsFileSystem::create_root(root).map_err(failed)?;
         }
-        let fs = OsFileSystem::open(root, self.control.as_deref()).map_err(failed)?;
+        let parents = if self.settings.read_only { Parents::Leave } else { Parents::Make };
+        let fs = OsFileSystem::open(root, self.control.as_deref(), parents).map_err(failed)?;
         self.open_any(Arc::new(fs))
     }
 

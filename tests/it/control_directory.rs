@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 #[cfg(unix)]
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use cosave::{Error, InvalidPath, Outcome, Store};
 
@@ -128,6 +129,24 @@ fn a_control_directory_that_would_be_the_root_or_hold_it_is_refused_and_nothing_
     }
     put(&open_elsewhere(&root, "d/../d/control".as_ref()), &[("a", "1")]);
     assert!(root.join("d/control/1.applied").exists());
+}
+
+/// A read-only store made the missing parents of its control directory.
+#[test]
+fn a_read_only_store_makes_no_parents_and_sees_them_when_others_have_made_them() {
+    let base = tempfile::tempdir().unwrap();
+    let (root, control) = (base.path().join("root"), base.path().join("far/away/control"));
+    fs::create_dir(&root).unwrap();
+    let reader = Store::options().read_only(true).control_dir(&control).open(&root).unwrap();
+    assert_eq!(reader.view().unwrap().generation(), 0);
+    assert_eq!(tree(base.path()).len(), 1, "something was made");
+    put(&open_elsewhere(&root, &control), &[("a", "1")]);
+    let view = reader.view().unwrap();
+    assert_eq!(view.generation(), 1);
+    assert_eq!(view.read("a").unwrap(), b"1");
+    let writer = Store::options().control_dir(&control).lock_timeout(Duration::ZERO).open(&root).unwrap();
+    let refused = writer.update(|tx| tx.write("a", "2")).unwrap_err();
+    assert!(matches!(refused, Error::Locked { .. }), "the view does not hold the lock: {refused}");
 }
 
 /// The parents that were made for a control directory elsewhere were never synced: a power loss took

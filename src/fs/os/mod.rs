@@ -42,6 +42,13 @@ use written::Written;
 /// How often a lock file may be replaced while we lock it before we give up.
 const LOCK_TRIES_MAX: u32 = 100;
 
+/// What to do about missing directories above the control directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parents {
+    Make,
+    Leave,
+}
+
 /// The real file system below one root.
 #[derive(Debug)]
 pub(crate) struct OsFileSystem {
@@ -55,7 +62,7 @@ pub(crate) struct OsFileSystem {
 
 impl OsFileSystem {
     /// Opens an existing directory as a root.
-    pub(crate) fn open(root: &Path, control: Option<&Path>) -> io::Result<Self> {
+    pub(crate) fn open(root: &Path, control: Option<&Path>, parents: Parents) -> io::Result<Self> {
         let given = std::path::absolute(root)?;
         let root = system::canonical(root)?;
         let control = control.map(|path| control_place(&root, path)).transpose()?;
@@ -67,7 +74,7 @@ impl OsFileSystem {
             if root.starts_with(control) || directories.leads_to_root(control).is_ok_and(|is_root| is_root) {
                 return refused("the control directory can neither be the root nor hold it");
             }
-            if let Some(parent) = control.parent() {
+            if let (Some(parent), Parents::Make) = (control.parent(), parents) {
                 Self::create_root(parent)?;
             }
         }

@@ -7,7 +7,7 @@ use crate::fs::{Barrier, LockKind, NewFile, Wave};
 
 fn fixture() -> (tempfile::TempDir, OsFileSystem) {
     let directory = tempfile::tempdir().expect("a directory");
-    let fs = OsFileSystem::open(directory.path(), None).expect("a root");
+    let fs = OsFileSystem::open(directory.path(), None, Parents::Leave).expect("a root");
     (directory, fs)
 }
 
@@ -109,7 +109,7 @@ fn a_directory_that_was_replaced_is_looked_up_anew() {
 fn the_control_directory_can_lie_elsewhere() {
     let (root, elsewhere) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
     let control = elsewhere.path().join("control");
-    let fs = OsFileSystem::open(root.path(), Some(&control)).expect("a root");
+    let fs = OsFileSystem::open(root.path(), Some(&control), Parents::Make).expect("a root");
     let mut wave = Wave::new(Barrier::Create);
     wave.add(fs.create_dir(&path(CONTROL_DIRECTORY)).expect("made"));
     wave.add(make(&fs, ".cosave/a", b"1"));
