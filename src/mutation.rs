@@ -23,6 +23,8 @@ pub enum Rule {
     RemoveThenForget,
     /// Make the directories above a staged file durable, even if another transaction has made them.
     SyncOthersDirectories,
+    /// Sync the name of a directory again if it is not the one whose name was synced.
+    RecogniseDirectories,
     /// Check under the lock that every staged file is still the one that was written.
     CheckStaged,
     /// Check preconditions under the lock.

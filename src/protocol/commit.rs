@@ -76,16 +76,16 @@ pub(crate) fn prepare(
     for debt in staging.session.undurable(directories) {
         staging.wave.add(debt);
     }
-    let missing = stage::missing(root, directories)?;
-    let Recording { wave, written } = staging.session.write_records(directories, &missing)?;
+    let looked = stage::look(root, directories)?;
+    let Recording { wave, written } = staging.session.write_records(directories, &looked)?;
     // Lost without this sync: the knowledge of what was staged or made there, which would then stay for
-    // ever. A crash before it leaves only this session's own files, which the sweep finds by listing
-    // `sessions`.
+    // ever. Also lost: a directory that others have made anew, and this commit with it. A crash before
+    // it leaves only this session's own files, which the sweep finds by listing `sessions`.
     let durable = root.sync(wave)?;
-    if let Some(record) = staging.session.recorded(written, &missing, durable) {
+    if let Some(record) = staging.session.recorded(written, &looked.missing, durable) {
         staging.cleanup.add_record(record);
     }
-    stage::make(root, staging, missing)
+    stage::make(root, staging, looked.missing)
 }
 
 /// Begins a staged file for `target`, whose directory is prepared. An aborted transaction may have

@@ -6,12 +6,12 @@
 //! directories in which the session stages, and of those that it makes. A
 //! record is durable before anything that it names exists. So no power loss can
 //! leave a file to which no record leads. A directory that is on record costs
-//! no more waits.
+//! no more waits, unless others have put another one in its place.
 //!
 //! The session relies on an existing control directory, and never touches a
 //! target or a staged file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ use super::control;
 use super::layout::{self, SessionName};
 use super::root::{Root, guard, if_found};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, Durable, Lock, LockKind, NewFile, Unsynced, Wave};
+use crate::fs::{Barrier, Durable, Identity, Lock, LockKind, NewFile, Unsynced, Wave};
 use crate::generation::TransactionId;
 use crate::manifest::text::{Name, seal, unseal};
 use crate::mutation::{Rule, keeps};
@@ -52,6 +52,8 @@ pub(crate) struct Session {
 struct State {
     /// The directories on record.
     directories: BTreeSet<RelativePath>,
+    /// Directories whose names are durable, and what identified them then.
+    durable: BTreeMap<RelativePath, Option<Identity>>,
     /// The records of directories in which it stages.
     records: Vec<RelativePath>,
     /// The records of directories that transactions make.
@@ -61,12 +63,27 @@ struct State {
     spent: BTreeSet<RelativePath>,
     numbers: u32,
     /// Directories that a transaction has made, and whose names may not be durable yet.
-    undurable: BTreeSet<RelativePath>,
+    undurable: BTreeMap<RelativePath, Option<Identity>>,
     /// Directories that an aborted transaction has made, and could not remove because they were not
     /// empty.
     orphans: BTreeSet<RelativePath>,
     /// Removals of staged files and made directories that are not durable yet.
     removals: Wave,
+}
+
+impl State {
+    /// Whether the directory at this path is the one whose name is durable, or soon will be.
+    fn knows(&self, directory: &RelativePath, found: Option<Identity>) -> bool {
+        let is_same = |known: &Option<Identity>| *known == found || !keeps(Rule::RecogniseDirectories);
+        self.durable.get(directory).is_some_and(is_same) || self.undurable.get(directory).is_some_and(is_same)
+    }
+}
+
+/// The directories in which a transaction will stage, and all above them: what was found there.
+#[derive(Debug, Default)]
+pub(crate) struct Looked {
+    pub(crate) missing: BTreeSet<RelativePath>,
+    pub(crate) existing: BTreeMap<RelativePath, Option<Identity>>,
 }
 
 /// Records that are written, but not yet durable.
@@ -81,6 +98,8 @@ pub(crate) struct Recording {
 #[derive(Debug)]
 pub(crate) struct Written {
     directories: BTreeSet<RelativePath>,
+    /// Directories whose names are in the wave.
+    names: BTreeMap<RelativePath, Option<Identity>>,
     /// The record of the directories.
     stages: Option<RelativePath>,
     /// The record of the directories that will be made.
@@ -119,11 +138,12 @@ impl Session {
             transactions: AtomicU64::new(0),
             state: Mutex::new(State {
                 directories: BTreeSet::new(),
+                durable: BTreeMap::new(),
                 records: Vec::new(),
                 made: BTreeSet::new(),
                 spent: BTreeSet::new(),
                 numbers: 0,
-                undurable: BTreeSet::new(),
+                undurable: BTreeMap::new(),
                 orphans: BTreeSet::new(),
                 removals: Wave::new(Barrier::Session),
             }),
@@ -177,21 +197,29 @@ impl Session {
     pub(crate) fn write_records(
         &self,
         directories: &BTreeSet<RelativePath>,
-        made: &BTreeSet<RelativePath>,
+        looked: &Looked,
     ) -> Result<Recording> {
+        let made = &looked.missing;
         let mut state = guard(&self.state);
         // A directory that is made anew may be on a record that is removed with an earlier transaction.
         let is_new =
             |directory: &&RelativePath| !state.directories.contains(*directory) || made.contains(*directory);
         let new: BTreeSet<_> = directories.iter().filter(is_new).cloned().collect();
+        let mut names = BTreeMap::new();
+        for (directory, found) in &looked.existing {
+            // A directory that was moved into a new one has a new name there.
+            if names.contains_key(&directory.parent()) || !state.knows(directory, *found) {
+                names.insert(directory.clone(), *found);
+            }
+        }
         let mut wave = Wave::new(Barrier::Session);
-        if new.is_empty() && made.is_empty() {
-            let written = Written { directories: new, stages: None, makes: None, spent: Vec::new() };
+        if new.is_empty() && made.is_empty() && names.is_empty() {
+            let written = Written { directories: new, names, stages: None, makes: None, spent: Vec::new() };
             return Ok(Recording { wave, written });
         }
-        // Others may have made an existing directory without syncing its name. A power loss could then
-        // remove it with everything in it.
-        for directory in new.difference(made).flat_map(RelativePath::chain) {
+        // Others may have made an existing directory, or put another one in its place, without syncing
+        // its name. A power loss could then undo that, and take everything in it along.
+        for directory in names.keys() {
             wave.add(Unsynced::directory(directory.parent()));
         }
         let mut spent = Vec::new();
@@ -211,7 +239,7 @@ impl Session {
         if keeps(Rule::RemoveThenForget) {
             wave.absorb(std::mem::replace(&mut state.removals, Wave::new(Barrier::Session)));
         }
-        Ok(Recording { wave, written: Written { directories: new, stages, makes, spent } })
+        Ok(Recording { wave, written: Written { directories: new, names, stages, makes, spent } })
     }
 
     /// Writes a record, unless it is empty. It counts as spent until it is durable.
@@ -241,10 +269,14 @@ impl Session {
         made: &BTreeSet<RelativePath>,
         _durable: Durable,
     ) -> Option<RelativePath> {
-        let Written { directories, stages, makes, spent } = written;
+        let Written { directories, names, stages, makes, spent } = written;
         let mut state = guard(&self.state);
         state.directories.extend(directories);
-        state.undurable.extend(made.iter().cloned());
+        names.keys().for_each(|directory| _ = state.undurable.remove(directory));
+        state.durable.extend(names);
+        for directory in made {
+            state.undurable.entry(directory.clone()).or_default();
+        }
         state.records.extend(stages);
         state.made.extend(makes.clone());
         for record in spent {
@@ -264,14 +296,23 @@ impl Session {
             return Vec::new();
         }
         let chain = directories.iter().flat_map(RelativePath::chain);
-        let made = chain.filter(|directory| state.undurable.contains(directory));
+        let made = chain.filter(|directory| state.undurable.contains_key(directory));
         made.map(|directory| Unsynced::directory(directory.parent())).collect()
+    }
+
+    /// Notes what identifies a directory that a transaction has made.
+    pub(crate) fn made(&self, directory: &RelativePath, identity: Option<Identity>) {
+        guard(&self.state).undurable.insert(directory.clone(), identity);
     }
 
     /// Notes that directories that were made are durable.
     pub(crate) fn durable(&self, directories: &[RelativePath]) {
         let mut state = guard(&self.state);
-        directories.iter().for_each(|directory| _ = state.undurable.remove(directory));
+        for directory in directories {
+            if let Some(identity) = state.undurable.remove(directory) {
+                state.durable.insert(directory.clone(), identity);
+            }
+        }
     }
 
     /// Notes that directories that were made are removed again, not yet durably, and that these records
@@ -286,6 +327,7 @@ impl Session {
         debts.into_iter().for_each(|debt| state.removals.add(debt));
         for directory in directories {
             state.undurable.remove(directory);
+            state.durable.remove(directory);
             state.directories.remove(directory);
             state.orphans.remove(directory);
         }

@@ -22,7 +22,7 @@ use super::original;
 use super::queue::Job;
 use super::resolve::Target;
 use super::root::{Root, if_found};
-use super::session::Session;
+use super::session::{Looked, Session};
 use super::snapshot::Snapshot;
 use crate::error::{Operation, Result};
 use crate::fs::{Barrier, Durable, Identity, Kind, Metadata, NewFile, Unsynced, Wave, WriteFile};
@@ -162,22 +162,24 @@ impl Staging {
     }
 }
 
-/// The missing ones of these directories and of the directories above them, parents before children.
-pub(crate) fn missing(root: &Root, directories: &BTreeSet<RelativePath>) -> Result<BTreeSet<RelativePath>> {
-    let mut missing = BTreeSet::new();
-    for directory in directories {
-        let mut directory = directory.clone();
-        while !directory.is_root() && !missing.contains(&directory) {
-            let found = if_found(root.fs.metadata(&directory));
-            if found.map_err(root.error(Operation::Look, &directory))?.is_some() {
-                break;
-            }
-            let parent = directory.parent();
-            missing.insert(directory);
-            directory = parent;
+/// Looks at these directories and at all above them, once at each.
+pub(crate) fn look(root: &Root, directories: &BTreeSet<RelativePath>) -> Result<Looked> {
+    let mut looked = Looked::default();
+    for directory in directories.iter().flat_map(RelativePath::chain) {
+        if looked.existing.contains_key(&directory) || looked.missing.contains(&directory) {
+            continue;
+        }
+        if looked.missing.contains(&directory.parent()) {
+            looked.missing.insert(directory);
+            continue;
+        }
+        let found = if_found(root.fs.metadata(&directory));
+        match found.map_err(root.error(Operation::Look, &directory))? {
+            Some(found) => _ = looked.existing.insert(directory, found.identity),
+            None => _ = looked.missing.insert(directory),
         }
     }
-    Ok(missing)
+    Ok(looked)
 }
 
 /// Makes directories, parents before children. They are on record.
@@ -186,6 +188,9 @@ pub(crate) fn make(root: &Root, staging: &mut Staging, directories: BTreeSet<Rel
         match root.fs.create_dir(&directory) {
             Ok(debt) => {
                 staging.wave.add(debt);
+                // If it cannot be looked at, its name is synced once more when it is used again.
+                let found = root.fs.metadata(&directory).ok();
+                staging.session.made(&directory, found.and_then(|found| found.identity));
                 staging.cleanup.add_directory(directory);
             }
             // Another transaction has made it meanwhile, and may not have synced it yet.
