@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use cosave::{Difference, Error, Finding, Generation, Problem, RelativePath, Store};
+use cosave::{Difference, Durability, Error, Finding, Generation, Problem, RelativePath, Store};
 
 use crate::common::{Crash, assert_no_litter, litter, put, quick, text, tree};
 
@@ -51,6 +51,26 @@ fn what_was_published_is_finished() {
     let read = |name: &str| text(root.path().join(name));
     assert_eq!((read("a"), read("d/c"), read("new")), ("the new a".into(), "the new c".into(), "new".into()));
     assert!(!root.path().join("b").exists());
+}
+
+/// A store had put off its last wait. Whoever opened the root beside it was told that a commit was finished,
+/// as after a crash. Nobody had crashed, and nothing was moved.
+#[test]
+fn what_a_living_store_has_put_off_is_made_durable_and_is_no_news() {
+    let root = tempfile::tempdir().unwrap();
+    let living = Store::options().durability(Durability::Committed).open(root.path()).unwrap();
+    put(&living, &[("a", "1")]);
+    let pending = |store: &Store| store.status().unwrap().pending;
+    assert_eq!(pending(&living), [Generation::from(1)]);
+    let opened = Store::open(root.path()).unwrap();
+    assert!(opened.last_recovery().is_clean(), "{}", opened.last_recovery());
+    assert!(pending(&opened).is_empty());
+    put(&living, &[("a", "2")]);
+    put(&opened, &[("b", "3")]);
+    assert!(opened.last_recovery().is_clean(), "{}", opened.last_recovery());
+    assert!(pending(&opened).is_empty());
+    assert!(living.last_recovery().is_clean());
+    assert_eq!((text(root.path().join("a")), text(root.path().join("b"))), ("2".to_owned(), "3".to_owned()));
 }
 
 #[test]

@@ -64,6 +64,7 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
     let chain = Chain::new(&manifests, trust);
     let mut wave = Wave::new(Barrier::Recovered);
     let mut moved = Vec::new();
+    let mut of_the_living = HashSet::new();
     let mut stopped = None;
     for (generation, manifest) in manifests {
         let sync_failed = control.sync_failed.contains(&generation);
@@ -72,6 +73,9 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
             let copying = copying(control, generation, &manifest);
             // A living writer has put its files in place, and others may remove them, directory and all.
             let may_miss = !is_orphaned(root, control, generation, &manifest);
+            if may_miss {
+                of_the_living.insert(generation);
+            }
             let published = (generation, &manifest, trust, may_miss);
             roll_forward(root, published, &copying, &chain, &mut wave, &mut report)?;
             if sync_failed && keeps(Rule::WriteAnew) {
@@ -94,8 +98,10 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
         doubt::resolve(root, control);
     }
     for applied in durable {
-        // A commit that was in place already is now durable too, and is not reported.
-        if control.not_in_place().contains(&applied.generation) {
+        // A commit that was in place already is now durable too, and is not reported. A living writer
+        // has put its commits in place.
+        let was_left = !of_the_living.contains(&applied.generation);
+        if was_left && control.not_in_place().contains(&applied.generation) {
             report.rolled_forward.push(applied.generation);
         }
         retire(root, control, &applied);
