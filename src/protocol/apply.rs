@@ -7,10 +7,11 @@
 
 use std::io;
 
+use super::copy;
 use super::deferred::{Applied, Moved};
+use super::layout::{ControlName, Fate};
 use super::publish::Published;
 use super::root::Root;
-use super::{copy, layout};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, NewFile, Unsynced, Wave};
 use crate::generation::Generation;
@@ -44,7 +45,7 @@ pub(crate) fn move_all<'a>(
     for (number, entry) in (0..).zip(entries) {
         match entry.staged() {
             Some(staged) => {
-                let mark = || layout::copying(generation, number);
+                let mark = || ControlName::Copying(generation, number).path();
                 wave.add(replace(root, &staged, &entry.path, mark)?);
             }
             None => wave.add(remove(root, &entry.path)?),
@@ -122,10 +123,10 @@ pub(crate) fn remove(root: &Root, target: &RelativePath) -> Result<Unsynced> {
 /// do. For the same reason this needs no sync.
 pub(crate) fn retire(root: &Root, published: &RelativePath, applied: &Applied) -> bool {
     let retired = match applied.durable.is_waived() && keeps(Rule::MarkWaived) {
-        true => layout::applied_waived(applied.generation),
-        false => layout::applied(applied.generation),
+        true => Fate::AppliedWaived.of(applied.generation),
+        false => Fate::Applied.of(applied.generation),
     };
-    match root.fs.rename(published, &retired) {
+    match root.fs.rename(published, &retired.path()) {
         Ok(debt) => {
             debt.waive("if a power loss undoes this rename, recovery finds nothing left to do");
             true

@@ -17,6 +17,7 @@ use std::io;
 use super::check::Freshness;
 use super::control::{self, Control, WAIVED_MAX};
 use super::deferred::{Applied, Deferred, InFlight, Moved};
+use super::layout::{ControlName, Fate};
 use super::lock::{self, Locked};
 use super::publish::{self, Published};
 use super::queue::{Job as _, Queue};
@@ -25,7 +26,7 @@ use super::root::Root;
 use super::session::Recording;
 use super::snapshot::InPlace;
 use super::stage::{self, Collected, KeptFile, Staged, StagedFile, StagedWriter, Staging};
-use super::{apply, check, layout, recover};
+use super::{apply, check, recover};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
@@ -136,7 +137,7 @@ pub(crate) fn stage(root: &Root, deferred: &Deferred, collected: Collected) -> R
     let Collected { staging, changes, preconditions, snapshot } = collected;
     let Staging { id, session, mut cleanup, mut wave } = staging;
     let entries: Vec<_> = changes.into_iter().map(|change| change.into_entry(root)).collect();
-    let unpublished = layout::unpublished(id);
+    let unpublished = ControlName::Unpublished(id).path();
     cleanup.add_file(unpublished.clone());
     wave.add(publish::write_manifest(root, &unpublished, id, &entries)?);
     let in_flight = deferred.attach(&mut wave);
@@ -253,7 +254,7 @@ fn count_on(root: &Root, locked: &mut Locked) -> Result<()> {
     // Lost without this sync: the start of the generations. The next commit would lie beyond a gap, and
     // recovery would discard it.
     let _durable = root.sync_always(wave)?;
-    locked.control.abandoned.insert(newest);
+    locked.control.names.insert(Fate::Abandoned.of(newest));
     Ok(())
 }
 
@@ -309,7 +310,7 @@ fn publish(
         Err(error) => {
             for (generation, mut staged) in renamed {
                 control::mark_sync_failed(root, generation);
-                control::mark(root, &layout::in_doubt(staged.id));
+                control::mark(root, ControlName::InDoubt(staged.id));
                 staged.cleanup.leave_to_recovery();
                 answers.push((staged.id, Err(error.clone().in_doubt(generation, staged.id))));
             }

@@ -13,11 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
 
-use super::layout::{self, ControlName};
+use super::layout::{self, ControlName, Fate};
 use super::root::{Root, if_found};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, Kind, NewFile, Unsynced, Wave};
-use crate::generation::{Generation, TransactionId};
+use crate::fs::{Barrier, DirectoryEntry, Kind, NewFile, Unsynced, Wave};
+use crate::generation::Generation;
 use crate::manifest::text::{Name, seal, unseal};
 use crate::manifest::{Action, Entry, Manifest, ManifestError};
 use crate::mutation::{Rule, keeps};
@@ -26,43 +26,21 @@ use crate::path::RelativePath;
 /// The longest manifest that is read: a million entries of a kilobyte.
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 
-/// How far a waived commit has come: one that did not wait for the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Waived {
-    /// In place, as programs see it.
-    Applied,
-    /// Perhaps not in place.
-    Pending,
-}
-
 /// The most waived commits that are published at once. The next one makes them all durable. This bounds
 /// the number of manifests, and what a power loss can undo.
 pub(crate) const WAIVED_MAX: usize = 128;
 
+/// What says that a published manifest may not be durably in place. A power loss may leave several such
+/// names of one generation. Then the first of these counts, which asks for the most work.
+const OPEN: [Fate; 3] = [Fate::Pending, Fate::PendingWaived, Fate::AppliedWaived];
+
+/// What says that it may not be in place at all.
+const NOT_IN_PLACE: [Fate; 2] = [Fate::Pending, Fate::PendingWaived];
+
 /// What lies in the control directory.
 #[derive(Debug, Default)]
 pub(crate) struct Control {
-    /// Manifests that are fully applied, or that were given up.
-    pub(crate) applied: BTreeSet<Generation>,
-    pub(crate) abandoned: BTreeSet<Generation>,
-    /// Discarded manifests whose published names may not be gone for good.
-    pub(crate) discarded: BTreeSet<Generation>,
-    /// Published manifests.
-    pub(crate) pending: BTreeSet<Generation>,
-    /// Published manifests of waived commits.
-    pub(crate) waived: BTreeMap<Generation, Waived>,
-    /// Generations whose sync has failed since the machine was started.
-    pub(crate) sync_failed: BTreeSet<Generation>,
-    /// Entries whose targets were being copied over, by generation.
-    pub(crate) copying: BTreeSet<(Generation, u64)>,
-    /// Transactions in doubt: their writers could not tell whether they are committed.
-    pub(crate) in_doubt: BTreeSet<TransactionId>,
-    /// The outcomes of such transactions.
-    pub(crate) resolved: BTreeMap<TransactionId, Option<Generation>>,
-    /// Manifests that were never published.
-    pub(crate) unpublished: Vec<TransactionId>,
-    /// Other names.
-    parts: Vec<ControlName>,
+    pub(crate) names: BTreeSet<ControlName>,
 }
 
 impl Control {
@@ -71,76 +49,82 @@ impl Control {
         refuse_other_root(root)?;
         let directory = layout::control();
         let listed = if_found(root.fs.list(&directory));
-        let names = listed.map_err(root.error(Operation::Look, &directory))?.unwrap_or_default();
-        let mut control = Self::default();
-        for entry in names {
-            match layout::parse_control(&entry.name) {
-                ControlName::Pending(generation) => _ = control.pending.insert(generation),
-                ControlName::Applied(generation) => _ = control.applied.insert(generation),
-                ControlName::PendingWaived(generation) => control.found_waived(generation, Waived::Pending),
-                ControlName::AppliedWaived(generation) => control.found_waived(generation, Waived::Applied),
-                ControlName::Abandoned(generation) => _ = control.abandoned.insert(generation),
-                ControlName::Discarded(generation) => _ = control.discarded.insert(generation),
-                ControlName::SyncFailed(generation) => _ = control.sync_failed.insert(generation),
-                // Something other than a file under this name is not ours, and must not be removed.
-                ControlName::Unpublished(_) if entry.kind != Kind::File => {}
-                ControlName::Unpublished(transaction) => control.unpublished.push(transaction),
-                ControlName::Copying(generation, entry) => _ = control.copying.insert((generation, entry)),
-                ControlName::InDoubt(id) => _ = control.in_doubt.insert(id),
-                ControlName::Resolved(id, committed) => _ = control.resolved.insert(id, committed),
-                ControlName::Foreign => {}
-                part => control.parts.push(part),
-            }
-        }
-        Ok(control)
+        let entries = listed.map_err(root.error(Operation::Look, &directory))?.unwrap_or_default();
+        let name = |entry: DirectoryEntry| match ControlName::parse(&entry.name) {
+            // Something other than a file under this name is not ours, and must not be removed.
+            Some(ControlName::Unpublished(_)) if entry.kind != Kind::File => None,
+            name => name,
+        };
+        Ok(Self { names: entries.into_iter().filter_map(name).collect() })
     }
 
-    /// A power loss may leave both names of one generation. The one that asks for more work counts.
-    fn found_waived(&mut self, generation: Generation, waived: Waived) {
-        let known = self.waived.entry(generation).or_insert(waived);
-        *known = waived.max(*known);
+    pub(crate) fn has(&self, name: ControlName) -> bool {
+        self.names.contains(&name)
     }
 
-    /// Whether a published generation is a waived commit.
+    /// Takes out names that will be removed.
+    pub(crate) fn take(&mut self, is_wanted: impl Fn(ControlName) -> bool) -> BTreeSet<ControlName> {
+        let (taken, left) = std::mem::take(&mut self.names).into_iter().partition(|name| is_wanted(*name));
+        self.names = left;
+        taken
+    }
+
+    /// The generations of which a name says this.
+    pub(crate) fn generations(&self, fate: Fate) -> BTreeSet<Generation> {
+        let of_name = |name: &ControlName| match name {
+            ControlName::Numbered(generation, found) if *found == fate => Some(*generation),
+            _ => None,
+        };
+        self.names.iter().filter_map(of_name).collect()
+    }
+
+    /// The generations of commits that did not wait.
+    pub(crate) fn waived(&self) -> BTreeSet<Generation> {
+        &self.generations(Fate::PendingWaived) | &self.generations(Fate::AppliedWaived)
+    }
+
+    /// Whether a published generation is a commit that did not wait.
     pub(crate) fn is_waived(&self, generation: Generation) -> bool {
-        self.waived.contains_key(&generation) && !self.pending.contains(&generation)
+        let [pending, pending_waived, applied_waived] = OPEN.map(|fate| self.has(fate.of(generation)));
+        !pending && (pending_waived || applied_waived)
     }
 
     /// The manifest of a published generation that may not be durably in place.
     pub(crate) fn published(&self, generation: Generation) -> RelativePath {
-        match self.waived.get(&generation).filter(|_| self.is_waived(generation)) {
-            Some(Waived::Applied) => layout::applied_waived(generation),
-            Some(Waived::Pending) => layout::pending_waived(generation),
-            None => layout::pending(generation),
-        }
+        let found = OPEN.into_iter().find(|fate| self.has(fate.of(generation)));
+        found.unwrap_or(Fate::Pending).of(generation).path()
+    }
+
+    /// Every manifest.
+    pub(crate) fn manifests(&self) -> BTreeMap<Generation, RelativePath> {
+        let retired = |fate: Fate| {
+            self.generations(fate).into_iter().map(move |number| (number, fate.of(number).path()))
+        };
+        let open = self.open().into_iter().map(|generation| (generation, self.published(generation)));
+        retired(Fate::Abandoned).chain(retired(Fate::Applied)).chain(open).collect()
     }
 
     /// The published generations that may not be durably in place.
     pub(crate) fn open(&self) -> BTreeSet<Generation> {
-        let next = self.retired().next();
-        self.pending
-            .range(next..)
-            .chain(self.waived.range(next..).map(|(number, _)| number))
-            .copied()
-            .collect()
+        self.unretired(&OPEN)
     }
 
     /// Those of them that may not be in place at all.
     pub(crate) fn not_in_place(&self) -> BTreeSet<Generation> {
-        let applied = Some(&Waived::Applied);
-        let mut open = self.open();
-        open.retain(|number| self.pending.contains(number) || self.waived.get(number) != applied);
-        open
+        self.unretired(&NOT_IN_PLACE)
+    }
+
+    fn unretired(&self, fates: &[Fate]) -> BTreeSet<Generation> {
+        let retired = self.retired();
+        let generations = fates.iter().flat_map(|fate| self.generations(*fate));
+        generations.filter(|generation| *generation > retired).collect()
     }
 
     /// Whether everything that is made once exists and is durable.
     pub(crate) fn is_whole(&self, root: &Root) -> bool {
-        let mut parts =
-            vec![ControlName::Ignore, ControlName::Sessions, ControlName::Lock, ControlName::Queue];
-        if root.fs.has_control_elsewhere() {
-            parts.push(ControlName::Owner);
-        }
-        parts.iter().all(|part| self.parts.contains(part))
+        let parts = [layout::IGNORE, layout::SESSIONS, layout::LOCK, layout::QUEUE];
+        let has_owner = self.has(layout::OWNER) || !root.fs.has_control_elsewhere();
+        has_owner && parts.into_iter().all(|part| self.has(part))
     }
 
     /// Whether no commit lies between two looks.
@@ -151,8 +135,8 @@ impl Control {
 
     /// The newest generation that needs no more work; 0 before the first commit.
     pub(crate) fn retired(&self) -> Generation {
-        let newest = self.applied.last().max(self.abandoned.last());
-        newest.copied().unwrap_or_default()
+        let last = |fate| self.generations(fate).last().copied().unwrap_or_default();
+        last(Fate::Applied).max(last(Fate::Abandoned))
     }
 
     /// The newest generation that is published, applied or not.
@@ -163,30 +147,35 @@ impl Control {
     /// Whether there is anything to finish or to clean up. A pending name of an applied manifest counts
     /// too: a power loss can bring it back.
     pub(crate) fn needs_recovery(&self) -> bool {
-        !self.pending.is_empty()
-            || !self.not_in_place().is_empty()
-            || !self.sync_failed.is_empty()
-            || !self.discarded.is_empty()
-            || !self.in_doubt.is_empty()
-            || !self.copying.is_empty()
+        let needs = |name: &ControlName| match name {
+            ControlName::Numbered(_, fate) => {
+                matches!(fate, Fate::Pending | Fate::PendingWaived | Fate::Discarded | Fate::SyncFailed)
+            }
+            ControlName::InDoubt(_) | ControlName::Copying(..) => true,
+            _ => false,
+        };
+        self.names.iter().any(needs)
+    }
+
+    /// Notes that a published manifest has lost its published name.
+    pub(crate) fn set_closed(&mut self, generation: Generation) {
+        self.take(|name| OPEN.iter().any(|fate| fate.of(generation) == name));
     }
 
     /// Notes that a published manifest was retired.
     pub(crate) fn set_applied(&mut self, generation: Generation) {
-        self.pending.remove(&generation);
-        self.waived.remove(&generation);
-        self.applied.insert(generation);
+        self.set_closed(generation);
+        self.names.insert(Fate::Applied.of(generation));
     }
 
     /// Manifests that are no longer needed, because a newer one is durable.
-    pub(crate) fn superseded(&self) -> Vec<RelativePath> {
-        let newest = self.retired();
-        let old = |set: &BTreeSet<Generation>, name: fn(Generation) -> RelativePath| {
-            set.range(..newest).map(|generation| name(*generation)).collect::<Vec<_>>()
+    pub(crate) fn superseded(&self) -> Vec<ControlName> {
+        let retired = self.retired();
+        let is_old = |name: &&ControlName| match name {
+            ControlName::Numbered(number, Fate::Applied | Fate::Abandoned) => *number < retired,
+            _ => false,
         };
-        let mut names = old(&self.applied, layout::applied);
-        names.extend(old(&self.abandoned, layout::abandoned));
-        names
+        self.names.iter().filter(is_old).copied().collect()
     }
 }
 
@@ -194,7 +183,7 @@ impl Control {
 /// have dropped what was to be written and may report the next sync as a success (fsync(2), ERRORS). So
 /// recovery must write everything anew.
 pub(crate) fn mark_sync_failed(root: &Root, generation: Generation) {
-    mark(root, &layout::sync_failed(generation));
+    mark(root, Fate::SyncFailed.of(generation));
 }
 
 /// Removes the marks of copies whose generation is retired.
@@ -202,23 +191,20 @@ pub(crate) fn remove_copying(root: &Root, control: &mut Control) {
     if root.take_copied() {
         // Adds copies that were made after the control directory was listed. If this fails, their marks
         // stay for the next recovery.
-        control.copying.extend(Control::look(root).map(|found| found.copying).unwrap_or_default());
+        let found = Control::look(root).unwrap_or_default();
+        control.names.extend(found.names.iter().filter(|name| matches!(name, ControlName::Copying(..))));
     }
     let retired = control.retired();
-    for (generation, entry) in std::mem::take(&mut control.copying) {
-        if generation > retired {
-            control.copying.insert((generation, entry));
-        } else if let Ok(debt) = root.fs.remove_file(&layout::copying(generation, entry)) {
-            debt.waive("a mark that comes back is of a generation that is retired");
-        }
+    for mark in control.take(|name| matches!(name, ControlName::Copying(number, _) if number <= retired)) {
+        root.try_remove(&mark.path(), "a mark that comes back is of a generation that is retired");
     }
 }
 
 /// Makes an empty file. Only its name matters, and only until the machine restarts.
-pub(crate) fn mark(root: &Root, path: &RelativePath) {
+pub(crate) fn mark(root: &Root, mark: ControlName) {
     // If even the marker is refused, one more try is all that can be done.
     for _ in 0..2 {
-        if let Ok((file, name)) = root.fs.create_new(path, NewFile::Ordinary) {
+        if let Ok((file, name)) = root.fs.create_new(&mark.path(), NewFile::Ordinary) {
             name.waive("the power loss that erases the marker also discards the stale page cache");
             if let Ok((_, content)) = file.finish() {
                 content.waive("the marker is empty");
@@ -231,7 +217,7 @@ pub(crate) fn mark(root: &Root, path: &RelativePath) {
 /// Makes the missing directories and lock files.
 pub(crate) fn make(root: &Root) -> Result<Wave> {
     let mut wave = Wave::new(Barrier::Create);
-    for directory in [layout::control(), layout::sessions()] {
+    for directory in [layout::control(), layout::SESSIONS.path()] {
         match root.fs.create_dir(&directory) {
             Ok(debt) => wave.add(debt),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -241,15 +227,15 @@ pub(crate) fn make(root: &Root) -> Result<Wave> {
         }
     }
     // The queue file comes last: a reader that finds it finds the lock file too.
-    for path in [layout::lock_file(), layout::queue_file()] {
-        create_with(root, &path, b"")?;
+    for name in [layout::LOCK, layout::QUEUE] {
+        create_with(root, &name.path(), b"")?;
     }
     Ok(wave)
 }
 
 /// Marks the control directory as durable, as the last step.
 pub(crate) fn prove_durable(root: &Root) -> Result<()> {
-    create_with(root, &layout::ignore(), b"*\n")
+    create_with(root, &layout::IGNORE.path(), b"*\n")
 }
 
 /// Makes a file unless it exists. If a power loss undoes the file or its content, it is made again.
@@ -284,7 +270,7 @@ pub(crate) enum Owner {
 ///
 /// The path and its destination decide, not inode numbers, which are used again.
 pub(crate) fn owner(root: &Root) -> Result<Owner> {
-    let path = layout::owner();
+    let path = layout::OWNER.path();
     let read = if_found(read(root, &path)).map_err(root.error(Operation::Read, &path))?;
     let Some(bytes) = read else { return Ok(Owner::Nobody) };
     let corrupt = |error: String| Error::corrupt(root.full(&path), error);
@@ -322,7 +308,7 @@ pub(crate) fn other_root(root: &Root, owner: PathBuf) -> Error {
 
 /// Writes this root as the owner, under a temporary name.
 pub(crate) fn write_owner(root: &Root) -> Result<Wave> {
-    let path = layout::unnamed_owner();
+    let path = layout::UNNAMED_OWNER.path();
     let failed = |error| root.error(Operation::Create, &path)(error);
     if let Some(debt) = if_found(root.fs.remove_file(&path)).map_err(failed)? {
         debt.waive("it is made anew on the next line");
@@ -339,9 +325,9 @@ pub(crate) fn write_owner(root: &Root) -> Result<Wave> {
 
 /// Renames what `write_owner` wrote to its final name.
 pub(crate) fn name_owner(root: &Root) -> Result<Wave> {
-    let path = layout::owner();
+    let path = layout::OWNER.path();
     let mut wave = Wave::new(Barrier::Create);
-    let renamed = root.fs.rename(&layout::unnamed_owner(), &path);
+    let renamed = root.fs.rename(&layout::UNNAMED_OWNER.path(), &path);
     wave.add(renamed.map_err(root.error(Operation::Create, &path))?);
     Ok(wave)
 }
@@ -349,7 +335,7 @@ pub(crate) fn name_owner(root: &Root) -> Result<Wave> {
 /// Marks where the generations ended, in a control directory that was removed and made anew while a
 /// store was open. The mark is an abandoned generation, so nothing of it is left to finish.
 pub(crate) fn mark_end(root: &Root, generation: Generation) -> Result<Wave> {
-    let path = layout::abandoned(generation);
+    let path = Fate::Abandoned.of(generation).path();
     let failed = |error| root.error(Operation::Create, &path)(error);
     let (file, name) = root.fs.create_new(&path, NewFile::Ordinary).map_err(failed)?;
     let (_, content) = file.finish().map_err(failed)?;

@@ -20,163 +20,130 @@ pub(crate) fn control() -> RelativePath {
     RelativePath::root().child(CONTROL_DIRECTORY)
 }
 
-/// Locked exclusively to publish, apply and recover; shared to read.
-pub(crate) fn lock_file() -> RelativePath {
-    control().child("lock")
-}
-
-/// Everybody locks this file before `lock`. Writers hold it until they have `lock`, so that an endless
-/// series of readers cannot keep a writer waiting.
-pub(crate) fn queue_file() -> RelativePath {
-    control().child("queue")
-}
-
-/// Names the root of a control directory that lies outside of it.
-pub(crate) fn owner() -> RelativePath {
-    control().child("root")
-}
-
-/// The same file under its temporary name.
-pub(crate) fn unnamed_owner() -> RelativePath {
-    control().child("root.tmp")
-}
-
-/// Hides the control directory from version control. It is made last, so its presence also shows that
-/// the control directory is durable.
-pub(crate) fn ignore() -> RelativePath {
-    control().child(".gitignore")
-}
-
-/// The directory of the sessions.
-pub(crate) fn sessions() -> RelativePath {
-    control().child("sessions")
-}
-
 /// A session's file, locked as long as the session lives.
 pub(crate) fn session(id: Uuid) -> RelativePath {
-    sessions().child(id.simple().to_string())
+    SESSIONS.path().child(id.simple().to_string())
 }
 
 /// The session's record number `number` of the directories it stages in.
 pub(crate) fn record(session: Uuid, number: u32) -> RelativePath {
-    sessions().child(format!("{}.{number}", session.simple()))
+    SESSIONS.path().child(format!("{}.{number}", session.simple()))
 }
 
-/// A manifest before it is published.
-pub(crate) fn unpublished(id: TransactionId) -> RelativePath {
-    control().child(format!("{id}.tmp"))
-}
+/// Locked exclusively to publish, apply and recover; shared to read.
+pub(crate) const LOCK: ControlName = ControlName::Part("lock");
+/// Everybody locks this file before `LOCK`. Writers hold it until they have `LOCK`, so that an endless
+/// series of readers cannot keep a writer waiting.
+pub(crate) const QUEUE: ControlName = ControlName::Part("queue");
+/// The directory of the sessions.
+pub(crate) const SESSIONS: ControlName = ControlName::Part("sessions");
+/// Names the root of a control directory that lies outside of it.
+pub(crate) const OWNER: ControlName = ControlName::Part("root");
+/// The same file under its temporary name.
+pub(crate) const UNNAMED_OWNER: ControlName = ControlName::Part("root.tmp");
+/// Hides the control directory from version control. It is made last, so its presence also shows that
+/// the control directory is durable.
+pub(crate) const IGNORE: ControlName = ControlName::Part(".gitignore");
 
-/// A published manifest that may not be fully applied.
-pub(crate) fn pending(generation: Generation) -> RelativePath {
-    control().child(format!("{generation}.pending"))
-}
+const PARTS: [ControlName; 6] = [LOCK, QUEUE, SESSIONS, OWNER, UNNAMED_OWNER, IGNORE];
 
-/// A fully applied manifest.
-pub(crate) fn applied(generation: Generation) -> RelativePath {
-    control().child(format!("{generation}.applied"))
-}
-
-/// The `pending` manifest of a commit that did not wait: the files that it names may not be on disk.
-pub(crate) fn pending_waived(generation: Generation) -> RelativePath {
-    control().child(format!("{generation}.pending-waived"))
-}
-
-/// The `applied` manifest of a commit that did not wait: its files may not be on disk.
-pub(crate) fn applied_waived(generation: Generation) -> RelativePath {
-    control().child(format!("{generation}.applied-waived"))
-}
-
-/// A manifest whose generation was given up.
-pub(crate) fn abandoned(generation: Generation) -> RelativePath {
-    control().child(format!("{generation}.abandoned"))
-}
-
-/// A manifest beyond a gap, until its published name is gone for good.
-pub(crate) fn discarded(generation: Generation) -> RelativePath {
-    control().child(format!("{generation}.discarded"))
-}
-
-/// Marks a generation in which a step after the commit point failed. What is visible may not be on
-/// disk, or may be incomplete.
-pub(crate) fn sync_failed(generation: Generation) -> RelativePath {
-    control().child(format!("{generation}.sync-failed"))
-}
-
-/// Marks that the target of this entry is being copied over, so that it may hold half of our own bytes.
-pub(crate) fn copying(generation: Generation, entry: u64) -> RelativePath {
-    control().child(format!("{generation}.copying-{entry}"))
-}
-
-/// Marks a transaction in doubt: its writer could not tell whether it is committed.
-pub(crate) fn in_doubt(id: TransactionId) -> RelativePath {
-    control().child(format!("{id}.in-doubt"))
-}
-
-/// The outcome of a transaction that was in doubt.
-pub(crate) fn resolved(id: TransactionId, committed: Option<Generation>) -> RelativePath {
-    match committed {
-        Some(generation) => control().child(format!("{id}.committed-{generation}")),
-        None => control().child(format!("{id}.not-committed")),
-    }
-}
-
-/// What a name in the control directory means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a name in the control directory means. Each has one form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ControlName {
-    Pending(Generation),
-    Applied(Generation),
-    PendingWaived(Generation),
-    AppliedWaived(Generation),
-    Abandoned(Generation),
-    Discarded(Generation),
-    SyncFailed(Generation),
-    Unpublished(TransactionId),
+    /// Made once, under this name.
+    Part(&'static str),
+    /// What is known of a generation; most often this is its manifest.
+    Numbered(Generation, Fate),
+    /// Marks that the target of this entry is being copied over, so that it may hold half of our own
+    /// bytes.
     Copying(Generation, u64),
+    /// A manifest before it is published.
+    Unpublished(TransactionId),
+    /// Marks a transaction in doubt: its writer could not tell whether it is committed.
     InDoubt(TransactionId),
+    /// The outcome of a transaction that was in doubt.
     Resolved(TransactionId, Option<Generation>),
-    Ignore,
-    Sessions,
-    Lock,
-    Queue,
-    Owner,
-    Foreign,
 }
 
-/// Parses a name in the control directory.
-pub(crate) fn parse_control(name: &OsStr) -> ControlName {
-    parse_control_text(name).unwrap_or(ControlName::Foreign)
+/// What a name in the control directory says of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fate {
+    /// A published manifest that may not be fully applied.
+    Pending,
+    /// Like `Pending`, of a commit that did not wait: the files that it names may not be on disk.
+    PendingWaived,
+    /// The applied manifest of a commit that did not wait: its files may not be on disk.
+    AppliedWaived,
+    /// A fully applied manifest.
+    Applied,
+    /// A manifest whose generation was given up.
+    Abandoned,
+    /// A manifest beyond a gap, until its published name is gone for good.
+    Discarded,
+    /// Marks a generation in which a step after the commit point failed. What is visible may not be on
+    /// disk, or may be incomplete.
+    SyncFailed,
 }
 
-fn parse_control_text(name: &OsStr) -> Option<ControlName> {
-    let name = name.to_str()?;
-    match name {
-        ".gitignore" => return Some(ControlName::Ignore),
-        "sessions" => return Some(ControlName::Sessions),
-        "lock" => return Some(ControlName::Lock),
-        "queue" => return Some(ControlName::Queue),
-        "root" => return Some(ControlName::Owner),
-        _ => {}
+const FATES: [(Fate, &str); 7] = [
+    (Fate::Pending, "pending"),
+    (Fate::PendingWaived, "pending-waived"),
+    (Fate::AppliedWaived, "applied-waived"),
+    (Fate::Applied, "applied"),
+    (Fate::Abandoned, "abandoned"),
+    (Fate::Discarded, "discarded"),
+    (Fate::SyncFailed, "sync-failed"),
+];
+
+impl Fate {
+    /// The name that says this of `generation`.
+    pub(crate) fn of(self, generation: Generation) -> ControlName {
+        ControlName::Numbered(generation, self)
     }
-    let (stem, kind) = name.split_once('.')?;
-    match kind {
-        "pending" => Generation::parse(stem).map(ControlName::Pending),
-        "applied" => Generation::parse(stem).map(ControlName::Applied),
-        "pending-waived" => Generation::parse(stem).map(ControlName::PendingWaived),
-        "applied-waived" => Generation::parse(stem).map(ControlName::AppliedWaived),
-        "abandoned" => Generation::parse(stem).map(ControlName::Abandoned),
-        "discarded" => Generation::parse(stem).map(ControlName::Discarded),
-        "sync-failed" => Generation::parse(stem).map(ControlName::SyncFailed),
-        "in-doubt" => TransactionId::parse(stem).map(ControlName::InDoubt),
-        "not-committed" => TransactionId::parse(stem).map(|id| ControlName::Resolved(id, None)),
-        "tmp" => TransactionId::parse(stem).map(ControlName::Unpublished),
-        _ if kind.starts_with("copying-") => {
-            let entry = parse_number(kind.strip_prefix("copying-")?)?;
-            Generation::parse(stem).map(|generation| ControlName::Copying(generation, entry))
+
+    fn text(self) -> &'static str {
+        FATES.iter().find(|(fate, _)| *fate == self).map_or("", |(_, text)| text)
+    }
+}
+
+impl fmt::Display for ControlName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Part(name) => f.write_str(name),
+            Self::Numbered(generation, fate) => write!(f, "{generation}.{}", fate.text()),
+            Self::Copying(generation, entry) => write!(f, "{generation}.copying-{entry}"),
+            Self::Unpublished(id) => write!(f, "{id}.tmp"),
+            Self::InDoubt(id) => write!(f, "{id}.in-doubt"),
+            Self::Resolved(id, Some(generation)) => write!(f, "{id}.committed-{generation}"),
+            Self::Resolved(id, None) => write!(f, "{id}.not-committed"),
         }
-        _ => {
-            let generation = Generation::parse(kind.strip_prefix("committed-")?)?;
-            TransactionId::parse(stem).map(|id| ControlName::Resolved(id, Some(generation)))
+    }
+}
+
+impl ControlName {
+    pub(crate) fn path(self) -> RelativePath {
+        control().child(self.to_string())
+    }
+
+    /// Reads a name back; `None` if it is not ours.
+    pub(crate) fn parse(name: &OsStr) -> Option<Self> {
+        let name = name.to_str()?;
+        if let Some(part) = PARTS.into_iter().find(|part| matches!(part, Self::Part(text) if *text == name)) {
+            return Some(part);
+        }
+        let (stem, kind) = name.split_once('.')?;
+        if let Some((fate, _)) = FATES.into_iter().find(|(_, text)| *text == kind) {
+            return Generation::parse(stem).map(|generation| fate.of(generation));
+        }
+        if let Some(entry) = kind.strip_prefix("copying-") {
+            return Some(Self::Copying(Generation::parse(stem)?, parse_number(entry)?));
+        }
+        let id = TransactionId::parse(stem)?;
+        match kind {
+            "tmp" => Some(Self::Unpublished(id)),
+            "in-doubt" => Some(Self::InDoubt(id)),
+            "not-committed" => Some(Self::Resolved(id, None)),
+            _ => Some(Self::Resolved(id, Some(Generation::parse(kind.strip_prefix("committed-")?)?))),
         }
     }
 }
@@ -355,7 +322,7 @@ mod tests {
             "x.tmp",
             "pending",
         ] {
-            assert_eq!(parse_control(OsStr::new(name)), ControlName::Foreign, "{name}");
+            assert_eq!(ControlName::parse(OsStr::new(name)), None, "{name}");
         }
     }
 
@@ -363,26 +330,16 @@ mod tests {
     fn every_control_name_is_read_back() {
         let generation = Generation::from(42);
         let transaction = id().transaction;
-        for (path, meaning) in [
-            (pending(generation), ControlName::Pending(generation)),
-            (applied(generation), ControlName::Applied(generation)),
-            (pending_waived(generation), ControlName::PendingWaived(generation)),
-            (applied_waived(generation), ControlName::AppliedWaived(generation)),
-            (abandoned(generation), ControlName::Abandoned(generation)),
-            (discarded(generation), ControlName::Discarded(generation)),
-            (sync_failed(generation), ControlName::SyncFailed(generation)),
-            (unpublished(transaction), ControlName::Unpublished(transaction)),
-            (copying(generation, 7), ControlName::Copying(generation, 7)),
-            (in_doubt(transaction), ControlName::InDoubt(transaction)),
-            (resolved(transaction, None), ControlName::Resolved(transaction, None)),
-            (resolved(transaction, Some(generation)), ControlName::Resolved(transaction, Some(generation))),
-            (ignore(), ControlName::Ignore),
-            (sessions(), ControlName::Sessions),
-            (lock_file(), ControlName::Lock),
-            (queue_file(), ControlName::Queue),
-            (owner(), ControlName::Owner),
-        ] {
-            assert_eq!(parse_control(path.name()), meaning);
+        let of_transaction = [
+            ControlName::Copying(generation, 7),
+            ControlName::Unpublished(transaction),
+            ControlName::InDoubt(transaction),
+            ControlName::Resolved(transaction, None),
+            ControlName::Resolved(transaction, Some(generation)),
+        ];
+        let of_generation = FATES.map(|(fate, _)| fate.of(generation));
+        for name in PARTS.into_iter().chain(of_generation).chain(of_transaction) {
+            assert_eq!(ControlName::parse(name.path().name()), Some(name));
         }
         let uuid = transaction.session;
         assert_eq!(parse_session(session(uuid).name()), SessionName::Mark(uuid));

@@ -136,7 +136,7 @@ pub(crate) fn claim(root: &Root) -> Result<()> {
         return Ok(());
     }
     // Two roots may try at once.
-    let _queue = Wait::new(root).take(&layout::queue_file(), LockKind::Exclusive)?;
+    let _queue = Wait::new(root).take(&layout::QUEUE.path(), LockKind::Exclusive)?;
     match control::owner(root)? {
         Owner::This => Ok(()),
         Owner::Other(owner) => Err(control::other_root(root, owner)),
@@ -155,10 +155,10 @@ pub(crate) fn claim(root: &Root) -> Result<()> {
 
 /// Holds the queue while it waits for the lock, and lets waiting readers pass from time to time.
 fn writers_lock(wait: &mut Wait<'_>) -> Result<Box<dyn Lock>> {
-    let path = layout::lock_file();
+    let path = layout::LOCK.path();
     let mut closed = QUEUE_CLOSED_MIN;
     loop {
-        let queue = wait.take(&layout::queue_file(), LockKind::Exclusive)?;
+        let queue = wait.take(&layout::QUEUE.path(), LockKind::Exclusive)?;
         let opens = wait.root.fs.elapsed().saturating_add(closed);
         while wait.root.fs.elapsed() < opens {
             if let Some(lock) = wait.try_once(&path, LockKind::Exclusive)? {
@@ -173,8 +173,8 @@ fn writers_lock(wait: &mut Wait<'_>) -> Result<Box<dyn Lock>> {
 }
 
 fn readers_lock(wait: &mut Wait<'_>) -> Result<Box<dyn Lock>> {
-    let _queue = wait.take(&layout::queue_file(), LockKind::Shared)?;
-    wait.take(&layout::lock_file(), LockKind::Shared)
+    let _queue = wait.take(&layout::QUEUE.path(), LockKind::Shared)?;
+    wait.take(&layout::LOCK.path(), LockKind::Shared)
 }
 
 /// A lock for a reader that makes nothing; `None` if nothing can be locked.
@@ -187,7 +187,7 @@ fn lock_without_making(wait: &mut Wait<'_>) -> Result<Option<Box<dyn Lock>>> {
         let Some(lock) = if_supported(wait.take(&RelativePath::root(), LockKind::Shared))? else {
             return Ok(None);
         };
-        let queue = layout::queue_file();
+        let queue = layout::QUEUE.path();
         let made = if_found(wait.root.fs.metadata(&queue));
         if made.map_err(wait.root.error(Operation::Look, &queue))?.is_none() {
             return Ok(Some(lock));

@@ -9,7 +9,7 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 
 use super::control::{Control, MANIFEST_BYTES_MAX};
-use super::layout::{self, ControlName};
+use super::layout::{self, ControlName, Fate};
 use super::root::{Root, if_found};
 use super::session::Session;
 use super::stage::{Staged, StagedEntry};
@@ -92,7 +92,7 @@ fn readers(root: &Root, entries: &[StagedEntry]) -> io::Result<NewFile> {
 
 /// Writes an outdated manifest again, under a new name. Returns the old name.
 pub(crate) fn rewrite_manifest(root: &Root, staged: &mut Staged, wave: &mut Wave) -> Result<RelativePath> {
-    let fresh = layout::unpublished(staged.session.next_transaction());
+    let fresh = ControlName::Unpublished(staged.session.next_transaction()).path();
     let outdated = std::mem::replace(&mut staged.unpublished, fresh.clone());
     staged.cleanup.add_file(fresh.clone());
     wave.add(write_manifest(root, &fresh, staged.id, &staged.entries)?);
@@ -102,16 +102,17 @@ pub(crate) fn rewrite_manifest(root: &Root, staged: &mut Staged, wave: &mut Wave
 /// The name under which this store publishes. The name shows whether the commit waited: nothing else of
 /// an unsynced manifest is sure to survive a power loss.
 pub(crate) fn published_name(root: &Root, generation: Generation) -> RelativePath {
-    match root.settings.durability {
-        Durability::Process if keeps(Rule::MarkWaived) => layout::pending_waived(generation),
-        _ => layout::pending(generation),
-    }
+    let name = match root.settings.durability {
+        Durability::Process if keeps(Rule::MarkWaived) => Fate::PendingWaived.of(generation),
+        _ => Fate::Pending.of(generation),
+    };
+    name.path()
 }
 
 /// Gives the manifest its published name.
 pub(crate) fn rename(root: &Root, staged: &Staged, generation: Generation) -> Result<Unsynced> {
     let pending = published_name(root, generation);
-    if layout::parse_control(pending.name()) == ControlName::Foreign {
+    if ControlName::parse(pending.name()).is_none() {
         let reason = "it has used all generation numbers";
         return Err(Error::Unsupported { path: root.path(), reason });
     }
@@ -127,10 +128,8 @@ pub(crate) fn rename(root: &Root, staged: &Staged, generation: Generation) -> Re
 /// they must stay. A power loss could leave no applied manifest at all, and recovery would not know
 /// which generation comes next.
 pub(crate) fn remove_superseded(root: &Root, control: &Control) {
-    for path in control.superseded() {
-        if let Ok(debt) = root.fs.remove_file(&path) {
-            debt.waive("a superseded manifest that comes back is removed again");
-        }
-        // If one cannot be removed now, the next commit tries again.
+    for manifest in control.superseded() {
+        // If it cannot be removed now, the next commit tries again.
+        root.try_remove(&manifest.path(), "a superseded manifest that comes back is removed again");
     }
 }

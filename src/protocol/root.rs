@@ -71,6 +71,14 @@ impl Root {
         })
     }
 
+    /// Removes a file that is no longer needed. If it cannot be removed, or a power loss brings it back, that
+    /// does no harm, for the reason given.
+    pub(crate) fn try_remove(&self, path: &RelativePath, reason: &str) {
+        if let Ok(debt) = self.fs.remove_file(path) {
+            debt.waive(reason);
+        }
+    }
+
     /// Notes what a recovery found, whoever asked for it.
     pub(crate) fn note_recovery(&self, report: &RecoveryReport) {
         if !report.is_clean() {

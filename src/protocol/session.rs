@@ -167,7 +167,7 @@ impl Session {
             }
         }
         Err(Error::Unsupported {
-            path: root.full(&layout::sessions()),
+            path: root.full(&layout::SESSIONS.path()),
             reason: "files cannot be locked here, so nobody could tell which sessions live",
         })
     }
@@ -453,7 +453,7 @@ impl Record {
 
 /// Who lives here, as far as is known, for an error message.
 pub(crate) fn living(root: &Root) -> Option<String> {
-    let names = root.fs.list(&layout::sessions()).ok()?;
+    let names = root.fs.list(&layout::SESSIONS.path()).ok()?;
     let mut processes = BTreeSet::new();
     for entry in names {
         if let SessionName::Record(id, number) = layout::parse_session(&entry.name) {

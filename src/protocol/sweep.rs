@@ -14,7 +14,7 @@ use std::io;
 use uuid::Uuid;
 
 use super::control::{self, Control};
-use super::layout::{self, SessionName};
+use super::layout::{self, ControlName, SessionName};
 use super::lock::Locked;
 use super::recover::Recovered;
 use super::root::{Root, if_found};
@@ -72,10 +72,10 @@ pub(crate) fn sweep(root: &Root, locked: &Locked, _recovered: &Recovered) -> Res
     }
     // Lost without this sync: the removals, once the records that lead to these files are gone.
     let _durable = root.sync_always(wave)?;
-    for id in &locked.control.unpublished {
-        if sessions.is_dead(id.session) {
-            remove(root, &layout::unpublished(*id))?;
-            removed.push(layout::unpublished(*id));
+    for name in locked.control.names.iter().copied() {
+        if matches!(name, ControlName::Unpublished(id) if sessions.is_dead(id.session)) {
+            remove(root, &name.path())?;
+            removed.push(name.path());
         }
     }
     sessions.remove_dead(root, &refused)?;
@@ -90,7 +90,7 @@ fn is_refusal(error: &Error) -> bool {
 
 impl Sessions {
     fn find(root: &Root, control: &Control) -> Result<Self> {
-        let directory = layout::sessions();
+        let directory = layout::SESSIONS.path();
         let listed = if_found(root.fs.list(&directory));
         let mut sessions = Self::default();
         for entry in listed.map_err(root.error(Operation::Look, &directory))?.unwrap_or_default() {
@@ -108,8 +108,10 @@ impl Sessions {
             };
             sessions.look(root, id)?;
         }
-        for id in &control.unpublished {
-            sessions.look(root, id.session)?;
+        for name in control.names.iter().copied() {
+            if let ControlName::Unpublished(id) = name {
+                sessions.look(root, id.session)?;
+            }
         }
         Ok(sessions)
     }

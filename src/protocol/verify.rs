@@ -1,10 +1,11 @@
 //! Verify: compares the files of the newest commits with the checksums in their
 //! manifests. Reads every byte of them, and changes nothing.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
+use super::layout::Fate;
 use super::root::{Root, if_found};
-use super::{control, copy, layout, lock};
+use super::{control, copy, lock};
 use crate::error::{Operation, Result};
 use crate::fs::Kind;
 use crate::generation::Generation;
@@ -15,27 +16,24 @@ use crate::report::{Mismatch, Problem};
 /// it.
 pub(crate) fn verify(root: &Root) -> Result<Vec<Mismatch>> {
     let share = lock::shared(root)?;
-    let abandoned = share.control.abandoned.iter().map(|number| (*number, None));
-    let open = share.control.open().into_iter();
-    let pending = open.map(|number| (number, Some(share.control.published(number))));
-    let applied = share.control.applied.iter().map(|number| (*number, Some(layout::applied(*number))));
-    let manifests: BTreeMap<_, _> = abandoned.chain(applied).chain(pending).collect();
     let mut later: Option<Generation> = None;
     let mut seen = HashSet::new();
     let mut mismatches = Vec::new();
-    for (generation, path) in manifests.iter().rev() {
+    for (generation, path) in share.control.manifests().into_iter().rev() {
         // A power loss can undo the removal of an old manifest and keep the removal of a later one
         // (seen on btrfs). Manifests below a gap know nothing of the commits in the gap.
         if later.is_some_and(|later| generation.next() != later) {
             break;
         }
-        later = Some(*generation);
-        let Some(path) = path else { continue };
-        let Some(manifest) = control::manifest(root, path)? else { continue };
+        later = Some(generation);
+        if share.control.has(Fate::Abandoned.of(generation)) {
+            continue;
+        }
+        let Some(manifest) = control::manifest(root, &path)? else { continue };
         for entry in manifest.entries {
             if seen.insert(entry.path.clone()) {
                 let problem = compare(root, &entry)?;
-                let mismatch = |problem| Mismatch { path: entry.path, generation: *generation, problem };
+                let mismatch = |problem| Mismatch { path: entry.path, generation, problem };
                 mismatches.extend(problem.map(mismatch));
             }
         }

@@ -1,9 +1,10 @@
 //! Abandon: gives up a generation that is published but cannot be recovered.
 //! Its targets stay as they are, and the sweep removes its staged files.
 
+use super::super::control;
+use super::super::layout::Fate;
 use super::super::lock::Locked;
 use super::super::root::{Root, if_found};
-use super::super::{control, layout};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Wave};
 use crate::generation::Generation;
@@ -29,13 +30,12 @@ pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> R
         let list = if is_done { &mut abandoned.in_place } else { &mut abandoned.left };
         list.push(entry.path.clone());
     }
-    let renamed = root.fs.rename(&path, &layout::abandoned(generation));
+    let renamed = root.fs.rename(&path, &Fate::Abandoned.of(generation).path());
     let mut wave = Wave::new(Barrier::Discarded);
     wave.add(renamed.map_err(root.error(Operation::Publish, &path))?);
     // Lost without this sync: the decision. A power loss would bring the generation back.
     let _durable = root.sync_always(wave)?;
-    if let Ok(debt) = root.fs.remove_file(&layout::sync_failed(generation)) {
-        debt.waive("the marker of a generation that is given up has no meaning any more");
-    }
+    let marker = Fate::SyncFailed.of(generation).path();
+    root.try_remove(&marker, "the marker of a generation that is given up has no meaning any more");
     Ok(abandoned)
 }

@@ -6,7 +6,7 @@
 //! gone.
 
 use super::super::control::{self, Control};
-use super::super::layout;
+use super::super::layout::ControlName;
 use super::super::lock::Locked;
 use super::super::root::Root;
 use crate::error::Result;
@@ -18,10 +18,7 @@ const RESOLVED_MAX: usize = 256;
 
 /// The generation of a transaction, by the manifests that still exist.
 fn find(root: &Root, control: &Control, id: TransactionId) -> Result<Option<Generation>> {
-    let open = control.open().into_iter().map(|generation| (generation, control.published(generation)));
-    let applied = control.applied.iter().map(|generation| (*generation, layout::applied(*generation)));
-    let abandoned = control.abandoned.iter().map(|generation| (*generation, layout::abandoned(*generation)));
-    for (generation, path) in open.chain(applied).chain(abandoned) {
+    for (generation, path) in control.manifests().into_iter().rev() {
         if control::manifest(root, &path)?.is_some_and(|manifest| manifest.transaction == id) {
             return Ok(Some(generation));
         }
@@ -32,19 +29,20 @@ fn find(root: &Root, control: &Control, id: TransactionId) -> Result<Option<Gene
 /// Records an answer for every transaction in doubt. Runs when nothing is pending except what recovery
 /// has finished, and before a manifest that proves an answer is retired.
 pub(super) fn resolve(root: &Root, control: &mut Control) {
-    for id in std::mem::take(&mut control.in_doubt) {
+    for doubt in control.take(|name| matches!(name, ControlName::InDoubt(_))) {
+        let ControlName::InDoubt(id) = doubt else { continue };
         // If a manifest cannot be read, the doubt stays until the manifest is repaired.
         let Ok(committed) = find(root, control, id) else { continue };
-        if let Ok(debt) = root.fs.rename(&layout::in_doubt(id), &layout::resolved(id, committed)) {
+        let answer = ControlName::Resolved(id, committed);
+        if let Ok(debt) = root.fs.rename(&doubt.path(), &answer.path()) {
             debt.waive("a mark that a power loss brings back is resolved again");
-            control.resolved.insert(id, committed);
+            control.names.insert(answer);
         }
     }
-    while control.resolved.len() > RESOLVED_MAX {
-        let Some((id, committed)) = control.resolved.pop_first() else { return };
-        if let Ok(debt) = root.fs.remove_file(&layout::resolved(id, committed)) {
-            debt.waive("an answer that comes back is true");
-        }
+    let answers = control.names.iter().filter(|name| matches!(name, ControlName::Resolved(..)));
+    let too_many = answers.clone().count().saturating_sub(RESOLVED_MAX);
+    for answer in answers.take(too_many) {
+        root.try_remove(&answer.path(), "an answer that comes back is true");
     }
 }
 
@@ -53,8 +51,12 @@ pub(crate) fn outcome_of(root: &Root, locked: &Locked, id: TransactionId) -> Res
     if let Some(generation) = find(root, &locked.control, id)? {
         return Ok(TransactionOutcome::Committed { generation });
     }
-    Ok(match locked.control.resolved.get(&id) {
-        Some(Some(generation)) => TransactionOutcome::Committed { generation: *generation },
+    let answer = |name| match name {
+        ControlName::Resolved(other, committed) if other == id => Some(committed),
+        _ => None,
+    };
+    Ok(match locked.control.names.iter().copied().find_map(answer) {
+        Some(Some(generation)) => TransactionOutcome::Committed { generation },
         Some(None) => TransactionOutcome::NotCommitted,
         None => TransactionOutcome::Unknown,
     })

@@ -17,14 +17,15 @@ pub(crate) use abandon::abandon;
 pub(crate) use doubt::outcome_of;
 pub(crate) use waived::must_be_paid;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::io;
 
-use super::control::{self, Control, Waived};
+use super::apply;
+use super::control::{self, Control};
 use super::deferred::{Applied, Deferred};
+use super::layout::{self, ControlName, Fate};
 use super::lock::Locked;
 use super::root::Root;
-use super::{apply, layout};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, LockKind, Unsynced, Wave};
 use crate::generation::Generation;
@@ -48,7 +49,7 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
     let mut report = RecoveryReport::default();
     let (mut chain, mut beyond) = split(control);
     waived::cut_torn(root, control, &mut chain, &mut beyond)?;
-    if chain.is_empty() && beyond.is_empty() && control.discarded.is_empty() {
+    if chain.is_empty() && beyond.is_empty() && control.generations(Fate::Discarded).is_empty() {
         doubt::resolve(root, control);
         remove_stale(root, control);
         return Ok(Recovered { report });
@@ -67,7 +68,7 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
     let mut of_the_living = HashSet::new();
     let mut stopped = None;
     for (generation, manifest) in manifests {
-        let sync_failed = control.sync_failed.contains(&generation);
+        let sync_failed = control.has(Fate::SyncFailed.of(generation));
         let trust = trust(generation);
         let finished = manifest.and_then(|manifest| {
             let copying = copying(control, generation, &manifest);
@@ -121,15 +122,14 @@ pub(crate) fn finish_earlier(
     durability: Durability,
 ) -> Result<()> {
     let control = &locked.control;
-    let inherited = !control.discarded.is_empty()
+    let inherited = !control.generations(Fate::Discarded).is_empty()
         || control.not_in_place().iter().any(|generation| !deferred.is_ours(*generation))
         || must_be_paid(root, control, durability)?;
     if inherited && keeps(Rule::FinishEarlier) {
         recover(root, locked, deferred).map_err(Error::blocked)?;
     }
     let control = &mut locked.control;
-    let retired = control.retired();
-    let open = control.pending.range(retired.next()..).copied().collect();
+    let open = control.generations(Fate::Pending).split_off(&control.retired().next());
     for applied in deferred.take_paid(&open) {
         if apply::retire(root, &control.published(applied.generation), &applied) {
             control.set_applied(applied.generation);
@@ -163,7 +163,7 @@ fn inherit(root: &Root, control: &Control, chain: &[(Generation, Result<Manifest
     wave.add(Unsynced::directory(layout::control()));
     for (generation, manifest) in chain {
         let path = control.published(*generation);
-        if control.sync_failed.contains(generation) && keeps(Rule::WriteAnew) {
+        if control.has(Fate::SyncFailed.of(*generation)) && keeps(Rule::WriteAnew) {
             wave.absorb(rewrite::manifest(root, &path)?);
         } else {
             wave.add(root.fs.inherit(&path).map_err(root.error(Operation::Read, &path))?);
@@ -189,7 +189,7 @@ fn inherit(root: &Root, control: &Control, chain: &[(Generation, Result<Manifest
 fn discard(root: &Root, beyond: &[Generation], control: &mut Control) -> Result<()> {
     let mut wave = Wave::new(Barrier::Discarded);
     for generation in beyond {
-        let (published, discarded) = (control.published(*generation), layout::discarded(*generation));
+        let (published, discarded) = (control.published(*generation), Fate::Discarded.of(*generation).path());
         let renamed = root.fs.rename(&published, &discarded);
         wave.add(renamed.map_err(root.error(Operation::Remove, &published))?);
     }
@@ -198,7 +198,8 @@ fn discard(root: &Root, beyond: &[Generation], control: &mut Control) -> Result<
     // of inherited names.
     if let Err(error) = root.sync_always(wave) {
         for generation in beyond {
-            let back = root.fs.rename(&layout::discarded(*generation), &control.published(*generation));
+            let back =
+                root.fs.rename(&Fate::Discarded.of(*generation).path(), &control.published(*generation));
             if let Ok(debt) = back {
                 debt.waive(
                     "the next recovery discards it anew, since a second sync of this rename proves nothing",
@@ -207,14 +208,13 @@ fn discard(root: &Root, beyond: &[Generation], control: &mut Control) -> Result<
         }
         return Err(error);
     }
-    for generation in beyond.iter().chain(&control.discarded) {
-        if let Ok(debt) = root.fs.remove_file(&layout::discarded(*generation)) {
-            debt.waive("a discarded manifest that comes back is removed again");
-        }
+    for generation in beyond {
+        control.set_closed(*generation);
+        control.names.insert(Fate::Discarded.of(*generation));
     }
-    control.pending.retain(|generation| !beyond.contains(generation));
-    control.waived.retain(|generation, _| !beyond.contains(generation));
-    control.discarded.clear();
+    for discarded in control.take(|name| matches!(name, ControlName::Numbered(_, Fate::Discarded))) {
+        root.try_remove(&discarded.path(), "a discarded manifest that comes back is removed again");
+    }
     Ok(())
 }
 
@@ -253,13 +253,13 @@ fn roll_forward(
 /// The mark for a target that is copied over. Such targets are rare.
 fn copying_mark(generation: Generation, manifest: &Manifest, target: &RelativePath) -> RelativePath {
     let earlier = manifest.entries.iter().take_while(|entry| entry.path != *target);
-    layout::copying(generation, earlier.count() as u64)
+    ControlName::Copying(generation, earlier.count() as u64).path()
 }
 
 /// The targets of a generation that were being copied over.
 fn copying(control: &Control, generation: Generation, manifest: &Manifest) -> HashSet<RelativePath> {
     let numbered = (0..).zip(&manifest.entries);
-    let is_copied = |number: u64| control.copying.contains(&(generation, number));
+    let is_copied = |number: u64| control.has(ControlName::Copying(generation, number));
     numbered.filter(|(number, _)| is_copied(*number)).map(|(_, entry)| entry.path.clone()).collect()
 }
 
@@ -271,7 +271,7 @@ pub(crate) fn is_orphaned(
     generation: Generation,
     manifest: &Manifest,
 ) -> bool {
-    if control.sync_failed.contains(&generation) {
+    if control.has(Fate::SyncFailed.of(generation)) {
         return true;
     }
     let mark = layout::session(manifest.transaction.session);
@@ -340,24 +340,20 @@ fn retire(root: &Root, control: &mut Control, applied: &Applied) {
     if apply::retire(root, &control.published(applied.generation), applied) {
         control.set_applied(applied.generation);
     }
-    if let Ok(debt) = root.fs.remove_file(&layout::sync_failed(applied.generation)) {
-        debt.waive("the power loss that brings the marker back also discards the stale page cache");
-    }
+    let marker = Fate::SyncFailed.of(applied.generation).path();
+    root.try_remove(&marker, "the power loss that brings the marker back also discards the stale page cache");
 }
 
 /// Removes pending names of applied generations. A power loss can bring such names back.
 fn remove_stale(root: &Root, control: &mut Control) {
     let retired = control.retired();
-    let stale = control.pending.range(..=retired).map(|generation| layout::pending(*generation));
-    let waived = control.waived.range(..=retired).map(|(generation, waived)| match waived {
-        Waived::Applied => layout::applied_waived(*generation),
-        Waived::Pending => layout::pending_waived(*generation),
-    });
-    let marks = control.sync_failed.range(..=retired).map(|generation| layout::sync_failed(*generation));
-    for path in stale.chain(waived).chain(marks).collect::<BTreeSet<_>>() {
-        if let Ok(debt) = root.fs.remove_file(&path) {
-            debt.waive("a stale name that comes back is removed again");
-        }
+    let is_stale = |name| match name {
+        ControlName::Numbered(_, Fate::Applied | Fate::Abandoned | Fate::Discarded) => false,
+        ControlName::Numbered(generation, _) => generation <= retired,
+        _ => false,
+    };
+    for stale in control.take(is_stale) {
+        root.try_remove(&stale.path(), "a stale name that comes back is removed again");
     }
     control::remove_copying(root, control);
 }

@@ -2,7 +2,7 @@
 //! renames it. The caller syncs the name. A second sync of the old file might
 //! report success and do nothing.
 
-use super::super::layout::{self, StagedId};
+use super::super::layout::{self, ControlName, StagedId};
 use super::super::root::{Root, if_found};
 use super::super::{apply, copy};
 use crate::error::{Operation, Result};
@@ -13,7 +13,7 @@ use crate::path::RelativePath;
 
 /// Replaces a manifest whose sync failed by a new file with the same name.
 pub(super) fn manifest(root: &Root, pending: &RelativePath) -> Result<Wave> {
-    let fresh = layout::unpublished(unique(root));
+    let fresh = ControlName::Unpublished(unique(root)).path();
     let failed = |error| root.error(Operation::Publish, pending)(error);
     let mut wave = Wave::new(Barrier::Inherited);
     copy::file(root, pending, &fresh, &mut wave).map_err(failed)?;

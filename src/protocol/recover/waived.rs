@@ -20,10 +20,11 @@ use crate::report::RecoveryReport;
 /// Whether the commits that did not wait must be made durable now. That is so if a stronger commit will
 /// build on them, if there are too many, or if a power loss has undone some.
 pub(crate) fn must_be_paid(root: &Root, control: &Control, rests_on_it: Durability) -> Result<bool> {
-    if control.waived.is_empty() || !keeps(Rule::PayWaived) {
+    let waived = control.waived().len();
+    if waived == 0 || !keeps(Rule::PayWaived) {
         return Ok(false);
     }
-    if rests_on_it != Durability::Process || control.waived.len() >= WAIVED_MAX {
+    if rests_on_it != Durability::Process || waived >= WAIVED_MAX {
         return Ok(true);
     }
     root.look_once_for_losses(|| {
