@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Operation, Result};
 use crate::fs::os::{OsFileSystem, Parents};
-use crate::fs::{Barrier, FileSystem, Kind, Metadata, NewFile, SyncError, Unsynced, Wave, WriteFile};
+use crate::fs::{Barrier, FileSystem, Kind, Metadata, NewFile, SyncError, Wave, WriteFile};
 use crate::options::SyncStrategy;
 use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::layout;
@@ -94,8 +94,7 @@ pub fn create_new(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()>
 /// As for [`write`](crate::write).
 #[cfg(feature = "sim")]
 pub fn write_on(fs: &dyn FileSystem, path: &RelativePath, bytes: impl AsRef<[u8]>) -> Result<()> {
-    save_on(fs, path, Existing::Replace, |file| file.write_all(bytes.as_ref()))
-        .map_err(|failure| failure.into_error(&fs.full_path(path)))
+    save_on(fs, path, &fs.full_path(path), Existing::Replace, |file| file.write_all(bytes.as_ref()))
 }
 
 /// Like [`create_new`](crate::create_new), on a file system of your choice.
@@ -104,8 +103,7 @@ pub fn write_on(fs: &dyn FileSystem, path: &RelativePath, bytes: impl AsRef<[u8]
 /// As for [`create_new`](crate::create_new).
 #[cfg(feature = "sim")]
 pub fn create_new_on(fs: &dyn FileSystem, path: &RelativePath, bytes: impl AsRef<[u8]>) -> Result<()> {
-    save_on(fs, path, Existing::Refuse, |file| file.write_all(bytes.as_ref()))
-        .map_err(|failure| failure.into_error(&fs.full_path(path)))
+    save_on(fs, path, &fs.full_path(path), Existing::Refuse, |file| file.write_all(bytes.as_ref()))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -136,56 +134,29 @@ fn save(
     let (directory, target) = locate(given, existing)?;
     let open = OsFileSystem::open(&directory, None, Parents::Leave);
     let fs = open.map_err(Error::io(Operation::Open, &directory))?;
-    save_on(&fs, &target, existing, fill).map_err(|failure| failure.into_error(given))
+    save_on(&fs, &target, given, existing, fill)
 }
 
-/// What failed. The caller adds the path.
-enum Failure {
-    Invalid(InvalidPath),
-    Exists,
-    Io(Operation, io::Error),
-    NotSynced(io::Error),
-}
-
-impl Failure {
-    fn into_error(self, path: &Path) -> Error {
-        match self {
-            Self::Invalid(reason) => Error::invalid(path, reason),
-            Self::Exists => Error::Conflict { path: path.to_path_buf(), found: "exists already" },
-            Self::Io(operation, source) => Error::io(operation, path)(source),
-            Self::NotSynced(source) => {
-                Error::NotSynced { path: path.to_path_buf(), source: Arc::new(source) }
-            }
-        }
-    }
-}
-
-/// Saves a single file, on any file system.
+/// Saves a single file, on any file system. Errors name the `given` path.
 fn save_on(
     fs: &dyn FileSystem,
     target: &RelativePath,
+    given: &Path,
     existing: Existing,
     fill: impl FnOnce(&mut dyn WriteFile) -> io::Result<()>,
-) -> Result<(), Failure> {
-    let io = |operation| move |error| Failure::Io(operation, error);
+) -> Result<()> {
+    let io = |operation| Error::io(operation, given);
     let sync = |wave| fs.sync(wave, SyncStrategy::PerFile).map_err(|SyncError { source, .. }| source);
     let found = if_found(fs.metadata(target)).map_err(|error| match error.kind() {
-        io::ErrorKind::NotADirectory => Failure::Invalid(InvalidPath::NotADirectory),
-        _ => Failure::Io(Operation::Look, error),
+        io::ErrorKind::NotADirectory => Error::invalid(given, InvalidPath::NotADirectory),
+        _ => io(Operation::Look)(error),
     })?;
-    may_replace(fs, target, found.as_ref(), existing)?;
+    may_replace(fs, target, given, found.as_ref(), existing)?;
 
     let mut wave = Wave::new(Barrier::SingleStaged);
     let mut names = Wave::new(Barrier::SingleRenamed);
     for directory in target.parent().chain() {
-        match fs.create_dir(&directory) {
-            Ok(debt) => names.add(debt),
-            // Another process may have made it just now, and may not have synced it.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                names.add(Unsynced::directory(directory.parent()));
-            }
-            Err(error) => return Err(Failure::Io(Operation::Create, error)),
-        }
+        names.add(fs.ensure_dir(&directory).map_err(io(Operation::Create))?);
     }
     let staged = layout::single(target, fs.unique());
     let access = if found.is_some() { NewFile::Private } else { NewFile::Ordinary };
@@ -209,30 +180,36 @@ fn save_on(
         // A link never replaces (link(2)), so if several processes try, one wins.
         Existing::Refuse => match fs.link(&staged, target) {
             Ok(debt) => names.add(debt),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(Failure::Exists),
-            Err(error) => return Err(Failure::Io(Operation::Move, error)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(exists(given)),
+            Err(error) => return Err(io(Operation::Move)(error)),
         },
     }
     drop(temporary);
     // Lost without this sync: the new name, and with it the whole save.
-    sync(names).map(drop).map_err(Failure::NotSynced)
+    let not_synced = |source| Error::NotSynced { path: given.to_path_buf(), source: Arc::new(source) };
+    sync(names).map(drop).map_err(not_synced)
 }
 
 fn may_replace(
     fs: &dyn FileSystem,
     target: &RelativePath,
+    given: &Path,
     found: Option<&Metadata>,
     existing: Existing,
-) -> Result<(), Failure> {
+) -> Result<()> {
     match found {
         None => Ok(()),
-        Some(_) if existing == Existing::Refuse => Err(Failure::Exists),
+        Some(_) if existing == Existing::Refuse => Err(exists(given)),
         Some(found) if found.kind == Kind::File => {
-            fs.may_write(target, found).map_err(|error| Failure::Io(Operation::Stage, error))
+            fs.may_write(target, found).map_err(Error::io(Operation::Stage, given))
         }
-        Some(found) if found.kind == Kind::Directory => Err(Failure::Invalid(InvalidPath::Directory)),
-        Some(_) => Err(Failure::Invalid(InvalidPath::Special)),
+        Some(found) if found.kind == Kind::Directory => Err(Error::invalid(given, InvalidPath::Directory)),
+        Some(_) => Err(Error::invalid(given, InvalidPath::Special)),
     }
+}
+
+fn exists(given: &Path) -> Error {
+    Error::Conflict { path: given.to_path_buf(), found: "exists already" }
 }
 
 /// Splits a path, with every symlink followed, into the nearest existing directory and the target below

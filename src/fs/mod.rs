@@ -280,6 +280,20 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// `AlreadyExists`, `NotFound` if the parent is missing, or any other error of the system.
     fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced>;
 
+    /// Makes a directory unless it exists. Owes the parent's sync also if another process has made it, since
+    /// that process may not have synced it.
+    ///
+    /// # Errors
+    /// `NotFound` if the parent is missing, or any other error of the system.
+    fn ensure_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
+        match self.create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Ok(Unsynced::directory(path.parent()))
+            }
+            made => made,
+        }
+    }
+
     /// Moves a name, replacing a file at `to`. Others see the old state or the new one (rename(2)); it
     /// is durable only after the directories are synced. Does nothing if both names lead to one inode
     /// (rename(2)).

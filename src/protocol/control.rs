@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use super::layout::{self, ControlName, Fate};
 use super::root::{Root, if_found};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, DirectoryEntry, Kind, NewFile, Unsynced, Wave};
+use crate::fs::{Barrier, DirectoryEntry, Kind, NewFile, Wave};
 use crate::generation::Generation;
 use crate::manifest::text::{Name, seal, unseal};
 use crate::manifest::{Action, Entry, Manifest, ManifestError};
@@ -218,13 +218,8 @@ pub(crate) fn mark(root: &Root, mark: ControlName) {
 pub(crate) fn make(root: &Root) -> Result<Wave> {
     let mut wave = Wave::new(Barrier::Create);
     for directory in [layout::control(), layout::SESSIONS.path()] {
-        match root.fs.create_dir(&directory) {
-            Ok(debt) => wave.add(debt),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                wave.add(Unsynced::directory(directory.parent()));
-            }
-            Err(error) => return Err(root.error(Operation::Create, &directory)(error)),
-        }
+        let made = root.fs.ensure_dir(&directory);
+        wave.add(made.map_err(root.error(Operation::Create, &directory))?);
     }
     // The queue file comes last: a reader that finds it finds the lock file too.
     for name in [layout::LOCK, layout::QUEUE] {
