@@ -311,7 +311,7 @@ impl Transaction {
             return Err(Error::Unfinished { path: self.root().path() });
         };
         let removed = staging.cleanup.remove_all_but(changes.iter().filter_map(StagedChange::staged));
-        removed.into_iter().for_each(|debt| staging.wave.add(debt));
+        staging.wave.add(removed);
         Ok(Collection::Changes(Box::new(Collected { staging, changes, preconditions, snapshot }), described))
     }
 

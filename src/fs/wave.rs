@@ -47,10 +47,15 @@ impl Unsynced {
         Self { directories: BTreeSet::new(), files: vec![file] }
     }
 
-    /// Both debts as one.
-    pub fn and(mut self, other: Self) -> Self {
+    /// Adds another debt.
+    pub fn add(&mut self, other: Self) {
         self.directories.extend(other.directories);
         self.files.extend(other.files);
+    }
+
+    /// Both debts as one.
+    pub fn and(mut self, other: Self) -> Self {
+        self.add(other);
         self
     }
 
@@ -116,8 +121,7 @@ impl Wave {
 
     /// Adds a debt.
     pub fn add(&mut self, debt: Unsynced) {
-        self.debt.directories.extend(debt.directories);
-        self.debt.files.extend(debt.files);
+        self.debt.add(debt);
     }
 
     /// Adds all debts of another wave.

@@ -79,27 +79,24 @@ impl CleanupGuard {
 
     /// Removes now every file except the `wanted` ones, and every directory in which none of these
     /// lies. These belong to superseded writes, and to writes that failed when they began. The returned
-    /// debts must be paid before the record of the directories is removed.
-    pub(crate) fn remove_all_but<'a>(
-        &mut self,
-        wanted: impl Iterator<Item = &'a RelativePath>,
-    ) -> Vec<Unsynced> {
+    /// debt must be paid before the record of the directories is removed.
+    pub(crate) fn remove_all_but<'a>(&mut self, wanted: impl Iterator<Item = &'a RelativePath>) -> Unsynced {
         let wanted: HashSet<_> = wanted.collect();
         let stray: Vec<_> = self.files.iter().filter(|path| !wanted.contains(path)).cloned().collect();
         for path in &stray {
             self.remove(path);
         }
         if self.directories.is_empty() {
-            return Vec::new();
+            return Unsynced::default();
         }
         let parents: BTreeSet<_> = wanted.into_iter().map(RelativePath::parent).collect();
         let needed: HashSet<_> = parents.iter().flat_map(RelativePath::chain).collect();
         let made = std::mem::take(&mut self.directories).into_iter();
         let (kept, stray) = made.partition(|path| needed.contains(path));
         self.directories = kept;
-        let (gone, debts) = self.remove_directories(stray);
-        self.session.unmade(&gone, Vec::new(), Vec::new());
-        debts
+        let (gone, debt) = self.remove_directories(stray);
+        self.session.unmade(&gone, Vec::new(), Unsynced::default());
+        debt
     }
 
     /// Notes that the manifest has its published name. Nothing may be removed from now on, even if this
@@ -124,14 +121,13 @@ impl CleanupGuard {
         self.session.leave_mark();
     }
 
-    /// The debts of removals that the session has to pay.
-    fn owed(&self, debts: Vec<Unsynced>) -> Vec<Unsynced> {
+    /// The debt of removals that the session has to pay.
+    fn owed(&self, debt: Unsynced) -> Unsynced {
         if self.root.settings.durability != Durability::Process {
-            return debts;
+            return debt;
         }
-        let waive = |debt: Unsynced| debt.waive("Durability::Process promises nothing for a power loss");
-        debts.into_iter().for_each(waive);
-        Vec::new()
+        debt.waive("Durability::Process promises nothing for a power loss");
+        Unsynced::default()
     }
 
     fn remove_file(&self, path: &RelativePath) {
@@ -143,7 +139,7 @@ impl CleanupGuard {
             // Not synced now, since nobody waits for an abort. The session syncs it before it removes
             // its own mark. Without the mark, a staged name that a power loss brings back would stay
             // for ever.
-            Ok(debt) => self.owed(vec![debt]).into_iter().for_each(|debt| self.session.owe(debt)),
+            Ok(debt) => self.session.owe(self.owed(debt)),
             Err(error) if is_elsewhere(&error) => self.remove_elsewhere(path),
             Err(_) => self.session.leave_mark(),
         }
@@ -161,14 +157,14 @@ impl CleanupGuard {
         }
     }
 
-    /// Removes empty directories, children first. Returns those that are gone, and the debts of their
+    /// Removes empty directories, children first. Returns those that are gone, and the debt of their
     /// removal.
-    fn remove_directories(&self, made: Vec<RelativePath>) -> (Vec<RelativePath>, Vec<Unsynced>) {
-        let (mut gone, mut debts) = (Vec::new(), Vec::new());
+    fn remove_directories(&self, made: Vec<RelativePath>) -> (Vec<RelativePath>, Unsynced) {
+        let (mut gone, mut owed) = (Vec::new(), Unsynced::default());
         for path in made.into_iter().rev() {
             match self.root.fs.remove_dir(&path) {
                 Ok(debt) => {
-                    debts.push(debt);
+                    owed.add(debt);
                     gone.push(path);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => gone.push(path),
@@ -177,7 +173,7 @@ impl CleanupGuard {
                 Err(_) => self.session.leave_mark(),
             }
         }
-        (gone, debts)
+        (gone, owed)
     }
 }
 
@@ -197,13 +193,13 @@ impl Drop for CleanupGuard {
         }
         let made = std::mem::take(&mut self.directories);
         let count = made.len();
-        let (gone, debts) = self.remove_directories(made);
+        let (gone, debt) = self.remove_directories(made);
         let records = std::mem::take(&mut self.records);
         let spent = if gone.len() == count { records } else { Vec::new() };
-        self.session.unmade(&gone, spent, self.owed(debts));
+        self.session.unmade(&gone, spent, self.owed(debt));
         // The files of this transaction may have prevented an earlier one from removing its
         // directories.
-        let (gone, debts) = self.remove_directories(self.session.orphans());
-        self.session.unmade(&gone, Vec::new(), self.owed(debts));
+        let (gone, debt) = self.remove_directories(self.session.orphans());
+        self.session.unmade(&gone, Vec::new(), self.owed(debt));
     }
 }

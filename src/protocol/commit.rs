@@ -404,7 +404,7 @@ fn finish(root: &Root, deferred: &Deferred, in_place: Vec<(Published, Moved)>, a
             for published in moved_files {
                 let generation = published.generation;
                 let name = publish::published_name(root, generation);
-                apply::retire(root, &name, &Applied::new(generation, durable));
+                apply::retire(root, &name, &Applied { generation, durable });
                 let receipt = Receipt { generation, durable: published.durable.and(durable) };
                 answers.push((published.id, Ok(receipt)));
             }

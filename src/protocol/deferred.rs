@@ -31,12 +31,6 @@ pub(crate) struct Applied {
     pub(crate) durable: Durable,
 }
 
-impl Applied {
-    pub(crate) fn new(generation: Generation, durable: Durable) -> Self {
-        Self { generation, durable }
-    }
-}
-
 /// What this process has moved but not retired.
 #[derive(Debug, Default)]
 pub(crate) struct Deferred {
@@ -103,7 +97,7 @@ impl Deferred {
         let mut state = self.state();
         for generation in in_flight.0 {
             state.in_flight.remove(&generation);
-            state.paid.insert(generation, Applied::new(generation, durable));
+            state.paid.insert(generation, Applied { generation, durable });
         }
         self.changed.notify_all();
     }

@@ -48,7 +48,7 @@ pub(crate) struct Session {
     _lock: Box<dyn Lock>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     /// The directories on record.
     directories: BTreeSet<RelativePath>,
@@ -68,7 +68,7 @@ struct State {
     /// empty.
     orphans: BTreeSet<RelativePath>,
     /// Removals of staged files and made directories that are not durable yet.
-    removals: Wave,
+    removals: Unsynced,
 }
 
 impl State {
@@ -136,17 +136,7 @@ impl Session {
             id,
             root: Arc::clone(root),
             transactions: AtomicU64::new(0),
-            state: Mutex::new(State {
-                directories: BTreeSet::new(),
-                durable: BTreeMap::new(),
-                records: Vec::new(),
-                made: BTreeSet::new(),
-                spent: BTreeSet::new(),
-                numbers: 0,
-                undurable: BTreeMap::new(),
-                orphans: BTreeSet::new(),
-                removals: Wave::new(Barrier::Session),
-            }),
+            state: Mutex::default(),
             marked: AtomicBool::new(false),
             _lock: lock,
         })
@@ -237,7 +227,7 @@ impl Session {
         let earlier = std::mem::take(&mut state.spent).into_iter();
         spent.extend(earlier.filter(|record| ![&stages, &makes].contains(&&Some(record.clone()))));
         if keeps(Rule::RemoveThenForget) {
-            wave.absorb(std::mem::replace(&mut state.removals, Wave::new(Barrier::Session)));
+            wave.add(std::mem::take(&mut state.removals));
         }
         Ok(Recording { wave, written: Written { directories: new, names, stages, makes, spent } })
     }
@@ -317,14 +307,9 @@ impl Session {
 
     /// Notes that directories that were made are removed again, not yet durably, and that these records
     /// name nothing else.
-    pub(crate) fn unmade(
-        &self,
-        directories: &[RelativePath],
-        records: Vec<RelativePath>,
-        debts: Vec<Unsynced>,
-    ) {
+    pub(crate) fn unmade(&self, directories: &[RelativePath], records: Vec<RelativePath>, debt: Unsynced) {
         let mut state = guard(&self.state);
-        debts.into_iter().for_each(|debt| state.removals.add(debt));
+        state.removals.add(debt);
         for directory in directories {
             state.undurable.remove(directory);
             state.durable.remove(directory);
@@ -377,7 +362,7 @@ impl Session {
     fn end(&self) -> Result<()> {
         let mut state = guard(&self.state);
         let mut removals = Wave::new(Barrier::Swept);
-        removals.absorb(std::mem::replace(&mut state.removals, Wave::new(Barrier::Session)));
+        removals.add(std::mem::take(&mut state.removals));
         for directory in std::mem::take(&mut state.orphans).iter().rev() {
             match self.root.fs.remove_dir(directory) {
                 Ok(debt) => removals.add(debt),

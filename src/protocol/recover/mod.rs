@@ -326,7 +326,7 @@ fn make_durable(root: &Root, moved: Vec<Generation>, wave: Wave) -> Result<Vec<A
     // Lost without this sync: moves that recovery has reported, once the manifest is retired. A crash
     // before it leaves the manifest pending, and recovery begins again.
     match root.sync_always(wave) {
-        Ok(durable) => Ok(moved.into_iter().map(|generation| Applied::new(generation, durable)).collect()),
+        Ok(durable) => Ok(moved.into_iter().map(|generation| Applied { generation, durable }).collect()),
         Err(error) => {
             for generation in moved {
                 control::mark_sync_failed(root, generation);
