@@ -10,21 +10,18 @@
 //! moved and copied with its root, and needs no such name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::path::PathBuf;
 
 use super::layout::{self, ControlName, Fate};
 use super::root::{Root, if_found};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, DirectoryEntry, Kind, NewFile, Wave};
+use crate::fs::{Barrier, DirectoryEntry, Kind, Wave};
 use crate::generation::Generation;
 use crate::manifest::text::{Name, seal, unseal};
 use crate::manifest::{Action, Entry, Manifest, ManifestError};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
-
-/// The longest manifest that is read: a million entries of a kilobyte.
-pub(crate) const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 
 /// The most waived commits that are published at once. The next one makes them all durable. This bounds
 /// the number of manifests, and what a power loss can undo.
@@ -47,15 +44,12 @@ impl Control {
     /// Lists the control directory. A missing one counts as empty.
     pub(crate) fn look(root: &Root) -> Result<Self> {
         refuse_other_root(root)?;
-        let directory = layout::control();
-        let listed = if_found(root.fs.list(&directory));
-        let entries = listed.map_err(root.error(Operation::Look, &directory))?.unwrap_or_default();
         let name = |entry: DirectoryEntry| match ControlName::parse(&entry.name) {
             // Something other than a file under this name is not ours, and must not be removed.
             Some(ControlName::Unpublished(_)) if entry.kind != Kind::File => None,
             name => name,
         };
-        Ok(Self { names: entries.into_iter().filter_map(name).collect() })
+        Ok(Self { names: root.list(&layout::control())?.into_iter().filter_map(name).collect() })
     }
 
     pub(crate) fn has(&self, name: ControlName) -> bool {
@@ -204,11 +198,9 @@ pub(crate) fn remove_copying(root: &Root, control: &mut Control) {
 pub(crate) fn mark(root: &Root, mark: ControlName) {
     // If even the marker is refused, one more try is all that can be done.
     for _ in 0..2 {
-        if let Ok((file, name)) = root.fs.create_new(&mark.path(), NewFile::Ordinary) {
+        if let Ok((name, content)) = root.make(&mark.path(), b"") {
             name.waive("the power loss that erases the marker also discards the stale page cache");
-            if let Ok((_, content)) = file.finish() {
-                content.waive("the marker is empty");
-            }
+            content.waive("the marker is empty");
             return;
         }
     }
@@ -235,17 +227,14 @@ pub(crate) fn prove_durable(root: &Root) -> Result<()> {
 
 /// Makes a file unless it exists. If a power loss undoes the file or its content, it is made again.
 fn create_with(root: &Root, path: &RelativePath, bytes: &[u8]) -> Result<()> {
-    let failed = |error| root.error(Operation::Create, path)(error);
-    match root.fs.create_new(path, NewFile::Ordinary) {
-        Ok((mut file, name)) => {
+    match root.make(path, bytes) {
+        Ok((name, content)) => {
             name.waive("if a power loss takes this file, it is made again");
-            file.write_all(bytes).map_err(failed)?;
-            let (_, content) = file.finish().map_err(failed)?;
             content.waive("cosave never reads what is in it");
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(failed(error)),
+        Err(error) => Err(root.error(Operation::Create, path)(error)),
     }
 }
 
@@ -266,8 +255,7 @@ pub(crate) enum Owner {
 /// The path and its destination decide, not inode numbers, which are used again.
 pub(crate) fn owner(root: &Root) -> Result<Owner> {
     let path = layout::OWNER.path();
-    let read = if_found(read(root, &path)).map_err(root.error(Operation::Read, &path))?;
-    let Some(bytes) = read else { return Ok(Owner::Nobody) };
+    let Some(bytes) = root.read(&path)? else { return Ok(Owner::Nobody) };
     let corrupt = |error: String| Error::corrupt(root.full(&path), error);
     let text = unseal(OWNER_FORMAT, &bytes).map_err(|error| corrupt(error.to_string()))?;
     let name: Name = serde_json::from_str(text).map_err(|error| corrupt(error.to_string()))?;
@@ -309,10 +297,8 @@ pub(crate) fn write_owner(root: &Root) -> Result<Wave> {
         debt.waive("it is made anew on the next line");
     }
     let text = serde_json::to_string(&Name::new(root.path().as_os_str())).unwrap_or_default();
-    let (mut file, name) = root.fs.create_new(&path, NewFile::Ordinary).map_err(failed)?;
+    let (name, content) = root.make(&path, &seal(OWNER_FORMAT, &text)).map_err(failed)?;
     name.waive("nobody looks for it under this name");
-    file.write_all(&seal(OWNER_FORMAT, &text)).map_err(failed)?;
-    let (_, content) = file.finish().map_err(failed)?;
     let mut wave = Wave::new(Barrier::Create);
     wave.add(content);
     Ok(wave)
@@ -331,33 +317,23 @@ pub(crate) fn name_owner(root: &Root) -> Result<Wave> {
 /// store was open. The mark is an abandoned generation, so nothing of it is left to finish.
 pub(crate) fn mark_end(root: &Root, generation: Generation) -> Result<Wave> {
     let path = Fate::Abandoned.of(generation).path();
-    let failed = |error| root.error(Operation::Create, &path)(error);
-    let (file, name) = root.fs.create_new(&path, NewFile::Ordinary).map_err(failed)?;
-    let (_, content) = file.finish().map_err(failed)?;
+    let (name, content) = root.make(&path, b"").map_err(root.error(Operation::Create, &path))?;
     content.waive("the mark is empty");
     let mut wave = Wave::new(Barrier::Create);
     wave.add(name);
     Ok(wave)
 }
 
-/// Reads a small file of the control directory.
-pub(crate) fn read(root: &Root, path: &RelativePath) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    root.fs.open(path)?.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// Whether a manifest is there and not torn. A power loss before its sync can leave neither.
 pub(crate) fn is_whole(root: &Root, path: &RelativePath) -> Result<bool> {
-    let bytes = if_found(read(root, path)).map_err(root.error(Operation::Read, path))?;
+    let bytes = root.read(path)?;
     let is_torn = |error: &ManifestError| matches!(error, ManifestError::Header | ManifestError::Checksum);
     Ok(bytes.is_some_and(|bytes| !Manifest::decode(&bytes).is_err_and(|error| is_torn(&error))))
 }
 
 /// Reads and verifies a published manifest. `None` when it is not there.
 pub(crate) fn manifest(root: &Root, path: &RelativePath) -> Result<Option<Manifest>> {
-    let read = if_found(read(root, path)).map_err(root.error(Operation::Read, path))?;
-    let Some(bytes) = read else { return Ok(None) };
+    let Some(bytes) = root.read(path)? else { return Ok(None) };
     let decoded = match Manifest::decode(&bytes) {
         Err(_) if !keeps(Rule::VerifyManifest) => Manifest::decode_unverified(&bytes),
         decoded => decoded,

@@ -19,7 +19,7 @@ use std::io;
 use std::time::Duration;
 
 use super::control::{self, Control, Owner};
-use super::root::{Root, if_found};
+use super::root::Root;
 use super::{layout, session};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Lock, LockKind};
@@ -121,10 +121,7 @@ pub(crate) fn ensure(root: &Root) -> Result<()> {
     claim(root)?;
     if keeps(Rule::WaitForRootReaders) {
         // Readers that began before there was a lock file have locked the root instead.
-        match Wait::new(root).take(&RelativePath::root(), LockKind::Exclusive) {
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::Unsupported => {}
-            lock => drop(lock?),
-        }
+        drop(if_supported(Wait::new(root).take(&RelativePath::root(), LockKind::Exclusive))?);
     }
     control::prove_durable(root)
 }
@@ -187,9 +184,7 @@ fn lock_without_making(wait: &mut Wait<'_>) -> Result<Option<Box<dyn Lock>>> {
         let Some(lock) = if_supported(wait.take(&RelativePath::root(), LockKind::Shared))? else {
             return Ok(None);
         };
-        let queue = layout::QUEUE.path();
-        let made = if_found(wait.root.fs.metadata(&queue));
-        if made.map_err(wait.root.error(Operation::Look, &queue))?.is_none() {
+        if wait.root.look(&layout::QUEUE.path())?.is_none() {
             return Ok(Some(lock));
         }
     }

@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
-use super::control::{Control, MANIFEST_BYTES_MAX};
+use super::control::Control;
 use super::layout::{self, ControlName, Fate};
-use super::root::{Root, if_found};
+use super::root::{MANIFEST_BYTES_MAX, Root, if_found};
 use super::session::Session;
 use super::stage::{Staged, StagedEntry};
 use crate::error::{Error, Operation, Result};

@@ -4,7 +4,7 @@
 //! A leaf: knows nothing of transactions, sessions or manifests. Every wait for
 //! the disk goes through [`Root::sync`] or [`Root::sync_always`].
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,12 +12,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::layout;
 use super::stamps::Stamps;
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Durable, FileSystem, SyncError, Wave};
+use crate::fs::{DirectoryEntry, Durable, FileSystem, Metadata, NewFile, SyncError, Unsynced, Wave};
 use crate::generation::Generation;
 use crate::mutation::{Rule, keeps};
 use crate::options::{Durability, Settings};
 use crate::path::{InvalidPath, RelativePath};
 use crate::report::RecoveryReport;
+
+/// The longest manifest that is read: a million entries of a kilobyte.
+pub(crate) const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 
 /// An open root, as every step sees it.
 #[derive(Debug)]
@@ -69,6 +72,36 @@ impl Root {
             }
             self.error(Operation::Sync, &path)(source)
         })
+    }
+
+    /// What is at a path.
+    pub(crate) fn look(&self, path: &RelativePath) -> Result<Option<Metadata>> {
+        if_found(self.fs.metadata(path)).map_err(self.error(Operation::Look, path))
+    }
+
+    /// The names in a directory; none if it is missing.
+    pub(crate) fn list(&self, directory: &RelativePath) -> Result<Vec<DirectoryEntry>> {
+        let names = if_found(self.fs.list(directory)).map_err(self.error(Operation::Look, directory))?;
+        Ok(names.unwrap_or_default())
+    }
+
+    /// Reads a whole file of the control directory.
+    pub(crate) fn read(&self, path: &RelativePath) -> Result<Option<Vec<u8>>> {
+        let read = || {
+            let mut bytes = Vec::new();
+            self.fs.open(path)?.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        if_found(read()).map_err(self.error(Operation::Read, path))
+    }
+
+    /// Makes a file of the control directory. Returns the debt of its name, and that of its content.
+    pub(crate) fn make(&self, path: &RelativePath, bytes: &[u8]) -> io::Result<(Unsynced, Unsynced)> {
+        let (mut file, name) = self.fs.create_new(path, NewFile::Ordinary)?;
+        file.write_all(bytes)?;
+        let (metadata, content) = file.finish()?;
+        self.stamps.note(&metadata);
+        Ok((name, content))
     }
 
     /// Removes a file that is no longer needed. If it cannot be removed, or a power loss brings it back, that

@@ -12,14 +12,13 @@
 //! target or a staged file.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::control;
 use super::layout::{self, SessionName};
 use super::root::{Root, guard, if_found};
 use crate::error::{Error, Operation, Result};
@@ -240,13 +239,9 @@ impl Session {
         let path = layout::record(self.id, state.numbers);
         state.numbers += 1;
         state.spent.insert(path.clone());
-        let failed = |error| self.root.error(Operation::Begin, &path)(error);
-        let (mut file, name) = self.root.fs.create_new(&path, NewFile::Ordinary).map_err(failed)?;
-        wave.add(name);
-        file.write_all(&record.encode()).map_err(failed)?;
-        let (metadata, content) = file.finish().map_err(failed)?;
-        self.root.stamps.note(&metadata);
-        wave.add(content);
+        let failed = self.root.error(Operation::Begin, &path);
+        let (name, content) = self.root.make(&path, &record.encode()).map_err(failed)?;
+        wave.add(name.and(content));
         Ok(Some(path))
     }
 
@@ -442,7 +437,7 @@ pub(crate) fn living(root: &Root) -> Option<String> {
     let mut processes = BTreeSet::new();
     for entry in names {
         if let SessionName::Record(id, number) = layout::parse_session(&entry.name) {
-            let record = control::read(root, &layout::record(id, number)).ok()?;
+            let record = root.read(&layout::record(id, number)).ok()??;
             processes.extend(Record::decode(&record).map(|record| record.process));
         }
     }

@@ -173,8 +173,7 @@ pub(crate) fn look(root: &Root, directories: &BTreeSet<RelativePath>) -> Result<
             looked.missing.insert(directory);
             continue;
         }
-        let found = if_found(root.fs.metadata(&directory));
-        match found.map_err(root.error(Operation::Look, &directory))? {
+        match root.look(&directory)? {
             Some(found) => _ = looked.existing.insert(directory, found.identity),
             None => _ = looked.missing.insert(directory),
         }

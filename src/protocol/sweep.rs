@@ -13,7 +13,7 @@ use std::io;
 
 use uuid::Uuid;
 
-use super::control::{self, Control};
+use super::control::Control;
 use super::layout::{self, ControlName, SessionName};
 use super::lock::Locked;
 use super::recover::Recovered;
@@ -90,10 +90,8 @@ fn is_refusal(error: &Error) -> bool {
 
 impl Sessions {
     fn find(root: &Root, control: &Control) -> Result<Self> {
-        let directory = layout::SESSIONS.path();
-        let listed = if_found(root.fs.list(&directory));
         let mut sessions = Self::default();
-        for entry in listed.map_err(root.error(Operation::Look, &directory))?.unwrap_or_default() {
+        for entry in root.list(&layout::SESSIONS.path())? {
             // A session makes only files. Anything else under such a name belongs to another program.
             if entry.kind != Kind::File {
                 continue;
@@ -153,14 +151,9 @@ impl Sessions {
     fn recorded(&self, root: &Root) -> Result<(BTreeSet<RelativePath>, BTreeSet<RelativePath>)> {
         let (mut directories, mut made) = (BTreeSet::new(), BTreeSet::new());
         for (_, path) in self.records.iter().filter(|(id, _)| self.dead.contains_key(id)) {
-            let read = if_found(control::read(root, path));
-            let bytes = read.map_err(root.error(Operation::Read, path))?.unwrap_or_default();
-            // A record that is not whole was never made durable, so nothing was staged in its
-            // directories.
-            if let Some(record) = Record::decode(&bytes) {
-                directories.extend(record.directories);
-                made.extend(record.made);
-            }
+            let record = record(root, path)?;
+            directories.extend(record.directories);
+            made.extend(record.made);
         }
         let is_ours = |directory: &RelativePath| !root.is_control(directory);
         directories.retain(is_ours);
@@ -172,9 +165,7 @@ impl Sessions {
     /// directory that refused.
     fn remove_dead(mut self, root: &Root, refused: &[RelativePath]) -> Result<()> {
         for (id, path) in self.records.iter().filter(|_| !refused.is_empty()) {
-            let read = if_found(control::read(root, path));
-            let bytes = read.map_err(root.error(Operation::Read, path))?.unwrap_or_default();
-            let record = Record::decode(&bytes).unwrap_or_default();
+            let record = record(root, path)?;
             if record.directories.iter().chain(&record.made).any(|directory| refused.contains(directory)) {
                 self.dead.remove(id);
             }
@@ -190,6 +181,11 @@ impl Sessions {
         }
         Ok(())
     }
+}
+
+/// Reads a record. One that is not whole was never made durable, so nothing was staged in its directories.
+fn record(root: &Root, path: &RelativePath) -> Result<Record> {
+    Ok(root.read(path)?.and_then(|bytes| Record::decode(&bytes)).unwrap_or_default())
 }
 
 /// Removes a name from the control directory, if it is there.
@@ -281,8 +277,7 @@ pub(crate) fn deep(
     let mut wave = Wave::new(Barrier::Swept);
     let mut ahead = vec![RelativePath::root()];
     while let Some(directory) = ahead.pop() {
-        let listed = if_found(root.fs.list(&directory)).map_err(root.error(Operation::Sweep, &directory))?;
-        let names = listed.unwrap_or_default();
+        let names = root.list(&directory)?;
         let is_root =
             |entry: &DirectoryEntry| entry.name == CONTROL_DIRECTORY && entry.kind == Kind::Directory;
         if !directory.is_root() && names.iter().any(is_root) {

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::layout::Fate;
-use super::root::{Root, if_found};
+use super::root::Root;
 use super::{control, copy, lock};
 use crate::error::{Operation, Result};
 use crate::fs::Kind;
@@ -42,7 +42,7 @@ pub(crate) fn verify(root: &Root) -> Result<Vec<Mismatch>> {
 }
 
 fn compare(root: &Root, entry: &Entry) -> Result<Option<Problem>> {
-    let found = if_found(root.fs.metadata(&entry.path)).map_err(root.error(Operation::Look, &entry.path))?;
+    let found = root.look(&entry.path)?;
     match (&entry.action, found) {
         (Action::Remove, None) => Ok(None),
         (Action::Remove, Some(_)) => Ok(Some(Problem::Present)),

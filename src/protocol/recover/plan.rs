@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 
-use super::super::root::{Root, if_found};
+use super::super::root::Root;
 use super::super::{copy, original};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, Metadata};
@@ -83,7 +83,7 @@ impl Chain {
         let named = self.0.get(path).into_iter().flatten();
         for (_, trust, entry) in named.filter(|(later, ..)| *later > generation) {
             let (Some(staged), Action::Write(content)) = (entry.staged(), &entry.action) else { continue };
-            if look(root, &staged)?.is_some() {
+            if root.look(&staged)?.is_some() {
                 continue;
             }
             let is_moved = match (trust, found) {
@@ -112,7 +112,7 @@ pub(super) fn plan<'a>(
 ) -> Result<Vec<PlannedEntry<'a>>> {
     let mut planned = Vec::with_capacity(entries.len());
     for entry in entries {
-        let found = look(root, &entry.path)?;
+        let found = root.look(&entry.path)?;
         let is_missing =
             found.is_none() && keeps(Rule::MissDirectories) && directory_is_gone(root, &entry.path)?;
         let is_taken = chain.is_taken(root, generation, &entry.path, found.as_ref())?;
@@ -135,14 +135,10 @@ pub(super) fn plan<'a>(
     Ok(planned)
 }
 
-fn look(root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
-    if_found(root.fs.metadata(path)).map_err(root.error(Operation::Look, path))
-}
-
 /// Whether a directory was renamed or removed since a file was staged in it. Then neither the staged
 /// file nor the target can be found, which does not mean that the file was moved.
 fn directory_is_gone(root: &Root, path: &RelativePath) -> Result<bool> {
-    Ok(look(root, &path.parent())?.is_none())
+    Ok(root.look(&path.parent())?.is_none())
 }
 
 fn removal(root: &Root, entry: &Entry, found: Option<&Metadata>) -> Result<(Step, Option<Finding>)> {
@@ -157,7 +153,7 @@ fn removal(root: &Root, entry: &Entry, found: Option<&Metadata>) -> Result<(Step
 /// no longer needed, unless the original is still there.
 fn superseded(root: &Root, entry: &Entry, found: Option<&Metadata>) -> Result<Step> {
     let Some(staged) = entry.staged() else { return Ok(Step::Nothing) };
-    if look(root, &staged)?.is_none() {
+    if root.look(&staged)?.is_none() {
         return Ok(Step::Nothing);
     }
     Ok(match found {
@@ -175,7 +171,7 @@ fn write(
     found: Option<&Metadata>,
 ) -> Result<(Step, Option<Finding>)> {
     let path = entry.path.with_name(&content.name);
-    let staged = look(root, &path)?;
+    let staged = root.look(&path)?;
     if found.is_some_and(|found| found.kind == Kind::Directory) {
         return match staged {
             None => Ok((Step::Nothing, None)),

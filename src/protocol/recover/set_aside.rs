@@ -30,9 +30,10 @@ pub(super) fn set_aside(
     // Lost without this sync: the second name, if a power loss keeps the move over the first one.
     if let Err(error) = root.sync_always(wave) {
         for (_, name) in differences {
-            if let Ok(debt) = root.fs.remove_file(&name) {
-                debt.waive("the next recovery makes the name anew, since a second sync of it proves nothing");
-            }
+            root.try_remove(
+                &name,
+                "the next recovery makes the name anew, since a second sync of it proves nothing",
+            );
         }
         return Err(error);
     }

@@ -8,7 +8,7 @@
 //! leave these.
 
 use super::super::control::{self, Control, WAIVED_MAX};
-use super::super::root::{Root, if_found};
+use super::super::root::Root;
 use crate::error::{Operation, Result};
 use crate::fs::{Barrier, Kind, Unsynced, Wave};
 use crate::generation::Generation;
@@ -86,7 +86,7 @@ pub(super) fn inherit_files(root: &Root, manifest: &Manifest, wave: &mut Wave) -
         }
         let Some(staged) = entry.staged() else { continue };
         for file in [&staged, &entry.path] {
-            let found = if_found(root.fs.metadata(file)).map_err(root.error(Operation::Look, file))?;
+            let found = root.look(file)?;
             if found.is_some_and(|found| found.kind == Kind::File) {
                 wave.add(root.fs.inherit(file).map_err(root.error(Operation::Read, file))?);
                 break;
