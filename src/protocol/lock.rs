@@ -75,13 +75,7 @@ impl Share {
 /// Waits until all others have released the lock.
 pub(crate) fn exclusive(root: &Root) -> Result<Locked> {
     let mut wait = Wait::new(root);
-    let lock = match writers_lock(&mut wait) {
-        Err(error) if error.is_not_found() => {
-            ensure(root)?;
-            writers_lock(&mut wait)?
-        }
-        lock => lock?,
-    };
+    let lock = made_if_missing(&mut wait, writers_lock)?;
     // An earlier holder of the lock may have moved directories.
     root.fs.forget_directories();
     Ok(Locked { _lock: lock, control: Control::look(root)? })
@@ -93,16 +87,24 @@ pub(crate) fn shared(root: &Root) -> Result<Share> {
     let lock = if root.settings.read_only {
         lock_without_making(&mut wait)?
     } else {
-        match readers_lock(&mut wait) {
-            Err(error) if error.is_not_found() => {
-                ensure(root)?;
-                Some(readers_lock(&mut wait)?)
-            }
-            lock => Some(lock?),
-        }
+        Some(made_if_missing(&mut wait, readers_lock)?)
     };
     root.fs.forget_directories();
     Ok(Share { lock, control: Control::look(root)? })
+}
+
+/// Takes a lock. Makes the control directory first if there is none.
+fn made_if_missing<'a>(
+    wait: &mut Wait<'a>,
+    take: impl Fn(&mut Wait<'a>) -> Result<Box<dyn Lock>>,
+) -> Result<Box<dyn Lock>> {
+    match take(wait) {
+        Err(error) if error.is_not_found() => {
+            ensure(wait.root)?;
+            take(wait)
+        }
+        lock => lock,
+    }
 }
 
 /// Makes the control directory, unless it exists, is complete and durable.

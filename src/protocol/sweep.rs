@@ -56,21 +56,22 @@ pub(crate) struct Swept {
 pub(crate) fn sweep(root: &Root, locked: &Locked, _recovered: &Recovered) -> Result<Swept> {
     let sessions = Sessions::find(root, &locked.control)?;
     let (directories, made) = sessions.recorded(root)?;
-    let Swept { mut removed, mut refused } = Swept::default();
-    let mut wave = Wave::new(Barrier::Swept);
+    let mut removal = Removal::new(root);
+    let mut refused = Vec::new();
     for directory in directories {
-        match sweep_directory(root, &directory, &sessions, &mut wave, &mut removed) {
+        match removal.staged_in(&directory, &sessions) {
             Err(error) if is_refusal(&error) => refused.push(directory),
             result => result?,
         }
     }
     for directory in made.iter().rev() {
-        match sweep_made(root, directory, &mut wave, &mut removed) {
+        match removal.made(directory) {
             Err(error) if is_refusal(&error) => refused.push(directory.clone()),
             result => result?,
         }
     }
     // Lost without this sync: the removals, once the records that lead to these files are gone.
+    let Removal { wave, mut removed, .. } = removal;
     let _durable = root.sync_always(wave)?;
     for name in locked.control.names.iter().copied() {
         if matches!(name, ControlName::Unpublished(id) if sessions.is_dead(id.session)) {
@@ -197,61 +198,69 @@ fn remove(root: &Root, path: &RelativePath) -> Result<()> {
     Ok(())
 }
 
-fn sweep_directory(
-    root: &Root,
-    directory: &RelativePath,
-    sessions: &Sessions,
-    wave: &mut Wave,
-    removed: &mut Vec<RelativePath>,
-) -> Result<()> {
-    let names = match root.fs.list(directory) {
-        Ok(names) => names,
-        // If the directory is gone or replaced, what was staged there is gone too.
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(());
-        }
-        Err(error) => return Err(root.error(Operation::Sweep, directory)(error)),
-    };
-    // A name that a killed process removed may no longer be visible but still be on disk.
-    wave.add(Unsynced::directory(directory.clone()));
-    for entry in names {
-        let Some(id) = layout::parse_staged(&entry.name) else { continue };
-        let path = directory.child(&entry.name);
-        if entry.kind != Kind::File || !sessions.is_dead(id.transaction.session) {
-            continue;
-        }
-        remove_staged(root, path, wave, removed)?;
-    }
-    Ok(())
+/// The removals of a sweep.
+struct Removal<'a> {
+    root: &'a Root,
+    wave: Wave,
+    removed: Vec<RelativePath>,
 }
 
-/// Removes a directory that a dead transaction made, if it is empty.
-fn sweep_made(
-    root: &Root,
-    directory: &RelativePath,
-    wave: &mut Wave,
-    removed: &mut Vec<RelativePath>,
-) -> Result<()> {
-    match root.fs.remove_dir(directory) {
-        Ok(debt) => {
-            wave.add(debt);
-            removed.push(directory.clone());
-            Ok(())
-        }
-        // A killed process may have removed it. That is visible, but perhaps not durable.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let parent = directory.parent();
-            if root.fs.metadata(&parent).is_ok_and(|found| found.kind == Kind::Directory) {
-                wave.add(crate::fs::Unsynced::directory(parent));
+impl<'a> Removal<'a> {
+    fn new(root: &'a Root) -> Self {
+        Self { root, wave: Wave::new(Barrier::Swept), removed: Vec::new() }
+    }
+
+    /// Removes what dead sessions have staged in a directory.
+    fn staged_in(&mut self, directory: &RelativePath, sessions: &Sessions) -> Result<()> {
+        let names = match self.root.fs.list(directory) {
+            Ok(names) => names,
+            // If the directory is gone or replaced, what was staged there is gone too.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(());
             }
-            Ok(())
+            Err(error) => return Err(self.root.error(Operation::Sweep, directory)(error)),
+        };
+        // A name that a killed process removed may no longer be visible but still be on disk.
+        self.wave.add(Unsynced::directory(directory.clone()));
+        for entry in names {
+            let Some(id) = layout::parse_staged(&entry.name) else { continue };
+            if entry.kind == Kind::File && sessions.is_dead(id.transaction.session) {
+                self.staged(directory.child(&entry.name))?;
+            }
         }
-        Err(error)
-            if matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::DirectoryNotEmpty) =>
-        {
-            Ok(())
+        Ok(())
+    }
+
+    /// Removes a staged file.
+    fn staged(&mut self, path: RelativePath) -> Result<()> {
+        let result = if_found(self.root.fs.remove_file(&path));
+        if let Some(debt) = result.map_err(self.root.error(Operation::Sweep, &path))? {
+            self.wave.add(debt);
+            self.removed.push(path);
         }
-        Err(error) => Err(root.error(Operation::Sweep, directory)(error)),
+        Ok(())
+    }
+
+    /// Removes a directory that a dead transaction made, if it is empty.
+    fn made(&mut self, directory: &RelativePath) -> Result<()> {
+        match self.root.fs.remove_dir(directory) {
+            Ok(debt) => {
+                self.wave.add(debt);
+                self.removed.push(directory.clone());
+            }
+            Err(error) => match error.kind() {
+                // A killed process may have removed it. That is visible, but perhaps not durable.
+                io::ErrorKind::NotFound => {
+                    let parent = directory.parent();
+                    if self.root.fs.metadata(&parent).is_ok_and(|found| found.kind == Kind::Directory) {
+                        self.wave.add(Unsynced::directory(parent));
+                    }
+                }
+                io::ErrorKind::NotADirectory | io::ErrorKind::DirectoryNotEmpty => {}
+                _ => return Err(self.root.error(Operation::Sweep, directory)(error)),
+            },
+        }
+        Ok(())
     }
 }
 
@@ -273,8 +282,7 @@ pub(crate) fn deep(
     }
     let mut sessions = Sessions::find(root, &locked.control)?;
     sessions.living.extend(own);
-    let mut removed = Vec::new();
-    let mut wave = Wave::new(Barrier::Swept);
+    let mut removal = Removal::new(root);
     let mut ahead = vec![RelativePath::root()];
     while let Some(directory) = ahead.pop() {
         let names = root.list(&directory)?;
@@ -293,33 +301,17 @@ pub(crate) fn deep(
                         ahead.push(path);
                     }
                 }
-                Kind::File if is_forgotten(&entry, &sessions) => {
-                    remove_staged(root, path, &mut wave, &mut removed)?
-                }
+                Kind::File if is_forgotten(&entry, &sessions) => removal.staged(path)?,
                 _ => {}
             }
         }
     }
     // Lost without this sync: the removals. Only another deep sweep would find these files again, so
     // what this one reports as removed must stay removed.
-    let _durable = root.sync_always(wave)?;
-    Ok(removed)
+    let _durable = root.sync_always(removal.wave)?;
+    Ok(removal.removed)
 }
 
 fn is_forgotten(entry: &DirectoryEntry, sessions: &Sessions) -> bool {
     layout::parse_staged(&entry.name).is_some_and(|id| !sessions.living.contains(&id.transaction.session))
-}
-
-fn remove_staged(
-    root: &Root,
-    path: RelativePath,
-    wave: &mut Wave,
-    removed: &mut Vec<RelativePath>,
-) -> Result<()> {
-    let result = if_found(root.fs.remove_file(&path));
-    if let Some(debt) = result.map_err(root.error(Operation::Sweep, &path))? {
-        wave.add(debt);
-        removed.push(path);
-    }
-    Ok(())
 }
