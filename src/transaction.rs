@@ -25,7 +25,7 @@ use crate::protocol::snapshot::{self, Seen, Snapshot};
 use crate::protocol::stage::{Collected, Precondition, StagedChange};
 use crate::protocol::{check, copy};
 use crate::report::{Change, Commit};
-use crate::writer::{FileWriter, OpenFile};
+use crate::writer::FileWriter;
 
 /// A set of changes that happen together, or not at all.
 ///
@@ -75,12 +75,12 @@ impl Transaction {
     /// - [`Error::InvalidPath`] if the path cannot be a target.
     /// - [`Error::Io`] if staging fails.
     pub fn write(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
-        let mut open = self.begin_file(path.as_ref())?;
-        if let Err(error) = open.take(bytes.as_ref()) {
-            open.discard();
+        let mut writer = self.writer(path)?;
+        if let Err(error) = writer.take(bytes.as_ref()) {
+            writer.discard();
             return Err(error);
         }
-        open.finish()
+        writer.finish()
     }
 
     /// Like [`write`](Self::write), with a function that writes the content to a buffered writer.
@@ -108,8 +108,21 @@ impl Transaction {
     /// # Errors
     /// As for [`write`](Self::write).
     pub fn writer(&mut self, path: impl AsRef<Path>) -> Result<FileWriter> {
-        let open = self.begin_file(path.as_ref())?;
-        Ok(FileWriter::new(open))
+        self.root().may_change()?;
+        let target = self.resolve(path.as_ref())?;
+        let checked = check::may_stage(self.root(), &target);
+        let mut draft = guard(&self.draft);
+        if let Err(error) = checked {
+            // A directory on the path may have been removed or replaced since it was looked at.
+            draft.resolver.clear();
+            return Err(error);
+        }
+        draft.numbers += 1;
+        let number = draft.numbers;
+        // An earlier write to this path is dropped only when this one is finished, so that a failed
+        // write does not lose it.
+        draft.put(Slot { path: target.path.clone(), number, content: Content::Open });
+        Ok(FileWriter::new(Arc::clone(&self.opened), Arc::clone(&self.draft), number, target))
     }
 
     /// Like [`write`](Self::write), but the commit is a [`Conflict`](Error::Conflict) if the file
@@ -352,24 +365,6 @@ impl Transaction {
         drop(self.opened.read()?);
         guard(&self.draft).resolver.clear();
         self.resolve(path)
-    }
-
-    fn begin_file(&mut self, path: &Path) -> Result<OpenFile> {
-        self.root().may_change()?;
-        let target = self.resolve(path)?;
-        let checked = check::may_stage(self.root(), &target);
-        let mut draft = guard(&self.draft);
-        if let Err(error) = checked {
-            // A directory on the path may have been removed or replaced since it was looked at.
-            draft.resolver.clear();
-            return Err(error);
-        }
-        draft.numbers += 1;
-        let number = draft.numbers;
-        // An earlier write to this path is dropped only when this one is finished, so that a failed
-        // write does not lose it.
-        draft.put(Slot { path: target.path.clone(), number, content: Content::Open });
-        Ok(OpenFile::new(Arc::clone(&self.opened), Arc::clone(&self.draft), number, target))
     }
 
     fn root(&self) -> &Root {

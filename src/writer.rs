@@ -20,9 +20,30 @@ use crate::protocol::stage::{KeptFile, StagedChange, StagedWriter};
 /// writers.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// A file of a transaction that is being written, on any thread.
+/// Writes a file's next content, buffered. It can be used on another thread than its transaction.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::Write;
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let store = cosave::Store::open(dir.path())?;
+/// let mut tx = store.begin()?;
+/// let (mut a, mut b) = (tx.writer("a")?, tx.writer("b")?);
+/// let one = std::thread::spawn(move || {
+///     a.write_all(b"one")?;
+///     a.finish().map_err(std::io::Error::from)
+/// });
+/// b.write_all(b"two")?;
+/// b.finish()?;
+/// one.join().expect("no panic")?;
+/// tx.commit()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
-pub(crate) struct OpenFile {
+#[must_use = "a writer that is dropped without `finish` makes the commit fail"]
+pub struct FileWriter {
     opened: Arc<Opened>,
     draft: Arc<Mutex<Draft>>,
     number: u64,
@@ -35,11 +56,11 @@ pub(crate) struct OpenFile {
 enum Body {
     /// Into memory, as long as the transaction is small.
     Kept(Vec<u8>),
-    Staged(Box<StagedWriter>),
+    Staged(Box<BufWriter<StagedWriter>>),
     Finished,
 }
 
-impl OpenFile {
+impl FileWriter {
     pub(crate) fn new(opened: Arc<Opened>, draft: Arc<Mutex<Draft>>, number: u64, target: Target) -> Self {
         Self { opened, draft, number, target, body: Body::Kept(Vec::new()) }
     }
@@ -67,7 +88,7 @@ impl OpenFile {
                 return Err(self.opened.root.error(Operation::Stage, &self.target.path)(error));
             }
             draft.release(kept.len());
-            self.body = Body::Staged(Box::new(writer));
+            self.body = Body::Staged(Box::new(BufWriter::with_capacity(BUFFER_BYTES, writer)));
         }
         match &mut self.body {
             Body::Staged(writer) => {
@@ -77,7 +98,15 @@ impl OpenFile {
         }
     }
 
-    pub(crate) fn finish(mut self) -> Result<()> {
+    /// Finishes the file and makes it part of the transaction. Its write-back starts, but this does not
+    /// wait for it.
+    ///
+    /// # Errors
+    /// - [`Error::Io`] if the buffered bytes cannot be written. The transaction goes on without this
+    ///   write.
+    /// - [`Error::Unfinished`] if the transaction is over.
+    pub fn finish(mut self) -> Result<()> {
+        self.opened.root.refuse_child()?;
         match std::mem::replace(&mut self.body, Body::Finished) {
             Body::Kept(bytes) => self.finish_kept(bytes),
             Body::Staged(writer) => self.finish_staged(*writer),
@@ -101,12 +130,15 @@ impl OpenFile {
         Ok(())
     }
 
-    fn finish_staged(&self, writer: StagedWriter) -> Result<()> {
+    fn finish_staged(&self, mut writer: BufWriter<StagedWriter>) -> Result<()> {
+        let root = &self.opened.root;
+        let flushed = writer.flush().map_err(root.error(Operation::Stage, &self.target.path));
+        let (writer, _written) = writer.into_parts();
         let staged = writer.path().clone();
-        let (file, debt) = match writer.finish(&self.opened.root) {
+        let (file, debt) = match flushed.and_then(|()| writer.finish(root)) {
             Ok(finished) => finished,
             Err(error) => {
-                self.leave(Body::Finished, Some(&staged), None);
+                self.leave(0, Some(&staged), None);
                 return Err(error);
             }
         };
@@ -140,27 +172,25 @@ impl OpenFile {
     }
 
     fn give_up(&mut self, content: Option<Content>) {
-        if !self.opened.root.is_own_process() {
-            return;
-        }
-        match std::mem::replace(&mut self.body, Body::Finished) {
-            Body::Kept(bytes) => self.leave(Body::Kept(bytes), None, content),
+        let (kept_bytes, staged) = match std::mem::replace(&mut self.body, Body::Finished) {
+            Body::Kept(bytes) => (bytes.len(), None),
             Body::Staged(writer) => {
-                let staged = writer.path().clone();
-                // Closed before it is removed: Windows keeps the name of an open file.
-                drop(writer);
-                self.leave(Body::Finished, Some(&staged), content);
+                // What is in the buffer is not written. The file is closed before it is removed, since
+                // Windows keeps the name of an open file.
+                let (writer, _unwritten) = writer.into_parts();
+                (0, Some(writer.path().clone()))
             }
-            Body::Finished => {}
+            Body::Finished => return,
+        };
+        if self.opened.root.is_own_process() {
+            self.leave(kept_bytes, staged.as_ref(), content);
         }
     }
 
     /// Removes what was written, and leaves `content` in its place, if there is any.
-    fn leave(&self, body: Body, staged: Option<&RelativePath>, content: Option<Content>) {
+    fn leave(&self, kept_bytes: usize, staged: Option<&RelativePath>, content: Option<Content>) {
         let mut draft = guard(&self.draft);
-        if let Body::Kept(bytes) = body {
-            draft.release(bytes.len());
-        }
+        draft.release(kept_bytes);
         if let Some(staged) = staged {
             draft.discard(staged);
         }
@@ -175,119 +205,26 @@ impl OpenFile {
     }
 }
 
-impl Drop for OpenFile {
+impl Drop for FileWriter {
     fn drop(&mut self) {
         self.give_up(Some(Content::Unfinished));
     }
 }
 
-impl Write for OpenFile {
+impl Write for FileWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.body {
-            Body::Staged(writer) => writer.write(bytes),
-            Body::Finished => Err(io::Error::other("the writer is finished")),
-            Body::Kept(_) => {
-                self.take(bytes)?;
-                Ok(bytes.len())
-            }
+        self.opened.root.refuse_child()?;
+        if let Body::Staged(writer) = &mut self.body {
+            return writer.write(bytes);
         }
+        self.take(bytes)?;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.body {
             Body::Staged(writer) => writer.flush(),
             Body::Kept(_) | Body::Finished => Ok(()),
-        }
-    }
-}
-
-/// Writes a file's next content, buffered. It can be used on another thread than its transaction.
-///
-/// # Examples
-///
-/// ```
-/// use std::io::Write;
-///
-/// # let dir = tempfile::tempdir()?;
-/// # let store = cosave::Store::open(dir.path())?;
-/// let mut tx = store.begin()?;
-/// let (mut a, mut b) = (tx.writer("a")?, tx.writer("b")?);
-/// let one = std::thread::spawn(move || {
-///     a.write_all(b"one")?;
-///     a.finish().map_err(std::io::Error::from)
-/// });
-/// b.write_all(b"two")?;
-/// b.finish()?;
-/// one.join().expect("no panic")?;
-/// tx.commit()?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug)]
-#[must_use = "a writer that is dropped without `finish` makes the commit fail"]
-pub struct FileWriter {
-    inner: Option<BufWriter<OpenFile>>,
-}
-
-impl FileWriter {
-    pub(crate) fn new(file: OpenFile) -> Self {
-        Self { inner: Some(BufWriter::with_capacity(BUFFER_BYTES, file)) }
-    }
-
-    /// Finishes the file and makes it part of the transaction. Its write-back starts, but this does not
-    /// wait for it.
-    ///
-    /// # Errors
-    /// - [`Error::Io`] if the buffered bytes cannot be written. The transaction goes on without this
-    ///   write.
-    /// - [`Error::Unfinished`] if the transaction is over.
-    pub fn finish(mut self) -> Result<()> {
-        if let Some(writer) = &self.inner {
-            writer.get_ref().opened.root.refuse_child()?;
-        }
-        match self.inner.take().map(BufWriter::into_inner) {
-            None => Ok(()),
-            Some(Ok(open)) => open.finish(),
-            Some(Err(error)) => {
-                let (error, writer) = error.into_parts();
-                let (open, _unwritten) = writer.into_parts();
-                let path = open.full_path();
-                open.discard();
-                // An error of our own that has passed through the buffer is returned unchanged.
-                Err(error.downcast().unwrap_or_else(Error::io(Operation::Stage, path)))
-            }
-        }
-    }
-
-    pub(crate) fn discard(mut self) {
-        if let Some(writer) = self.inner.take() {
-            let (open, _unwritten) = writer.into_parts();
-            open.discard();
-        }
-    }
-}
-
-impl Drop for FileWriter {
-    fn drop(&mut self) {
-        if let Some(writer) = self.inner.take() {
-            // The buffered bytes are not written, since the file is given up.
-            let (open, _unwritten) = writer.into_parts();
-            drop(open);
-        }
-    }
-}
-
-impl Write for FileWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.inner {
-            Some(writer) => writer.write(bytes),
-            None => Err(io::Error::other("the writer is finished")),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match &mut self.inner {
-            Some(writer) => writer.flush(),
-            None => Ok(()),
         }
     }
 }

@@ -528,12 +528,14 @@ impl World {
             return Ok(());
         }
         let Begun { id, transaction, draft, .. } = &mut self.transactions[index];
-        let opened = transaction.writer(path);
+        let written = transaction.writer(path).map_err(io::Error::from).and_then(|mut writer| {
+            writer.write_all(content.as_bytes())?;
+            Ok(writer)
+        });
         if self.disk.has_crashed() {
             return Ok(());
         }
-        let mut writer = opened.map_err(|error| error.to_string())?;
-        writer.write_all(content.as_bytes()).map_err(|error| error.to_string())?;
+        let writer = written.map_err(|error| error.to_string())?;
         let number = draft.begin(path);
         self.writers.push(Writing { transaction: *id, number, content, writer });
         Ok(())
