@@ -12,7 +12,7 @@ use crate::path::RelativePath;
 use crate::protocol::commit;
 use crate::protocol::open::Opened;
 use crate::protocol::resolve::{Resolver, Target};
-use crate::protocol::stage::{KeptFile, Precondition, StagedChange, StagedWriter, Staging};
+use crate::protocol::stage::{KeptFile, Preconditions, StagedChange, StagedWriter, Staging};
 
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
@@ -24,7 +24,7 @@ pub(crate) struct Draft {
     pub(crate) numbers_of: HashMap<RelativePath, Vec<u64>>,
     pub(crate) resolver: Resolver,
     /// Whether a file must exist at a path that the transaction changes.
-    pub(crate) presence: BTreeMap<RelativePath, Presence>,
+    pub(crate) preconditions: Preconditions,
     pub(crate) numbers: u64,
     /// Whether the transaction is committed or aborted. A writer that finishes now is too late.
     pub(crate) closed: bool,
@@ -32,13 +32,6 @@ pub(crate) struct Draft {
     kept: BTreeSet<u64>,
     /// How many bytes are kept in memory, including those of open writers.
     kept_bytes: usize,
-}
-
-/// What must be at a path when the transaction commits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Presence {
-    Absent,
-    Exists,
 }
 
 /// One path of the transaction, in the order of the last write to each.
@@ -91,7 +84,7 @@ impl Draft {
 
     fn take_one(&mut self, number: u64) -> Option<Content> {
         let slot = self.remove(number)?;
-        self.presence.remove(&slot.path);
+        self.preconditions.remove(&slot.path);
         match (&slot.content, &mut self.staging) {
             (Content::Kept(file), _) => self.release(file.bytes.len()),
             (Content::Ready(StagedChange::Write(file)), Some(staging)) => {
@@ -100,16 +93,6 @@ impl Draft {
             _ => {}
         }
         Some(slot.content)
-    }
-
-    /// What must still be true when the transaction commits.
-    pub(crate) fn take_preconditions(&mut self) -> Vec<Precondition> {
-        let presence = std::mem::take(&mut self.presence).into_iter();
-        let conditions = presence.map(|(path, presence)| match presence {
-            Presence::Absent => Precondition::Absent(path),
-            Presence::Exists => Precondition::Exists(path),
-        });
-        conditions.collect()
     }
 
     /// Adds a finished file that stays in memory for now.

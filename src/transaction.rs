@@ -10,7 +10,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use crate::draft::{Content, Draft, Presence, Slot};
+use crate::draft::{Content, Draft, Slot};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Metadata, ReadFile};
 #[cfg(feature = "sim")]
@@ -22,7 +22,7 @@ use crate::protocol::open::Opened;
 use crate::protocol::resolve::{self, Target};
 use crate::protocol::root::{Root, guard};
 use crate::protocol::snapshot::{self, Seen, Snapshot};
-use crate::protocol::stage::{Collected, Precondition, StagedChange};
+use crate::protocol::stage::{Collected, Preconditions, Presence, StagedChange};
 use crate::protocol::{check, copy};
 use crate::report::{Change, Commit};
 use crate::writer::FileWriter;
@@ -133,7 +133,7 @@ impl Transaction {
     pub fn create_new(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
         self.write(path.as_ref(), bytes)?;
         let target = self.resolve(path.as_ref())?.path;
-        guard(&self.draft).presence.insert(target, Presence::Absent);
+        guard(&self.draft).preconditions.insert(target, Presence::Absent);
         Ok(())
     }
 
@@ -183,7 +183,7 @@ impl Transaction {
             return Err(Error::io(Operation::Remove, path)(io::ErrorKind::NotFound.into()));
         }
         if existed {
-            guard(&self.draft).presence.insert(file, Presence::Exists);
+            guard(&self.draft).preconditions.insert(file, Presence::Exists);
         }
         Ok(())
     }
@@ -307,7 +307,7 @@ impl Transaction {
         if let Some(slot) = draft.slots.values().find(|slot| slot.target().is_none()) {
             return Err(Error::Unfinished { path: self.root().full(&slot.path) });
         }
-        let preconditions = draft.take_preconditions();
+        let preconditions = std::mem::take(&mut draft.preconditions);
         let snapshot = std::mem::take(&mut *guard(&self.snapshot));
         snapshot.intact(self.root())?;
         if draft.slots.is_empty() {
@@ -333,7 +333,7 @@ impl Transaction {
     fn commit_nothing(
         &self,
         id: TransactionId,
-        preconditions: &[Precondition],
+        preconditions: &Preconditions,
         mut snapshot: Snapshot,
     ) -> Result<Commit> {
         let reading = self.opened.read()?;
@@ -413,7 +413,7 @@ impl Transaction {
 
 enum Collection {
     Changes(Box<Collected>, Vec<Change>),
-    Nothing(TransactionId, Vec<Precondition>, Snapshot),
+    Nothing(TransactionId, Preconditions, Snapshot),
 }
 
 impl Drop for Transaction {

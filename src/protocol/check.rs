@@ -13,7 +13,7 @@ use super::original;
 use super::resolve::{Target, look};
 use super::root::{Root, if_found};
 use super::snapshot::InPlace;
-use super::stage::{Precondition, Staged, StagedEntry};
+use super::stage::{Preconditions, Presence, Staged, StagedEntry};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Identity, Kind, Metadata};
 use crate::manifest::{Action, Stamp};
@@ -220,20 +220,14 @@ fn folded(name: &str) -> String {
 }
 
 /// Checks the preconditions of a transaction.
-pub(crate) fn preconditions(root: &Root, preconditions: &[Precondition]) -> Result<()> {
-    preconditions.iter().try_for_each(|precondition| holds(root, precondition))
-}
-
-fn holds(root: &Root, precondition: &Precondition) -> Result<()> {
-    let (path, found) = match precondition {
-        Precondition::Absent(path) => match look(root, path)? {
-            Some(_) => (path, "exists already"),
-            None => return Ok(()),
-        },
-        Precondition::Exists(path) => match look(root, path)? {
-            Some(_) => return Ok(()),
-            None => (path, "does not exist any more"),
-        },
-    };
-    Err(Error::Conflict { path: root.full(path), found })
+pub(crate) fn preconditions(root: &Root, preconditions: &Preconditions) -> Result<()> {
+    for (path, presence) in preconditions {
+        let found = match (presence, look(root, path)?) {
+            (Presence::Absent, Some(_)) => "exists already",
+            (Presence::Exists, None) => "does not exist any more",
+            _ => continue,
+        };
+        return Err(Error::Conflict { path: root.full(path), found });
+    }
+    Ok(())
 }

@@ -12,7 +12,7 @@
 //! or outgrows it. Then all their directories are recorded with one wait.
 //! `commit` does the waiting.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -31,21 +31,17 @@ use crate::manifest::{Action, Entry, StagedContent, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
-/// What must still be true when the transaction commits.
-#[derive(Clone, Debug)]
-pub(crate) enum Precondition {
-    /// Nothing is at the path.
-    Absent(RelativePath),
-    /// Something is at the path.
-    Exists(RelativePath),
+/// What must still be true of a path when the transaction commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// Nothing is there.
+    Absent,
+    /// Something is there.
+    Exists,
 }
 
-impl Precondition {
-    pub(crate) fn path(&self) -> &RelativePath {
-        let (Self::Absent(path) | Self::Exists(path)) = self;
-        path
-    }
-}
+/// What must still be true when the transaction commits.
+pub(crate) type Preconditions = BTreeMap<RelativePath, Presence>;
 
 /// A staged file that is being written. Computes the checksum of what passes.
 #[derive(Debug)]
@@ -106,7 +102,7 @@ impl StagedEntry {
 pub(crate) struct Staged {
     pub(crate) id: TransactionId,
     pub(crate) entries: Vec<StagedEntry>,
-    pub(crate) preconditions: Vec<Precondition>,
+    pub(crate) preconditions: Preconditions,
     pub(crate) snapshot: Snapshot,
     /// The manifest under its temporary name.
     pub(crate) unpublished: RelativePath,
@@ -129,7 +125,7 @@ impl Job for Staged {
 
     fn keys(&self) -> impl Iterator<Item = &RelativePath> {
         let entries = self.entries.iter().map(|staged| &staged.entry.path);
-        entries.chain(self.preconditions.iter().map(Precondition::path)).chain(self.snapshot.paths())
+        entries.chain(self.preconditions.keys()).chain(self.snapshot.paths())
     }
 }
 
@@ -347,6 +343,6 @@ fn entry(root: &Root, target: Target, action: Action) -> Entry {
 pub(crate) struct Collected {
     pub(crate) staging: Staging,
     pub(crate) changes: Vec<StagedChange>,
-    pub(crate) preconditions: Vec<Precondition>,
+    pub(crate) preconditions: Preconditions,
     pub(crate) snapshot: Snapshot,
 }
