@@ -336,7 +336,7 @@ fn die(project: &Path, crash_at: CrashAt, number: u32) -> Result<()> {
     let store = Store::open(project)?;
     let mut tx = store.begin()?;
     edit(&mut tx)?;
-    let pending = project.join(format!(".cosave/{}.pending", u64::from(store.generation()?) + 1));
+    let pending = project.join(format!(".cosave/{}.pending", store.generation()?.get() + 1));
     match crash_at {
         CrashAt::Stage => std::process::abort(),
         CrashAt::Publish => watch(move || pending.exists()),

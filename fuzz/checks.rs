@@ -97,7 +97,7 @@ pub fn path(bytes: &[u8]) {
         Ok(path) => {
             stays_inside(path);
             assert_eq!(RelativePath::new(path.as_path()).as_ref(), Ok(path), "the normal spelling is normal");
-            assert!(path.starts_with(&path.parent()) && !path.parent().starts_with(path), "{path:?}");
+            assert!(path.as_path().starts_with(path.parent().as_path()), "{path:?}");
             assert_eq!(path.parent().join(path.name()).as_ref(), Ok(path), "taken apart and put together");
             assert!(path.as_path().as_os_str().len() < PATH_BYTES_TOO_MANY, "{} bytes", given.len());
         }

@@ -243,16 +243,6 @@ impl Error {
         }
     }
 
-    /// The same failure for another generation of the same batch.
-    pub(crate) fn for_generation(self, other: Generation) -> Self {
-        match self {
-            Self::NotApplied { operation, path, source, .. } => {
-                Self::NotApplied { generation: other, operation, path, source }
-            }
-            error => error.not_applied(other),
-        }
-    }
-
     /// The same failure while finishing an earlier commit before one's own.
     pub(crate) fn blocked(self) -> Self {
         match self {
@@ -334,11 +324,11 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::Io { source, .. }
+            | Error::Blocked { source, .. }
             | Error::NotApplied { source, .. }
             | Error::InDoubt { source, .. }
             | Error::NotSynced { source, .. } => source.kind(),
             Error::InvalidPath { .. } => io::ErrorKind::InvalidInput,
-            Error::Blocked { source, .. } => source.kind(),
             Error::Locked { .. } => io::ErrorKind::TimedOut,
             Error::Corrupt { .. } => io::ErrorKind::InvalidData,
             Error::Unsupported { .. } => io::ErrorKind::Unsupported,

@@ -38,12 +38,6 @@ impl From<u64> for Generation {
     }
 }
 
-impl From<Generation> for u64 {
-    fn from(generation: Generation) -> Self {
-        generation.0
-    }
-}
-
 impl PartialEq<u64> for Generation {
     fn eq(&self, other: &u64) -> bool {
         self.0 == *other

@@ -172,12 +172,6 @@ impl RelativePath {
         Self(text.into())
     }
 
-    /// Whether this path is `directory` or lies below it.
-    #[must_use]
-    pub fn starts_with(&self, directory: &Self) -> bool {
-        self.0.starts_with(&directory.0)
-    }
-
     /// The directories from just below the root down to this path, including the path itself.
     pub(crate) fn chain(&self) -> Vec<Self> {
         let mut chain = Vec::new();
@@ -299,6 +293,5 @@ mod tests {
         let chain: Vec<_> = path.chain().iter().map(ToString::to_string).collect();
         assert_eq!(chain, ["a", "a/b", "a/b/c"]);
         assert_eq!(path.parent().to_string(), "a/b");
-        assert!(path.starts_with(&path.parent()));
     }
 }

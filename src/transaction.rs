@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::draft::{Content, Draft, Slot};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Metadata, ReadFile};
+use crate::fs::{Durable, Metadata, ReadFile};
 #[cfg(feature = "sim")]
 use crate::generation::Generation;
 use crate::generation::TransactionId;
@@ -270,7 +270,7 @@ impl Transaction {
             generation: receipt.generation,
             transaction: id,
             durability: self.root().settings.durability,
-            names_are_durable: receipt.durable.names_are_durable(),
+            names_are_durable: receipt.durable == Durable::Synced,
             changes,
         })
     }

@@ -175,17 +175,6 @@ pub enum Durable {
 }
 
 impl Durable {
-    /// Whether this receipt was made without waiting.
-    pub(crate) fn is_waived(&self) -> bool {
-        *self == Self::Waived
-    }
-
-    /// Whether the names are durable too, not only the files.
-    #[must_use]
-    pub fn names_are_durable(&self) -> bool {
-        *self == Self::Synced
-    }
-
     /// The weaker of two receipts.
     pub fn and(self, other: Self) -> Self {
         self.max(other)

@@ -12,8 +12,8 @@ use super::deferred::{Applied, Moved};
 use super::layout::{ControlName, Fate};
 use super::publish::Published;
 use super::root::Root;
-use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, NewFile, Unsynced, Wave};
+use crate::error::{Operation, Result};
+use crate::fs::{Barrier, Durable, NewFile, Unsynced, Wave};
 use crate::generation::Generation;
 use crate::manifest::Entry;
 use crate::mutation::{Rule, keeps};
@@ -21,8 +21,7 @@ use crate::path::RelativePath;
 
 /// Moves every staged file over its target, in the order in which they were written.
 pub(crate) fn apply(root: &Root, published: &Published) -> Result<Moved> {
-    let not_applied = |error: Error| error.not_applied(published.generation);
-    let mut wave = move_all(root, published.generation, published.entries.iter()).map_err(not_applied)?;
+    let mut wave = move_all(root, published.generation, published.entries.iter())?;
     for debt in published.made.iter().filter_map(|record| published.session.remove_record(record)) {
         // Part of barrier 3: if a power loss brought the record back, the sweep would remove a
         // directory that this commit made and that was emptied later.
@@ -122,7 +121,7 @@ pub(crate) fn remove(root: &Root, target: &RelativePath) -> Result<Unsynced> {
 /// A failure does no harm: recovery looks at the pending manifest once more, and finds nothing left to
 /// do. For the same reason this needs no sync.
 pub(crate) fn retire(root: &Root, published: &RelativePath, applied: &Applied) -> bool {
-    let retired = match applied.durable.is_waived() && keeps(Rule::MarkWaived) {
+    let retired = match applied.durable == Durable::Waived && keeps(Rule::MarkWaived) {
         true => Fate::AppliedWaived.of(applied.generation),
         false => Fate::Applied.of(applied.generation),
     };

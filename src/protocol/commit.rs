@@ -23,7 +23,6 @@ use super::publish::{self, Published};
 use super::queue::{Job as _, Queue};
 use super::resolve::Target;
 use super::root::Root;
-use super::session::Recording;
 use super::snapshot::InPlace;
 use super::stage::{self, Collected, KeptFile, Staged, StagedFile, StagedWriter, Staging};
 use super::{apply, check, recover};
@@ -78,7 +77,7 @@ pub(crate) fn prepare(
         staging.wave.add(debt);
     }
     let looked = stage::look(root, directories)?;
-    let Recording { wave, written } = staging.session.write_records(directories, &looked)?;
+    let (wave, written) = staging.session.write_records(directories, &looked)?;
     // Lost without this sync: the knowledge of what was staged or made there, which would then stay for
     // ever. Also lost: a directory that others have made anew, and this commit with it. A crash before
     // it leaves only this session's own files, which the sweep finds by listing `sessions`.
@@ -298,7 +297,7 @@ fn publish(
     };
     match synced {
         Ok(durable) => {
-            if !durable.is_waived() || !keeps(Rule::KeepWaived) {
+            if durable != Durable::Waived || !keeps(Rule::KeepWaived) {
                 publish::remove_superseded(root, &locked.control);
             }
             root.note_published(generation);
@@ -362,7 +361,7 @@ fn apply(root: &Root, published: Vec<Published>, answers: &mut Answers) -> Vec<(
     let mut failed: Option<Error> = None;
     for published in published {
         let moved = match &failed {
-            Some(error) => Err(error.clone().for_generation(published.generation)),
+            Some(error) => Err(error.clone()),
             None => apply::apply(root, &published),
         };
         match moved {
@@ -373,7 +372,7 @@ fn apply(root: &Root, published: Vec<Published>, answers: &mut Answers) -> Vec<(
                 // lives.
                 control::mark_sync_failed(root, published.generation);
                 failed.get_or_insert_with(|| error.clone());
-                answers.push((published.id, Err(error)));
+                answers.push((published.id, Err(error.not_applied(published.generation))));
             }
         }
     }

@@ -153,22 +153,18 @@ impl ControlName {
 pub(crate) enum SessionName {
     Mark(Uuid),
     Record(Uuid, u32),
-    Foreign,
 }
 
-/// Parses a name in the sessions' directory.
-pub(crate) fn parse_session(name: &OsStr) -> SessionName {
-    let parse = || {
-        let name = name.to_str()?;
-        match name.split_once('.') {
-            None => parse_uuid(name).map(SessionName::Mark),
-            Some((id, number)) => {
-                let number = u32::try_from(parse_number(number)?).ok()?;
-                parse_uuid(id).map(|id| SessionName::Record(id, number))
-            }
+/// Parses a name in the sessions' directory; `None` if it is not ours.
+pub(crate) fn parse_session(name: &OsStr) -> Option<SessionName> {
+    let name = name.to_str()?;
+    match name.split_once('.') {
+        None => parse_uuid(name).map(SessionName::Mark),
+        Some((id, number)) => {
+            let number = u32::try_from(parse_number(number)?).ok()?;
+            parse_uuid(id).map(|id| SessionName::Record(id, number))
         }
-    };
-    parse().unwrap_or(SessionName::Foreign)
+    }
 }
 
 /// What makes a staged file's name unique: the transaction and a number.
@@ -342,8 +338,8 @@ mod tests {
             assert_eq!(ControlName::parse(name.path().name()), Some(name));
         }
         let uuid = transaction.session;
-        assert_eq!(parse_session(session(uuid).name()), SessionName::Mark(uuid));
-        assert_eq!(parse_session(record(uuid, 3).name()), SessionName::Record(uuid, 3));
+        assert_eq!(parse_session(session(uuid).name()), Some(SessionName::Mark(uuid)));
+        assert_eq!(parse_session(record(uuid, 3).name()), Some(SessionName::Record(uuid, 3)));
     }
 
     #[test]

@@ -85,16 +85,9 @@ pub(crate) struct Looked {
     pub(crate) existing: BTreeMap<RelativePath, Option<Identity>>,
 }
 
-/// Records that are written, but not yet durable.
-#[derive(Debug)]
+/// What is on record once a wave is durable.
+#[derive(Debug, Default)]
 #[must_use = "a record counts only after its wave was waited for"]
-pub(crate) struct Recording {
-    pub(crate) wave: Wave,
-    pub(crate) written: Written,
-}
-
-/// What is on record once the wave of a [`Recording`] is durable.
-#[derive(Debug)]
 pub(crate) struct Written {
     directories: BTreeSet<RelativePath>,
     /// Directories whose names are in the wave.
@@ -187,7 +180,7 @@ impl Session {
         &self,
         directories: &BTreeSet<RelativePath>,
         looked: &Looked,
-    ) -> Result<Recording> {
+    ) -> Result<(Wave, Written)> {
         let made = &looked.missing;
         let mut state = guard(&self.state);
         // A directory that is made anew may be on a record that is removed with an earlier transaction.
@@ -203,8 +196,7 @@ impl Session {
         }
         let mut wave = Wave::new(Barrier::Session);
         if new.is_empty() && made.is_empty() && names.is_empty() {
-            let written = Written { directories: new, names, stages: None, makes: None, spent: Vec::new() };
-            return Ok(Recording { wave, written });
+            return Ok((wave, Written::default()));
         }
         // Others may have made an existing directory, or put another one in its place, without syncing
         // its name. A power loss could then undo that, and take everything in it along.
@@ -228,7 +220,7 @@ impl Session {
         if keeps(Rule::RemoveThenForget) {
             wave.add(std::mem::take(&mut state.removals));
         }
-        Ok(Recording { wave, written: Written { directories: new, names, stages, makes, spent } })
+        Ok((wave, Written { directories: new, names, stages, makes, spent }))
     }
 
     /// Writes a record, unless it is empty. It counts as spent until it is durable.
@@ -436,7 +428,7 @@ pub(crate) fn living(root: &Root) -> Option<String> {
     let names = root.fs.list(&layout::SESSIONS.path()).ok()?;
     let mut processes = BTreeSet::new();
     for entry in names {
-        if let SessionName::Record(id, number) = layout::parse_session(&entry.name) {
+        if let Some(SessionName::Record(id, number)) = layout::parse_session(&entry.name) {
             let record = root.read(&layout::record(id, number)).ok()??;
             processes.extend(Record::decode(&record).map(|record| record.process));
         }

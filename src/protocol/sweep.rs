@@ -98,12 +98,12 @@ impl Sessions {
                 continue;
             }
             let id = match layout::parse_session(&entry.name) {
-                SessionName::Mark(id) => id,
-                SessionName::Record(id, number) => {
+                Some(SessionName::Mark(id)) => id,
+                Some(SessionName::Record(id, number)) => {
                     sessions.records.push((id, layout::record(id, number)));
                     id
                 }
-                SessionName::Foreign => continue,
+                None => continue,
             };
             sessions.look(root, id)?;
         }

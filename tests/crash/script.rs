@@ -463,7 +463,8 @@ impl Workload for Script {
         if !differences.is_empty() && self.stranger.is_none() {
             return Err(format!("recovery found {differences:?}, though nobody touched anything"));
         }
-        let generation = store.generation().map(u64::from).map_err(|error| error.to_string())?;
+        let generation =
+            store.generation().map(cosave::Generation::get).map_err(|error| error.to_string())?;
         if self.successor {
             return self.succeed(&store, generation).map_err(|error| format!("the successor: {error}"));
         }

@@ -59,6 +59,8 @@ fn a_wave_of_many_files_is_synced() {
 fn two_locks_exclude_each_other_within_one_process() {
     let (_root, fs) = fixture();
     let lock = path("lock");
+    let error = fs.try_lock(&lock, LockKind::Shared).map(|_| ()).expect_err("absent");
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
     make(&fs, "lock", b"").waive("the test needs no sync");
     let held = fs.try_lock(&lock, LockKind::Exclusive).expect("tried").expect("free");
     assert!(fs.try_lock(&lock, LockKind::Shared).expect("tried").is_none());
