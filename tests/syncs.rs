@@ -1,5 +1,5 @@
-//! The kernel is asked for exactly the syncs that the barriers promise, on the right files, at the right
-//! moment: each kind of commit runs under strace, and what it called is compared with what it must call.
+//! The kernel is asked for exactly the syncs that the barriers promise, on the right files and at the
+//! right moment. Each kind of commit runs under strace. What it called is compared with what it must call.
 //!
 //! The simulated disk cannot see this: it has its own `sync`. Needs Linux and strace, and says so
 //! where they are missing.

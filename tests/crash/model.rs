@@ -145,7 +145,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a disk may forget, and how finely its time stamps tell.
+/// What a disk may lose, and how finely its time stamps tell.
 type Machine = (Model, Granularity);
 
 /// A machine, and the steps on it. Printed as Rust, so that it can be pasted into a call of

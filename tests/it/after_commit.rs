@@ -146,8 +146,8 @@ fn rlimit(files: u32) {
     assert!(Command::new("prlimit").arg(me).arg(format!("--nofile={files}:")).status().unwrap().success());
 }
 
-/// What fails after the commit point for a reason that nobody could know must not keep a root closed
-/// for ever: the error says so, and the generation can be given up.
+/// A commit can fail after the commit point for a reason that nobody could know before. That must not keep
+/// a root closed for ever. The error says so, and the generation can be given up.
 #[test]
 fn a_generation_that_cannot_be_applied_can_be_given_up() {
     let root = tempfile::tempdir().unwrap();

@@ -1,9 +1,9 @@
 //! Roots as cosave wrote them, kept for ever: what an earlier version left must open as it should.
 //!
-//! `tests/fixtures/v1/` has three roots of format 1: a clean one, one that was killed after the commit point
-//! and before its first file was moved, and one that was killed between two moves. Beside each lies a list of
-//! its files with their time stamps, which version control does not keep. `write_the_fixtures` made them, on
-//! the simulated disk, so that a kill comes at the very step that is wanted.
+//! `tests/fixtures/v1/` has three roots of format 1. One is clean. The writer of the second was killed after
+//! the commit point, before it moved a file, and that of the third between two moves. Beside each lies a list
+//! of its files with their time stamps, which version control does not keep. `write_the_fixtures` made them
+//! on the simulated disk, so that a kill comes at the very step that is wanted.
 //!
 //! Once a version of the format is released, its fixtures are never written again.
 

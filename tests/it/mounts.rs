@@ -1,5 +1,5 @@
 //! File systems that are full, that are read-only, and targets that are mount points. The mounts are
-//! made in a mount namespace of the child's own (unshare(1)), so nobody else ever sees them; where
+//! made in a mount namespace of the child's own (unshare(1)), so nobody else ever sees them. Where
 //! that is not allowed, the tests say that they were skipped.
 
 #![cfg(target_os = "linux")]
@@ -152,7 +152,7 @@ fn child_with_a_mount_point() {
     say("done");
 }
 
-// A staged file lay in the root, whatever was mounted below it: what was meant for a tmpfs reached the
+// A staged file lay in the root, whatever was mounted below it. So what was meant for a tmpfs reached the
 // disk, and a large file for a large mount below a small root found no space.
 #[test]
 fn a_file_for_a_mount_below_the_root_is_staged_on_that_mount() {

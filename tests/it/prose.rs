@@ -9,7 +9,11 @@ use std::path::Path;
 const SENTENCE_WORDS_MAX: usize = 30;
 
 /// The texts that are read: files, and directories with Rust sources below them.
-const TEXTS: &[&str] = &["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "src"];
+const TEXTS: &[&str] =
+    &["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "benches", "examples", "fuzz", "src", "tests"];
+
+/// Directories that hold no text of ours.
+const LEFT_OUT: &[&str] = &["corpus", "fixtures", "target"];
 
 /// Words that once meant several things, and what to write instead.
 const BANNED: &[(&[&str], &str)] = &[
@@ -181,7 +185,11 @@ fn collect(path: &str, texts: &mut Vec<(String, String)>) {
     let mut names: Vec<_> = fs::read_dir(full).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     for name in names {
-        collect(&format!("{path}/{}", name.to_str().unwrap()), texts);
+        let name = name.to_str().unwrap();
+        let is_text = name.ends_with(".rs") || name.ends_with(".md") || !name.contains('.');
+        if is_text && !LEFT_OUT.contains(&name) {
+            collect(&format!("{path}/{name}"), texts);
+        }
     }
 }
 

@@ -154,7 +154,7 @@ fn a_control_directory_in_its_root_moves_and_is_copied_with_it() {
     put(&named(&three).unwrap(), &[("a", "2")]);
 }
 
-/// What was staged and forgotten, as by `rm -rf .cosave`, was nobody's to find.
+/// After `rm -rf .cosave` nobody found what had been staged.
 #[test]
 fn a_deep_sweep_finds_what_no_session_remembers() {
     let root = tempfile::tempdir().unwrap();

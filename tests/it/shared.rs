@@ -119,8 +119,8 @@ fn nobody_reads_a_manifest_who_may_not_read_the_root() {
     }
 }
 
-/// The manifest of a commit lay readable for all beside a private key: its checksum and length are
-/// enough to guess a short secret, and its paths tell the names in a closed directory.
+/// The manifest of a commit lay readable for all beside a private key. Its checksum and length are enough
+/// to guess a short secret, and its paths tell the names in a closed directory.
 #[test]
 fn a_manifest_that_tells_of_a_secret_is_read_only_by_those_who_may_write_in_the_root() {
     let mode = |root: &Path, name: &str| {

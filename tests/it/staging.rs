@@ -224,9 +224,8 @@ fn a_new_file_inherits_its_directorys_access_control_list() {
     }
 }
 
-// A file that had taken its directory's default list off could be read by those whom the list names
-// once cosave had replaced it; one with a list of its own lost it, and what was its mask became the
-// right of its group.
+// A file no longer had the default list of its directory. Once cosave had replaced it, those whom the list
+// names could read it. A file with a list of its own lost it, and its mask became the right of its group.
 #[test]
 fn a_replaced_file_keeps_its_own_access_control_list() {
     let root = tempfile::tempdir().unwrap();

@@ -30,7 +30,7 @@ fn count(store: &Store) {
 }
 
 /// Four threads counted to 286 instead of 1,000 on an ext4 with small inodes, whose stamps have no
-/// fractions of a second: a count that was replaced within the second passed for the one that was read.
+/// fractions of a second. A count that was replaced within the second passed for the one that was read.
 /// The tests were silent since today's clocks are finer than a commit is quick.
 fn every_update_counts(root: &Path) {
     fs::write(root.join("count"), format!("{:08}", 0)).unwrap();
@@ -258,8 +258,8 @@ fn a_swallowed_conflict_is_a_conflict_all_the_same() {
 }
 
 /// With `Committed`, one thread removed `a`, another wrote `a` and `b`. After a kill recovery took the
-/// later `a` for the file to be removed, since length and time were those of the earlier, and deleted
-/// an acknowledged file: 236 of 238.
+/// later `a` for the file to be removed, since length and time were those of the earlier one. So it
+/// deleted an acknowledged file, in 236 of 238 runs.
 fn what_is_acknowledged_outlives_the_recovery_of_a_removal(root: &Path) {
     let mut writers = child("stamps::child_whose_threads_remove_and_write", root).spawn().unwrap();
     let acknowledged = heard(&mut writers).last().unwrap().parse::<u64>().unwrap();

@@ -173,8 +173,8 @@ fn a_transaction_whose_control_directory_is_removed_says_what_became_of_it() {
     assert_eq!(litter(root), Vec::<String>::new());
 }
 
-/// A commit that was in place, and waited for nothing but its last wait, kept the root closed for everybody
-/// else when somebody removed its directory: recovery took the directory for renamed, with the staged file.
+/// A commit was in place, and only its last wait was still owed. When somebody removed its directory, the
+/// root was closed for everybody else: recovery took the directory, with the staged file in it, for renamed.
 #[test]
 fn a_directory_that_is_removed_after_a_living_writers_commit_keeps_no_root_closed() {
     let root = tempfile::tempdir().unwrap();

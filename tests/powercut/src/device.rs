@@ -1,8 +1,8 @@
 //! A block device in memory that writes down what it is asked: a FUSE file for the kernel's loop driver.
 //!
-//! The kernel sends a disk's flush to the loop driver, that makes an `fsync` of it, and FUSE hands
-//! it to this module: so the log has every write and every flush, in the order in which the disk
-//! answered them. One thread serves, and answers a request before it reads the next. The protocol
+//! The kernel sends a disk's flush to the loop driver. The driver makes an `fsync` of it, and FUSE
+//! hands that to this module. So the log has every write and every flush, in the order in which the
+//! disk answered them. One thread serves, and answers a request before it reads the next. The protocol
 //! is the kernel's `include/uapi/linux/fuse.h`, as little of it as one file needs; the file is the
 //! root of its mount. This process must never touch what is mounted from the device: it would wait
 //! for itself.

@@ -6,20 +6,20 @@
 //!     [--lying-flush | --without-syncs] [--repeat LINE]
 //! ```
 //!
-//! One round: a device that logs every write and every flush ([`device`]) gets a new file system
-//! ([`disk`]); a process commits transactions and saves single files on it, is killed now and then,
-//! goes on ([`workload`]); the log and what the process was told make a [`recording`]. Then, for
-//! each of sixty cuts, a disk is made of what was flushed before it and of any part of what was
-//! not. The kernel mounts it and replays its journal, the store is opened, and the files must be
-//! those of one step, none lost that was acknowledged, none there that was not begun, nothing left
-//! over ([`check`]). Every fifth recovery that had work to do is cut again, four times. Without
+//! A round begins with a device that logs every write and every flush ([`device`]). It gets a new
+//! file system ([`disk`]). A process commits transactions and saves single files on it, is killed
+//! now and then, and goes on ([`workload`]). The log and what the process was told make a
+//! [`recording`]. Then, for each of sixty cuts, a disk is made of what was flushed before it and of
+//! any part of what was not. The kernel mounts it and replays its journal, and the store is opened.
+//! The files must be those of one step ([`check`]). Nothing acknowledged may be lost, nothing may
+//! be there that was not begun, and no staged file may be left. Every fifth recovery that had work to do is cut again, four times. Without
 //! arguments it runs for 75 seconds, on all three at once, with each of the promises by turns.
 //!
 //! What no seed can repeat is the kernel's own timing. So a violation stores its recording, and
 //! prints the line to give to `--repeat`, which makes the same disk, byte by byte.
 //!
-//! That it can fail is shown by two controls, which must find violations, or the run fails: with
-//! `--lying-flush` the disk forgets writes that it said it had flushed; with `--without-syncs` the
+//! Two controls show that it can fail. They must find violations, or the run fails. With
+//! `--lying-flush` the disk loses writes that it said it had flushed. With `--without-syncs` the
 //! kernel answers every sync of the workload with success and does nothing.
 //!
 //! It needs root, `/dev/fuse`, loop devices, and the `mkfs` of each file system. Where one of them

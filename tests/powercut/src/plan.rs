@@ -1,8 +1,8 @@
 //! What is saved: every state of every file, worked out from a seed.
 //!
 //! The one who saves, the one who checks and the one who cuts the power work it out each for
-//! themselves, so none of them has to believe another. A *track* is a row of states, numbered from
-//! 0 (nothing), that one thread goes through: a writer's transactions in the store, or the versions
+//! themselves, so none of them has to believe another. One thread goes through a *track*: a row of
+//! states, numbered from 0 (nothing). These are a writer's transactions in the store, or the versions
 //! of one file that is saved without a store.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -22,14 +22,14 @@ use crate::random::Random;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flushes {
     Kept,
-    /// The control: it says that it has, and forgets up to so many of its last writes.
+    /// The control: it says that it has, and loses up to so many of its last writes.
     Lied,
 }
 
 /// What a recovery after a kill asks of the disk, about.
 const RECOVERY: usize = 150;
 
-/// Of the writes that a lying disk forgets, the most.
+/// The most writes that a lying disk loses.
 const FORGOTTEN_MAX: usize = 400;
 
 /// A log, and all that is needed to cut it.
@@ -56,8 +56,9 @@ pub struct Cut {
 }
 
 impl Recording {
-    /// How much of the log the disk was asked before cut `number`: just when somebody was told that
-    /// it is kept, while somebody recovers after a kill, just before a flush, or anywhere.
+    /// How much of the log the disk was asked before cut `number`. The cut comes just when somebody
+    /// was told that it is kept, while somebody recovers after a kill, just before a flush, or
+    /// anywhere.
     pub fn position(&self, number: usize) -> usize {
         let mut random = self.random(number, 1);
         let anywhere = random.below(self.log.len() + 1);

@@ -1,7 +1,7 @@
 //! The process that saves files until the power fails.
 //!
-//! It says on its output what it begins and what it was told, and waits after each beginning until
-//! the answer comes, so that whoever listens can say where in the device's log that was.
+//! It says on its output what it begins and what it was told. After each beginning it waits for an
+//! answer, so that whoever listens can say where in the device's log that was.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
