@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::sync::Arc;
 
-use super::root::Root;
+use super::root::{Root, is_gone};
 use super::session::Session;
 use crate::fs::{HeldDirectory, Unsynced};
 use crate::mutation::{Rule, keeps};
@@ -140,7 +140,7 @@ impl CleanupGuard {
             // its own mark. Without the mark, a staged name that a power loss brings back would stay
             // for ever.
             Ok(debt) => self.session.owe(self.owed(debt)),
-            Err(error) if is_elsewhere(&error) => self.remove_elsewhere(path),
+            Err(error) if is_gone(&error) => self.remove_elsewhere(path),
             Err(_) => self.session.leave_mark(),
         }
     }
@@ -175,11 +175,6 @@ impl CleanupGuard {
         }
         (gone, owed)
     }
-}
-
-/// Whether a file or directory is no longer where it was made.
-fn is_elsewhere(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 impl Drop for CleanupGuard {

@@ -14,7 +14,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::layout::{self, ControlName, Fate};
-use super::root::{Root, if_found};
+use super::root::{Root, is_gone};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, DirectoryEntry, Kind, Wave};
 use crate::generation::Generation;
@@ -267,9 +267,7 @@ pub(crate) fn owner(root: &Root) -> Result<Owner> {
         Ok(true) => Ok(Owner::This),
         Ok(false) if root.settings.root_moved => Ok(Owner::Moved),
         Ok(false) => Ok(Owner::Other(owner)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok(Owner::Moved)
-        }
+        Err(error) if is_gone(&error) => Ok(Owner::Moved),
         Err(error) => Err(Error::io(Operation::Look, owner)(error)),
     }
 }
@@ -293,9 +291,7 @@ pub(crate) fn other_root(root: &Root, owner: PathBuf) -> Error {
 pub(crate) fn write_owner(root: &Root) -> Result<Wave> {
     let path = layout::UNNAMED_OWNER.path();
     let failed = |error| root.error(Operation::Create, &path)(error);
-    if let Some(debt) = if_found(root.fs.remove_file(&path)).map_err(failed)? {
-        debt.waive("it is made anew on the next line");
-    }
+    root.remove(Operation::Create, &path, "it is made anew on the next line")?;
     let text = serde_json::to_string(&Name::new(root.path().as_os_str())).unwrap_or_default();
     let (name, content) = root.make(&path, &seal(OWNER_FORMAT, &text)).map_err(failed)?;
     name.waive("nobody looks for it under this name");

@@ -104,8 +104,17 @@ impl Root {
         Ok((name, content))
     }
 
-    /// Removes a file that is no longer needed. If it cannot be removed, or a power loss brings it back, that
-    /// does no harm, for the reason given.
+    /// Removes a file that is no longer needed, if it is there. If a power loss brings it back, that does no
+    /// harm, for the reason given.
+    pub(crate) fn remove(&self, operation: Operation, path: &RelativePath, reason: &str) -> Result<()> {
+        let removed = if_found(self.fs.remove_file(path)).map_err(self.error(operation, path))?;
+        if let Some(debt) = removed {
+            debt.waive(reason);
+        }
+        Ok(())
+    }
+
+    /// Like `remove`, but a file that cannot be removed stays, which does no harm either.
     pub(crate) fn try_remove(&self, path: &RelativePath, reason: &str) {
         if let Ok(debt) = self.fs.remove_file(path) {
             debt.waive(reason);
@@ -232,6 +241,11 @@ impl Root {
 /// our mutexes.
 pub(crate) fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether nothing is at a path, as a parent of it may be missing or no directory.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Turns `NotFound` into `None`.

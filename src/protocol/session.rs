@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::layout::{self, SessionName};
-use super::root::{Root, guard, if_found};
+use super::root::{Root, guard, if_found, is_gone};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, Identity, Lock, LockKind, NewFile, Unsynced, Wave};
 use crate::generation::TransactionId;
@@ -163,9 +163,7 @@ impl Session {
         let path = layout::session(self.id);
         match self.root.fs.metadata(&path) {
             Ok(_) => Ok(true),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                Ok(false)
-            }
+            Err(error) if is_gone(&error) => Ok(false),
             Err(error) => Err(self.root.error(Operation::Begin, &path)(error)),
         }
     }
@@ -258,9 +256,7 @@ impl Session {
         state.made.extend(makes.clone());
         for record in spent {
             state.records.retain(|other| *other != record);
-            if let Ok(debt) = self.root.fs.remove_file(&record) {
-                debt.waive("a record that comes back leads a sweep to nothing");
-            }
+            self.root.try_remove(&record, "a record that comes back leads a sweep to nothing");
         }
         makes
     }
@@ -353,7 +349,7 @@ impl Session {
         for directory in std::mem::take(&mut state.orphans).iter().rev() {
             match self.root.fs.remove_dir(directory) {
                 Ok(debt) => removals.add(debt),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 // Another process still stages there. A sweep after both sessions finds the directory
                 // by its record.
                 Err(error) if self.is_staged_in(directory) => {
@@ -369,10 +365,8 @@ impl Session {
         let State { records, made, spent, .. } = &mut *state;
         let all = records.drain(..).chain(std::mem::take(made)).chain(std::mem::take(spent));
         for path in all.chain([layout::session(self.id)]) {
-            let removed = if_found(self.root.fs.remove_file(&path));
-            if let Some(debt) = removed.map_err(self.root.error(Operation::Remove, &path))? {
-                debt.waive("a record or mark that comes back leads a sweep to nothing");
-            }
+            let reason = "a record or mark that comes back leads a sweep to nothing";
+            self.root.remove(Operation::Remove, &path, reason)?;
         }
         Ok(())
     }

@@ -8,9 +8,9 @@
 //! nothing.
 
 use std::collections::HashMap;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 
-use super::root::{Root, if_found};
+use super::root::{Root, if_found, is_gone};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, Metadata, ReadFile};
 use crate::generation::Generation;
@@ -134,9 +134,9 @@ impl Snapshot {
 
 /// What is at a path; nothing if a parent is no longer a directory.
 fn look(root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
-    match if_found(root.fs.metadata(path)) {
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
-        found => found.map_err(root.error(Operation::Look, path)),
+    match root.fs.metadata(path) {
+        Err(error) if is_gone(&error) => Ok(None),
+        found => found.map(Some).map_err(root.error(Operation::Look, path)),
     }
 }
 

@@ -17,12 +17,15 @@ use super::control::Control;
 use super::layout::{self, ControlName, SessionName};
 use super::lock::Locked;
 use super::recover::Recovered;
-use super::root::{Root, if_found};
+use super::root::{Root, if_found, is_gone};
 use super::session::Record;
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, CONTROL_DIRECTORY, DirectoryEntry, Kind, Lock, LockKind, Unsynced, Wave};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
+
+/// Why the removal of a session's own file need not be durable.
+const SWEPT_AGAIN: &str = "if a power loss brings it back, it is swept again";
 
 /// The sessions in this control directory, and their records.
 #[derive(Debug, Default)]
@@ -75,7 +78,7 @@ pub(crate) fn sweep(root: &Root, locked: &Locked, _recovered: &Recovered) -> Res
     let _durable = root.sync_always(wave)?;
     for name in locked.control.names.iter().copied() {
         if matches!(name, ControlName::Unpublished(id) if sessions.is_dead(id.session)) {
-            remove(root, &name.path())?;
+            root.remove(Operation::Sweep, &name.path(), SWEPT_AGAIN)?;
             removed.push(name.path());
         }
     }
@@ -172,11 +175,11 @@ impl Sessions {
             }
         }
         for (_, path) in self.records.iter().filter(|(id, _)| self.dead.contains_key(id)) {
-            remove(root, path)?;
+            root.remove(Operation::Sweep, path, SWEPT_AGAIN)?;
         }
         for (id, lock) in self.dead {
             if lock.is_some() || !keeps(Rule::SweepDeadOnly) {
-                remove(root, &layout::session(id))?;
+                root.remove(Operation::Sweep, &layout::session(id), SWEPT_AGAIN)?;
             }
             drop(lock);
         }
@@ -187,15 +190,6 @@ impl Sessions {
 /// Reads a record. One that is not whole was never made durable, so nothing was staged in its directories.
 fn record(root: &Root, path: &RelativePath) -> Result<Record> {
     Ok(root.read(path)?.and_then(|bytes| Record::decode(&bytes)).unwrap_or_default())
-}
-
-/// Removes a name from the control directory, if it is there.
-fn remove(root: &Root, path: &RelativePath) -> Result<()> {
-    let removed = if_found(root.fs.remove_file(path));
-    if let Some(debt) = removed.map_err(root.error(Operation::Sweep, path))? {
-        debt.waive("if a power loss brings it back, it is swept again");
-    }
-    Ok(())
 }
 
 /// The removals of a sweep.
@@ -215,9 +209,7 @@ impl<'a> Removal<'a> {
         let names = match self.root.fs.list(directory) {
             Ok(names) => names,
             // If the directory is gone or replaced, what was staged there is gone too.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Ok(());
-            }
+            Err(error) if is_gone(&error) => return Ok(()),
             Err(error) => return Err(self.root.error(Operation::Sweep, directory)(error)),
         };
         // A name that a killed process removed may no longer be visible but still be on disk.

@@ -51,20 +51,21 @@ pub(super) fn sync_each_file_system<'a>(
 /// Whether this name is a mount point, which cannot be removed (rmdir(2) and unlink(2), EBUSY). The
 /// kernel says so since Linux 5.8 (statx(2), STATX_ATTR_MOUNT_ROOT); before, the answer is no.
 pub(super) fn is_mount_point(directory: impl AsFd, name: &OsStr) -> rustix::io::Result<bool> {
-    match rustix::fs::statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) {
-        Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
-        Err(rustix::io::Errno::NOSYS) => Ok(false),
-        Err(error) => Err(error),
-    }
+    attributes(directory, name).map(|found| found.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// Whether a file or directory is append-only or immutable (chattr(1)). Linux says so since 4.11, on
 /// file systems that have such flags (statx(2), STATX_ATTR_APPEND).
 pub(super) fn is_frozen(directory: impl AsFd, name: &OsStr) -> rustix::io::Result<bool> {
     let frozen = StatxAttributes::APPEND | StatxAttributes::IMMUTABLE;
+    attributes(directory, name).map(|found| found.intersects(frozen))
+}
+
+/// What statx(2) says of a name; nothing where the kernel has no such call.
+fn attributes(directory: impl AsFd, name: &OsStr) -> rustix::io::Result<StatxAttributes> {
     match rustix::fs::statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) {
-        Ok(found) => Ok(found.stx_attributes.intersects(frozen)),
-        Err(rustix::io::Errno::NOSYS) => Ok(false),
+        Ok(found) => Ok(found.stx_attributes),
+        Err(Errno::NOSYS) => Ok(StatxAttributes::empty()),
         Err(error) => Err(error),
     }
 }
