@@ -1,6 +1,6 @@
 //! A generation that cannot be recovered has a way out, also after a restart.
 
-use cosave::{Error, Store};
+use cosave::{Error, Store, TransactionOutcome};
 
 use crate::common::{Crash, text};
 
@@ -38,4 +38,21 @@ fn what_comes_before_is_not_given_up_with_it() {
     drop(store);
     assert!(Store::open(root.path()).is_ok());
     assert_eq!(text(root.path().join("a")), "1");
+}
+
+/// Once a damaged manifest was given up, no store could tell the outcome of any transaction: the search
+/// through the manifests stopped at the damaged one.
+#[test]
+fn outcomes_are_still_told_after_a_damaged_generation_is_given_up() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    let commit = store.update(|tx| tx.write("a", "1")).unwrap();
+    drop(store);
+    std::fs::write(root.path().join(".cosave/2.pending"), "damaged").unwrap();
+    let store = Store::options().recover(false).open(root.path()).unwrap();
+    store.abandon(2).unwrap();
+    let committed = TransactionOutcome::Committed { generation: 1.into() };
+    assert_eq!(store.outcome_of(commit.transaction()).unwrap(), committed);
+    let unknown = format!("{:032x}-1", 7).parse().unwrap();
+    assert_eq!(store.outcome_of(unknown).unwrap(), TransactionOutcome::Unknown);
 }

@@ -6,7 +6,7 @@
 //! gone.
 
 use super::super::control::{self, Control};
-use super::super::layout::ControlName;
+use super::super::layout::{ControlName, Fate};
 use super::super::lock::Locked;
 use super::super::root::Root;
 use crate::error::Result;
@@ -19,7 +19,12 @@ const RESOLVED_MAX: usize = 256;
 /// The generation of a transaction, by the manifests that still exist.
 fn find(root: &Root, control: &Control, id: TransactionId) -> Result<Option<Generation>> {
     for (generation, path) in control.manifests().into_iter().rev() {
-        if control::manifest(root, &path)?.is_some_and(|manifest| manifest.transaction == id) {
+        let manifest = match control::manifest(root, &path) {
+            // Such a generation is often given up because its manifest cannot be read.
+            Err(_) if control.has(Fate::Abandoned.of(generation)) => continue,
+            manifest => manifest?,
+        };
+        if manifest.is_some_and(|manifest| manifest.transaction == id) {
             return Ok(Some(generation));
         }
     }
