@@ -105,13 +105,7 @@ pub struct Waiting {
 
 /// The function to call when a lock is waited for.
 #[derive(Clone)]
-pub(crate) struct OnWait(Arc<dyn Fn(&Waiting) + Send + Sync>);
-
-impl OnWait {
-    pub(crate) fn tell(&self, waiting: &Waiting) {
-        (self.0)(waiting);
-    }
-}
+pub(crate) struct OnWait(pub(crate) Arc<dyn Fn(&Waiting) + Send + Sync>);
 
 impl fmt::Debug for OnWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -24,7 +24,7 @@ use super::{layout, session};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Lock, LockKind};
 use crate::mutation::{Rule, keeps};
-use crate::options::Waiting;
+use crate::options::{OnWait, Waiting};
 use crate::path::RelativePath;
 
 /// The first and the longest pause between two tries.
@@ -244,9 +244,9 @@ impl<'a> Wait<'a> {
         }
         if now >= self.tell {
             self.tell = now.saturating_add(TELL_EVERY);
-            if let Some(on_wait) = &self.root.settings.on_wait {
+            if let Some(OnWait(tell)) = &self.root.settings.on_wait {
                 let holder = session::living(self.root);
-                on_wait.tell(&Waiting { path: self.root.full(path), waited, holder });
+                tell(&Waiting { path: self.root.full(path), waited, holder });
             }
         }
         self.root.fs.wait(self.pause);

@@ -56,7 +56,7 @@ fn a_wave_of_many_files_is_synced() {
 }
 
 #[test]
-fn two_locks_exclude_each_other_within_one_process() {
+fn two_locks_of_an_existing_file_exclude_each_other_within_one_process() {
     let (_root, fs) = fixture();
     let lock = path("lock");
     let error = fs.try_lock(&lock, LockKind::Shared).map(|_| ()).expect_err("absent");
@@ -69,13 +69,6 @@ fn two_locks_exclude_each_other_within_one_process() {
     assert!(fs.try_lock(&lock, LockKind::Shared).expect("tried").is_some());
     assert!(fs.try_lock(&lock, LockKind::Exclusive).expect("tried").is_none());
     drop(shared);
-}
-
-#[test]
-fn a_lock_that_must_exist_is_not_made() {
-    let (_root, fs) = fixture();
-    let error = fs.try_lock(&path("none"), LockKind::Shared).map(|_| ()).expect_err("absent");
-    assert_eq!(error.kind(), io::ErrorKind::NotFound);
 }
 
 #[test]

@@ -21,7 +21,7 @@ single -> protocol::root protocol::layout error fs::os fs options path
 # the steps, each of which knows what stands below it
 protocol ->
 protocol::open -> protocol::commit protocol::read protocol::queue protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::deferred protocol::control protocol::root report error fs mutation options generation
-protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::stage protocol::snapshot protocol::queue protocol::lock protocol::session protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path
+protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::stage protocol::snapshot protocol::queue protocol::lock protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path
 protocol::read -> protocol::recover protocol::snapshot protocol::lock protocol::original protocol::deferred protocol::control protocol::root error manifest fs generation path
 protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path
 protocol::verify -> protocol::lock protocol::copy protocol::control protocol::root protocol::layout report error manifest fs generation
@@ -40,7 +40,7 @@ protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs mutation options path
 protocol::lock -> protocol::session protocol::control protocol::root protocol::layout error fs mutation options path
 protocol::snapshot -> protocol::root error fs mutation generation path
-protocol::session -> protocol::control protocol::root protocol::layout error manifest::text fs mutation generation path
+protocol::session -> protocol::root protocol::layout error manifest::text fs mutation generation path
 protocol::resolve -> protocol::root error fs path
 protocol::deferred -> protocol::sync fs mutation generation path
 protocol::original -> protocol::copy protocol::root error manifest fs mutation path
