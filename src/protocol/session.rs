@@ -16,7 +16,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::layout::{self, SessionName};
@@ -101,22 +102,17 @@ pub(crate) struct Written {
 }
 
 /// A record: where a session stages.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Record {
     /// Its process, for people to read.
     pub(crate) process: u32,
     /// Directories in which it stages.
+    #[serde(serialize_with = "write_paths", deserialize_with = "read_paths")]
     pub(crate) directories: Vec<RelativePath>,
     /// Directories that a transaction makes, parents before children.
+    #[serde(serialize_with = "write_paths", deserialize_with = "read_paths")]
     pub(crate) made: Vec<RelativePath>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RecordText {
-    process: u32,
-    directories: Vec<Name>,
-    made: Vec<Name>,
 }
 
 impl Session {
@@ -390,31 +386,30 @@ impl Drop for Session {
 
 impl Record {
     fn encode(&self) -> Vec<u8> {
-        let names =
-            |paths: &[RelativePath]| paths.iter().map(|path| Name::new(path.as_path().as_os_str())).collect();
-        let text = RecordText {
-            process: self.process,
-            directories: names(&self.directories),
-            made: names(&self.made),
-        };
         // Names and numbers always have a JSON form.
-        seal(FORMAT, &serde_json::to_string(&text).unwrap_or_default())
+        seal(FORMAT, &serde_json::to_string(self).unwrap_or_default())
     }
 
     /// Reads a record. One that is not whole was never relied upon, and counts as missing.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let text: RecordText = serde_json::from_str(unseal(FORMAT, bytes).ok()?).ok()?;
-        let paths = |names: Vec<Name>| {
-            names
-                .into_iter()
-                .map(|name| {
-                    let name = name.decode().ok()?;
-                    if name.is_empty() { Some(RelativePath::root()) } else { RelativePath::new(name).ok() }
-                })
-                .collect::<Option<Vec<_>>>()
-        };
-        Some(Self { process: text.process, directories: paths(text.directories)?, made: paths(text.made)? })
+        serde_json::from_str(unseal(FORMAT, bytes).ok()?).ok()
     }
+}
+
+fn write_paths<S: Serializer>(paths: &[RelativePath], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(paths.iter().map(|path| Name::new(path.as_path().as_os_str())))
+}
+
+fn read_paths<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RelativePath>, D::Error> {
+    let path = |name: Name| {
+        let name = name.decode().map_err(D::Error::custom)?;
+        if name.is_empty() {
+            Ok(RelativePath::root())
+        } else {
+            RelativePath::new(name).map_err(D::Error::custom)
+        }
+    };
+    Vec::deserialize(from)?.into_iter().map(path).collect()
 }
 
 /// Who lives here, as far as is known, for an error message.
