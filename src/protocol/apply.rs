@@ -80,16 +80,11 @@ fn copy_over(
     mark: &RelativePath,
 ) -> Result<Unsynced> {
     let mut wave = Wave::new(Barrier::Copying);
-    match root.fs.create_new(mark, NewFile::Ordinary) {
-        Ok((file, name)) => {
-            wave.add(name);
-            drop(file);
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            wave.add(Unsynced::directory(mark.parent()));
-        }
+    wave.add(match root.fs.create_new(mark, NewFile::Ordinary) {
+        Ok((_, name)) => name,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Unsynced::directory(mark.parent()),
         Err(error) => return Err(root.error(Operation::Move, target)(error)),
-    }
+    });
     root.note_copy();
     // Lost without this sync: the mark. After a power loss recovery would take our own half-written
     // bytes for an edit. A crash before it leaves the target as it was.
@@ -125,11 +120,6 @@ pub(crate) fn retire(root: &Root, published: &RelativePath, applied: &Applied) -
         true => Fate::AppliedWaived.of(applied.generation),
         false => Fate::Applied.of(applied.generation),
     };
-    match root.fs.rename(published, &retired.path()) {
-        Ok(debt) => {
-            debt.waive("if a power loss undoes this rename, recovery finds nothing left to do");
-            true
-        }
-        Err(_) => false,
-    }
+    let waive = |debt: Unsynced| debt.waive("if a power loss undoes it, recovery finds nothing left to do");
+    root.fs.rename(published, &retired.path()).map(waive).is_ok()
 }

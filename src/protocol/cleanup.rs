@@ -150,10 +150,8 @@ impl CleanupGuard {
     fn remove_elsewhere(&self, path: &RelativePath) {
         let held = self.held.get(&path.parent()).filter(|_| keeps(Rule::RemoveWhereMade));
         let Some(held) = held else { return };
-        match held.remove_file(path.name()) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => self.session.leave_mark(),
+        if held.remove_file(path.name()).is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
+            self.session.leave_mark();
         }
     }
 

@@ -43,20 +43,18 @@ pub(crate) fn verify(root: &Root) -> Result<Vec<Mismatch>> {
 
 fn compare(root: &Root, entry: &Entry) -> Result<Option<Problem>> {
     let found = root.look(&entry.path)?;
-    match (&entry.action, found) {
-        (Action::Remove, None) => Ok(None),
-        (Action::Remove, Some(_)) => Ok(Some(Problem::Present)),
-        (Action::Write(_), None) => Ok(Some(Problem::Missing)),
-        (Action::Write(content), Some(found)) => {
-            if found.kind != Kind::File || found.length != content.after.length {
-                return Ok(Some(Problem::Changed));
-            }
-            let checksum = copy::checksum(root, &entry.path);
-            if checksum.map_err(root.error(Operation::Read, &entry.path))? == content.checksum {
-                return Ok(None);
-            }
-            let is_untouched = Stamp::of(&found) == content.after;
-            Ok(Some(if is_untouched { Problem::Damaged } else { Problem::Changed }))
-        }
+    let (content, found) = match (&entry.action, found) {
+        (Action::Remove, found) => return Ok(found.map(|_| Problem::Present)),
+        (Action::Write(_), None) => return Ok(Some(Problem::Missing)),
+        (Action::Write(content), Some(found)) => (content, found),
+    };
+    if found.kind != Kind::File || found.length != content.after.length {
+        return Ok(Some(Problem::Changed));
     }
+    let checksum = copy::checksum(root, &entry.path);
+    if checksum.map_err(root.error(Operation::Read, &entry.path))? == content.checksum {
+        return Ok(None);
+    }
+    let is_untouched = Stamp::of(&found) == content.after;
+    Ok(Some(if is_untouched { Problem::Damaged } else { Problem::Changed }))
 }

@@ -40,20 +40,16 @@ const QUICK_MANY: usize = 16;
 const QUICK_IN_FLIGHT: usize = 8;
 
 /// How long the syncs of the last wave took, counting those at the same time once. Used to guess
-/// whether threads help on this disk; nothing but speed depends on it.
-#[derive(Debug)]
+/// whether threads help on this disk; nothing but speed depends on it. In nanoseconds; 0 before the first
+/// wave.
+#[derive(Debug, Default)]
 pub(super) struct Pace(AtomicU64);
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self(AtomicU64::new(u64::MAX))
-    }
-}
 
 impl Pace {
     /// Syncs at the same time slow each other down, so each may take longer than it would alone.
     fn is_quick(&self) -> bool {
-        u128::from(self.0.load(Ordering::Relaxed)) < 2 * QUICK.as_nanos()
+        let last = u128::from(self.0.load(Ordering::Relaxed));
+        last > 0 && last < 2 * QUICK.as_nanos()
     }
 
     fn set(&self, one: Duration) {
