@@ -11,6 +11,7 @@ mod generated;
 mod model;
 mod mount_point;
 mod mutations;
+mod past;
 mod property;
 mod reference;
 mod rules;

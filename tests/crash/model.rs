@@ -4,7 +4,8 @@
 //!
 //! `reference` knows what transactions promise. This module knows which
 //! processes live, who blocks whom, and what a crash may leave. That is every
-//! acknowledged generation, and perhaps the one that was being committed.
+//! acknowledged generation, and perhaps the one that was being committed. `past`
+//! knows what a power loss may undo of commits that did not wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -13,11 +14,12 @@ use std::time::Duration;
 
 use cosave::fs::Barrier;
 use cosave::fs::sim::{Crash, Granularity, Model, Mutation, Part, Rule, SimDisk, without};
-use cosave::{Durability, Error, FileWriter, Store, Transaction, View};
+use cosave::{Difference, Durability, Error, FileWriter, Finding, Store, Transaction, View};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::past::Past;
 use crate::property;
 use crate::reference::{Draft, Reading, State, Verdict};
 
@@ -42,6 +44,9 @@ const STORES_MAX: usize = 3;
 const TRANSACTIONS_MAX: usize = 4;
 const WRITERS_MAX: usize = 3;
 const VIEWS_MAX: usize = 2;
+
+/// What a file is called that recovery cannot tell from a stranger's, after a dot and the file's name.
+const SET_ASIDE: &str = ".set-aside-";
 
 /// How many outcomes of a power loss to choose from.
 const OUTCOMES_MAX: usize = 16;
@@ -120,7 +125,7 @@ fn change() -> impl Strategy<Value = Change> {
 fn step() -> impl Strategy<Value = Step> {
     let any = || 0..8_usize;
     let either = proptest::bool::ANY;
-    let durability = prop_oneof![6 => Just(Full), 6 => Just(Committed), 1 => Just(Process)];
+    let durability = prop_oneof![4 => Just(Full), 4 => Just(Committed), 3 => Just(Process)];
     let loss = || prop_oneof![Just(Kill), (0..OUTCOMES_MAX * 8).prop_map(Power)];
     prop_oneof![
         12 => durability.prop_map(Open),
@@ -201,6 +206,13 @@ struct Writing {
     writer: FileWriter,
 }
 
+/// What was being committed at a crash.
+struct InFlight {
+    state: State,
+    durability: Durability,
+    changed: Vec<String>,
+}
+
 /// The disk, the processes on it, and what must be true of them.
 struct World {
     disk: SimDisk,
@@ -211,21 +223,25 @@ struct World {
     /// The last acknowledged state.
     committed: State,
     /// What was being committed at the crash: it may exist or not until a recovery decides.
-    in_flight: Option<State>,
+    in_flight: Option<InFlight>,
+    /// What a power loss may undo.
+    past: Past,
     /// Whether a recovery has finished since the last crash.
     recovered: bool,
     /// What the planned crash will do.
     planned: Option<Loss>,
     /// Paths that a power loss may not change, even for programs that know nothing of cosave.
     in_place: BTreeSet<String>,
-    /// Directories made for a commit that was refused or cut short. After a crash, recovery may remove
-    /// one that is empty, even if a later commit has used it.
+    /// Directories made for a transaction that was not committed. It may remove one that is empty, or
+    /// recovery may, even if a later commit of another process has used it.
     doubtful: BTreeSet<String>,
     /// Who changed a path last, and who committed a generation.
     changed_by: BTreeMap<String, u64>,
     committed_by: BTreeMap<u64, u64>,
-    /// A store has used `Durability::Process`, so nothing is promised for a power loss.
-    unsafe_for_power: bool,
+    /// A store has staged without waiting, so nothing may lead to its files after a power loss. Then
+    /// this is what is left.
+    stages_unrecorded: bool,
+    is_littered: bool,
     ids: u64,
 }
 
@@ -252,7 +268,9 @@ impl World {
         }
         disk.settle();
         disk.mutate(mutation);
+        let past = Past::new(&committed);
         Self {
+            past,
             disk,
             stores: Vec::new(),
             transactions: Vec::new(),
@@ -266,7 +284,8 @@ impl World {
             doubtful: BTreeSet::new(),
             changed_by: BTreeMap::new(),
             committed_by: BTreeMap::new(),
-            unsafe_for_power: false,
+            stages_unrecorded: false,
+            is_littered: false,
             ids: 0,
         }
     }
@@ -305,7 +324,7 @@ impl World {
             Commit(which) => self.commit(*which),
             Abort(which) => {
                 if let Some(index) = choose(&self.transactions, *which) {
-                    self.transactions.remove(index).transaction.abort();
+                    self.abort(index);
                 }
                 Ok(())
             }
@@ -387,25 +406,92 @@ impl World {
             Ok(store) if !must_wait => store,
             found => return Err(format!("opening gave {found:?}, to wait: {must_wait}")),
         };
-        let differences = store.last_recovery().differences;
-        if !differences.is_empty() {
-            return Err(format!("recovery found {differences:?}, though nobody touched anything"));
-        }
         let generation = store.generation().map_err(|error| error.to_string())?;
-        if let Some(state) = self.in_flight.take().filter(|state| generation == state.generation) {
-            self.committed = state;
-        }
-        self.agree(generation.get(), self.committed.generation)?;
-        if !self.recovered {
-            self.lose_doubtful_directories();
-        }
-        (self.recovered, self.in_place) = (true, PATHS.map(str::to_owned).into());
+        self.recovered_to(generation.get(), durability, &store.last_recovery().differences)?;
         if alone {
             self.nothing_is_left()?;
         }
         let id = self.next_id();
         self.stores.push(Opened { id, durability, store });
         Ok(())
+    }
+
+    /// An opening has found this generation.
+    fn recovered_to(
+        &mut self,
+        generation: u64,
+        durability: Durability,
+        differences: &[Difference],
+    ) -> Result<(), String> {
+        let told = self.told(differences);
+        self.touches_only_what_is_at_risk(&told)?;
+        let in_flight = self.in_flight.take().map(|in_flight| in_flight.state);
+        let found = in_flight.into_iter().find(|state| state.generation == generation);
+        let of_past = || self.past.states().find(|state| state.generation == generation).cloned();
+        match found.or_else(|| of_past().filter(|_| self.past.is_lost())) {
+            Some(state) => self.committed = state,
+            None => self.agree(generation, self.committed.generation)?,
+        }
+        self.past.find(&self.committed, durability, &told);
+        self.adopt_what_was_at_risk();
+        if !self.recovered {
+            self.lose_doubtful_directories();
+        }
+        if durability != Process {
+            self.past.settle(&self.committed);
+        }
+        if durability != Process || !self.has_waived() {
+            self.in_place = PATHS.map(str::to_owned).into();
+        }
+        self.recovered = true;
+        Ok(())
+    }
+
+    /// The paths that a recovery tells of. It cannot know who removed an empty directory.
+    fn told(&self, differences: &[Difference]) -> BTreeSet<String> {
+        let is_own = |difference: &&Difference| {
+            difference.finding == Finding::DirectoryMissing
+                && self.doubtful.contains(&difference.path.parent().to_string())
+        };
+        let told = differences.iter().filter(|difference| !is_own(difference));
+        told.map(|difference| difference.path.to_string()).collect()
+    }
+
+    /// Nobody else has touched anything, so a recovery can find nothing else.
+    fn touches_only_what_is_at_risk(&self, told: &BTreeSet<String>) -> Result<(), String> {
+        match told.iter().all(|path| self.past.may_differ(path)) {
+            true => Ok(()),
+            false => Err(format!("recovery found {told:?}, though nobody touched anything")),
+        }
+    }
+
+    /// What a power loss may have damaged is from now on what the disk shows.
+    fn adopt_what_was_at_risk(&mut self) {
+        let files = self.disk.files();
+        for path in self.past.at_risk() {
+            match files.get(path) {
+                Some(bytes) => self.committed.put(path, &String::from_utf8_lossy(bytes)),
+                None => _ = self.committed.files.remove(path),
+            }
+        }
+        if self.recovered || !self.is_littered {
+            return;
+        }
+        let (present, promised) = (self.disk.directories(), self.past.promised_directories());
+        let made = PATHS.into_iter().flat_map(crate::reference::directories_of);
+        for directory in made.filter(|directory| !promised.contains(directory)) {
+            match present.contains(&directory) {
+                true => _ = self.committed.directories.insert(directory),
+                false => _ = self.committed.directories.remove(&directory),
+            }
+        }
+    }
+
+    /// Everything that was committed is now durable and in place.
+    fn settle(&mut self) {
+        self.adopt_what_was_at_risk();
+        self.past.settle(&self.committed);
+        self.in_place = PATHS.map(str::to_owned).into();
     }
 
     fn lose_doubtful_directories(&mut self) {
@@ -423,7 +509,8 @@ impl World {
         let mut left = control.filter(|name| {
             name.contains("sessions/") || name.ends_with(".tmp") || name.ends_with(".pending")
         });
-        match left.next().or_else(|| self.disk.files().into_keys().find(|path| is_staged(path))) {
+        let mut staged = self.disk.files().into_keys().filter(|path| is_staged(path) && !self.is_littered);
+        match left.next().or_else(|| staged.next()) {
             Some(name) => Err(format!("{name} is left")),
             None => Ok(()),
         }
@@ -431,9 +518,9 @@ impl World {
 
     fn close(&mut self, which: usize) {
         let Some(index) = choose(&self.stores, which) else { return };
-        let Opened { id, store, .. } = self.stores.remove(index);
+        let Opened { id, store, durability } = self.stores.remove(index);
         drop(store);
-        if self.views.is_empty() && !self.disk.has_crashed() {
+        if durability != Process && self.views.is_empty() && !self.disk.has_crashed() {
             self.is_in_place(id);
         }
     }
@@ -453,7 +540,7 @@ impl World {
         let Opened { id: owner, durability, store } = &self.stores[index];
         let transaction = store.begin().map_err(|error| error.to_string())?;
         let (owner, durability, draft) = (*owner, *durability, Draft::default());
-        self.unsafe_for_power |= durability == Process;
+        self.stages_unrecorded |= durability == Process;
         self.transactions.push(Begun { id, owner, durability, transaction, draft });
         Ok(())
     }
@@ -498,7 +585,11 @@ impl World {
         }
         if self.disk.has_crashed() && found.is_err() {
             if let (Ok(_), Verdict::Commits(next)) = (expected, verdict) {
-                self.in_flight = Some(next);
+                let changed = draft.changed();
+                if durability == Process {
+                    self.in_place.retain(|path| !changed.contains(path));
+                }
+                self.in_flight = Some(InFlight { state: next, durability, changed });
             }
             return Ok(());
         }
@@ -510,6 +601,8 @@ impl World {
         }
         if let (Ok(_), Verdict::Commits(next)) = (found, verdict) {
             self.committed_by.insert(next.generation, owner);
+            let paid = self.past.commit(&next, durability, &draft.changed());
+            self.in_place.extend(paid);
             for path in draft.changed() {
                 match durability {
                     Full => _ = self.in_place.insert(path.clone()),
@@ -520,6 +613,19 @@ impl World {
             self.committed = next;
         }
         Ok(())
+    }
+
+    fn abort(&mut self, index: usize) {
+        let Begun { transaction, draft, .. } = self.transactions.remove(index);
+        transaction.abort();
+        self.doubtful.extend(draft.directories());
+        self.lose_doubtful_directories();
+    }
+
+    fn drop_transactions(&mut self) {
+        while !self.transactions.is_empty() {
+            self.abort(0);
+        }
     }
 
     fn open_writer(&mut self, which: usize, path: &'static str, content: &'static str) -> Result<(), String> {
@@ -582,11 +688,11 @@ impl World {
 
     fn flush(&mut self, which: usize) -> Result<(), String> {
         let Some(index) = choose(&self.stores, which) else { return Ok(()) };
-        let Opened { id, store, .. } = &self.stores[index];
+        let Opened { store, .. } = &self.stores[index];
         let may_wait = !self.views.is_empty();
         match store.flush().map_err(refusal) {
             _ if self.disk.has_crashed() => {}
-            Ok(()) => self.is_in_place(*id),
+            Ok(()) => self.settle(),
             Err(Refusal::Locked) if may_wait => {}
             Err(refusal) => return Err(format!("flushing failed: {refusal:?}")),
         }
@@ -600,30 +706,40 @@ impl World {
     ) -> Result<(), String> {
         let Some(index) = choose(&self.stores, which) else { return Ok(()) };
         let found = tidy(&self.stores[index].store).map_err(refusal).map(|report| report.differences);
-        let expected = if self.views.is_empty() { Ok(Vec::new()) } else { Err(Refusal::Locked) };
-        if found.is_ok() && !self.disk.has_crashed() {
-            self.in_place = PATHS.map(str::to_owned).into();
+        if self.disk.has_crashed() {
+            return Ok(());
         }
-        self.agree(found, expected)
+        if let Ok(differences) = &found {
+            self.touches_only_what_is_at_risk(&self.told(differences))?;
+            self.settle();
+        }
+        let expected = if self.views.is_empty() { Ok(()) } else { Err(Refusal::Locked) };
+        self.agree(found.map(drop), expected)
     }
 
     /// A crash: all processes die, and the disk becomes what the loss leaves.
     fn crash(&mut self, loss: Loss) -> Result<(), String> {
-        let outcomes = match loss {
-            Power(_) if !self.unsafe_for_power => self.disk.power_losses(OUTCOMES_MAX, 1),
-            _ => Vec::new(),
-        };
-        let next = match loss {
-            Power(which) if !outcomes.is_empty() => {
-                let disk = outcomes[which % outcomes.len()].copy();
-                self.promised_without_recovery(&disk)?;
-                disk
-            }
-            _ => self.disk.kill(),
-        };
+        if !self.recovered {
+            self.past.interrupt();
+        }
+        let next =
+            match loss {
+                Power(which) => {
+                    let outcomes = self.disk.power_losses(OUTCOMES_MAX, 1);
+                    let disk = outcomes[which % outcomes.len()].copy();
+                    self.promised_without_recovery(&disk)?;
+                    let in_flight = self.in_flight.as_ref();
+                    self.past.cut_power(in_flight.map(|InFlight { state, durability, changed }| {
+                        (state, *durability, changed.as_slice())
+                    }));
+                    self.is_littered |= self.stages_unrecorded;
+                    disk
+                }
+                Kill => self.disk.kill(),
+            };
         (self.disk, self.recovered, self.planned) = (next, false, None);
         self.writers.clear();
-        self.transactions.clear();
+        self.drop_transactions();
         self.views.clear();
         self.stores.clear();
         Ok(())
@@ -635,7 +751,8 @@ impl World {
         for path in &self.in_place {
             let found = files.get(path).map(|bytes| String::from_utf8_lossy(bytes));
             let is = |state: &State| state.content(path) == found.as_deref();
-            if !is(&self.committed) && !self.in_flight.as_ref().is_some_and(is) {
+            let is_new = self.in_flight.as_ref().is_some_and(|in_flight| is(&in_flight.state));
+            if !is(&self.committed) && !is_new {
                 return Err(format!("after a power loss {path} is {found:?}, though it was in place"));
             }
         }
@@ -648,20 +765,29 @@ impl World {
         let observer = self.observer(&self.disk.copy())?;
         let view = observer.view().map_err(text)?;
         let is_shown = |state: &&State| view.generation() == state.generation;
-        let state = [Some(&self.committed), self.in_flight.as_ref()].into_iter().flatten().find(is_shown);
+        let in_flight = self.in_flight.as_ref().map(|in_flight| &in_flight.state);
+        let before = self.past.states().filter(|_| self.past.is_lost());
+        let state = [Some(&self.committed), in_flight].into_iter().flatten().chain(before).find(is_shown);
         let state = state.ok_or_else(|| format!("a view shows generation {}", view.generation()))?;
-        shows(&view, state)?;
-        self.views.iter().try_for_each(|(view, state)| shows(view, state))?;
+        let unknown = if self.recovered { &BTreeSet::new() } else { self.past.at_risk() };
+        shows(&view, state, unknown)?;
+        self.views.iter().try_for_each(|(view, state)| shows(view, state, &BTreeSet::new()))?;
         for opened in &self.stores {
             self.agree(opened.store.generation().map_err(text)?.get(), self.committed.generation)?;
         }
         if !self.recovered {
             return Ok(());
         }
-        let extra = self.may_be_made();
+        let mut extra = self.may_be_made();
+        if self.is_littered {
+            extra.extend(self.disk.files().into_keys().filter(|path| path.contains(SET_ASIDE)));
+        }
         lists(&view, state, &extra)?;
-        self.agree(observer.verify().map_err(text)?, Vec::new())?;
-        let files = self.disk.files().into_iter().filter(|(path, _)| !is_staged(path));
+        let mut mismatches = observer.verify().map_err(text)?;
+        mismatches.retain(|mismatch| !self.past.may_differ(&mismatch.path.to_string()));
+        self.agree(mismatches, Vec::new())?;
+        let is_kept = |path: &str| self.is_littered && path.contains(SET_ASIDE);
+        let files = self.disk.files().into_iter().filter(|(path, _)| !is_staged(path) && !is_kept(path));
         let files: BTreeMap<_, _> =
             files.map(|(path, bytes)| (path, String::from_utf8_lossy(&bytes).into_owned())).collect();
         let expected = state.files.iter().map(|(path, content)| (path.clone(), content.clone()));
@@ -682,7 +808,7 @@ impl World {
     /// Closes everything. The next opening must find nothing left.
     fn end(&mut self) -> Result<(), String> {
         self.writers.clear();
-        self.transactions.clear();
+        self.drop_transactions();
         self.views.clear();
         self.stores.clear();
         if self.disk.has_crashed() {
@@ -749,9 +875,9 @@ fn expect(draft: &mut Draft, now: &State, change: Change) -> Answer<Option<Strin
     }
 }
 
-/// Whether a view shows the files of a state.
-fn shows(view: &View, state: &State) -> Result<(), String> {
-    for path in PATHS {
+/// Whether a view shows the files of a state, but for those that are unknown.
+fn shows(view: &View, state: &State, unknown: &BTreeSet<String>) -> Result<(), String> {
+    for path in PATHS.into_iter().filter(|path| !unknown.contains(*path)) {
         let content = match view.read(path) {
             Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
             Err(error) if error.is_not_found() => None,
@@ -805,7 +931,7 @@ fn any_sequence_of_operations_is_as_the_reference_says() {
 }
 
 /// How many cases are tried to notice what was removed.
-const MUTATIONS_CASES: u32 = 6000;
+const MUTATIONS_CASES: u32 = 20_000;
 
 /// What is removed from the protocol. Each must be noticed: in a commit's answer, in a view, or after a
 /// crash. Rare moments, and what only concerns other programs, are left to `mutations` and `rules`.
@@ -823,6 +949,10 @@ const MUTATIONS: &[Mutation] = &[
     Mutation::Break(Rule::CheckPreconditions),
     Mutation::Break(Rule::SweepDeadOnly),
     Mutation::Break(Rule::AttachDeferred),
+    Mutation::Break(Rule::PayWaived),
+    Mutation::Break(Rule::KeepWaived),
+    Mutation::Break(Rule::MarkWaived),
+    Mutation::Skip(Barrier::Inherited, Part::Files),
 ];
 
 #[test]
