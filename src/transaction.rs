@@ -109,14 +109,8 @@ impl Transaction {
     /// As for [`write`](Self::write).
     pub fn writer(&mut self, path: impl AsRef<Path>) -> Result<FileWriter> {
         self.root().may_change()?;
-        let target = self.resolve(path.as_ref())?;
-        let checked = check::may_stage(self.root(), &target);
+        let target = self.resolve_to_stage(path.as_ref())?;
         let mut draft = guard(&self.draft);
-        if let Err(error) = checked {
-            // A directory on the path may have been removed or replaced since it was looked at.
-            draft.resolver.clear();
-            return Err(error);
-        }
         draft.numbers += 1;
         let number = draft.numbers;
         // An earlier write to this path is dropped only when this one is finished, so that a failed
@@ -365,6 +359,19 @@ impl Transaction {
         drop(self.opened.read()?);
         guard(&self.draft).resolver.clear();
         self.resolve(path)
+    }
+
+    /// Resolves a path at which a file is to be staged. A directory above it may have been removed or
+    /// replaced since it was looked at, so it is looked at anew before anything is refused.
+    fn resolve_to_stage(&self, path: &Path) -> Result<Target> {
+        let target = self.resolve(path)?;
+        if check::may_stage(self.root(), &target).is_ok() {
+            return Ok(target);
+        }
+        guard(&self.draft).resolver.clear();
+        let target = self.resolve(path)?;
+        check::may_stage(self.root(), &target)?;
+        Ok(target)
     }
 
     fn root(&self) -> &Root {

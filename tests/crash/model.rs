@@ -1000,7 +1000,21 @@ fn what_was_found_once_stays_mended() {
         Save(0, vec![Remove("a")]),
         Commit(0),
     ];
-    for steps in [superseded.as_slice(), twice.as_slice()] {
+    // Another process had made a directory, and removed it when its commit failed. A later write to it
+    // failed, since the transaction had seen the directory.
+    let removed = [
+        Open(Full),
+        Open(Full),
+        Begin(0),
+        Begin(1),
+        Tell(1, Write("new/f", "one")),
+        OpenWriter(1, "a", "one"),
+        Tell(0, FailToWrite("new/f")),
+        Commit(1),
+        Tell(0, Write("new/f", "two")),
+        Commit(0),
+    ];
+    for steps in [superseded.as_slice(), twice.as_slice(), removed.as_slice()] {
         check((WeakPosix, Fine), None, steps).unwrap();
     }
 }
