@@ -297,7 +297,10 @@ fn publish(
     };
     match synced {
         Ok(durable) => {
-            if durable != Durable::Waived || !keeps(Rule::KeepWaived) {
+            // If every transaction was refused, nothing was waited for, and the newest manifest's name may
+            // not be durable.
+            let has_waited = !renamed.is_empty() && durable != Durable::Waived;
+            if has_waited || !keeps(Rule::KeepWaived) {
                 publish::remove_superseded(root, &locked.control);
             }
             root.note_published(generation);

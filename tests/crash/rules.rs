@@ -474,6 +474,27 @@ fn a_transaction_that_was_in_doubt_is_answered_for() {
     assert!(doubts > 0, "no commit was in doubt");
 }
 
+/// A commit that was refused waited for nothing, and removed the superseded manifests all the same. A
+/// power loss could keep that removal, and undo the retirement of the newest generation. Then the newest
+/// lay beyond a gap, and recovery discarded an acknowledged commit. No scenario had a conflict in it.
+#[test]
+fn a_refused_commit_removes_no_manifest_that_is_still_needed() {
+    let disk = sim();
+    let store = open(&disk);
+    store.update(|tx| tx.write("a", "a1")).unwrap();
+    store.update(|tx| tx.write("a", "a2")).unwrap();
+    let mut refused = store.begin().unwrap();
+    refused.create_new("a", "never").unwrap();
+    assert!(refused.commit().is_err_and(|error| error.is_conflict()));
+    let outcomes = disk.power_losses(1000, 1);
+    assert!(outcomes.len() > 10, "only {} outcomes", outcomes.len());
+    for found in outcomes {
+        let store = open(&found);
+        assert_eq!(store.generation().unwrap(), 2, "{:?}", store.last_recovery());
+        assert_eq!(content(&found, "a"), "a2");
+    }
+}
+
 /// On a clock that stands still, a file that is committed or edited meanwhile has the length and time
 /// of the old one.
 fn still(disk: &SimDisk) -> &SimDisk {
