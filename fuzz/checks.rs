@@ -13,7 +13,7 @@ use std::io::Read as _;
 use std::path::{Component, Path};
 
 use cosave::fs::sim::{Model, SimDisk};
-use cosave::fs::{FileSystem, Kind, LockKind};
+use cosave::fs::{FileSystem, Kind, LockKind, NewFile};
 use cosave::{Action, Error, Generation, InvalidPath, Manifest, RelativePath, Store, StoreOptions};
 
 const NAME_BYTES_MAX: usize = 255;
@@ -442,11 +442,14 @@ struct Published {
 }
 
 impl Scene {
-    /// Locks the files of the sessions that should be alive.
+    /// Makes and locks the files of the sessions that should be alive.
     fn living(&self, disk: &SimDisk) -> Vec<impl Drop + use<>> {
         let process = disk.process();
         let lock = |id: &String| {
             let path = RelativePath::new(format!(".cosave/sessions/{id}")).ok()?;
+            if let Ok((_, name)) = process.create_new(&path, NewFile::Ordinary) {
+                name.waive("the test needs no sync");
+            }
             process.try_lock(&path, LockKind::Exclusive).ok()?.map(Held)
         };
         self.alive.iter().filter_map(lock).collect()
