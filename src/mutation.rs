@@ -63,6 +63,8 @@ pub enum Rule {
     TellPlacesApart,
     /// Treat a file whose directory is gone as missing, not as finished.
     MissDirectories,
+    /// Make the removal of a directory durable before a commit whose file was in it is retired.
+    SyncRemovedDirectories,
     /// Make waived commits durable before a stronger commit builds on them.
     PayWaived,
     /// Remove no superseded manifest without having waited.

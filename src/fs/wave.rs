@@ -89,6 +89,8 @@ pub enum Barrier {
     SetAside,
     /// Recovery's last wait: the moves are durable before the manifest is retired.
     Recovered,
+    /// Recovery: a manifest is retired for good if others have removed the directory of its files.
+    Retired,
     /// The sweep's removals are durable before the record of the session is removed.
     Swept,
     /// A single file's bytes, before its rename.

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use cosave::fs::sim::{Model, Rule, SimDisk, without};
-use cosave::{Error, Store, StoreOptions};
+use cosave::fs::Barrier;
+use cosave::fs::sim::{Model, Mutation, Part, Rule, SimDisk, without};
+use cosave::{Durability, Error, Store, StoreOptions};
 
 use crate::rules::{Case, content, expect, sim, staged_names};
 
@@ -220,6 +221,51 @@ fn a_new_directory_in_one_that_somebody_has_just_made_survives() {
     }
 }
 
+/// What a store had put off is taken over by the next that opens the root. If somebody has removed a directory
+/// meanwhile, its commit was retired, and nobody had synced that removal. A power loss brought the directory
+/// back as it was before the commit, and the commit's other file stayed.
+fn a_directory_that_was_removed_does_not_come_back_older(disk: &SimDisk) -> Result<(), String> {
+    disk.make_directory("p/d", 0);
+    disk.put("p/d/x", b"x0", 0o644);
+    disk.put("p/d/gone", b"g0", 0o644);
+    disk.settle();
+    let living = options().durability(Durability::Committed).open_on(disk.process()).unwrap();
+    let change = |tx: &mut cosave::Transaction| {
+        tx.write("p/d/x", "x1")?;
+        tx.remove("p/d/gone")?;
+        tx.write("a", "a1")
+    };
+    living.update(change).unwrap();
+    disk.remove_all("p/d");
+    let other = open(disk);
+    expect(other.status().unwrap().pending.is_empty(), "the commit is not retired")?;
+    let losses = disk.power_losses(256, 1);
+    expect(losses.len() > 1, "nothing can be lost")?;
+    for found in losses {
+        drop(options().open_on(found.process()).map_err(|error| error.to_string())?);
+        expect(content(&found, "a") == "a1", "an acknowledged commit was lost")?;
+        let (x, gone) = (content(&found, "p/d/x"), content(&found, "p/d/gone"));
+        expect(["nothing", "x1"].contains(&&*x) && gone == "nothing", "a commit came back by half")?;
+        expect(staged_names(&found).is_empty(), "something staged came back")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_manifest_whose_directory_is_gone_is_retired_for_good() {
+    for model in [Model::JumpingPrefix, Model::WeakPosix] {
+        let disk = SimDisk::new(model);
+        disk.mutate(Some(Mutation::Skip(Barrier::Retired, Part::Everything)));
+        let unsynced = a_directory_that_was_removed_does_not_come_back_older(&disk);
+        assert!(
+            unsynced.is_err_and(|why| why.contains("cannot look at")),
+            "{model:?}: nobody misses the sync"
+        );
+        let kept = a_directory_that_was_removed_does_not_come_back_older(&SimDisk::new(model));
+        assert_eq!(kept, Ok(()), "{model:?}");
+    }
+}
+
 /// Recognising directories costs no wait: one that a commit has made is known to the next.
 #[test]
 fn a_directory_is_recorded_and_synced_once() {
@@ -253,6 +299,7 @@ const CASES: &[Case] = &[
     (Rule::RenewSession, a_removed_control_directory_is_made_anew),
     (Rule::CountOn, generations_go_on_in_a_new_control_directory),
     (Rule::OneRoot, a_control_directory_serves_one_root),
+    (Rule::SyncRemovedDirectories, a_directory_that_was_removed_does_not_come_back_older),
     (Rule::WaitForRootReaders, a_reader_without_a_control_directory_is_waited_for),
 ];
 

@@ -98,18 +98,18 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
     if stopped.is_none() {
         doubt::resolve(root, control);
     }
-    for applied in durable {
+    for applied in &durable {
         // A commit that was in place already is now durable too, and is not reported. A living writer
         // has put its commits in place.
         let was_left = !of_the_living.contains(&applied.generation);
         if was_left && control.not_in_place().contains(&applied.generation) {
             report.rolled_forward.push(applied.generation);
         }
-        retire(root, control, &applied);
     }
+    let retired = retire(root, control, &durable, &report);
     remove_stale(root, control);
     root.note_recovery(&report);
-    stopped.map_or(Ok(Recovered { report }), Err)
+    retired.and(stopped.map_or(Ok(Recovered { report }), Err))
 }
 
 /// Finishes what others left pending, and retires what this process has made durable meanwhile.
@@ -239,6 +239,9 @@ fn roll_forward(
         let moves = planned.and_then(|planned| {
             let must_be_there = |path: &_| !may_miss && chain.is_last(generation, path);
             refuse_missing(root, entries, &findings, must_be_there)?;
+            for missing in findings.iter().filter(|found| found.finding == Finding::DirectoryMissing) {
+                wave.add(removed_directory(root, &missing.path)?);
+            }
             let set_aside = set_aside::set_aside(root, generation, &planned)?;
             report.differences.extend(set_aside);
             planned.iter().try_for_each(|planned| carry_out(root, (generation, manifest), planned, wave))
@@ -296,6 +299,19 @@ fn refuse_missing(
     }
 }
 
+/// The debt of whoever removed the directory of this path. A power loss could bring the directory back
+/// with what was in it before the commit, after the manifest that could repeat the move is retired.
+fn removed_directory(root: &Root, path: &RelativePath) -> Result<Unsynced> {
+    if !keeps(Rule::SyncRemovedDirectories) {
+        return Ok(Unsynced::default());
+    }
+    let mut above = path.parent().parent();
+    while root.look(&above)?.is_none() {
+        above = above.parent();
+    }
+    Ok(Unsynced::directory(above))
+}
+
 fn carry_out(
     root: &Root,
     (generation, manifest): (Generation, &Manifest),
@@ -336,12 +352,24 @@ fn make_durable(root: &Root, moved: Vec<Generation>, wave: Wave) -> Result<Vec<A
     }
 }
 
-fn retire(root: &Root, control: &mut Control, applied: &Applied) {
-    if apply::retire(root, &control.published(applied.generation), applied) {
-        control.set_applied(applied.generation);
+fn retire(root: &Root, control: &mut Control, durable: &[Applied], report: &RecoveryReport) -> Result<()> {
+    for applied in durable {
+        if apply::retire(root, &control.published(applied.generation), applied) {
+            control.set_applied(applied.generation);
+        }
+        let marker = Fate::SyncFailed.of(applied.generation).path();
+        let reason = "the power loss that brings the marker back also discards the stale page cache";
+        root.try_remove(&marker, reason);
     }
-    let marker = Fate::SyncFailed.of(applied.generation).path();
-    root.try_remove(&marker, "the power loss that brings the marker back also discards the stale page cache");
+    let is_missing = |found: &Difference| found.finding == Finding::DirectoryMissing;
+    let mut wave = Wave::new(Barrier::Retired);
+    if report.differences.iter().any(is_missing) && !durable.is_empty() {
+        wave.add(Unsynced::directory(layout::control()));
+    }
+    // Lost without this sync: the fact that these files were in place before their directory was
+    // removed. Their writer is dead after a power loss, so the root would be closed until somebody
+    // gives the commit up. A power loss before it has that effect.
+    root.sync_always(wave).map(drop)
 }
 
 /// Removes pending names of applied generations. A power loss can bring such names back.
