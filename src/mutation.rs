@@ -65,6 +65,8 @@ pub enum Rule {
     MissDirectories,
     /// Make the removal of a directory durable before a commit whose file was in it is retired.
     SyncRemovedDirectories,
+    /// Do not believe a mark that files are in place if the machine was started since.
+    DistrustOldMarks,
     /// Make waived commits durable before a stronger commit builds on them.
     PayWaived,
     /// Remove no superseded manifest without having waited.

@@ -370,6 +370,12 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// Waits before another try.
     fn wait(&self, duration: Duration);
 
+    /// An id of the time since the machine was started: what is visible outlives a process, but not this
+    /// time. `None` if the system does not tell.
+    fn boot(&self) -> Option<Uuid> {
+        None
+    }
+
     /// The id of this process. It differs in a child after `fork`.
     fn process(&self) -> u32;
 }

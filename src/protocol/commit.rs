@@ -201,7 +201,7 @@ pub(crate) fn commit_batch(root: &Root, deferred: &Deferred, batch: Vec<Staged>)
         finish(root, deferred, moved, &mut answers);
         if root.take_copied() {
             // If this fails, the next recovery removes the mark.
-            let _ = Control::look(root).map(|mut control| control::remove_copying(root, &mut control));
+            let _ = Control::look(root).map(|mut control| control::remove_marks(root, &mut control));
         }
         if later.is_empty() {
             return answers;
@@ -389,6 +389,7 @@ fn finish(root: &Root, deferred: &Deferred, in_place: Vec<(Published, Moved)>, a
     let mut moved_files = Vec::new();
     for (published, moved) in in_place {
         if root.settings.durability == Durability::Committed {
+            control::mark_in_place(root, published.generation, &published.entries);
             // No barrier 3 here: it is attached to the next commit's barrier 1, or waited for on close.
             // Until then the manifests stay pending, so recovery would repeat the moves.
             deferred.defer(moved);

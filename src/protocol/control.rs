@@ -114,6 +114,19 @@ impl Control {
         generations.filter(|generation| *generation > retired).collect()
     }
 
+    /// Whether a generation's files were moved since the machine was started, so that all moves are
+    /// visible. A power loss can leave the mark and undo the moves.
+    pub(crate) fn is_in_place(&self, root: &Root, generation: Generation) -> bool {
+        let is_mark = |name: &ControlName| match name {
+            ControlName::InPlace(marked, boot) => {
+                let is_now = root.fs.boot() == Some(*boot) || !keeps(Rule::DistrustOldMarks);
+                *marked == generation && is_now
+            }
+            _ => false,
+        };
+        self.names.iter().any(is_mark)
+    }
+
     /// Whether everything that is made once exists and is durable.
     pub(crate) fn is_whole(&self, root: &Root) -> bool {
         let parts = [layout::IGNORE, layout::SESSIONS, layout::LOCK, layout::QUEUE];
@@ -180,8 +193,19 @@ pub(crate) fn mark_sync_failed(root: &Root, generation: Generation) {
     mark(root, Fate::SyncFailed.of(generation));
 }
 
-/// Removes the marks of copies whose generation is retired.
-pub(crate) fn remove_copying(root: &Root, control: &mut Control) {
+/// Marks a generation whose files are in place, though not durably. If its process dies, recovery must
+/// not wait for files whose directory somebody has removed since. The root is never removed.
+pub(crate) fn mark_in_place(root: &Root, generation: Generation, entries: &[Entry]) {
+    if entries.iter().all(|entry| entry.path.parent().is_root()) {
+        return;
+    }
+    if let Some(boot) = root.fs.boot() {
+        mark(root, ControlName::InPlace(generation, boot));
+    }
+}
+
+/// Removes the marks of generations that are retired.
+pub(crate) fn remove_marks(root: &Root, control: &mut Control) {
     if root.take_copied() {
         // Adds copies that were made after the control directory was listed. If this fails, their marks
         // stay for the next recovery.
@@ -189,7 +213,11 @@ pub(crate) fn remove_copying(root: &Root, control: &mut Control) {
         control.names.extend(found.names.iter().filter(|name| matches!(name, ControlName::Copying(..))));
     }
     let retired = control.retired();
-    for mark in control.take(|name| matches!(name, ControlName::Copying(number, _) if number <= retired)) {
+    let is_spent = |name| match name {
+        ControlName::Copying(generation, _) | ControlName::InPlace(generation, _) => generation <= retired,
+        _ => false,
+    };
+    for mark in control.take(is_spent) {
         root.try_remove(&mark.path(), "a mark that comes back is of a generation that is retired");
     }
 }

@@ -57,6 +57,9 @@ pub(crate) enum ControlName {
     /// Marks that the target of this entry is being copied over, so that it may hold half of our own
     /// bytes.
     Copying(Generation, u64),
+    /// Marks a generation whose files were moved since the machine was started, though not durably. The
+    /// second part tells that time from others.
+    InPlace(Generation, Uuid),
     /// A manifest before it is published.
     Unpublished(TransactionId),
     /// Marks a transaction in doubt: its writer could not tell whether it is committed.
@@ -112,6 +115,7 @@ impl fmt::Display for ControlName {
             Self::Part(name) => f.write_str(name),
             Self::Numbered(generation, fate) => write!(f, "{generation}.{}", fate.text()),
             Self::Copying(generation, entry) => write!(f, "{generation}.copying-{entry}"),
+            Self::InPlace(generation, boot) => write!(f, "{generation}.in-place-{}", boot.simple()),
             Self::Unpublished(id) => write!(f, "{id}.tmp"),
             Self::InDoubt(id) => write!(f, "{id}.in-doubt"),
             Self::Resolved(id, Some(generation)) => write!(f, "{id}.committed-{generation}"),
@@ -137,6 +141,9 @@ impl ControlName {
         }
         if let Some(entry) = kind.strip_prefix("copying-") {
             return Some(Self::Copying(Generation::parse(stem)?, parse_number(entry)?));
+        }
+        if let Some(boot) = kind.strip_prefix("in-place-") {
+            return Some(Self::InPlace(Generation::parse(stem)?, parse_uuid(boot)?));
         }
         let id = TransactionId::parse(stem)?;
         match kind {
@@ -328,6 +335,7 @@ mod tests {
         let transaction = id().transaction;
         let of_transaction = [
             ControlName::Copying(generation, 7),
+            ControlName::InPlace(generation, transaction.session),
             ControlName::Unpublished(transaction),
             ControlName::InDoubt(transaction),
             ControlName::Resolved(transaction, None),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cosave::fs::Barrier;
 use cosave::fs::sim::{Model, Mutation, Part, Rule, SimDisk, without};
-use cosave::{Durability, Error, Store, StoreOptions};
+use cosave::{Durability, Error, Generation, Store, StoreOptions};
 
 use crate::rules::{Case, content, expect, sim, staged_names};
 
@@ -266,6 +266,46 @@ fn a_manifest_whose_directory_is_gone_is_retired_for_good() {
     }
 }
 
+/// A writer that had put off its last wait was killed, and somebody removed a directory. Although all its files
+/// had been in place, the root stayed closed until somebody gave the commit up. The writer leaves a mark now.
+/// A power loss can keep the mark and undo the moves, so it counts only until the machine is started again.
+fn a_mark_that_files_are_in_place_counts_until_the_machine_restarts(disk: &SimDisk) -> Result<(), String> {
+    disk.make_directory("p/d", 0);
+    disk.put("p/d/x", b"x0", 0o644);
+    disk.settle();
+    let living = options().durability(Durability::Committed).open_on(disk.process()).unwrap();
+    let change = |tx: &mut cosave::Transaction| {
+        tx.write("p/d/x", "x1")?;
+        tx.write("a", "a1")
+    };
+    living.update(change).unwrap();
+    let marked = |disk: &SimDisk| disk.control_names().iter().any(|name| name.contains("in-place"));
+    expect(marked(disk), "there is no mark")?;
+
+    let killed = disk.kill();
+    killed.remove_all("p/d");
+    let opened = options().open_on(killed.process());
+    let report = opened.map_err(|error| format!("the root is closed: {error}"))?.last_recovery();
+    expect(report.rolled_forward == [Generation::from(1)], "the commit is not finished")?;
+    expect(report.differences.len() == 1, "nobody is told what is missing")?;
+    expect(!marked(&killed), "the mark is left")?;
+
+    let losses = disk.power_losses(1000, 1);
+    let undone = |found: &&SimDisk| marked(found) && content(found, "p/d/x") == "x0";
+    expect(losses.iter().any(|found| undone(&found)), "no power loss undoes the move alone")?;
+    for found in losses.iter().filter(undone) {
+        found.rename("p/d", "elsewhere");
+        let opened = options().open_on(found.process());
+        expect(matches!(opened, Err(Error::NotApplied { .. })), "what was not moved passed for in place")?;
+        found.rename("elsewhere", "p/d");
+        drop(open(found));
+        expect(content(found, "p/d/x") == "x1" && !marked(found), "the commit is not finished")?;
+    }
+    living.update(|tx| tx.write("p/d/x", "x2")).unwrap();
+    drop(living);
+    expect(!marked(disk), "a store that was closed has left a mark")
+}
+
 /// Recognising directories costs no wait: one that a commit has made is known to the next.
 #[test]
 fn a_directory_is_recorded_and_synced_once() {
@@ -299,6 +339,7 @@ const CASES: &[Case] = &[
     (Rule::RenewSession, a_removed_control_directory_is_made_anew),
     (Rule::CountOn, generations_go_on_in_a_new_control_directory),
     (Rule::OneRoot, a_control_directory_serves_one_root),
+    (Rule::DistrustOldMarks, a_mark_that_files_are_in_place_counts_until_the_machine_restarts),
     (Rule::SyncRemovedDirectories, a_directory_that_was_removed_does_not_come_back_older),
     (Rule::WaitForRootReaders, a_reader_without_a_control_directory_is_waited_for),
 ];

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 
 use rustix::fs::{Advice, AtFlags, StatxAttributes, StatxFlags, XattrFlags};
 use rustix::io::Errno;
+use uuid::Uuid;
 
 use crate::fs::{Durable, SyncError};
 use crate::path::RelativePath;
@@ -21,6 +22,13 @@ use crate::path::RelativePath;
 pub(super) fn start_write_back(file: &File, offset: u64, length: u64) {
     // Only a hint: the sync will report any failure.
     let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(length), Advice::DontNeed);
+}
+
+/// Differs after every start of the machine (random(4), `boot_id`).
+pub(super) fn boot() -> Option<Uuid> {
+    static BOOT: OnceLock<Option<Uuid>> = OnceLock::new();
+    let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().parse().ok();
+    *BOOT.get_or_init(read)
 }
 
 /// Syncs the file systems of these handles, with one call for each (syncfs(2)). Returns `None` on

@@ -430,6 +430,10 @@ impl FileSystem for OsFileSystem {
         std::thread::sleep(duration);
     }
 
+    fn boot(&self) -> Option<Uuid> {
+        system::boot()
+    }
+
     fn process(&self) -> u32 {
         std::process::id()
     }

@@ -113,6 +113,14 @@ fn the_control_directory_can_lie_elsewhere() {
     assert!(!root.path().join(CONTROL_DIRECTORY).exists());
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn the_time_since_the_machine_was_started_has_one_id() {
+    let (one, two) = (fixture(), fixture());
+    assert!(one.1.boot().is_some());
+    assert_eq!(one.1.boot(), two.1.boot());
+}
+
 #[test]
 fn a_directory_that_is_gone_owes_nothing() {
     let (_root, fs) = fixture();

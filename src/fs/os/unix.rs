@@ -455,7 +455,15 @@ pub(super) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
 }
 
 #[cfg(target_os = "linux")]
+pub(super) use super::linux::boot;
+#[cfg(target_os = "linux")]
 use super::linux::{copy_access_list, is_frozen, is_mount_point, new_file_mode};
+
+/// Other systems do not tell without a call that needs `unsafe`.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn boot() -> Option<uuid::Uuid> {
+    None
+}
 
 /// Other systems do not tell the umask.
 #[cfg(not(target_os = "linux"))]

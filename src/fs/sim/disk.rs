@@ -111,6 +111,8 @@ pub(super) struct State {
     pub(super) granularity: Granularity,
     /// How many times the machine was started. Makes unique names differ.
     pub(super) boots: u64,
+    /// How many power losses there were.
+    pub(super) power_losses: u64,
     /// Files that are mount points themselves.
     pub(super) busy: Vec<Number>,
     /// Append-only files and directories, whose names may not be moved or removed.
@@ -133,6 +135,7 @@ impl State {
             clock: 1,
             granularity: Granularity::Fine,
             boots: 0,
+            power_losses: 0,
             busy: Vec::new(),
             frozen: Vec::new(),
             removed: BTreeSet::new(),

@@ -213,6 +213,7 @@ fn after(state: &State, names: &[usize], contents: &[(Number, Content)]) -> Stat
         }
     }
     next.boots += 1;
+    next.power_losses += 1;
     next.collect();
     next
 }

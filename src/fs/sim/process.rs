@@ -462,6 +462,10 @@ impl FileSystem for SimFileSystem {
         self.machine.lock().waited += duration;
     }
 
+    fn boot(&self) -> Option<Uuid> {
+        Some(Uuid::from_u128(u128::from(self.machine.lock().state.power_losses) + 1))
+    }
+
     fn process(&self) -> u32 {
         self.machine.lock().current(self.process)
     }

@@ -72,11 +72,12 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
         let trust = trust(generation);
         let finished = manifest.and_then(|manifest| {
             let copying = copying(control, generation, &manifest);
-            // A living writer has put its files in place, and others may remove them, directory and all.
-            let may_miss = !is_orphaned(root, control, generation, &manifest);
-            if may_miss {
+            let is_living = !is_orphaned(root, control, generation, &manifest);
+            if is_living {
                 of_the_living.insert(generation);
             }
+            // Once the files are in place, others may remove them, directory and all.
+            let may_miss = is_living || control.is_in_place(root, generation);
             let published = (generation, &manifest, trust, may_miss);
             roll_forward(root, published, &copying, &chain, &mut wave, &mut report)?;
             if sync_failed && keeps(Rule::WriteAnew) {
@@ -135,7 +136,7 @@ pub(crate) fn finish_earlier(
             control.set_applied(applied.generation);
         }
     }
-    control::remove_copying(root, control);
+    control::remove_marks(root, control);
     Ok(())
 }
 
@@ -383,5 +384,5 @@ fn remove_stale(root: &Root, control: &mut Control) {
     for stale in control.take(is_stale) {
         root.try_remove(&stale.path(), "a stale name that comes back is removed again");
     }
-    control::remove_copying(root, control);
+    control::remove_marks(root, control);
 }
