@@ -166,6 +166,15 @@ pub(crate) fn places<'a>(
     Ok(places)
 }
 
+/// Names of one directory that may be one.
+#[derive(Default)]
+struct Names<'a> {
+    names: HashSet<&'a OsStr>,
+    others: Vec<&'a StagedEntry>,
+    /// Whether the directory ignores case. Only asked if there are two names.
+    folds: Option<bool>,
+}
+
 /// Refuses two entries that are one new file under two names, since the second move would silently
 /// replace the file of the first.
 fn refuse_twins(root: &Root, entries: &[StagedEntry]) -> Result<()> {
@@ -174,14 +183,17 @@ fn refuse_twins(root: &Root, entries: &[StagedEntry]) -> Result<()> {
         by_name.entry(folded(&staged.entry.path.name().to_string_lossy())).or_default().push(staged);
     }
     for alike in by_name.into_values().filter(|alike| alike.len() > 1) {
-        let mut seen: HashMap<_, (HashSet<&OsStr>, Vec<&StagedEntry>)> = HashMap::new();
+        let mut seen: HashMap<_, Names<'_>> = HashMap::new();
         for staged in alike {
             let path = &staged.entry.path;
             let identity = look(root, &path.parent())?.and_then(|found| found.identity);
             let directory = (identity, identity.is_none().then(|| path.parent()));
-            let (names, others) = seen.entry(directory).or_default();
-            let is_twin = !names.insert(path.name())
-                || !others.is_empty() && folds_case(root, staged)? && is_one_of(root, others, path.name())?;
+            let Names { names, others, folds } = seen.entry(directory).or_default();
+            if !others.is_empty() && folds.is_none() {
+                *folds = Some(folds_case(root, staged)?);
+            }
+            let is_twin =
+                !names.insert(path.name()) || *folds == Some(true) && is_one_of(root, others, path.name())?;
             others.push(staged);
             if is_twin {
                 return Err(Error::invalid(root.full(path), InvalidPath::Alias));
@@ -212,11 +224,16 @@ fn is_one_of(root: &Root, others: &[&StagedEntry], name: &OsStr) -> Result<bool>
     Ok(false)
 }
 
-/// Equal for all names that some file system may take for one. Case is ignored, and any two names with
-/// non-ASCII characters may be one.
+/// Equal for all names that some file system may take for one. Case is ignored. Two names with non-ASCII
+/// characters may be one if they have the same digits, dots and dashes. No letter with an accent is
+/// composed of these, and no case changes them (Unicode Standard Annex #15; `CaseFolding.txt`).
 fn folded(name: &str) -> String {
     let lower = name.to_lowercase();
-    if lower.is_ascii() { lower } else { "\u{0}".to_owned() }
+    if lower.is_ascii() {
+        return lower;
+    }
+    let is_fixed = |c: &char| c.is_ascii_digit() || matches!(c, '.' | '-' | '_');
+    std::iter::once('\u{0}').chain(lower.chars().filter(is_fixed)).collect()
 }
 
 /// Checks the preconditions of a transaction.

@@ -7,6 +7,7 @@ mod controls;
 mod durabilities;
 mod exploration;
 mod faults;
+mod folding;
 mod generated;
 mod model;
 mod mount_point;

@@ -113,6 +113,8 @@ pub(super) struct State {
     pub(super) boots: u64,
     /// How many power losses there were.
     pub(super) power_losses: u64,
+    /// Whether two names that differ only in case are one.
+    pub(super) folds_case: bool,
     /// Files that are mount points themselves.
     pub(super) busy: Vec<Number>,
     /// Append-only files and directories, whose names may not be moved or removed.
@@ -136,6 +138,7 @@ impl State {
             granularity: Granularity::Fine,
             boots: 0,
             power_losses: 0,
+            folds_case: false,
             busy: Vec::new(),
             frozen: Vec::new(),
             removed: BTreeSet::new(),
@@ -184,10 +187,10 @@ impl State {
     pub(super) fn directory(&self, path: &RelativePath) -> io::Result<Number> {
         let mut inode = ROOT;
         for name in path.names() {
-            let Body::Directory { visible, .. } = self.body(inode)? else {
+            if !matches!(self.body(inode)?, Body::Directory { .. }) {
                 return Err(io::ErrorKind::NotADirectory.into());
-            };
-            inode = *visible.get(name).ok_or_else(not_found)?;
+            }
+            inode = self.child(inode, name).ok_or_else(not_found)?;
         }
         match self.body(inode)? {
             Body::Directory { .. } => Ok(inode),
@@ -222,9 +225,21 @@ impl State {
 
     pub(super) fn child(&self, directory: Number, name: &OsStr) -> Option<Number> {
         match self.body(directory).ok()? {
-            Body::Directory { visible, .. } => visible.get(name).copied(),
+            Body::Directory { visible, .. } if !self.folds_case => visible.get(name).copied(),
+            Body::Directory { visible, .. } => visible.get(&*self.stored(directory, name)).copied(),
             _ => None,
         }
+    }
+
+    /// The form in which a directory has this name. A new name gets the form in which it was given.
+    fn stored(&self, directory: Number, name: &OsStr) -> Arc<OsStr> {
+        let fold = |name: &OsStr| name.to_string_lossy().to_lowercase();
+        let names = match self.body(directory) {
+            Ok(Body::Directory { visible, .. }) => Some(visible.keys()),
+            _ => None,
+        };
+        let found = names.and_then(|mut names| names.find(|own| fold(own) == fold(name)));
+        found.cloned().unwrap_or_else(|| name.into())
     }
 
     pub(super) fn device(&self, inode: Number) -> u32 {
@@ -239,7 +254,10 @@ impl State {
     }
 
     /// Does an operation on names: visible at once, durable later.
-    pub(super) fn operate(&mut self, model: Model, settings: Vec<Setting>) {
+    pub(super) fn operate(&mut self, model: Model, mut settings: Vec<Setting>) {
+        for (directory, name, _) in settings.iter_mut().filter(|_| self.folds_case) {
+            *name = self.stored(*directory, name);
+        }
         for (directory, name, to) in &settings {
             let Ok(Body::Directory { visible, .. }) = self.body_mut(*directory) else { continue };
             let before = visible.get(name).copied();

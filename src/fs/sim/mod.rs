@@ -165,6 +165,11 @@ impl SimDisk {
         self.lock().state.granularity = granularity;
     }
 
+    /// Makes two names one if they differ only in case.
+    pub fn fold_case(&self) {
+        self.lock().state.folds_case = true;
+    }
+
     /// Leaves room for this many more bytes; `None` removes the limit.
     pub fn free_bytes(&self, bytes: Option<u64>) {
         self.lock().free_bytes = bytes;

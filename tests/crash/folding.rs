@@ -1,0 +1,72 @@
+//! Directories that take two names for one if they differ only in case, as APFS, NTFS and ext4's `casefold`
+//! do.
+
+use cosave::fs::sim::{Model, SimDisk};
+use cosave::{Error, InvalidPath, Store};
+
+use crate::rules::{content, expect, open, staged_names};
+
+fn folding() -> SimDisk {
+    let disk = SimDisk::new(Model::WeakPosix);
+    disk.fold_case();
+    disk
+}
+
+fn commit(store: &Store, names: &[&str]) -> cosave::Result<()> {
+    let mut tx = store.begin()?;
+    for name in names {
+        tx.write(name, name)?;
+    }
+    tx.commit().map(drop)
+}
+
+#[test]
+fn two_new_files_that_are_one_are_refused() -> Result<(), String> {
+    for names in [["a.txt", "A.TXT"], ["\u{e4}.txt", "\u{c4}.txt"], ["x-1\u{e9}", "X-1\u{c9}"]] {
+        let disk = folding();
+        let refused = commit(&open(&disk), &names);
+        let is_alias = matches!(refused, Err(Error::InvalidPath { reason: InvalidPath::Alias, .. }));
+        expect(is_alias, &format!("{names:?} were taken for two files"))?;
+        expect(disk.files().is_empty(), "a refused commit has left something")?;
+        let apart = SimDisk::new(Model::WeakPosix);
+        commit(&open(&apart), &names).map_err(|error| format!("where case counts: {error}"))?;
+        expect(apart.files().len() == 2, "a file is missing")?;
+    }
+    Ok(())
+}
+
+/// Any two new files with a non-ASCII letter were refused as one file where case is ignored.
+#[test]
+fn two_names_with_other_letters_are_two_files() -> Result<(), String> {
+    let disk = folding();
+    let names = ["\u{e4}.txt", "\u{f6}.txt", "\u{fc}.txt", "\u{6587}.txt"];
+    commit(&open(&disk), &names).map_err(|error| error.to_string())?;
+    for name in names {
+        expect(content(&disk, name) == name, &format!("{name} is not in place"))?;
+    }
+    expect(staged_names(&disk).is_empty(), "a staged file is left")
+}
+
+#[test]
+fn a_file_is_replaced_under_its_name_in_another_case() -> Result<(), String> {
+    let disk = folding();
+    let store = open(&disk);
+    commit(&store, &["Read\u{e9}.md"]).map_err(|error| error.to_string())?;
+    commit(&store, &["rEAD\u{c9}.md"]).map_err(|error| error.to_string())?;
+    expect(disk.files().len() == 1, "one file became two")?;
+    expect(content(&disk, "Read\u{e9}.md") == "rEAD\u{c9}.md", "the file was not replaced")
+}
+
+/// Each name was compared with each other one.
+#[test]
+fn many_numbered_names_cost_what_they_should() {
+    let calls = |count: u32| {
+        let disk = folding();
+        let names: Vec<_> = (0..count).map(|number| format!("\u{e4}-{number}.txt")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        commit(&open(&disk), &names).unwrap();
+        disk.calls()
+    };
+    let (few, many) = (calls(20), calls(80));
+    assert!(many < 5 * few, "{few} calls for 20 names, {many} for 80");
+}
