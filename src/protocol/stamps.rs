@@ -34,3 +34,47 @@ impl Stamps {
         newest.get(&identity.device).is_some_and(|newest| changed < *newest && found.modified < *newest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::fs::{Identity, Kind};
+
+    /// A file on a device, changed and modified so many seconds after the epoch.
+    fn file(device: u64, changed: u64, modified: u64) -> Metadata {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        Metadata {
+            kind: Kind::File,
+            length: 0,
+            modified: at(modified),
+            changed: Some(at(changed)),
+            mode: 0o644,
+            owner: (0, 0),
+            identity: Some(Identity { device, inode: 1 }),
+            links: 1,
+        }
+    }
+
+    #[test]
+    fn only_both_stamps_before_those_of_a_later_file_of_the_device_prove_something() {
+        let stamps = Stamps::default();
+        assert!(!stamps.prove(&file(1, 5, 5)), "nothing was written there yet");
+        stamps.note(&file(1, 10, 10));
+        assert!(stamps.prove(&file(1, 9, 9)));
+        for (device, changed, modified) in [(1, 10, 9), (1, 9, 10), (1, 11, 9), (1, 9, 11), (2, 9, 9)] {
+            assert!(!stamps.prove(&file(device, changed, modified)), "{device}, {changed}, {modified}");
+        }
+        assert!(!stamps.prove(&Metadata { changed: None, ..file(1, 9, 9) }));
+        assert!(!stamps.prove(&Metadata { identity: None, ..file(1, 9, 9) }));
+    }
+
+    /// A copy can keep an old time of change of content, and then proves nothing beyond it.
+    #[test]
+    fn a_file_that_was_written_proves_no_more_than_its_older_stamp() {
+        let stamps = Stamps::default();
+        stamps.note(&file(1, 10, 4));
+        assert!(stamps.prove(&file(1, 3, 3)) && !stamps.prove(&file(1, 9, 4)));
+    }
+}

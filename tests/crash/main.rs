@@ -14,6 +14,7 @@ mod mount_point;
 mod mutations;
 mod past;
 mod property;
+mod recovered;
 mod reference;
 mod rules;
 mod script;

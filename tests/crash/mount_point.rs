@@ -6,6 +6,7 @@ use cosave::fs::Barrier;
 use cosave::fs::sim::{Crash, Model, Mutation, Part, SimDisk};
 
 const OUTCOMES_MAX: usize = 60;
+const NESTED_OUTCOMES_MAX: usize = 12;
 
 fn disk(model: Model) -> SimDisk {
     let disk = SimDisk::new(model);
@@ -43,12 +44,31 @@ fn check(disk: &SimDisk) -> Result<(), String> {
     left.map_or(Ok(()), |name| Err(format!("{name} is left")))
 }
 
+/// Cuts the recovery short at every step.
+fn check_nested(disk: &SimDisk) -> Result<(), String> {
+    for after in 0.. {
+        let machine = disk.copy();
+        machine.crash_at(Crash { after, reversed: false });
+        let ended = Store::options().open_on(machine.process()).is_ok();
+        let losses = machine.power_losses(NESTED_OUTCOMES_MAX, after);
+        for found in [machine.kill()].into_iter().chain(losses) {
+            check(&found).map_err(|problem| format!("recovery cut short after {after}: {problem}"))?;
+        }
+        if ended {
+            break;
+        }
+    }
+    Ok(())
+}
+
 fn explore(model: Model, mutation: Option<Mutation>) -> Result<(), String> {
     for after in 0.. {
         let machine = disk(model);
         machine.mutate(mutation);
         machine.crash_at(Crash { after, reversed: after % 2 == 1 });
         let saved = save(&machine);
+        check_nested(&machine.kill())
+            .map_err(|problem| format!("{model:?}, crash after {after}: {problem}"))?;
         let losses = machine.power_losses(OUTCOMES_MAX, after);
         for (index, found) in [machine.kill()].into_iter().chain(losses).enumerate() {
             check(&found)
