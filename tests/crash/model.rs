@@ -35,6 +35,8 @@ const FILES: [(&str, &str); 2] = [("a", "old"), ("d/c", "old")];
 
 const CONTENTS: [&str; 4] = ["one", "two", "longer than those", ""];
 
+const MODES: [u32; 3] = [0o600, 0o640, 0o664];
+
 /// How many bytes of a transaction are kept in memory, in turn: all, none, and so few that many
 /// transactions outgrow it.
 const KEPT_BYTES: [usize; 3] = [1 << 20, 0, 5];
@@ -91,6 +93,10 @@ enum Step {
     DropWriter(usize),
     View(usize),
     DropView(usize),
+    /// Others change a file's permissions.
+    Chmod(&'static str, u32),
+    /// Others make a file append-only, or ordinary again.
+    Freeze(&'static str, bool),
     Flush(usize),
     Sweep(usize),
     Recover(usize),
@@ -100,11 +106,20 @@ enum Step {
     CrashSoon(u64, bool, Loss),
 }
 
+impl Change {
+    fn path(self) -> &'static str {
+        match self {
+            Write(path, _) | WriteWith(path, _) | WriteIfChanged(path, _) | CreateNew(path, _) => path,
+            FailToWrite(path) | Remove(path) | RemoveIfExists(path) | Read(path) => path,
+        }
+    }
+}
+
 use Change::{CreateNew, FailToWrite, Read, Remove, RemoveIfExists, Write, WriteIfChanged, WriteWith};
 use Loss::{Kill, Power};
 use Step::{
-    Abort, Begin, Close, Commit, CrashSoon, DropView, DropWriter, FinishWriter, Flush, Open, OpenWriter,
-    Recover, Save, Sweep, Tell,
+    Abort, Begin, Chmod, Close, Commit, CrashSoon, DropView, DropWriter, FinishWriter, Flush, Freeze, Open,
+    OpenWriter, Recover, Save, Sweep, Tell,
 };
 
 fn change() -> impl Strategy<Value = Change> {
@@ -141,6 +156,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any().prop_map(DropWriter),
         3 => any().prop_map(Step::View),
         6 => any().prop_map(DropView),
+        3 => (select(&PATHS[..]), select(&MODES[..])).prop_map(|(path, mode)| Chmod(path, mode)),
+        2 => (select(&PATHS[..]), either).prop_map(|(path, freeze)| Freeze(path, freeze)),
         2 => any().prop_map(Flush),
         2 => any().prop_map(Sweep),
         2 => any().prop_map(Recover),
@@ -235,6 +252,10 @@ struct World {
     /// Directories made for a transaction that was not committed. It may remove one that is empty, or
     /// recovery may, even if a later commit of another process has used it.
     doubtful: BTreeSet<String>,
+    /// The permissions that others gave to files.
+    modes: BTreeMap<String, u32>,
+    /// Files that others have made append-only.
+    frozen: BTreeSet<&'static str>,
     /// Who changed a path last, and who committed a generation.
     changed_by: BTreeMap<String, u64>,
     committed_by: BTreeMap<u64, u64>,
@@ -282,6 +303,8 @@ impl World {
             planned: None,
             in_place: PATHS.map(str::to_owned).into(),
             doubtful: BTreeSet::new(),
+            modes: BTreeMap::new(),
+            frozen: BTreeSet::new(),
             changed_by: BTreeMap::new(),
             committed_by: BTreeMap::new(),
             stages_unrecorded: false,
@@ -346,6 +369,19 @@ impl World {
             Step::View(which) => self.view(*which),
             DropView(which) => {
                 choose(&self.views, *which).map(|index| self.views.remove(index));
+                Ok(())
+            }
+            Chmod(path, mode) => {
+                if self.recovered && self.committed.files.contains_key(*path) {
+                    self.disk.set_mode(path, *mode);
+                    self.modes.insert((*path).to_owned(), *mode);
+                }
+                Ok(())
+            }
+            Freeze(path, freeze) => {
+                if self.recovered && self.committed.files.contains_key(*path) {
+                    self.freeze(path, *freeze);
+                }
                 Ok(())
             }
             Flush(which) => self.flush(*which),
@@ -433,6 +469,8 @@ impl World {
             None => self.agree(generation, self.committed.generation)?,
         }
         self.past.find(&self.committed, durability, &told);
+        let files = self.committed.files.clone();
+        self.modes.retain(|path, _| files.contains_key(path) && !self.past.at_risk().contains(path));
         self.adopt_what_was_at_risk();
         if !self.recovered {
             self.lose_doubtful_directories();
@@ -549,6 +587,9 @@ impl World {
         if self.disk.has_crashed() {
             return Ok(());
         }
+        if self.frozen.contains(change.path()) && !matches!(change, Read(_)) {
+            return Ok(());
+        }
         let may_wait = self.readers_may_wait()?;
         let Some(index) = choose(&self.transactions, which) else { return Ok(()) };
         let Begun { transaction: tx, draft, .. } = &mut self.transactions[index];
@@ -596,6 +637,14 @@ impl World {
         if found == Err(Refusal::Locked) && draft.is_empty() && may_wait {
             return Ok(());
         }
+        let is_frozen = draft.changed().iter().any(|path| self.frozen.contains(path.as_str()));
+        if is_frozen && matches!(found, Err(Refusal::Failed(_))) && expected.is_ok() {
+            return Ok(());
+        }
+        let expected = expected.and_then(|expected| match is_frozen {
+            true => Err(Refusal::Failed("a file is append-only".to_owned())),
+            false => Ok(expected),
+        });
         if found != expected {
             return Err(format!("the commit gave {found:?}, but it should be {expected:?}"));
         }
@@ -610,9 +659,30 @@ impl World {
                 }
                 self.changed_by.insert(path, owner);
             }
-            self.committed = next;
+            let before = std::mem::replace(&mut self.committed, next);
+            self.keep_modes(&before);
         }
         Ok(())
+    }
+
+    fn freeze(&mut self, path: &'static str, freeze: bool) {
+        self.disk.freeze(path, freeze);
+        match freeze {
+            true => _ = self.frozen.insert(path),
+            false => _ = self.frozen.remove(path),
+        }
+    }
+
+    /// The permissions of what exists stay as they are. A new file gets its own, or the last known ones
+    /// of a file that others have removed.
+    fn keep_modes(&mut self, before: &State) {
+        let (now, files) = (&self.committed, self.disk.files());
+        self.modes.retain(|path, _| now.files.contains_key(path));
+        for path in now.files.keys().filter(|path| !before.files.contains_key(*path)) {
+            if files.contains_key(path) {
+                self.modes.insert(path.clone(), self.disk.mode(path).unwrap());
+            }
+        }
     }
 
     fn abort(&mut self, index: usize) {
@@ -630,7 +700,7 @@ impl World {
 
     fn open_writer(&mut self, which: usize, path: &'static str, content: &'static str) -> Result<(), String> {
         let Some(index) = choose(&self.transactions, which) else { return Ok(()) };
-        if self.writers.len() == WRITERS_MAX {
+        if self.writers.len() == WRITERS_MAX || self.frozen.contains(path) {
             return Ok(());
         }
         let Begun { id, transaction, draft, .. } = &mut self.transactions[index];
@@ -738,6 +808,10 @@ impl World {
                 Kill => self.disk.kill(),
             };
         (self.disk, self.recovered, self.planned) = (next, false, None);
+        // Otherwise recovery could not finish what was published.
+        for path in PATHS {
+            self.freeze(path, false);
+        }
         self.writers.clear();
         self.drop_transactions();
         self.views.clear();
@@ -792,6 +866,9 @@ impl World {
             files.map(|(path, bytes)| (path, String::from_utf8_lossy(&bytes).into_owned())).collect();
         let expected = state.files.iter().map(|(path, content)| (path.clone(), content.clone()));
         self.agree(files, expected.collect())?;
+        for (path, mode) in &self.modes {
+            self.agree((path, self.disk.mode(path)), (path, Some(*mode)))?;
+        }
         let found: BTreeSet<_> = self.disk.directories().into_iter().collect();
         let made = extra.into_iter().filter(|directory| found.contains(directory));
         self.agree(found.clone(), state.directories.iter().cloned().chain(made).collect())
@@ -947,6 +1024,8 @@ const MUTATIONS: &[Mutation] = &[
     Mutation::Break(Rule::PublishByRename),
     Mutation::Break(Rule::ApplyAfterPublish),
     Mutation::Break(Rule::CheckPreconditions),
+    Mutation::Break(Rule::CheckPermissions),
+    Mutation::Break(Rule::CheckFlags),
     Mutation::Break(Rule::SweepDeadOnly),
     Mutation::Break(Rule::AttachDeferred),
     Mutation::Break(Rule::PayWaived),
