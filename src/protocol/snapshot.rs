@@ -8,9 +8,9 @@
 //! nothing.
 
 use std::collections::HashMap;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 
-use super::root::{Root, if_found, is_gone};
+use super::root::{Root, if_found};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, Metadata, ReadFile};
 use crate::generation::Generation;
@@ -118,7 +118,14 @@ impl Snapshot {
 
     fn find_changed(&self, root: &Root, state: &impl State) -> Result<Option<RelativePath>> {
         for (path, seen) in &self.reads {
-            let found = look(root, path)?;
+            let found = match if_found(root.fs.metadata(path)) {
+                // A parent is no longer a directory, so there is no file.
+                Err(error) if error.kind() == ErrorKind::NotADirectory => match seen.checksum {
+                    Some(_) => return Ok(Some(path.clone())),
+                    None => continue,
+                },
+                found => found.map_err(root.error(Operation::Look, path))?,
+            };
             // If others have committed, not even the proof is trusted, since clocks can be turned back.
             if self.generation == state.generation() && seen.proof.is_some() && seen.proof == found {
                 continue;
@@ -129,14 +136,6 @@ impl Snapshot {
             }
         }
         Ok(None)
-    }
-}
-
-/// What is at a path; nothing if a parent is no longer a directory.
-fn look(root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
-    match root.fs.metadata(path) {
-        Err(error) if is_gone(&error) => Ok(None),
-        found => found.map(Some).map_err(root.error(Operation::Look, path)),
     }
 }
 

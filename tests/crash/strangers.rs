@@ -391,3 +391,35 @@ fn a_deep_sweep_finds_what_a_removed_control_directory_knew() {
         assert!(staged_names(&found).is_empty(), "a removal that was reported came back");
     }
 }
+
+/// The session of the store itself lives, even if nothing on the disk says so any more.
+#[test]
+fn a_deep_sweep_keeps_what_its_own_store_has_staged() {
+    let disk = sim();
+    let store = acquainted(&disk);
+    let mut tx = store.begin().unwrap();
+    tx.write("d/x", "mine").unwrap();
+    let staged = staged_names(&disk);
+    assert_eq!(staged.len(), 1);
+    disk.remove_all(".cosave");
+    assert!(store.deep_sweep().unwrap().swept.is_empty());
+    assert_eq!(staged_names(&disk), staged);
+    drop(tx);
+    assert!(staged_names(&disk).is_empty());
+}
+
+/// What was read is gone, and its directory is a file now. That is a conflict, not an error of the
+/// system.
+#[test]
+fn a_read_file_whose_directory_became_a_file_is_a_conflict() {
+    let disk = sim();
+    let store = acquainted(&disk);
+    let mut tx = store.begin().unwrap();
+    tx.write("a", "from d/x").unwrap();
+    assert_eq!(tx.read("d/x").unwrap(), b"1");
+    disk.remove_all("d");
+    disk.put("d", b"a file", 0o644);
+    let error = tx.commit().unwrap_err();
+    assert!(error.is_conflict(), "{error:?}");
+    assert_eq!(content(&disk, "a"), "a0");
+}
