@@ -65,8 +65,12 @@ impl Control {
 
     /// The generations of which a name says this.
     pub(crate) fn generations(&self, fate: Fate) -> BTreeSet<Generation> {
+        self.any_of(&[fate])
+    }
+
+    fn any_of(&self, fates: &[Fate]) -> BTreeSet<Generation> {
         let of_name = |name: &ControlName| match name {
-            ControlName::Numbered(generation, found) if *found == fate => Some(*generation),
+            ControlName::Numbered(generation, fate) if fates.contains(fate) => Some(*generation),
             _ => None,
         };
         self.names.iter().filter_map(of_name).collect()
@@ -74,7 +78,7 @@ impl Control {
 
     /// The generations of commits that did not wait.
     pub(crate) fn waived(&self) -> BTreeSet<Generation> {
-        &self.generations(Fate::PendingWaived) | &self.generations(Fate::AppliedWaived)
+        self.any_of(&[Fate::PendingWaived, Fate::AppliedWaived])
     }
 
     /// Whether a published generation is a commit that did not wait.
@@ -100,18 +104,12 @@ impl Control {
 
     /// The published generations that may not be durably in place.
     pub(crate) fn open(&self) -> BTreeSet<Generation> {
-        self.unretired(&OPEN)
+        self.any_of(&OPEN).split_off(&self.retired().next())
     }
 
     /// Those of them that may not be in place at all.
     pub(crate) fn not_in_place(&self) -> BTreeSet<Generation> {
-        self.unretired(&NOT_IN_PLACE)
-    }
-
-    fn unretired(&self, fates: &[Fate]) -> BTreeSet<Generation> {
-        let retired = self.retired();
-        let generations = fates.iter().flat_map(|fate| self.generations(*fate));
-        generations.filter(|generation| *generation > retired).collect()
+        self.any_of(&NOT_IN_PLACE).split_off(&self.retired().next())
     }
 
     /// Whether a generation's files were moved since the machine was started, so that all moves are
@@ -142,8 +140,7 @@ impl Control {
 
     /// The newest generation that needs no more work; 0 before the first commit.
     pub(crate) fn retired(&self) -> Generation {
-        let last = |fate| self.generations(fate).last().copied().unwrap_or_default();
-        last(Fate::Applied).max(last(Fate::Abandoned))
+        self.any_of(&[Fate::Applied, Fate::Abandoned]).last().copied().unwrap_or_default()
     }
 
     /// The newest generation that is published, applied or not.
