@@ -2,7 +2,9 @@
 //! failed, which process opened the root, and what the last recovery found.
 //!
 //! A leaf: knows nothing of transactions, sessions or manifests. Every wait for
-//! the disk goes through [`Root::sync`] or [`Root::sync_always`].
+//! the disk goes through [`Root::sync`] or [`Root::sync_always`]. What several
+//! steps ask of the file system stands here once, with errors that name the
+//! path.
 
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
