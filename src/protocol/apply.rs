@@ -106,9 +106,19 @@ fn copy_over(
 /// Removes a target. If it is already gone, nothing is left to do.
 pub(crate) fn remove(root: &Root, target: &RelativePath) -> Result<Unsynced> {
     match root.fs.remove_file(target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Unsynced::directory(target.parent())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => others_removal(root, target),
         result => result.map_err(root.error(Operation::Remove, target)),
     }
+}
+
+/// The debt of whoever removed this path, perhaps with the directories above it. A power loss could
+/// bring them back as they were before the commit, after the manifest that could repeat it is retired.
+pub(crate) fn others_removal(root: &Root, path: &RelativePath) -> Result<Unsynced> {
+    let mut above = path.parent();
+    while keeps(Rule::SyncRemovedDirectories) && root.look(&above)?.is_none() {
+        above = above.parent();
+    }
+    Ok(Unsynced::directory(above))
 }
 
 /// Marks a published manifest as fully applied. Returns whether that has succeeded.

@@ -251,6 +251,26 @@ fn a_directory_that_was_removed_does_not_come_back_older(disk: &SimDisk) -> Resu
     Ok(())
 }
 
+/// A transaction was to remove a file, and somebody removed its whole directory before the commit. Nobody had
+/// synced that, so a power loss brought the file back after the commit was acknowledged.
+fn a_file_that_went_with_its_directory_stays_removed(disk: &SimDisk) -> Result<(), String> {
+    disk.make_directory("p/d", 0);
+    disk.put("p/d/x", b"x0", 0o644);
+    disk.settle();
+    let store = open(disk);
+    let mut tx = store.begin().unwrap();
+    assert!(tx.remove_if_exists("p/d/x").unwrap());
+    tx.write("a", "a1").unwrap();
+    disk.remove_all("p/d");
+    tx.commit().unwrap();
+    for found in disk.power_losses(256, 1) {
+        drop(options().open_on(found.process()).map_err(|error| error.to_string())?);
+        expect(content(&found, "a") == "a1", "an acknowledged commit was lost")?;
+        expect(content(&found, "p/d/x") == "nothing", "a removed file came back")?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_manifest_whose_directory_is_gone_is_retired_for_good() {
     for model in [Model::JumpingPrefix, Model::WeakPosix] {
@@ -340,6 +360,7 @@ const CASES: &[Case] = &[
     (Rule::CountOn, generations_go_on_in_a_new_control_directory),
     (Rule::OneRoot, a_control_directory_serves_one_root),
     (Rule::DistrustOldMarks, a_mark_that_files_are_in_place_counts_until_the_machine_restarts),
+    (Rule::SyncRemovedDirectories, a_file_that_went_with_its_directory_stays_removed),
     (Rule::SyncRemovedDirectories, a_directory_that_was_removed_does_not_come_back_older),
     (Rule::WaitForRootReaders, a_reader_without_a_control_directory_is_waited_for),
 ];

@@ -241,7 +241,7 @@ fn roll_forward(
             let must_be_there = |path: &_| !may_miss && chain.is_last(generation, path);
             refuse_missing(root, entries, &findings, must_be_there)?;
             for missing in findings.iter().filter(|found| found.finding == Finding::DirectoryMissing) {
-                wave.add(removed_directory(root, &missing.path)?);
+                wave.add(apply::others_removal(root, &missing.path)?);
             }
             let set_aside = set_aside::set_aside(root, generation, &planned)?;
             report.differences.extend(set_aside);
@@ -298,19 +298,6 @@ fn refuse_missing(
         Some(entry) => Err(root.error(Operation::Look, &entry.path.parent())(io::ErrorKind::NotFound.into())),
         None => Ok(()),
     }
-}
-
-/// The debt of whoever removed the directory of this path. A power loss could bring the directory back
-/// with what was in it before the commit, after the manifest that could repeat the move is retired.
-fn removed_directory(root: &Root, path: &RelativePath) -> Result<Unsynced> {
-    if !keeps(Rule::SyncRemovedDirectories) {
-        return Ok(Unsynced::default());
-    }
-    let mut above = path.parent().parent();
-    while root.look(&above)?.is_none() {
-        above = above.parent();
-    }
-    Ok(Unsynced::directory(above))
 }
 
 fn carry_out(
