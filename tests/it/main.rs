@@ -24,8 +24,6 @@ mod staging;
 // Threads that are in each other's way: minutes under Wine, where every lock is a round trip.
 #[cfg(unix)]
 mod stamps;
-// Windows lets nobody take away a directory in which somebody has a file open.
-#[cfg(unix)]
 mod strangers;
 mod tidy;
 mod transactions;
