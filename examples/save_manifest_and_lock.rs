@@ -308,7 +308,7 @@ fn crash(project: &Path, crash_at: CrashAt) -> Result<()> {
 
 /// Whether the files look as they do when a process was killed at that point.
 fn is_wished(project: &Path, crash_at: CrashAt, before: &Versions, after: &Versions) -> Result<bool> {
-    let published = left_behind(project)?.iter().any(|name| name.ends_with(".pending"));
+    let published = left_behind(project)?.iter().any(|name| name.contains(".pending"));
     Ok(match crash_at {
         CrashAt::Stage => !published && after == before,
         CrashAt::Publish => published && after == before,
@@ -322,7 +322,7 @@ fn left_behind(project: &Path) -> Result<Vec<String>> {
     for directory in ["", ".cosave"] {
         for entry in std::fs::read_dir(project.join(directory))? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            if name.ends_with(".pending") || (name.ends_with(".cosave") && name != ".cosave") {
+            if name.contains(".pending") || (name.ends_with(".cosave") && name != ".cosave") {
                 names.push(Path::new(directory).join(name).display().to_string());
             }
         }
@@ -336,7 +336,7 @@ fn die(project: &Path, crash_at: CrashAt, number: u32) -> Result<()> {
     let store = Store::open(project)?;
     let mut tx = store.begin()?;
     edit(&mut tx)?;
-    let pending = project.join(format!(".cosave/{}.pending", store.generation()?.get() + 1));
+    let pending = project.join(format!(".cosave/{}.pending-inline", store.generation()?.get() + 1));
     match crash_at {
         CrashAt::Stage => std::process::abort(),
         CrashAt::Publish => watch(move || pending.exists()),

@@ -547,7 +547,9 @@ impl Scene {
             Some(name) => name.get(..32).is_some_and(|id| {
                 id.bytes().all(|byte| byte.is_ascii_hexdigit()) && !self.alive.contains(id)
             }),
-            None => [".pending", ".sync-failed", ".tmp"].iter().any(|kind| name.ends_with(kind)),
+            None => [".pending", ".pending-inline", ".sync-failed", ".tmp"]
+                .iter()
+                .any(|kind| name.ends_with(kind)),
         }
     }
 

@@ -127,16 +127,22 @@ impl Draft {
     /// Stages everything in memory, because the transaction has outgrown it, and begins a staged file
     /// for the write that did not fit.
     pub(crate) fn outgrow(&mut self, opened: &Opened, target: &Target, number: u64) -> Result<StagedWriter> {
-        let staging = self.stage_kept(opened, [target.path.parent()].into())?;
+        let staging = self.stage_kept(opened, [target.path.parent()].into(), false)?;
         commit::begin(&opened.root, staging, target, number)
     }
 
+    /// Whether all that it writes is in memory, so that its manifest can hold it.
+    pub(crate) fn is_small(&self) -> bool {
+        self.staging.is_none()
+    }
+
     /// Stages everything that is kept in memory. Its directories and the `wanted` ones are recorded
-    /// with one wait.
+    /// with one wait. The bytes stay in memory too if they are to be `retained`.
     pub(crate) fn stage_kept(
         &mut self,
         opened: &Opened,
         wanted: BTreeSet<RelativePath>,
+        retained: bool,
     ) -> Result<&mut Staging> {
         let staging = match self.staging.take() {
             Some(staging) => staging,
@@ -149,9 +155,10 @@ impl Draft {
         commit::prepare(&opened.root, staging, &directories)?;
         while let Some(number) = self.kept.first().copied() {
             if let Some(slot) = self.slots.get_mut(&number) {
-                if let Content::Kept(file) = &slot.content {
-                    let staged = commit::stage_kept(&opened.root, staging, file, number)?;
+                if let Content::Kept(file) = &mut slot.content {
+                    let mut staged = commit::stage_kept(&opened.root, staging, file, number)?;
                     self.kept_bytes -= file.bytes.len();
+                    staged.bytes = retained.then(|| std::mem::take(&mut file.bytes));
                     slot.content = Content::Ready(StagedChange::Write(staged));
                 }
             }

@@ -47,6 +47,18 @@ pub enum Rule {
     VerifyManifest,
     /// Do not roll forward across a gap in the generations.
     StopAtGap,
+    /// Discard the newest manifest if a power loss has torn it.
+    DiscardTorn,
+    /// Restore lost staged files from the manifest of a small save.
+    RestoreStaged,
+    /// Restore no staged file that was changed after it was staged.
+    LeaveWritten,
+    /// Make the files of a small save durable before its manifest is retired by recovery.
+    InheritStaged,
+    /// Remove the bytes of files from retired manifests.
+    ForgetContents,
+    /// Put no bytes into a manifest that more people can read than the file.
+    KeepSecrets,
     /// Look at every entry before moving the first.
     LookFirst,
     /// Set a target aside when it is neither the old file nor the new one.

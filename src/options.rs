@@ -47,9 +47,8 @@ pub enum SyncStrategy {
 /// How long to wait for a lock by default.
 const LOCK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
-/// How many bytes of a transaction are kept in memory before they are staged. Enough for the most
-/// common saves, and little for a process.
-const KEPT_IN_MEMORY_BYTES_MAX: usize = 1 << 20;
+/// The longest small save. Enough for the most common saves, and little for a process.
+const INLINE_MAX_DEFAULT: usize = 1 << 20;
 
 /// How to open a root. Made by [`Store::options`](crate::Store::options).
 ///
@@ -85,8 +84,8 @@ pub(crate) struct Settings {
     pub(crate) read_only: bool,
     /// Whether opening recovers and sweeps, unless it is read-only.
     pub(crate) recover: bool,
-    /// How many bytes of a transaction are kept in memory before they are staged.
-    pub(crate) kept_bytes_max: usize,
+    /// The longest small save.
+    pub(crate) inline_max: usize,
     pub(crate) root_moved: bool,
     pub(crate) on_wait: Option<OnWait>,
 }
@@ -121,7 +120,7 @@ impl Default for StoreOptions {
             lock_timeout: LOCK_TIMEOUT_DEFAULT,
             read_only: false,
             recover: true,
-            kept_bytes_max: KEPT_IN_MEMORY_BYTES_MAX,
+            inline_max: INLINE_MAX_DEFAULT,
             root_moved: false,
             on_wait: None,
         };
@@ -191,12 +190,14 @@ impl StoreOptions {
         self
     }
 
-    /// How many bytes of a transaction are kept in memory. For crash tests, whose transactions should
-    /// outgrow it without writing megabytes.
-    #[cfg(feature = "sim")]
-    #[doc(hidden)]
-    pub fn kept_bytes_max(mut self, bytes: usize) -> Self {
-        self.settings.kept_bytes_max = bytes;
+    /// How long a small save may be, in bytes of all its files together. A mebibyte by default; 0 makes
+    /// every save a long one.
+    ///
+    /// A small save waits twice for the disk, and a long one three times. With
+    /// [`Durability::Committed`] it is once and twice. A small save stays in memory until it commits.
+    /// Its bytes are then written twice: beside their targets, and into its manifest.
+    pub fn inline_max(mut self, bytes: usize) -> Self {
+        self.settings.inline_max = bytes;
         self
     }
 

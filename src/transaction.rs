@@ -311,7 +311,8 @@ impl Transaction {
         }
         refuse_aliases(self.root(), draft.slots.values().filter_map(Slot::target))?;
         let described = draft.slots.values().filter_map(describe).collect();
-        draft.stage_kept(&self.opened, BTreeSet::new())?;
+        let is_small = draft.is_small();
+        draft.stage_kept(&self.opened, BTreeSet::new(), is_small)?;
         let slots = std::mem::take(&mut draft.slots);
         let changes: Vec<_> = slots.into_values().filter_map(Slot::into_change).collect();
         let Some(mut staging) = draft.staging.take() else {

@@ -78,7 +78,7 @@ impl FileWriter {
             if draft.closed {
                 return Err(Error::Unfinished { path: self.opened.root.full(&self.target.path) });
             }
-            if draft.reserve(bytes.len(), self.opened.root.settings.kept_bytes_max) {
+            if draft.reserve(bytes.len(), self.opened.root.settings.inline_max) {
                 kept.extend_from_slice(bytes);
                 return Ok(());
             }

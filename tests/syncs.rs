@@ -31,13 +31,32 @@ enum Event {
 
 use Event::{Link, MakeDirectory, Mark, Remove, Rename, Sync};
 
+/// Enough for a small save.
+const SMALL: usize = 1 << 20;
+
 /// A scenario: what is done under strace, in a directory of its own.
 type Scenario = (&'static str, fn(&Path));
 
 const SCENARIOS: &[Scenario] = &[
-    ("full", |root| replace(root, Durability::Full)),
-    ("committed", |root| replace(root, Durability::Committed)),
-    ("process", |root| replace(root, Durability::Process)),
+    ("full", |root| replace(root, Durability::Full, SMALL)),
+    ("full, long", |root| replace(root, Durability::Full, 0)),
+    ("committed", |root| replace(root, Durability::Committed, SMALL)),
+    ("committed, long", |root| replace(root, Durability::Committed, 0)),
+    ("committed, twice", |root| {
+        let store = Store::options().durability(Durability::Committed).open(root).unwrap();
+        store.update(|tx| tx.write("a", "1")).unwrap();
+        mark("begin");
+        store.update(|tx| tx.write("a", "2")).unwrap();
+        mark("end");
+    }),
+    ("process", |root| replace(root, Durability::Process, SMALL)),
+    ("one shot", |root| {
+        mark("begin");
+        let store = Store::open(root).unwrap();
+        store.update(|tx| tx.write("a", "1")).unwrap();
+        drop(store);
+        mark("end");
+    }),
     ("new directories", |root| {
         let store = Store::open(root).unwrap();
         mark("begin");
@@ -80,8 +99,8 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Replaces `a` and `d/b` after a first commit has recorded the directories, then flushes.
-fn replace(root: &Path, durability: Durability) {
-    let store = Store::options().durability(durability).open(root).unwrap();
+fn replace(root: &Path, durability: Durability, inline_max: usize) {
+    let store = Store::options().durability(durability).inline_max(inline_max).open(root).unwrap();
     let save = |content: &str| {
         store.update(|tx| {
             tx.write("a", content)?;
@@ -250,12 +269,56 @@ fn check(scenario: &str, root: &Path, expected: &[&str]) {
 }
 
 const STAGED: &str = "sync . .cosave/manifest d d/staged-b staged-a";
+const SMALL_SAVE: &str = "sync . .cosave .cosave/2.pending-inline d d/staged-b staged-a";
 
 #[test]
-fn a_full_commit_waits_for_three_waves_on_the_right_files() {
+fn a_small_full_commit_waits_for_two_waves_on_the_right_files() {
+    let root = prepared();
+    let expected =
+        ["rename pending-inline", SMALL_SAVE, "move a", "move d/b", "sync . d", "rename applied", "-- flush"];
+    check("full", root.path(), &expected);
+}
+
+#[test]
+fn a_small_committed_commit_waits_for_one_wave() {
+    let root = prepared();
+    let expected =
+        ["rename pending-inline", SMALL_SAVE, "move a", "move d/b", "-- flush", "sync . d", "rename applied"];
+    check("committed", root.path(), &expected);
+}
+
+/// The earlier move is durable before the later one is made, in the same wave as the commit point.
+#[test]
+fn a_path_that_is_committed_again_costs_one_wave() {
+    let root = prepared();
+    let expected = [
+        "rename pending-inline",
+        "sync . .cosave .cosave/2.pending-inline staged-a",
+        "rename applied",
+        "move a",
+    ];
+    check("committed, twice", root.path(), &expected);
+}
+
+/// What a program waits for that opens an existing root, saves once and ends.
+#[test]
+fn one_save_of_one_process_waits_for_three_waves() {
+    let root = prepared();
+    drop(Store::open(root.path()).unwrap().update(|tx| tx.write("d/b", "1")).unwrap());
+    let Some(events) = trace("one shot", root.path()) else { return };
+    let phases = phases(&events);
+    let waits: Vec<_> = phases.iter().filter(|phase| phase.starts_with("sync ")).collect();
+    assert_eq!(waits.len(), 3, "{phases:?}");
+    assert!(waits[0].contains(".cosave/sessions"), "the record: {phases:?}");
+    assert!(waits[1].contains(".cosave/2.pending-inline") && waits[1].contains("staged-a"), "{phases:?}");
+    assert_eq!(waits[2], "sync .", "{phases:?}");
+}
+
+#[test]
+fn a_long_full_commit_waits_for_three_waves_on_the_right_files() {
     let root = prepared();
     check(
-        "full",
+        "full, long",
         root.path(),
         &[
             STAGED,
@@ -271,10 +334,10 @@ fn a_full_commit_waits_for_three_waves_on_the_right_files() {
 }
 
 #[test]
-fn a_committed_commit_puts_the_third_wave_off_and_a_flush_waits_for_it() {
+fn a_long_committed_commit_puts_the_third_wave_off_and_a_flush_waits_for_it() {
     let root = prepared();
     check(
-        "committed",
+        "committed, long",
         root.path(),
         &[
             STAGED,
@@ -311,10 +374,11 @@ fn a_removal_waits_for_its_directory_before_the_manifest_is_retired() {
     let root = prepared();
     let Some(events) = trace("removal", root.path()) else { return };
     let phases = phases(&events);
-    let tail: Vec<_> = phases.iter().skip_while(|phase| *phase != "rename pending").collect();
+    let tail: Vec<_> = phases.iter().skip_while(|phase| *phase != "rename pending-inline").collect();
+    let commit_point = "sync .cosave .cosave/1.pending-inline";
     assert_eq!(
         tail,
-        ["rename pending", "sync .cosave", "remove d/b", "sync d", "rename applied"],
+        ["rename pending-inline", commit_point, "remove d/b", "sync d", "rename applied"],
         "{events:#?}"
     );
 }
@@ -366,13 +430,11 @@ fn a_mount_point_is_synced_before_the_staged_file_is_removed() {
     );
     let prepare = ["unshare", "--mount", "sh", "-c", &mount];
     let Some(events) = trace_under(&prepare, "mount point", root.path()) else { return };
-    let published =
-        events.iter().position(|event| matches!(event, Rename(_, to) if to.ends_with(".pending")));
+    let copied = events.iter().position(|event| *event == Sync("a".to_owned())).unwrap();
     let sync = |path: &str| Sync(path.to_owned());
-    // The commit point, the mark that a copy is under way, then the copy itself.
-    let expected = [sync(".cosave"), sync(".cosave"), sync("a")];
-    let (waits, after) = events[published.unwrap() + 1..].split_at(expected.len());
-    assert_eq!(waits, expected, "{events:#?}");
+    // The mark that a copy is under way, then the copy itself.
+    let (waits, after) = events[copied - 1..].split_at(2);
+    assert_eq!(waits, [sync(".cosave"), sync("a")], "{events:#?}");
     assert!(matches!(&after[0], Remove(path) if plain(path) == "staged-a"), "{events:#?}");
     assert_eq!(after[1], sync("."), "{events:#?}");
     assert_eq!(std::fs::read(outside.path()).unwrap(), b"1");
@@ -382,7 +444,7 @@ fn a_mount_point_is_synced_before_the_staged_file_is_removed() {
 fn recovery_syncs_what_it_inherits_before_it_moves_and_what_it_moved_before_it_retires() {
     let root = prepared();
     // What a writer leaves that is killed between the commit point and the first move.
-    let store = Store::open(root.path()).unwrap();
+    let store = Store::options().inline_max(0).open(root.path()).unwrap();
     store
         .update(|tx| {
             tx.write("a", "1")?;

@@ -47,7 +47,8 @@ pub struct Metadata {
     /// Time of the last change of the file in any respect, on most systems including its names
     /// (`st_ctime`). No program can set it. `None` if the system does not tell.
     pub changed: Option<SystemTime>,
-    /// Permission bits (`st_mode & 0o7777`); on Windows 0o444 for read-only files, else 0o666.
+    /// Permission bits (`st_mode & 0o7777`); on Windows 0o777 for directories, 0o444 for read-only
+    /// files, else 0o666.
     pub mode: u32,
     /// User and group that own it; (0, 0) on systems without owners.
     pub owner: (u32, u32),
@@ -273,6 +274,13 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// # Errors
     /// Any error of the system.
     fn overwrite(&self, path: &RelativePath) -> io::Result<Box<dyn WriteFile>>;
+
+    /// Cuts an existing file off behind its first `length` bytes (ftruncate(2)). A power loss leaves the
+    /// old length or the new one.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    fn shorten(&self, path: &RelativePath, length: u64) -> io::Result<Unsynced>;
 
     /// Makes a directory, with the mode that `std::fs::create_dir` gives it. Owes the parent's sync.
     ///

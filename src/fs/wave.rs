@@ -73,12 +73,15 @@ pub enum Barrier {
     Create,
     /// The session has recorded where it is about to stage before it stages there.
     Session,
-    /// Barrier 1: staged files, their directories, new directories and the manifest.
+    /// Barrier 1, of long saves: staged files, their directories, new directories and the manifest.
     Staged,
-    /// Barrier 2, the commit point: the manifest's published name.
+    /// Barrier 2, the commit point: the manifest's published name. For small saves also what barrier 1
+    /// has for long ones.
     Published,
     /// Barrier 3: the directories whose files were moved into place.
     Applied,
+    /// Recovery: staged files that a power loss took, written anew from a small save's manifest.
+    Restored,
     /// Recovery's first wait: what a killed writer left visible is durable before anything is moved.
     Inherited,
     /// The mark of a copy, before a target that cannot be renamed over is overwritten.

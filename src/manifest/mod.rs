@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::fs::Metadata;
-use crate::generation::TransactionId;
+use crate::generation::{Generation, TransactionId};
 use crate::path::RelativePath;
 
 /// A time stamp with the precision of file systems: nanoseconds since 1970, negative before it.
@@ -34,6 +34,13 @@ impl From<SystemTime> for TimeStamp {
             Ok(after) => nanoseconds(after),
             Err(before) => -nanoseconds(before.duration()),
         })
+    }
+}
+
+impl From<TimeStamp> for SystemTime {
+    fn from(stamp: TimeStamp) -> Self {
+        let distance = Duration::from_nanos(stamp.0.unsigned_abs());
+        if stamp.0 < 0 { Self::UNIX_EPOCH - distance } else { Self::UNIX_EPOCH + distance }
     }
 }
 
@@ -93,6 +100,8 @@ pub struct StagedContent {
     pub after: Stamp,
     /// Its permission bits.
     pub mode: u32,
+    /// Its user and group; (0, 0) on systems without owners.
+    pub owner: Option<(u32, u32)>,
     /// The BLAKE3 of its bytes.
     pub checksum: blake3::Hash,
 }
@@ -103,6 +112,14 @@ impl Entry {
         match &self.action {
             Action::Write(content) => Some(self.path.with_name(&content.name)),
             Action::Remove => None,
+        }
+    }
+
+    /// How many bytes it writes.
+    pub(crate) fn length(&self) -> u64 {
+        match &self.action {
+            Action::Write(content) => content.after.length,
+            Action::Remove => 0,
         }
     }
 }
@@ -131,6 +148,19 @@ pub struct Manifest {
     pub time: TimeStamp,
     /// What it changes, in the order of writing.
     pub entries: Vec<Entry>,
+    /// What a small save has besides: its manifest holds everything that recovery needs.
+    pub inline: Option<Inline>,
+}
+
+/// What the manifest of a small save holds besides its entries. It is published in the same wave in
+/// which it and the staged files become durable, so nothing that it names need be on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inline {
+    /// The first generation that was published in the same wave.
+    pub wave: Generation,
+    /// The bytes of all written files, in the order of the entries. `None` once the manifest is
+    /// retired: the files are in place then, and nothing needs a second copy.
+    pub bytes: Option<Vec<u8>>,
 }
 
 /// Why bytes are not a valid manifest.
@@ -149,6 +179,33 @@ pub enum ManifestError {
     /// The checksum matches, but cosave never writes such content.
     #[error("its content is not valid: {0}")]
     Content(String),
+}
+
+impl Manifest {
+    /// Each entry with the bytes that the manifest holds for it.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = (&Entry, Option<&[u8]>)> {
+        let mut rest = self.inline.as_ref().and_then(|inline| inline.bytes.as_deref());
+        self.entries.iter().map(move |entry| {
+            let Action::Write(content) = &entry.action else { return (entry, None) };
+            let length = usize::try_from(content.after.length).unwrap_or(usize::MAX);
+            let parts = rest.and_then(|rest| rest.split_at_checked(length));
+            rest = parts.map(|(_, rest)| rest);
+            (entry, parts.map(|(own, _)| own))
+        })
+    }
+}
+
+impl Manifest {
+    /// Whether it has the bytes of its files.
+    pub(crate) fn has_contents(&self) -> bool {
+        self.inline.as_ref().is_some_and(|inline| inline.bytes.is_some())
+    }
+
+    /// How many bytes of its files it has.
+    pub(crate) fn contents_bytes(&self) -> u64 {
+        let bytes = self.inline.as_ref().and_then(|inline| inline.bytes.as_ref());
+        bytes.map_or(0, |bytes| bytes.len() as u64)
+    }
 }
 
 impl fmt::Display for Manifest {

@@ -1,20 +1,28 @@
 //! The manifest as text: encoding and decoding, with no I/O.
 //!
-//! The first line holds the format's version and the BLAKE3 checksum of
-//! everything after it. Then comes JSON that a person can read. Whatever does
-//! not match exactly is refused: no bytes can make decoding panic or guess.
+//! The first line holds the format's version and the BLAKE3 checksum of the text
+//! after it: JSON that a person can read. In the manifest of a small save the
+//! first line also has the text's length, and the bytes of the written files
+//! follow the text. Each entry has the checksum of its own. Whatever does not
+//! match exactly is refused: no bytes can make decoding panic or guess.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Before, Entry, Manifest, ManifestError, StagedContent, Stamp, TimeStamp};
-use crate::generation::TransactionId;
+use super::{Action, Before, Entry, Inline, Manifest, ManifestError, StagedContent, Stamp, TimeStamp};
+use crate::generation::{Generation, TransactionId, parse_number};
 use crate::path::RelativePath;
 
 const FORMAT: &str = "cosave-manifest";
 const VERSION: &str = "1";
+/// The version of manifests that hold the bytes of their files.
+const VERSION_INLINE: &str = "2";
+
+/// File systems persist a torn file's length in blocks. So no tear ends where the text of a manifest
+/// ends, if that is inside a block.
+const BLOCK_BYTES: usize = 512;
 
 /// An entry as JSON.
 #[derive(Serialize, Deserialize)]
@@ -30,6 +38,8 @@ struct EntryText {
     modified: Option<TimeStamp>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     mode: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    owner: Option<(u32, u32)>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     blake3: Option<String>,
     before: Option<BeforeText>,
@@ -72,7 +82,7 @@ impl Name {
             Self::Text(text) => Ok(text.into()),
             Self::Bytes { bytes } => from_hex(&bytes)
                 .and_then(os_string)
-                .ok_or_else(|| ManifestError::Content(format!("not a file name on this system: {bytes}"))),
+                .ok_or_else(|| content(format!("not a file name on this system: {bytes}"))),
         }
     }
 }
@@ -114,7 +124,7 @@ impl BeforeText {
 }
 
 fn hash(text: &str) -> Result<blake3::Hash, ManifestError> {
-    blake3::Hash::from_hex(text).map_err(|_| ManifestError::Content("no BLAKE3 checksum".to_owned()))
+    blake3::Hash::from_hex(text).map_err(|_| content("no BLAKE3 checksum"))
 }
 
 impl EntryText {
@@ -127,6 +137,7 @@ impl EntryText {
             length: None,
             modified: None,
             mode: None,
+            owner: None,
             blake3: None,
             before: entry.before.map(BeforeText::new),
         };
@@ -138,6 +149,7 @@ impl EntryText {
                 length: Some(content.after.length),
                 modified: Some(content.after.modified),
                 mode: Some(content.mode),
+                owner: content.owner,
                 blake3: Some(content.checksum.to_hex().to_string()),
                 ..empty
             },
@@ -145,21 +157,19 @@ impl EntryText {
     }
 
     fn decode(self) -> Result<Entry, ManifestError> {
-        let wrong = |what: &str| ManifestError::Content(what.to_owned());
-        let path = self.path.decode()?;
-        let path = RelativePath::new(&path)
-            .map_err(|reason| ManifestError::Content(format!("the path {path:?}: {reason}")))?;
+        let path = path(self.path)?;
         let action = match (self.operation, self.staged, self.length, self.modified, self.mode, self.blake3) {
-            (OperationText::Remove, None, None, None, None, None) => Action::Remove,
+            (OperationText::Remove, None, None, None, None, None) if self.owner.is_none() => Action::Remove,
             (OperationText::Write, Some(name), Some(length), Some(modified), Some(mode), Some(text)) => {
                 Action::Write(StagedContent {
                     name: plain_name(name.decode()?)?,
                     after: Stamp { length, modified },
                     mode,
+                    owner: self.owner,
                     checksum: hash(&text)?,
                 })
             }
-            _ => return Err(wrong("an entry's fields do not fit its operation")),
+            _ => return Err(content("an entry's fields do not fit its operation")),
         };
         let before = self.before.map(BeforeText::decode).transpose()?;
         Ok(Entry { path, before, action })
@@ -170,7 +180,7 @@ impl EntryText {
 fn plain_name(name: OsString) -> Result<OsString, ManifestError> {
     match RelativePath::new(&name) {
         Ok(path) if path.as_path().as_os_str() == name && path.parent().is_root() => Ok(name),
-        _ => Err(ManifestError::Content(format!("{name:?} is not one plain name"))),
+        _ => Err(content(format!("{name:?} is not one plain name"))),
     }
 }
 
@@ -181,7 +191,7 @@ fn each_file_once(entries: &[Entry]) -> Result<(), ManifestError> {
     for entry in entries {
         for path in std::iter::once(entry.path.clone()).chain(entry.staged()) {
             if let Some(twice) = seen.replace(path) {
-                return Err(ManifestError::Content(format!("it names `{twice}` twice")));
+                return Err(content(format!("it names `{twice}` twice")));
             }
         }
     }
@@ -189,7 +199,7 @@ fn each_file_once(entries: &[Entry]) -> Result<(), ManifestError> {
         let mut above = entry.path.parent();
         while !above.is_root() {
             if seen.contains(&above) {
-                return Err(ManifestError::Content(format!("it names `{}` below a file", entry.path)));
+                return Err(content(format!("it names `{}` below a file", entry.path)));
             }
             above = above.parent();
         }
@@ -203,6 +213,8 @@ fn each_file_once(entries: &[Entry]) -> Result<(), ManifestError> {
 struct ManifestText {
     transaction: String,
     time: TimeStamp,
+    #[serde(default)]
+    wave: Option<Generation>,
     entries: Vec<EntryText>,
 }
 
@@ -210,25 +222,32 @@ impl Manifest {
     /// The manifest as it is written to disk.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        Self::encode_entries(self.transaction, self.time, self.entries.iter())
+        let wave = self.inline.as_ref().map(|inline| inline.wave);
+        let mut bytes = Self::encode_entries(self.transaction, self.time, wave, self.entries.iter());
+        bytes.extend(self.inline.iter().filter_map(|inline| inline.bytes.as_ref()).flatten());
+        bytes
     }
 
-    /// Like `encode`, for entries that are stored elsewhere.
+    /// Like `encode`, for entries that are stored elsewhere, and without the bytes of the files.
     pub(crate) fn encode_entries<'a>(
         transaction: TransactionId,
         time: TimeStamp,
+        wave: Option<Generation>,
         entries: impl Iterator<Item = &'a Entry>,
     ) -> Vec<u8> {
-        let mut body =
-            format!("{{\"transaction\":\"{transaction}\",\"time\":{},\"entries\":[", time.nanoseconds());
+        let mut body = format!("{{\"transaction\":\"{transaction}\",\"time\":{},", time.nanoseconds());
+        // Names, strings and numbers always have a JSON form, so the empty default is never used. If it
+        // were, decoding would refuse the manifest before it is published.
+        if let Some(wave) = wave {
+            body.push_str(&format!("\"wave\":{wave},"));
+        }
+        body.push_str("\"entries\":[");
         for (index, entry) in entries.enumerate() {
             body.push_str(if index == 0 { "\n" } else { ",\n" });
-            // Strings and numbers always have a JSON form, so the empty default is never used. If it
-            // were, decoding would refuse the manifest before it is published.
             body.push_str(&serde_json::to_string(&EntryText::new(entry)).unwrap_or_default());
         }
         body.push_str("\n]}\n");
-        seal(FORMAT, &body)
+        if wave.is_some() { seal_inline(body) } else { seal(FORMAT, &body) }
     }
 
     /// Reads a manifest, and verifies its checksum.
@@ -236,24 +255,74 @@ impl Manifest {
     /// # Errors
     /// [`ManifestError`] says what is wrong. No bytes make this panic.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
-        Self::parse(unseal(FORMAT, bytes)?)
+        let (header, body) = split(bytes)?;
+        match header[..] {
+            [FORMAT, VERSION_INLINE, hash, length] => Self::decode_inline(hash, length, body),
+            _ => Self::parse(unseal(FORMAT, bytes)?),
+        }
     }
 
     /// Like `decode`, but accepts a wrong checksum. Only for tests that look at the consequences.
     pub(crate) fn decode_unverified(bytes: &[u8]) -> Result<Self, ManifestError> {
         let body = bytes.splitn(2, |b| *b == b'\n').nth(1).ok_or(ManifestError::Header)?;
-        Self::parse(std::str::from_utf8(body).map_err(|_| ManifestError::Checksum)?)
+        let text = String::from_utf8_lossy(body);
+        let text = text.find("\n]}\n").map_or(&*text, |end| &text[..end + 4]);
+        Self::parse(text)
+    }
+
+    fn decode_inline(hash: &str, length: &str, body: &[u8]) -> Result<Self, ManifestError> {
+        let length = parse_number(length).and_then(|length| usize::try_from(length).ok());
+        let parts = body.split_at_checked(length.ok_or(ManifestError::Header)?);
+        let (text, contents) = parts.ok_or(ManifestError::Checksum)?;
+        let mut manifest = Self::parse(verified(hash, text)?)?;
+        let inline = manifest.inline.as_mut().ok_or_else(|| content("it has no wave"))?;
+        if contents.is_empty() && manifest.entries.iter().any(|entry| entry.length() > 0) {
+            return Ok(manifest);
+        }
+        inline.bytes = Some(contents.to_vec());
+        let mut found: usize = 0;
+        for (entry, bytes) in manifest.contents() {
+            let Action::Write(content) = &entry.action else { continue };
+            let bytes = bytes.ok_or(ManifestError::Checksum)?;
+            if blake3::hash(bytes) != content.checksum {
+                return Err(ManifestError::Checksum);
+            }
+            found += bytes.len();
+        }
+        if found == contents.len() { Ok(manifest) } else { Err(ManifestError::Checksum) }
     }
 
     fn parse(body: &str) -> Result<Self, ManifestError> {
-        let text: ManifestText =
-            serde_json::from_str(body).map_err(|error| ManifestError::Content(error.to_string()))?;
+        let text: ManifestText = serde_json::from_str(body).map_err(|error| content(error.to_string()))?;
         let transaction = TransactionId::parse(&text.transaction)
-            .ok_or_else(|| ManifestError::Content("it has no valid transaction id".to_owned()))?;
+            .ok_or_else(|| content("it has no valid transaction id"))?;
         let entries = text.entries.into_iter().map(EntryText::decode).collect::<Result<Vec<_>, _>>()?;
         each_file_once(&entries)?;
-        Ok(Self { transaction, time: text.time, entries })
+        let inline = text.wave.map(|wave| Inline { wave, bytes: None });
+        Ok(Self { transaction, time: text.time, entries, inline })
     }
+}
+
+fn content(what: impl Into<String>) -> ManifestError {
+    ManifestError::Content(what.into())
+}
+
+/// A path below the root.
+fn path(name: Name) -> Result<RelativePath, ManifestError> {
+    let name = name.decode()?;
+    RelativePath::new(&name).map_err(|reason| content(format!("the path {name:?}: {reason}")))
+}
+
+/// Puts the first line of a small save's manifest before `body`.
+fn seal_inline(mut body: String) -> Vec<u8> {
+    let header = |body: &str| {
+        let hash = blake3::hash(body.as_bytes()).to_hex();
+        format!("{FORMAT} {VERSION_INLINE} {hash} {}\n", body.len())
+    };
+    if (header(&body).len() + body.len()) % BLOCK_BYTES == 0 {
+        body.push('\n');
+    }
+    (header(&body) + &body).into_bytes()
 }
 
 /// Puts a first line before `body`: the format, and a checksum that proves that `body` is whole.
@@ -264,23 +333,29 @@ pub(crate) fn seal(format: &str, body: &str) -> Vec<u8> {
 
 /// Checks the first line and returns the rest.
 pub(crate) fn unseal<'a>(format: &str, bytes: &'a [u8]) -> Result<&'a str, ManifestError> {
-    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(ManifestError::Header)?;
-    let (header, body) = (&bytes[..end], &bytes[end + 1..]);
-    let header = std::str::from_utf8(header).map_err(|_| ManifestError::Header)?;
-    let mut words = header.split(' ');
-    let (name, version, hash) = (words.next(), words.next(), words.next());
-    match (name, version, hash, words.next()) {
-        (Some(name), Some(version), Some(hash), None) if name == format => {
-            if version != VERSION {
-                return Err(ManifestError::Version(version.chars().take(20).collect()));
-            }
-            if *hash != *blake3::hash(body).to_hex() {
-                return Err(ManifestError::Checksum);
-            }
+    let (header, body) = split(bytes)?;
+    match header[..] {
+        [name, VERSION, hash] if name == format => verified(hash, body),
+        [name, version, ..] if name == format && ![VERSION, VERSION_INLINE].contains(&version) => {
+            Err(ManifestError::Version(version.chars().take(20).collect()))
         }
-        _ => return Err(ManifestError::Header),
+        _ => Err(ManifestError::Header),
     }
-    std::str::from_utf8(body).map_err(|_| ManifestError::Content("it is not UTF-8".to_owned()))
+}
+
+/// The words of the first line, and what follows it.
+fn split(bytes: &[u8]) -> Result<(Vec<&str>, &[u8]), ManifestError> {
+    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(ManifestError::Header)?;
+    let header = std::str::from_utf8(&bytes[..end]).map_err(|_| ManifestError::Header)?;
+    Ok((header.split(' ').collect(), &bytes[end + 1..]))
+}
+
+/// The text, if it has this checksum.
+fn verified<'a>(hash: &str, text: &'a [u8]) -> Result<&'a str, ManifestError> {
+    if *hash != *blake3::hash(text).to_hex() {
+        return Err(ManifestError::Checksum);
+    }
+    std::str::from_utf8(text).map_err(|_| content("it is not UTF-8"))
 }
 
 #[cfg(test)]
@@ -301,6 +376,7 @@ mod tests {
             name: ".a.x.cosave".into(),
             after: stamp,
             mode: 0o640,
+            owner: Some((1, 2)),
             checksum: blake3::hash(b"abc"),
         };
         Manifest {
@@ -311,6 +387,7 @@ mod tests {
                 Entry { path: path("b 'quoted'"), before: Some(old), action: Action::Remove },
                 Entry { path: path("c"), before: Some(young), action: Action::Remove },
             ],
+            inline: None,
         }
     }
 
@@ -342,8 +419,8 @@ mod tests {
     #[test]
     fn a_later_version_is_named() {
         let text = String::from_utf8(manifest().encode()).expect("text");
-        let later = text.replacen("cosave-manifest 1 ", "cosave-manifest 2 ", 1);
-        assert_eq!(Manifest::decode(later.as_bytes()), Err(ManifestError::Version("2".to_owned())));
+        let later = text.replacen("cosave-manifest 1 ", "cosave-manifest 3 ", 1);
+        assert_eq!(Manifest::decode(later.as_bytes()), Err(ManifestError::Version("3".to_owned())));
     }
 
     #[test]

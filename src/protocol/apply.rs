@@ -7,6 +7,7 @@
 
 use std::io;
 
+use super::control::Control;
 use super::copy;
 use super::deferred::{Applied, Moved};
 use super::layout::{ControlName, Fate};
@@ -30,8 +31,7 @@ pub(crate) fn apply(root: &Root, published: &Published) -> Result<Moved> {
     for entry in &published.entries {
         published.session.adopt(&entry.path);
     }
-    let paths = published.entries.iter().map(|entry| entry.path.clone()).collect();
-    Ok(Moved { generation: published.generation, paths, wave })
+    Ok(Moved { generation: published.generation, contents_bytes: published.contents_bytes, wave })
 }
 
 /// Does what the entries say, without any checks.
@@ -121,15 +121,24 @@ pub(crate) fn others_removal(root: &Root, path: &RelativePath) -> Result<Unsynce
     Ok(Unsynced::directory(above))
 }
 
-/// Marks a published manifest as fully applied. Returns whether that has succeeded.
+/// Marks a published manifest as fully applied, and removes the bytes of its files, which are in place.
 ///
 /// A failure does no harm: recovery looks at the pending manifest once more, and finds nothing left to
 /// do. For the same reason this needs no sync.
-pub(crate) fn retire(root: &Root, published: &RelativePath, applied: &Applied) -> bool {
-    let retired = match applied.durable == Durable::Waived && keeps(Rule::MarkWaived) {
-        true => Fate::AppliedWaived.of(applied.generation),
-        false => Fate::Applied.of(applied.generation),
-    };
+pub(crate) fn retire(root: &Root, control: &mut Control, applied: &Applied) {
+    let is_waived = applied.durable == Durable::Waived && keeps(Rule::MarkWaived);
+    let retired = if is_waived { Fate::AppliedWaived } else { Fate::Applied }.of(applied.generation);
     let waive = |debt: Unsynced| debt.waive("if a power loss undoes it, recovery finds nothing left to do");
-    root.fs.rename(published, &retired.path()).map(waive).is_ok()
+    if root.fs.rename(&control.published(applied.generation), &retired.path()).map(waive).is_err() {
+        return;
+    }
+    control.set_retired(applied.generation, retired);
+    // Where names cannot be made durable, a power loss may still undo the moves.
+    if applied.contents_bytes > 0 && applied.durable == Durable::Synced && keeps(Rule::ForgetContents) {
+        // If this fails, the bytes go with the manifest, at the next commit but one.
+        let length = root.fs.metadata(&retired.path()).map(|found| found.length - applied.contents_bytes);
+        if let Ok(debt) = length.and_then(|length| root.fs.shorten(&retired.path(), length)) {
+            debt.waive("bytes that come back are of files that are in place");
+        }
+    }
 }

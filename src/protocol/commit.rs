@@ -2,11 +2,15 @@
 //!
 //! ```text
 //! record    where it will be staged                   before the first staged file of a directory
-//! stage     beside the target, no lock                barrier 1
+//! stage     beside the target, no lock                barrier 1, of long saves only
 //! publish   one rename of the manifest, locked        barrier 2: the commit point
 //! apply     staged files over their targets           barrier 3
 //! retire    pending -> applied                        no barrier
 //! ```
+//!
+//! A small save has the bytes of its files in its manifest. Recovery needs no
+//! staged file then, so staged files, manifest and its published name all wait
+//! together in barrier 2.
 //!
 //! The steps themselves are in `stage`, `check`, `publish` and `apply`, and the
 //! waits between them are here. Beside each wait stands what it protects.
@@ -16,7 +20,7 @@ use std::io;
 
 use super::check::Freshness;
 use super::control::{self, Control, WAIVED_MAX};
-use super::deferred::{Applied, Deferred, InFlight, Moved};
+use super::deferred::{Applied, Moved};
 use super::layout::{ControlName, Fate};
 use super::lock::{self, Locked};
 use super::publish::{self, Published};
@@ -24,7 +28,7 @@ use super::queue::{Job as _, Queue};
 use super::resolve::Target;
 use super::root::Root;
 use super::snapshot::InPlace;
-use super::stage::{self, Collected, KeptFile, Staged, StagedFile, StagedWriter, Staging};
+use super::stage::{self, Backing, Collected, KeptFile, Staged, StagedFile, StagedWriter, Staging};
 use super::{apply, check, recover};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, Unsynced, Wave};
@@ -47,18 +51,13 @@ pub(crate) type CommitQueue = Queue<Staged, Result<Receipt>>;
 type Answers = Vec<(TransactionId, Result<Receipt>)>;
 
 /// Commits what a transaction has collected, in one batch with others that are ready.
-pub(crate) fn commit(
-    root: &Root,
-    deferred: &Deferred,
-    queue: &CommitQueue,
-    collected: Collected,
-) -> Result<Receipt> {
-    let staged = stage(root, deferred, collected)?;
+pub(crate) fn commit(root: &Root, queue: &CommitQueue, collected: Collected) -> Result<Receipt> {
+    let staged = stage(root, collected)?;
     let panicked = |id: TransactionId| {
         let source = io::Error::other("the thread that published this batch panicked");
         Err(Error::io(Operation::Publish, id.to_string())(source).in_doubt(Generation::default(), id))
     };
-    queue.submit(staged, |batch| commit_batch(root, deferred, batch), panicked)
+    queue.submit(staged, |batch| commit_batch(root, batch), panicked)
 }
 
 /// How often a directory may disappear before we give up. It does so once when the transaction that
@@ -73,8 +72,8 @@ pub(crate) fn prepare(
     directories: &BTreeSet<RelativePath>,
 ) -> Result<()> {
     // Another transaction of this session may have made one of them, and may not have synced it.
-    for debt in staging.session.undurable(directories) {
-        staging.wave.add(debt);
+    for directory in staging.session.undurable(directories) {
+        staging.wave.add(Unsynced::directory(directory.parent()));
     }
     let looked = stage::look(root, directories)?;
     let (wave, written) = staging.session.write_records(directories, &looked)?;
@@ -131,58 +130,62 @@ pub(crate) fn sync_early(root: &Root, wave: &mut Wave) -> Result<()> {
     root.sync(full).map(drop)
 }
 
-/// Barrier 1: makes everything that the manifest names, and the manifest itself, durable in one wave.
-pub(crate) fn stage(root: &Root, deferred: &Deferred, collected: Collected) -> Result<Staged> {
+/// Ends the staging of a transaction. A small one owes everything to the wave of its commit point. A
+/// long one waits here.
+pub(crate) fn stage(root: &Root, collected: Collected) -> Result<Staged> {
     let Collected { staging, changes, preconditions, snapshot } = collected;
-    let Staging { id, session, mut cleanup, mut wave } = staging;
+    let Staging { id, session, mut cleanup, wave } = staging;
     let entries: Vec<_> = changes.into_iter().map(|change| change.into_entry(root)).collect();
-    let unpublished = ControlName::Unpublished(id).path();
+    let (unpublished, backing) = (ControlName::Unpublished(id).path(), Backing::Manifest(wave));
     cleanup.add_file(unpublished.clone());
-    wave.add(publish::write_manifest(root, &unpublished, id, &entries)?);
-    let in_flight = deferred.attach(&mut wave);
+    let mut staged = Staged {
+        id,
+        entries,
+        preconditions,
+        snapshot,
+        unpublished,
+        cleanup,
+        session,
+        backing,
+        contents_bytes: 0,
+    };
+    if !publish::may_hold_contents(root, &staged)? {
+        make_durable(root, &mut staged)?;
+    }
+    Ok(staged)
+}
+
+/// Barrier 1, of long saves: makes everything that the manifest names, and the manifest itself, durable
+/// in one wave.
+fn make_durable(root: &Root, staged: &mut Staged) -> Result<()> {
+    let content = publish::write_manifest(root, staged, &staged.unpublished)?;
+    let Backing::Manifest(owed) = &mut staged.backing else { return Ok(()) };
+    let mut wave = std::mem::replace(owed, Wave::new(Barrier::Staged));
+    wave.add(content);
     // Lost without this sync: the staged files. The manifest could be durable while they are empty,
     // garbage, or without a name. A crash before the end of it leaves staged files that no published
     // manifest names; they are swept.
-    let durable = sync_with(root, deferred, wave, in_flight)?;
-    session.durable(cleanup.directories());
-    Ok(Staged { id, entries, preconditions, snapshot, unpublished, cleanup, session, durable })
-}
-
-/// Waits for a wave to which other commits' third barrier is attached.
-fn sync_with(root: &Root, deferred: &Deferred, wave: Wave, in_flight: InFlight) -> Result<Durable> {
-    /// Ends the debt in flight even if this thread panics, so that nobody waits for it for ever.
-    struct Attached<'a>(&'a Root, &'a Deferred, Option<InFlight>);
-    impl Drop for Attached<'_> {
-        fn drop(&mut self) {
-            let Some(in_flight) = self.2.take() else { return };
-            for generation in self.1.lost(in_flight) {
-                mark_if_sync_failed(self.0, generation);
-            }
-        }
-    }
-    let mut attached = Attached(root, deferred, Some(in_flight));
     let durable = root.sync(wave)?;
-    if let Some(in_flight) = attached.2.take() {
-        deferred.paid(in_flight, durable);
-    }
-    Ok(durable)
+    staged.session.durable(staged.cleanup.directories());
+    staged.backing = Backing::StagedFiles(durable);
+    Ok(())
 }
 
 /// Marks a generation whose sync failed. If the sync could not begin, nothing is lost: recovery can
 /// sync again and trust the result.
 fn mark_if_sync_failed(root: &Root, generation: Generation) {
     if root.is_poisoned() {
-        control::mark_sync_failed(root, generation);
+        root.mark_sync_failed(generation);
     }
 }
 
 /// Publish, apply, retire: the second half of the protocol, under the lock.
-pub(crate) fn commit_batch(root: &Root, deferred: &Deferred, batch: Vec<Staged>) -> Answers {
+pub(crate) fn commit_batch(root: &Root, batch: Vec<Staged>) -> Answers {
     let ids: Vec<_> = batch.iter().map(|staged| staged.id()).collect();
     let lock = || {
         root.may_change()?;
         let mut locked = lock::exclusive(root)?;
-        recover::finish_earlier(root, &mut locked, deferred, root.settings.durability)?;
+        recover::finish_earlier(root, &mut locked, root.settings.durability)?;
         count_on(root, &mut locked)?;
         Ok(locked)
     };
@@ -196,9 +199,9 @@ pub(crate) fn commit_batch(root: &Root, deferred: &Deferred, batch: Vec<Staged>)
     let mut answers = Vec::new();
     let mut batch = batch;
     loop {
-        let (published, later) = publish(root, deferred, &locked, batch, &mut answers);
+        let (published, later) = publish(root, &mut locked, batch, &mut answers);
         let moved = apply(root, published, &mut answers);
-        finish(root, deferred, moved, &mut answers);
+        finish(root, &mut locked, moved, &mut answers);
         if root.take_copied() {
             // If this fails, the next recovery removes the mark.
             let _ = Control::look(root).map(|mut control| control::remove_marks(root, &mut control));
@@ -208,7 +211,7 @@ pub(crate) fn commit_batch(root: &Root, deferred: &Deferred, batch: Vec<Staged>)
         }
         // They are checked against what is in place now, as if they were committed one after the other.
         let ids = later.iter().map(|staged| staged.id()).collect();
-        if let Err(error) = look_again(root, deferred, &mut locked) {
+        if let Err(error) = look_again(root, &mut locked) {
             answers.extend(refuse(ids, &error));
             return answers;
         }
@@ -216,10 +219,10 @@ pub(crate) fn commit_batch(root: &Root, deferred: &Deferred, batch: Vec<Staged>)
     }
 }
 
-fn look_again(root: &Root, deferred: &Deferred, locked: &mut Locked) -> Result<()> {
+fn look_again(root: &Root, locked: &mut Locked) -> Result<()> {
     root.may_change()?;
     locked.control = Control::look(root)?;
-    recover::finish_earlier(root, locked, deferred, root.settings.durability)
+    recover::finish_earlier(root, locked, root.settings.durability)
 }
 
 /// Defers the transactions that may change a file of another one in the batch, under another name.
@@ -262,34 +265,46 @@ fn count_on(root: &Root, locked: &mut Locked) -> Result<()> {
 /// Also returns the transactions that must come after the others.
 fn publish(
     root: &Root,
-    deferred: &Deferred,
-    locked: &Locked,
+    locked: &mut Locked,
     batch: Vec<Staged>,
     answers: &mut Answers,
 ) -> (Vec<Published>, Vec<Staged>) {
-    let (batch, later) = apart(root, batch, answers);
+    let (mut batch, mut later) = apart(root, batch, answers);
+    // A power loss in the wave can tear the manifests of small saves. So no long one follows them: a torn
+    // one is followed only by others that could be torn, or is damaged.
+    let first_small = batch.iter().position(Staged::is_small).unwrap_or(batch.len());
+    let smalls = batch[first_small..].iter().take_while(|staged| staged.is_small()).count();
+    later.splice(0..0, batch.split_off(first_small + smalls));
     let mut renamed = Vec::new();
     let mut wave = Wave::new(Barrier::Published);
     let mut generation = locked.control.newest();
-    let state = InPlace(generation);
+    let (state, first) = (InPlace(generation), generation.next());
     for mut staged in batch {
-        let checked = check_under_lock(root, deferred, &state, &mut staged);
-        match checked.and_then(|()| publish::rename(root, &staged, generation.next())) {
-            Ok(debt) => {
+        let checked = check_under_lock(root, &state, &mut staged);
+        let numbers = (generation.next(), first);
+        match checked.and_then(|()| publish::publish(root, &mut staged, numbers, &mut wave)) {
+            Ok(()) => {
                 // Recovery moves what is published, even if this thread panics.
                 staged.cleanup.release();
                 generation = generation.next();
-                wave.add(debt);
                 renamed.push((generation, staged));
             }
             Err(error) => answers.push((staged.id, Err(error))),
         }
     }
     break_rules(root, locked, &renamed);
-    // The commit point. Lost without this sync: the manifest's published name, while targets are
-    // already being moved. That leaves a mix of old and new files that nothing can finish. A crash
-    // before it leaves all files old, or a manifest that recovery makes durable before it moves
-    // anything.
+    if renamed.is_empty() {
+        // No wait, so nothing is removed: the newest manifest's name may not be durable.
+        wave.waive("nothing was published");
+        return (Vec::new(), later);
+    }
+    // Earlier moves are durable before later ones are made. Otherwise a power loss could keep a later
+    // move over a path and undo an earlier one, and recovery would repeat the earlier one over it.
+    root.deferred.attach(&locked.control.open(), &mut wave);
+    // The commit point. Lost without this sync: the manifest's published name, and the bytes of a small
+    // save, while targets are already being moved. That leaves a mix of old and new files that nothing
+    // can finish. A crash before it leaves all files old, or a manifest that recovery makes durable
+    // before it moves anything.
     let synced = match locked.control.superseded().len() {
         // Otherwise superseded manifests would pile up in a root whose stores never wait.
         WAIVED_MAX.. => root.sync_always(wave),
@@ -297,28 +312,35 @@ fn publish(
     };
     match synced {
         Ok(durable) => {
-            // If every transaction was refused, nothing was waited for, and the newest manifest's name may
-            // not be durable.
-            let has_waited = !renamed.is_empty() && durable != Durable::Waived;
-            if has_waited || !keeps(Rule::KeepWaived) {
+            if durable != Durable::Waived || !keeps(Rule::KeepWaived) {
                 publish::remove_superseded(root, &locked.control);
             }
+            retire_paid(root, locked, durable);
             root.note_published(generation);
-            let publish = |(generation, staged): (_, Staged)| staged.published(generation, durable);
+            let publish = |(generation, staged): (Generation, Staged)| {
+                locked.control.names.insert(publish::published_name(root, &staged, generation));
+                staged.published(generation, durable)
+            };
             (renamed.into_iter().map(publish).collect(), later)
         }
-        // The manifests are visible, but a power loss may undo them. Only recovery can tell, so
-        // everything stays where it is.
         Err(error) => {
-            for (generation, mut staged) in renamed {
-                control::mark_sync_failed(root, generation);
-                control::mark(root, ControlName::InDoubt(staged.id));
-                staged.cleanup.leave_to_recovery();
-                answers.push((staged.id, Err(error.clone().in_doubt(generation, staged.id))));
-            }
+            answers.extend(renamed.into_iter().map(|renamed| leave_in_doubt(root, renamed, &error)));
             (Vec::new(), later)
         }
     }
+}
+
+/// The manifest is visible, but a power loss may undo it. Only recovery can tell, so everything stays
+/// where it is.
+fn leave_in_doubt(
+    root: &Root,
+    (generation, mut staged): (Generation, Staged),
+    error: &Error,
+) -> (TransactionId, Result<Receipt>) {
+    root.mark_sync_failed(generation);
+    root.mark(ControlName::InDoubt(staged.id));
+    staged.cleanup.leave_to_recovery();
+    (staged.id, Err(error.clone().in_doubt(generation, staged.id)))
 }
 
 /// Does steps too early, for crash tests that check that this is noticed.
@@ -335,26 +357,26 @@ fn break_rules(root: &Root, locked: &Locked, renamed: &[(Generation, Staged)]) {
 }
 
 /// Checks a transaction under the lock, and updates what is out of date.
-fn check_under_lock(root: &Root, deferred: &Deferred, state: &InPlace, staged: &mut Staged) -> Result<()> {
-    if let Freshness::Outdated(changed) = check::under_lock(root, state, staged)? {
-        let mut wave = Wave::new(Barrier::Staged);
-        for (index, found) in changed {
-            wave.add(stage::copy_permissions(root, &mut staged.entries[index], &found)?);
-        }
-        let outdated = publish::rewrite_manifest(root, staged, &mut wave)?;
-        // Lost without this sync: permissions, and the manifest's content behind its published name.
-        staged.durable = staged.durable.and(root.sync(wave)?);
-        staged.cleanup.remove(&outdated);
+fn check_under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> Result<()> {
+    let Freshness::Outdated(changed) = check::under_lock(root, state, staged)? else { return Ok(()) };
+    let mut wave = Wave::new(Barrier::Staged);
+    for (index, found) in changed {
+        wave.add(stage::copy_permissions(root, &mut staged.entries[index], &found)?);
     }
-    let mut wave = Wave::new(Barrier::Applied);
-    for path in staged.keys().filter(|path| deferred.is_in_flight(path)) {
-        wave.add(Unsynced::directory(path.parent()));
+    if let Backing::Manifest(owed) = &mut staged.backing {
+        owed.absorb(wave);
+        // With the new permissions its bytes may be a secret.
+        let stays_small = publish::may_hold_contents(root, staged)?;
+        return if stays_small { Ok(()) } else { make_durable(root, staged) };
     }
-    let in_flight = deferred.attach_if_concerned(staged.keys(), &mut wave);
-    // A path must never be part of two commits whose moves are both not durable. Lost without this
-    // sync: the later commit. A power loss could keep its move and undo the earlier one, and recovery
-    // would repeat the earlier move over it.
-    sync_with(root, deferred, wave, in_flight).map(drop)
+    let outdated = publish::rewrite_manifest(root, staged, &mut wave)?;
+    // Lost without this sync: permissions, and the manifest's content behind its published name.
+    let rewritten = root.sync(wave)?;
+    if let Backing::StagedFiles(durable) = &mut staged.backing {
+        *durable = durable.and(rewritten);
+    }
+    staged.cleanup.remove(&outdated);
+    Ok(())
 }
 
 /// Moves the files of published commits, in order. A later generation may not be in place before an
@@ -373,7 +395,7 @@ fn apply(root: &Root, published: Vec<Published>, answers: &mut Answers) -> Vec<(
                 published.session.leave_mark();
                 // Otherwise views would take it for a commit that is in place, because its session
                 // lives.
-                control::mark_sync_failed(root, published.generation);
+                root.mark_sync_failed(published.generation);
                 failed.get_or_insert_with(|| error.clone());
                 answers.push((published.id, Err(error.not_applied(published.generation))));
             }
@@ -384,15 +406,15 @@ fn apply(root: &Root, published: Vec<Published>, answers: &mut Answers) -> Vec<(
 
 /// Barrier 3: syncs every directory whose names were moved, each once and all in one wave. Then retires
 /// the manifests.
-fn finish(root: &Root, deferred: &Deferred, in_place: Vec<(Published, Moved)>, answers: &mut Answers) {
+fn finish(root: &Root, locked: &mut Locked, in_place: Vec<(Published, Moved)>, answers: &mut Answers) {
     let mut wave = Wave::new(Barrier::Applied);
     let mut moved_files = Vec::new();
     for (published, moved) in in_place {
         if root.settings.durability == Durability::Committed {
             control::mark_in_place(root, published.generation, &published.entries);
-            // No barrier 3 here: it is attached to the next commit's barrier 1, or waited for on close.
+            // No barrier 3 here: it is attached to the next commit's wave, or waited for on close.
             // Until then the manifests stay pending, so recovery would repeat the moves.
-            deferred.defer(moved);
+            root.deferred.defer(moved);
             let receipt = Receipt { generation: published.generation, durable: published.durable };
             answers.push((published.id, Ok(receipt)));
         } else {
@@ -405,9 +427,8 @@ fn finish(root: &Root, deferred: &Deferred, in_place: Vec<(Published, Moved)>, a
     match root.sync(wave) {
         Ok(durable) => {
             for published in moved_files {
-                let generation = published.generation;
-                let name = publish::published_name(root, generation);
-                apply::retire(root, &name, &Applied { generation, durable });
+                let Published { generation, contents_bytes, .. } = published;
+                apply::retire(root, &mut locked.control, &Applied { generation, contents_bytes, durable });
                 let receipt = Receipt { generation, durable: published.durable.and(durable) };
                 answers.push((published.id, Ok(receipt)));
             }
@@ -422,40 +443,43 @@ fn finish(root: &Root, deferred: &Deferred, in_place: Vec<(Published, Moved)>, a
     }
 }
 
-/// Makes every commit durable and retires it, whoever committed it, with whatever durability. Includes
-/// what another thread is making durable just now.
-pub(crate) fn flush(root: &Root, deferred: &Deferred) -> Result<()> {
+/// Makes every commit durable and retires it, whoever committed it, with whatever durability.
+pub(crate) fn flush(root: &Root) -> Result<()> {
     if root.is_poisoned() {
         return Err(Error::Poisoned { path: root.path() });
     }
-    finish_deferred(root, deferred)?;
-    if Control::look(root)?.open().is_empty() {
+    if root.deferred.generations().is_empty() && Control::look(root)?.open().is_empty() {
         return Ok(());
     }
     root.may_change()?;
     let mut locked = lock::exclusive(root)?;
-    recover::finish_earlier(root, &mut locked, deferred, Durability::Full)
+    finish_deferred(root, &mut locked)?;
+    recover::finish_earlier(root, &mut locked, Durability::Full)
 }
 
-/// Barrier 3 of deferred commits. Also waits for those that another thread has attached to its wave.
-fn finish_deferred(root: &Root, deferred: &Deferred) -> Result<()> {
+/// Barrier 3 of deferred commits, and their retirement.
+fn finish_deferred(root: &Root, locked: &mut Locked) -> Result<()> {
     let mut wave = Wave::new(Barrier::Applied);
-    let in_flight = deferred.attach(&mut wave);
+    root.deferred.attach(&locked.control.open(), &mut wave);
     // Lost without this sync: the moves of commits that until now could only be recovered.
-    let _durable = sync_with(root, deferred, wave, in_flight)?;
-    deferred.wait_for_in_flight();
-    if root.is_poisoned() {
-        return Err(Error::Poisoned { path: root.path() });
-    }
+    let durable = root.sync(wave)?;
+    retire_paid(root, locked, durable);
     Ok(())
 }
 
-/// Barrier 3 of deferred commits, and their retirement, when a store is closed.
-pub(crate) fn close(root: &Root, deferred: &Deferred) -> Result<()> {
-    if deferred.is_empty() {
+/// Retires the deferred commits whose debts were in a wave that is durable now.
+fn retire_paid(root: &Root, locked: &mut Locked, durable: Durable) {
+    let paid = root.deferred.paid(durable);
+    paid.iter().for_each(|applied| apply::retire(root, &mut locked.control, applied));
+    if !paid.is_empty() {
+        control::remove_marks(root, &mut locked.control);
+    }
+}
+
+/// Barrier 3 of deferred commits when a store is closed.
+pub(crate) fn close(root: &Root) -> Result<()> {
+    if root.deferred.generations().is_empty() {
         return Ok(());
     }
-    finish_deferred(root, deferred)?;
-    let mut locked = lock::exclusive(root)?;
-    recover::finish_earlier(root, &mut locked, deferred, root.settings.durability)
+    finish_deferred(root, &mut lock::exclusive(root)?)
 }

@@ -29,10 +29,10 @@ pub(crate) const WAIVED_MAX: usize = 128;
 
 /// What says that a published manifest may not be durably in place. A power loss may leave several such
 /// names of one generation. Then the first of these counts, which asks for the most work.
-const OPEN: [Fate; 3] = [Fate::Pending, Fate::PendingWaived, Fate::AppliedWaived];
+const OPEN: [Fate; 4] = [Fate::Pending, Fate::PendingInline, Fate::PendingWaived, Fate::AppliedWaived];
 
 /// What says that it may not be in place at all.
-const NOT_IN_PLACE: [Fate; 2] = [Fate::Pending, Fate::PendingWaived];
+const NOT_IN_PLACE: [Fate; 3] = [Fate::Pending, Fate::PendingInline, Fate::PendingWaived];
 
 /// What lies in the control directory.
 #[derive(Debug, Default)]
@@ -83,8 +83,8 @@ impl Control {
 
     /// Whether a published generation is a commit that did not wait.
     pub(crate) fn is_waived(&self, generation: Generation) -> bool {
-        let [pending, pending_waived, applied_waived] = OPEN.map(|fate| self.has(fate.of(generation)));
-        !pending && (pending_waived || applied_waived)
+        let [pending, inline, waived, applied] = OPEN.map(|fate| self.has(fate.of(generation)));
+        !pending && !inline && (waived || applied)
     }
 
     /// The manifest of a published generation that may not be durably in place.
@@ -153,7 +153,7 @@ impl Control {
     pub(crate) fn needs_recovery(&self) -> bool {
         let needs = |name: &ControlName| match name {
             ControlName::Numbered(_, fate) => {
-                matches!(fate, Fate::Pending | Fate::PendingWaived | Fate::Discarded | Fate::SyncFailed)
+                NOT_IN_PLACE.contains(fate) || matches!(fate, Fate::Discarded | Fate::SyncFailed)
             }
             ControlName::InDoubt(_) | ControlName::Copying(..) => true,
             _ => false,
@@ -166,10 +166,10 @@ impl Control {
         self.take(|name| OPEN.iter().any(|fate| fate.of(generation) == name));
     }
 
-    /// Notes that a published manifest was retired.
-    pub(crate) fn set_applied(&mut self, generation: Generation) {
+    /// Notes that a published manifest was retired under this name.
+    pub(crate) fn set_retired(&mut self, generation: Generation, name: ControlName) {
         self.set_closed(generation);
-        self.names.insert(Fate::Applied.of(generation));
+        self.names.insert(name);
     }
 
     /// Manifests that are no longer needed, because a newer one is durable.
@@ -183,13 +183,6 @@ impl Control {
     }
 }
 
-/// Marks a generation in which a step after the commit point failed, most often a sync. The kernel may
-/// have dropped what was to be written and may report the next sync as a success (fsync(2), ERRORS). So
-/// recovery must write everything anew.
-pub(crate) fn mark_sync_failed(root: &Root, generation: Generation) {
-    mark(root, Fate::SyncFailed.of(generation));
-}
-
 /// Marks a generation whose files are in place, though not durably. If its process dies, recovery must
 /// not wait for files whose directory somebody has removed since. The root is never removed.
 pub(crate) fn mark_in_place(root: &Root, generation: Generation, entries: &[Entry]) {
@@ -197,7 +190,7 @@ pub(crate) fn mark_in_place(root: &Root, generation: Generation, entries: &[Entr
         return;
     }
     if let Some(boot) = root.fs.boot() {
-        mark(root, ControlName::InPlace(generation, boot));
+        root.mark(ControlName::InPlace(generation, boot));
     }
 }
 
@@ -216,18 +209,6 @@ pub(crate) fn remove_marks(root: &Root, control: &mut Control) {
     };
     for mark in control.take(is_spent) {
         root.try_remove(&mark.path(), "a mark that comes back is of a generation that is retired");
-    }
-}
-
-/// Makes an empty file. Only its name matters, and only until the machine restarts.
-pub(crate) fn mark(root: &Root, mark: ControlName) {
-    // If even the marker is refused, one more try is all that can be done.
-    for _ in 0..2 {
-        if let Ok((name, content)) = root.make(&mark.path(), b"") {
-            name.waive("the power loss that erases the marker also discards the stale page cache");
-            content.waive("the marker is empty");
-            return;
-        }
     }
 }
 
@@ -354,9 +335,13 @@ pub(crate) fn is_whole(root: &Root, path: &RelativePath) -> Result<bool> {
 
 /// Reads and verifies a published manifest. `None` when it is not there.
 pub(crate) fn manifest(root: &Root, path: &RelativePath) -> Result<Option<Manifest>> {
-    let Some(bytes) = root.read(path)? else { return Ok(None) };
-    let decoded = match Manifest::decode(&bytes) {
-        Err(_) if !keeps(Rule::VerifyManifest) => Manifest::decode_unverified(&bytes),
+    root.read(path)?.map(|bytes| decode(root, path, &bytes)).transpose()
+}
+
+/// Verifies a manifest that was read.
+pub(crate) fn decode(root: &Root, path: &RelativePath, bytes: &[u8]) -> Result<Manifest> {
+    let decoded = match Manifest::decode(bytes) {
+        Err(_) if !keeps(Rule::VerifyManifest) => Manifest::decode_unverified(bytes),
         decoded => decoded,
     };
     let manifest = decoded.map_err(|error| Error::corrupt(root.full(path), error.to_string()))?;
@@ -364,7 +349,7 @@ pub(crate) fn manifest(root: &Root, path: &RelativePath) -> Result<Option<Manife
     for entry in &manifest.entries {
         check_names(root, entry).map_err(|reason| Error::corrupt(root.full(path), reason))?;
     }
-    Ok(Some(manifest))
+    Ok(manifest)
 }
 
 /// Checks the names in a manifest as a caller's paths are checked, since its checksum may be forged.

@@ -1,25 +1,26 @@
-//! Commits of this process whose files are in place, but whose third barrier is
+//! Commits of this process whose files are in place, but whose last wait is
 //! still owed ([`Durability::Committed`](crate::options::Durability::Committed)).
 //!
-//! A deferred wave is attached to the next commit's first wave, or a flush
-//! waits for it. Until then the manifest stays published, so a power loss loses
-//! nothing. This list only saves the process from recovering its own work.
+//! The next commit pays it in its own wave, before it moves any file, or a flush
+//! does. Until then the manifest stays published, so a power loss loses nothing.
+//! This list only saves the process from recovering its own work. Both take it
+//! under the exclusive lock, so nobody ever waits for another's wave. Knows
+//! neither the disk nor the control directory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-
-use crate::fs::{Durable, Wave};
+use crate::fs::{Barrier, Durable, Wave};
 use crate::generation::Generation;
 use crate::mutation::{Rule, keeps};
-use crate::path::RelativePath;
 
 /// A generation whose files are all in place, though a power loss may still undo that.
 #[derive(Debug)]
 #[must_use = "moved files must be made durable and retired, or deferred"]
 pub(crate) struct Moved {
     pub(crate) generation: Generation,
-    pub(crate) paths: BTreeSet<RelativePath>,
+    /// How many bytes of files its manifest has.
+    pub(crate) contents_bytes: u64,
     pub(crate) wave: Wave,
 }
 
@@ -28,189 +29,60 @@ pub(crate) struct Moved {
 #[must_use = "an applied generation must be retired"]
 pub(crate) struct Applied {
     pub(crate) generation: Generation,
+    pub(crate) contents_bytes: u64,
     pub(crate) durable: Durable,
 }
 
 /// What this process has moved but not retired.
 #[derive(Debug, Default)]
-pub(crate) struct Deferred {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// In place, with a debt that is attached to no wave yet.
-    owed: Vec<Moved>,
-    /// The paths of debts that are attached to a wave in flight.
-    in_flight: BTreeMap<Generation, BTreeSet<RelativePath>>,
-    /// Durable. Only the manifest has still to be renamed, under the lock.
-    paid: BTreeMap<Generation, Applied>,
-}
-
-/// The generations whose deferred debts are attached to one wave in flight.
-#[derive(Debug, Default)]
-#[must_use = "a debt in flight is either paid or lost with its wave"]
-pub(crate) struct InFlight(Vec<Generation>);
+pub(crate) struct Deferred(Mutex<Vec<Moved>>);
 
 impl Deferred {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn moved(&self) -> MutexGuard<'_, Vec<Moved>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Defers the third barrier of a commit whose files are in place.
+    /// Defers the last wait of a commit whose files are in place.
     pub(crate) fn defer(&self, moved: Moved) {
-        self.state().owed.push(moved);
+        self.moved().push(moved);
     }
 
-    /// Attaches all deferred debts to `wave`.
-    pub(crate) fn attach(&self, wave: &mut Wave) -> InFlight {
-        let mut state = self.state();
-        let mut in_flight = InFlight::default();
-        for Moved { generation, paths, wave: debt } in std::mem::take(&mut state.owed) {
-            if keeps(Rule::AttachDeferred) {
+    /// Attaches the debts of all generations that are still `open` to a wave.
+    pub(crate) fn attach(&self, open: &BTreeSet<Generation>, wave: &mut Wave) {
+        let mut all = self.moved();
+        for moved in all.iter_mut() {
+            let debt = std::mem::replace(&mut moved.wave, Wave::new(Barrier::Applied));
+            if !open.contains(&moved.generation) {
+                debt.waive("another process has made it durable and retired it");
+            } else if keeps(Rule::AttachDeferred) {
                 wave.absorb(debt);
             } else {
                 debt.waive("a crash test asked for it");
             }
-            state.in_flight.insert(generation, paths);
-            in_flight.0.push(generation);
         }
-        in_flight
+        all.retain(|moved| open.contains(&moved.generation));
     }
 
-    /// Like `attach`, but only if a deferred debt concerns one of `paths`.
-    pub(crate) fn attach_if_concerned<'a>(
-        &self,
-        mut paths: impl Iterator<Item = &'a RelativePath>,
-        wave: &mut Wave,
-    ) -> InFlight {
-        let concerned = {
-            let state = self.state();
-            paths.any(|path| state.owed.iter().any(|moved| moved.paths.contains(path)))
+    /// Notes that the wave to which all debts were attached is durable. Returns what may be retired, in
+    /// order.
+    pub(crate) fn paid(&self, durable: Durable) -> Vec<Applied> {
+        let applied = |Moved { generation, contents_bytes, wave }| {
+            wave.waive("its debts were attached to the wave that is paid");
+            Applied { generation, contents_bytes, durable }
         };
-        if concerned { self.attach(wave) } else { InFlight::default() }
+        std::mem::take(&mut *self.moved()).into_iter().map(applied).collect()
     }
 
-    /// Notes that the wave is durable, so the generations attached to it may be retired.
-    pub(crate) fn paid(&self, in_flight: InFlight, durable: Durable) {
-        let mut state = self.state();
-        for generation in in_flight.0 {
-            state.in_flight.remove(&generation);
-            state.paid.insert(generation, Applied { generation, durable });
-        }
-        self.changed.notify_all();
-    }
-
-    /// Notes that the wave failed, so only recovery can finish the generations attached to it. Returns
-    /// them.
-    pub(crate) fn lost(&self, in_flight: InFlight) -> Vec<Generation> {
-        let mut state = self.state();
-        for generation in &in_flight.0 {
-            state.in_flight.remove(generation);
-        }
-        self.changed.notify_all();
-        in_flight.0
-    }
-
-    /// Waits until every debt in flight is paid or lost.
-    pub(crate) fn wait_for_in_flight(&self) {
-        let mut state = self.state();
-        let awaited: Vec<_> = state.in_flight.keys().copied().collect();
-        while awaited.iter().any(|generation| state.in_flight.contains_key(generation)) {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// Whether this process has put `generation` in place, so that recovery need not do it.
-    pub(crate) fn is_ours(&self, generation: Generation) -> bool {
-        let state = self.state();
-        state.paid.contains_key(&generation)
-            || state.in_flight.contains_key(&generation)
-            || state.owed.iter().any(|moved| moved.generation == generation)
-    }
-
-    /// Whether a debt in flight concerns this path.
-    pub(crate) fn is_in_flight(&self, path: &RelativePath) -> bool {
-        self.state().in_flight.values().any(|paths| paths.contains(path))
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        let state = self.state();
-        state.owed.is_empty() && state.in_flight.is_empty() && state.paid.is_empty()
-    }
-
-    /// Takes the receipts of the oldest `pending` generations that are paid, up to the first that is
-    /// not. A later one may not look applied while an earlier one is not.
-    pub(crate) fn take_paid(&self, pending: &BTreeSet<Generation>) -> Vec<Applied> {
-        let mut state = self.state();
-        let mut applied = Vec::new();
-        for generation in pending {
-            match state.paid.remove(generation) {
-                Some(receipt) => applied.push(receipt),
-                None => break,
-            }
-        }
-        // A generation that is no longer pending was retired by another process.
-        state.paid.retain(|generation, _| pending.contains(generation));
-        applied
+    /// The generations that this process has put in place, so that recovery need not do it. A failed
+    /// sync may have lost their moves, whatever it was for.
+    pub(crate) fn generations(&self) -> BTreeSet<Generation> {
+        self.moved().iter().map(|moved| moved.generation).collect()
     }
 
     /// Drops all debts for a recovery, which makes every pending generation durable itself.
     pub(crate) fn hand_over_to_recovery(&self) {
-        let mut state = self.state();
-        for moved in state.owed.drain(..) {
+        for moved in self.moved().drain(..) {
             moved.wave.waive("recovery syncs every directory of a pending generation itself");
         }
-        state.in_flight.clear();
-        state.paid.clear();
-        self.changed.notify_all();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fs::Barrier;
-
-    fn moved(generation: u64) -> Moved {
-        let wave = Wave::new(Barrier::Applied);
-        Moved { generation: generation.into(), paths: BTreeSet::new(), wave }
-    }
-
-    /// A flush returned while another thread had the debt in flight. What it should have made durable
-    /// was not on disk yet.
-    #[test]
-    fn whoever_waits_for_what_is_in_flight_returns_after_it_is_paid() {
-        let deferred = Deferred::default();
-        deferred.defer(moved(1));
-        let mut wave = Wave::new(Barrier::Staged);
-        let in_flight = deferred.attach(&mut wave);
-        wave.waive("nothing is synced here");
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| {
-                deferred.wait_for_in_flight();
-                deferred.take_paid(&[1.into()].into()).len()
-            });
-            // Whatever the other thread does first, it finds the debt in flight or paid.
-            deferred.defer(moved(2));
-            deferred.paid(in_flight, Durable::Synced);
-            assert_eq!(waiting.join().expect("no panic"), 1);
-        });
-    }
-
-    #[test]
-    fn what_is_lost_ends_the_wait_too() {
-        let deferred = Deferred::default();
-        deferred.defer(moved(1));
-        let mut wave = Wave::new(Barrier::Staged);
-        let in_flight = deferred.attach(&mut wave);
-        wave.waive("nothing is synced here");
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| deferred.wait_for_in_flight());
-            assert_eq!(deferred.lost(in_flight), [Generation::from(1)]);
-            waiting.join().expect("no panic");
-        });
-        assert!(!deferred.is_ours(1.into()));
     }
 }

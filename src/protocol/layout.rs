@@ -73,6 +73,9 @@ pub(crate) enum ControlName {
 pub(crate) enum Fate {
     /// A published manifest that may not be fully applied.
     Pending,
+    /// Like `Pending`, of a small save. It became durable in the wave of its commit point, so a power loss
+    /// can tear it. Nothing but its name is sure to show that.
+    PendingInline,
     /// Like `Pending`, of a commit that did not wait: the files that it names may not be on disk.
     PendingWaived,
     /// The applied manifest of a commit that did not wait: its files may not be on disk.
@@ -88,8 +91,9 @@ pub(crate) enum Fate {
     SyncFailed,
 }
 
-const FATES: [(Fate, &str); 7] = [
+const FATES: [(Fate, &str); 8] = [
     (Fate::Pending, "pending"),
+    (Fate::PendingInline, "pending-inline"),
     (Fate::PendingWaived, "pending-waived"),
     (Fate::AppliedWaived, "applied-waived"),
     (Fate::Applied, "applied"),

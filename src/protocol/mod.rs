@@ -8,6 +8,7 @@
 //! read      one state, under a shared lock
 //! sweep     remove what dead sessions left
 //! recover   finish what was published
+//! pending   what is published and not retired
 //! apply     staged files over their targets; retire
 //! publish   one rename of the manifest
 //! check     what can be refused before the commit point
@@ -18,11 +19,11 @@
 //! session   who lives, and where it stages
 //! resolve   what a caller's path leads to, inside the root
 //! queue     who commits for whom
-//! deferred  waits that were put off
 //! original  what is replaced or removed, to be known again
 //! control   what lies in the control directory
 //! copy      bytes, permissions, checksums
 //! root      what every step shares
+//! deferred  waits that were put off
 //! stamps    which time stamps prove something
 //! layout    the names on disk
 //! ```
@@ -40,6 +41,7 @@ pub(crate) mod layout;
 pub(crate) mod lock;
 pub(crate) mod open;
 pub(crate) mod original;
+pub(crate) mod pending;
 pub(crate) mod publish;
 pub(crate) mod queue;
 pub(crate) mod read;

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex};
 
 use super::commit::{self, CommitQueue, Receipt};
 use super::control::{self, Control, Owner};
-use super::deferred::Deferred;
 use super::lock;
 #[cfg(feature = "sim")]
 use super::queue;
@@ -39,19 +38,13 @@ pub(crate) struct Opened {
     pub(crate) root: Arc<Root>,
     session: Mutex<Option<Arc<Session>>>,
     queue: CommitQueue,
-    deferred: Deferred,
 }
 
 /// Opens a root. Takes no lock if it was left clean.
 pub(crate) fn open(fs: Arc<dyn FileSystem>, settings: Settings) -> Result<Opened> {
     let repairs = settings.recover && !settings.read_only;
     let root = Arc::new(Root::new(fs, settings));
-    let opened = Opened {
-        root,
-        session: Mutex::default(),
-        queue: CommitQueue::default(),
-        deferred: Deferred::default(),
-    };
+    let opened = Opened { root, session: Mutex::default(), queue: CommitQueue::default() };
     control::refuse_other_root(&opened.root)?;
     if repairs {
         if opened.root.fs.has_control_elsewhere() && control::owner(&opened.root)? == Owner::Moved {
@@ -71,13 +64,13 @@ impl Opened {
     /// Finishes every published commit, whoever published it.
     pub(crate) fn recover(&self) -> Result<RecoveryReport> {
         let mut locked = lock::exclusive(&self.root)?;
-        recover::recover(&self.root, &mut locked, &self.deferred).map(|recovered| recovered.report)
+        recover::recover(&self.root, &mut locked).map(|recovered| recovered.report)
     }
 
     /// Recovers, then removes what dead sessions left.
     pub(crate) fn sweep(&self) -> Result<RecoveryReport> {
         let mut locked = lock::exclusive(&self.root)?;
-        let recovered = recover::recover(&self.root, &mut locked, &self.deferred)?;
+        let recovered = recover::recover(&self.root, &mut locked)?;
         let swept = sweep::sweep(&self.root, &locked, &recovered)?;
         let Swept { removed: swept, refused: unswept } = swept;
         let report = RecoveryReport { swept, unswept, ..recovered.report };
@@ -88,7 +81,7 @@ impl Opened {
     /// The outcome of a transaction.
     pub(crate) fn outcome_of(&self, id: TransactionId) -> Result<TransactionOutcome> {
         let mut locked = lock::exclusive(&self.root)?;
-        recover::recover(&self.root, &mut locked, &self.deferred)?;
+        recover::recover(&self.root, &mut locked)?;
         recover::outcome_of(&self.root, &locked, id)
     }
 
@@ -101,7 +94,7 @@ impl Opened {
     /// Sweeps, then looks for staged files in the whole tree.
     pub(crate) fn deep_sweep(&self) -> Result<RecoveryReport> {
         let mut locked = lock::exclusive(&self.root)?;
-        let recovered = recover::recover(&self.root, &mut locked, &self.deferred)?;
+        let recovered = recover::recover(&self.root, &mut locked)?;
         let Swept { removed: mut swept, refused: unswept } = sweep::sweep(&self.root, &locked, &recovered)?;
         let own = guard(&self.session).as_ref().map(|session| session.id());
         swept.extend(sweep::deep(&self.root, &locked, &recovered, own)?);
@@ -113,24 +106,24 @@ impl Opened {
     /// Begins to read one state of the root.
     pub(crate) fn read(&self) -> Result<Reading> {
         self.root.refuse_child()?;
-        read::begin(&self.root, &self.deferred)
+        read::begin(&self.root)
     }
 
     /// Commits what a transaction has collected.
     pub(crate) fn commit(&self, collected: Collected) -> Result<Receipt> {
-        commit::commit(&self.root, &self.deferred, &self.queue, collected)
+        commit::commit(&self.root, &self.queue, collected)
     }
 
     /// Waits until every commit is durably in place.
     pub(crate) fn flush(&self) -> Result<()> {
         self.root.refuse_child()?;
-        commit::flush(&self.root, &self.deferred)
+        commit::flush(&self.root)
     }
 
     /// Stages what a transaction has collected, for a batch that a test makes.
     #[cfg(feature = "sim")]
     pub(crate) fn stage(&self, collected: Collected) -> Result<Staged> {
-        commit::stage(&self.root, &self.deferred, collected)
+        commit::stage(&self.root, collected)
     }
 
     /// Commits what a test has staged, in the batches that threads would make of it.
@@ -139,7 +132,7 @@ impl Opened {
         let mut answers = Vec::new();
         while !staged.is_empty() {
             let batch = queue::take_batch(&mut staged);
-            answers.extend(commit::commit_batch(&self.root, &self.deferred, batch));
+            answers.extend(commit::commit_batch(&self.root, batch));
         }
         answers
     }
@@ -167,7 +160,7 @@ impl Opened {
         }
         if self.root.may_change().is_ok() {
             // If a flush fails, the commits stay published, and the next opening finishes them.
-            let _ = commit::close(&self.root, &self.deferred);
+            let _ = commit::close(&self.root);
         }
         let session = guard(&self.session).take();
         if let Some(session) = session.filter(|_| self.root.is_poisoned()) {

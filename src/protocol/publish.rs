@@ -1,8 +1,9 @@
-//! Publish: renames the manifest. The sync of that rename, barrier 2, is the
-//! commit point.
+//! Publish: renames the manifest. The wave that makes this durable is the commit
+//! point.
 //!
-//! Takes transactions whose parts are all durable, under the lock. Moves no
-//! target and waits for nothing; `commit` does the waiting.
+//! The manifest of a small save is written only here, under the lock: it holds
+//! the bytes of all files, so that recovery needs nothing else. Moves no target
+//! and waits for nothing; `commit` does the waiting.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
@@ -12,11 +13,11 @@ use super::control::Control;
 use super::layout::{self, ControlName, Fate};
 use super::root::{MANIFEST_BYTES_MAX, Root, if_found};
 use super::session::Session;
-use super::stage::{Staged, StagedEntry};
+use super::stage::{Backing, Staged, StagedEntry};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Durable, NewFile, Unsynced, Wave};
+use crate::fs::{Barrier, Durable, Metadata, NewFile, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
-use crate::manifest::{Entry, Manifest};
+use crate::manifest::{Action, Entry, Manifest};
 use crate::mutation::{Rule, keeps};
 use crate::options::Durability;
 use crate::path::RelativePath;
@@ -30,43 +31,60 @@ pub(crate) struct Published {
     pub(crate) session: Arc<Session>,
     /// The records of the directories that were made.
     pub(crate) made: Vec<RelativePath>,
-    /// The receipt of barriers 1 and 2.
+    /// The receipt of the waits up to the commit point.
     pub(crate) durable: Durable,
+    /// How many bytes of files its manifest has.
+    pub(crate) contents_bytes: u64,
 }
 
 impl Staged {
     /// Notes that the manifest's published name is durable.
     pub(crate) fn published(mut self, generation: Generation, durable: Durable) -> Published {
         let made = self.cleanup.disarm();
+        let staged = match self.backing {
+            Backing::StagedFiles(staged) => staged,
+            Backing::Manifest(_) => durable,
+        };
         Published {
             generation,
             id: self.id,
             entries: self.entries.into_iter().map(|staged| staged.entry).collect(),
             session: self.session,
             made,
-            durable: self.durable.and(durable),
+            durable: staged.and(durable),
+            contents_bytes: self.contents_bytes,
         }
     }
 }
 
-/// Writes a manifest under a temporary name.
-pub(crate) fn write_manifest(
-    root: &Root,
-    path: &RelativePath,
-    transaction: TransactionId,
-    entries: &[StagedEntry],
-) -> Result<Unsynced> {
-    let failed = |error| root.error(Operation::Stage, path)(error);
-    let readers = readers(root, entries).map_err(failed)?;
-    let (mut file, name) = root.fs.create_new(path, readers).map_err(failed)?;
-    name.waive("barrier 2 makes the published name durable");
-    let entries = entries.iter().map(|staged| &staged.entry);
-    let text = Manifest::encode_entries(transaction, root.fs.now().into(), entries);
-    if text.len() as u64 > MANIFEST_BYTES_MAX {
+/// Writes the manifest of a long save under its temporary name. Returns what it owes.
+pub(crate) fn write_manifest(root: &Root, staged: &Staged, path: &RelativePath) -> Result<Unsynced> {
+    let readers = readers(root, &staged.entries).map_err(root.error(Operation::Stage, path))?;
+    let entries = staged.entries.iter().map(|staged| &staged.entry);
+    let bytes = Manifest::encode_entries(staged.id, root.fs.now().into(), None, entries);
+    write(root, path, readers, &bytes)
+}
+
+/// Writes the manifest of a small save, with the bytes of its files. Nobody may read it but those who
+/// may write in the root and so must be able to recover it.
+fn write_with_contents(root: &Root, staged: &mut Staged, wave: Generation) -> Result<Unsynced> {
+    let entries = staged.entries.iter().map(|staged| &staged.entry);
+    let mut bytes = Manifest::encode_entries(staged.id, root.fs.now().into(), Some(wave), entries);
+    let text_bytes = bytes.len();
+    staged.entries.iter().filter_map(|staged| staged.bytes.as_ref()).for_each(|own| bytes.extend(own));
+    staged.contents_bytes = (bytes.len() - text_bytes) as u64;
+    write(root, &staged.unpublished, NewFile::Private, &bytes)
+}
+
+fn write(root: &Root, path: &RelativePath, readers: NewFile, bytes: &[u8]) -> Result<Unsynced> {
+    if bytes.len() as u64 > MANIFEST_BYTES_MAX {
         let reason = "it changes more than one manifest can hold; commit less at once";
         return Err(Error::Unsupported { path: root.path(), reason });
     }
-    file.write_all(&text).map_err(failed)?;
+    let failed = |error| root.error(Operation::Stage, path)(error);
+    let (mut file, name) = root.fs.create_new(path, readers).map_err(failed)?;
+    name.waive("the wave of the commit point makes the published name durable");
+    file.write_all(bytes).map_err(failed)?;
     let (_, content) = file.finish().map_err(failed)?;
     Ok(content)
 }
@@ -75,56 +93,112 @@ pub(crate) fn write_manifest(
 /// names a file that not everybody may read or reach, only those who may write in the root may read the
 /// manifest. They need it for recovery.
 fn readers(root: &Root, entries: &[StagedEntry]) -> io::Result<NewFile> {
-    if !entries.iter().all(StagedEntry::is_readable_by_all) {
-        return Ok(NewFile::Private);
-    }
-    let parents: BTreeSet<_> = entries.iter().map(|staged| staged.entry.path.parent()).collect();
-    let directories: BTreeSet<_> = parents.iter().flat_map(RelativePath::chain).collect();
-    for directory in directories {
-        // A file that is gone may have been private.
-        let found = if_found(root.fs.metadata(&directory))?;
-        if found.is_none_or(|found| found.mode & 0o005 != 0o005) {
-            return Ok(NewFile::Private);
-        }
-    }
-    Ok(NewFile::Ordinary)
+    let is_public = entries.iter().all(StagedEntry::is_readable_by_all)
+        && every_directory(root, entries.iter(), |found| found.mode & 0o005 == 0o005)?;
+    Ok(if is_public { NewFile::Ordinary } else { NewFile::Private })
 }
 
-/// Writes an outdated manifest again, under a new name. Returns the old name.
+/// Whether every directory on the paths of these entries exists and is as wanted.
+fn every_directory<'a>(
+    root: &Root,
+    entries: impl Iterator<Item = &'a StagedEntry>,
+    is_wanted: impl Fn(&Metadata) -> bool,
+) -> io::Result<bool> {
+    let parents: BTreeSet<_> = entries.map(|staged| staged.entry.path.parent()).collect();
+    let directories: BTreeSet<_> = parents.iter().flat_map(RelativePath::chain).collect();
+    for directory in directories {
+        // In a directory that is gone there may have been secrets.
+        if !if_found(root.fs.metadata(&directory))?.is_some_and(|found| is_wanted(&found)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether the manifest may hold the bytes of a transaction's files. All of them must be at hand, and all
+/// directories durable. And whoever may read the manifest must be allowed to read the files too.
+///
+/// A directory cannot travel in a manifest. If its sync failed, nothing could make it durable anew.
+pub(crate) fn may_hold_contents(root: &Root, staged: &Staged) -> Result<bool> {
+    let entries = &staged.entries;
+    let parents = entries.iter().map(|staged| staged.entry.path.parent()).collect();
+    if !staged.session.undurable(&parents).is_empty() {
+        return Ok(false);
+    }
+    let is_write = |staged: &&StagedEntry| matches!(staged.entry.action, Action::Write(_));
+    let written = || entries.iter().filter(is_write);
+    if root.settings.durability == Durability::Process || written().any(|staged| staged.bytes.is_none()) {
+        return Ok(false);
+    }
+    let failed = |error| root.error(Operation::Look, &RelativePath::root())(error);
+    let top = root.fs.metadata(&RelativePath::root()).map_err(failed)?;
+    // Those who may write in the root: its owner alone, or others too.
+    let is_shared = top.mode & 0o022 != 0;
+    let is_open = |mode: u32, owner: (u32, u32), needed: u32| {
+        mode & needed == needed || !is_shared && owner.0 == top.owner.0 && mode >> 6 & needed == needed
+    };
+    let is_readable = |staged: &StagedEntry| match &staged.entry.action {
+        Action::Write(content) => content.owner.is_some_and(|owner| is_open(content.mode, owner, 0o4)),
+        Action::Remove => true,
+    };
+    let is_reachable = |found: &Metadata| is_open(found.mode, found.owner, 0o5);
+    let are_open =
+        written().all(is_readable) && every_directory(root, written(), is_reachable).map_err(failed)?;
+    Ok(are_open || !keeps(Rule::KeepSecrets))
+}
+
+/// Writes an outdated manifest of a long save again, under a new name. Returns the old name.
 pub(crate) fn rewrite_manifest(root: &Root, staged: &mut Staged, wave: &mut Wave) -> Result<RelativePath> {
     let fresh = ControlName::Unpublished(staged.session.next_transaction()).path();
     let outdated = std::mem::replace(&mut staged.unpublished, fresh.clone());
     staged.cleanup.add_file(fresh.clone());
-    wave.add(write_manifest(root, &fresh, staged.id, &staged.entries)?);
+    wave.add(write_manifest(root, staged, &fresh)?);
     Ok(outdated)
 }
 
-/// The name under which this store publishes. The name shows whether the commit waited: nothing else of
-/// an unsynced manifest is sure to survive a power loss.
-pub(crate) fn published_name(root: &Root, generation: Generation) -> RelativePath {
-    let name = match root.settings.durability {
+/// The name under which a transaction is published. The name shows whether the manifest was durable
+/// before: nothing else of an unsynced manifest is sure to survive a power loss.
+pub(crate) fn published_name(root: &Root, staged: &Staged, generation: Generation) -> ControlName {
+    match root.settings.durability {
         Durability::Process if keeps(Rule::MarkWaived) => Fate::PendingWaived.of(generation),
+        _ if staged.is_small() => Fate::PendingInline.of(generation),
         _ => Fate::Pending.of(generation),
-    };
-    name.path()
+    }
 }
 
-/// Gives the manifest its published name.
-pub(crate) fn rename(root: &Root, staged: &Staged, generation: Generation) -> Result<Unsynced> {
-    let pending = published_name(root, generation);
+/// Gives the manifest its published name. Adds what must be durable before the first file is moved to
+/// the wave that begins with generation `first`.
+pub(crate) fn publish(
+    root: &Root,
+    staged: &mut Staged,
+    (generation, first): (Generation, Generation),
+    wave: &mut Wave,
+) -> Result<()> {
+    let pending = published_name(root, staged, generation).path();
     if ControlName::parse(pending.name()).is_none() {
         let reason = "it has used all generation numbers";
         return Err(Error::Unsupported { path: root.path(), reason });
     }
-    if !keeps(Rule::PublishByRename) {
-        let content = write_manifest(root, &pending, staged.id, &staged.entries)?;
-        return Ok(content.and(Unsynced::directory(layout::control())));
+    let content = match staged.is_small() {
+        true => write_with_contents(root, staged, first)?,
+        false => Unsynced::default(),
+    };
+    let name = match keeps(Rule::PublishByRename) {
+        // A rename is atomic (rename(2)): a manifest is published whole or not at all.
+        true => {
+            let renamed = root.fs.rename(&staged.unpublished, &pending);
+            renamed.map_err(root.error(Operation::Publish, &pending))?
+        }
+        false => write_manifest(root, staged, &pending)?.and(Unsynced::directory(layout::control())),
+    };
+    wave.add(content.and(name));
+    if let Backing::Manifest(owed) = &mut staged.backing {
+        wave.absorb(std::mem::replace(owed, Wave::new(Barrier::Published)));
     }
-    // A rename is atomic (rename(2)): a manifest is published whole or not at all.
-    root.fs.rename(&staged.unpublished, &pending).map_err(root.error(Operation::Publish, &pending))
+    Ok(())
 }
 
-/// Removes older applied manifests, since barrier 2 has made the newest one's name durable. Before that
+/// Removes older applied manifests, since the commit point has made the newest one's name durable. Before that
 /// they must stay. A power loss could leave no applied manifest at all, and recovery would not know
 /// which generation comes next.
 pub(crate) fn remove_superseded(root: &Root, control: &Control) {

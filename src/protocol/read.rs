@@ -6,18 +6,20 @@
 //! of a commit or none of it, whatever happened to its writer.
 
 use std::collections::HashMap;
+use std::io;
+use std::time::SystemTime;
 
-use super::control::{self, Control};
-use super::deferred::Deferred;
+use super::control::Control;
 use super::lock::{self, Share};
 use super::original;
+use super::pending::{self, Pending};
 use super::recover;
 use super::root::{Root, if_found};
 use super::snapshot::State;
 use crate::error::{Error, Operation, Result};
-use crate::fs::{DirectoryEntry, ReadFile};
+use crate::fs::{DirectoryEntry, Kind, Metadata, ReadFile};
 use crate::generation::Generation;
-use crate::manifest::{Before, Manifest};
+use crate::manifest::{Action, Before, Entry, Manifest};
 use crate::path::RelativePath;
 
 /// How often recovery is tried before a read. Once is enough unless more writers die.
@@ -37,70 +39,120 @@ pub(crate) struct Reading {
 enum Overlay {
     /// Its content is in the staged file, until that is moved.
     Staged(RelativePath),
+    /// Its content is in the manifest alone, because a power loss took the staged file.
+    Held(Held),
     /// This file is removed. Any other file at the path was put there later.
     Removed(Option<Before>),
 }
 
+/// A file's content from the manifest of a small save.
+#[derive(Clone, Debug)]
+struct Held {
+    bytes: io::Cursor<Vec<u8>>,
+    metadata: Metadata,
+}
+
+impl Held {
+    fn new(entry: &Entry, bytes: &[u8]) -> Self {
+        let (mode, modified) = match &entry.action {
+            Action::Write(content) => (content.mode, content.after.modified.into()),
+            Action::Remove => (0, SystemTime::UNIX_EPOCH),
+        };
+        let metadata = Metadata {
+            kind: Kind::File,
+            length: bytes.len() as u64,
+            modified,
+            changed: None,
+            mode,
+            owner: (0, 0),
+            identity: None,
+            links: 1,
+        };
+        Self { bytes: io::Cursor::new(bytes.to_vec()), metadata }
+    }
+}
+
+impl io::Read for Held {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.bytes.read(buffer)
+    }
+}
+
+impl io::Seek for Held {
+    fn seek(&mut self, position: io::SeekFrom) -> io::Result<u64> {
+        self.bytes.seek(position)
+    }
+}
+
+impl ReadFile for Held {
+    fn metadata(&self) -> io::Result<Metadata> {
+        Ok(self.metadata)
+    }
+}
+
 /// Begins to read, after finishing what dead writers left.
-pub(crate) fn begin(root: &Root, deferred: &Deferred) -> Result<Reading> {
+pub(crate) fn begin(root: &Root) -> Result<Reading> {
     for _ in 0..RECOVERY_TRIES_MAX {
         let share = lock::shared(root)?;
-        let pending = pending(root, &share.control)?;
-        let dead = |(generation, manifest): &(Generation, Manifest)| {
-            recover::is_orphaned(root, &share.control, *generation, manifest)
-        };
-        let is_left = pending.is_torn || pending.manifests.iter().any(dead);
-        if root.settings.read_only || root.is_poisoned() || !is_left {
-            return Ok(Reading::new(share, &pending));
+        let pending = visible(root, &share.control)?;
+        if root.settings.read_only || root.is_poisoned() || !pending.needs_recovery {
+            return Reading::new(root, share, pending);
         }
         drop(share);
         let mut locked = lock::exclusive(root)?;
-        recover::recover(root, &mut locked, deferred).map_err(Error::blocked)?;
+        recover::recover(root, &mut locked).map_err(Error::blocked)?;
     }
     let share = lock::shared(root)?;
-    let pending = pending(root, &share.control)?;
-    Ok(Reading::new(share, &pending))
+    let pending = visible(root, &share.control)?;
+    Reading::new(root, share, pending)
 }
 
-/// The manifests that follow the applied one without a gap.
-#[derive(Debug)]
-struct Pending {
+/// What a reader sees of the pending manifests.
+struct Visible {
     newest: Generation,
-    /// Those that may not be in place.
-    manifests: Vec<(Generation, Manifest)>,
-    /// Whether a power loss has torn the next one, which is a waived commit.
-    is_torn: bool,
+    manifests: Vec<(Generation, Result<Manifest>)>,
+    /// Whether their writer is dead, or a power loss has torn the next one.
+    needs_recovery: bool,
 }
 
-fn pending(root: &Root, control: &Control) -> Result<Pending> {
-    let mut pending = Pending { newest: control.retired(), manifests: Vec::new(), is_torn: false };
+fn visible(root: &Root, control: &Control) -> Result<Visible> {
     let not_in_place = control.not_in_place();
-    for generation in control.open() {
-        if generation != pending.newest.next() {
-            break;
-        }
-        if not_in_place.contains(&generation) {
-            let path = control.published(generation);
-            if control.is_waived(generation) && !control::is_whole(root, &path)? {
-                pending.is_torn = true;
-                break;
-            }
-            let Some(manifest) = control::manifest(root, &path)? else { break };
-            pending.manifests.push((generation, manifest));
-        }
-        pending.newest = generation;
+    if not_in_place.is_empty() {
+        return Ok(Visible {
+            newest: pending::newest(control),
+            manifests: Vec::new(),
+            needs_recovery: false,
+        });
     }
-    Ok(pending)
+    let Pending { mut chain, beyond } = pending::read(root, control)?;
+    let newest = chain.last().map_or(control.retired(), |(newest, _)| *newest);
+    let mut needs_recovery = !beyond.is_empty();
+    chain.retain(|(generation, _)| not_in_place.contains(generation));
+    for (generation, manifest) in &chain {
+        let manifest = manifest.as_ref().map_err(Error::clone)?;
+        needs_recovery |= pending::is_orphaned(root, control, *generation, manifest);
+    }
+    Ok(Visible { newest, manifests: chain, needs_recovery })
 }
 
 impl Reading {
-    fn new(share: Share, pending: &Pending) -> Self {
+    fn new(root: &Root, share: Share, visible: Visible) -> Result<Self> {
         let mut overlay = HashMap::new();
-        for entry in pending.manifests.iter().flat_map(|(_, manifest)| &manifest.entries) {
-            let over = entry.staged().map_or(Overlay::Removed(entry.before), Overlay::Staged);
-            overlay.insert(entry.path.clone(), over);
+        let lost = recover::Lost::new(root, &share.control, &visible.manifests);
+        for (generation, manifest) in &visible.manifests {
+            let Ok(manifest) = manifest else { continue };
+            for (entry, bytes) in manifest.contents() {
+                let over = match (entry.staged(), bytes) {
+                    (Some(_), Some(bytes)) if lost.is_lost(*generation, manifest, entry)? => {
+                        Overlay::Held(Held::new(entry, bytes))
+                    }
+                    (Some(staged), _) => Overlay::Staged(staged),
+                    (None, _) => Overlay::Removed(entry.before),
+                };
+                overlay.insert(entry.path.clone(), over);
+            }
         }
-        Self { generation: pending.newest, share, overlay }
+        Ok(Self { generation: visible.newest, share, overlay })
     }
 
     fn find(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
@@ -108,6 +160,7 @@ impl Reading {
             |path: &RelativePath| if_found(root.fs.open(path)).map_err(root.error(Operation::Read, path));
         match self.overlay.get(path) {
             None => open(path),
+            Some(Overlay::Held(held)) => Ok(Some(Box::new(held.clone()))),
             Some(Overlay::Removed(before)) => match open(path)? {
                 Some(file) => {
                     let found = file.metadata().map_err(root.error(Operation::Read, path))?;

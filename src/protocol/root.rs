@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::deferred::Deferred;
 use super::layout;
+use super::layout::{ControlName, Fate};
 use super::stamps::Stamps;
 use crate::error::{Error, Operation, Result};
 use crate::fs::{DirectoryEntry, Durable, FileSystem, Metadata, NewFile, SyncError, Unsynced, Wave};
@@ -31,6 +33,8 @@ pub(crate) struct Root {
     pub(crate) settings: Settings,
     /// Which time stamps prove something.
     pub(crate) stamps: Stamps,
+    /// Commits that are in place, but not durably.
+    pub(crate) deferred: Deferred,
     process: u32,
     poisoned: AtomicBool,
     looked_for_losses: AtomicBool,
@@ -46,8 +50,19 @@ impl Root {
         let (poisoned, looked_for_losses) = (AtomicBool::new(false), AtomicBool::new(false));
         let copied = AtomicBool::new(false);
         let (recovered, newest) = (Mutex::default(), Mutex::default());
-        let stamps = Stamps::default();
-        Self { fs, settings, stamps, process, poisoned, looked_for_losses, copied, recovered, newest }
+        let (stamps, deferred) = (Stamps::default(), Deferred::default());
+        Self {
+            fs,
+            settings,
+            stamps,
+            deferred,
+            process,
+            poisoned,
+            looked_for_losses,
+            copied,
+            recovered,
+            newest,
+        }
     }
 
     /// Waits for a wave of a commit, unless the caller chose never to wait.
@@ -68,12 +83,44 @@ impl Root {
         if wave.is_empty() {
             return Ok(Durable::Synced);
         }
-        self.fs.sync(wave, self.settings.strategy).map_err(|SyncError { path, attempted, source }| {
+        let durable = self.fs.sync(wave, self.settings.strategy);
+        let durable = durable.map_err(|SyncError { path, attempted, source }| {
             if attempted {
                 self.poison();
+                // It may have been for the same directories.
+                self.deferred
+                    .generations()
+                    .into_iter()
+                    .for_each(|generation| self.mark_sync_failed(generation));
             }
             self.error(Operation::Sync, &path)(source)
-        })
+        })?;
+        if self.is_poisoned() {
+            // The failure may have been of the same directory, and only one of two syncs is told of it
+            // (fsync(2), ERRORS).
+            let source = io::Error::other("another sync of this store failed meanwhile");
+            return Err(self.error(Operation::Sync, &RelativePath::root())(source));
+        }
+        Ok(durable)
+    }
+
+    /// Marks a generation in which a step after the commit point failed, most often a sync. The kernel
+    /// may have dropped what was to be written and may report the next sync as a success (fsync(2),
+    /// ERRORS). So recovery must write everything anew.
+    pub(crate) fn mark_sync_failed(&self, generation: Generation) {
+        self.mark(Fate::SyncFailed.of(generation));
+    }
+
+    /// Makes an empty file. Only its name matters, and only until the machine restarts.
+    pub(crate) fn mark(&self, mark: ControlName) {
+        // If even the marker is refused, one more try is all that can be done.
+        for _ in 0..2 {
+            if let Ok((name, content)) = self.make(&mark.path(), b"") {
+                name.waive("the power loss that erases the marker also discards the stale page cache");
+                content.waive("the marker is empty");
+                return;
+            }
+        }
     }
 
     /// What is at a path.

@@ -257,16 +257,15 @@ impl Session {
         makes
     }
 
-    /// The debts of those directories on the paths to these that a transaction of this session has
-    /// made, and that may not be durable yet.
-    pub(crate) fn undurable(&self, directories: &BTreeSet<RelativePath>) -> Vec<Unsynced> {
+    /// Those directories on the paths to these, and among these, that a transaction of this session has
+    /// made, and that may not be durable yet. Parents come before children.
+    pub(crate) fn undurable(&self, directories: &BTreeSet<RelativePath>) -> Vec<RelativePath> {
         let state = guard(&self.state);
         if state.undurable.is_empty() || !keeps(Rule::SyncOthersDirectories) {
             return Vec::new();
         }
-        let chain = directories.iter().flat_map(RelativePath::chain);
-        let made = chain.filter(|directory| state.undurable.contains_key(directory));
-        made.map(|directory| Unsynced::directory(directory.parent())).collect()
+        let chain: BTreeSet<_> = directories.iter().flat_map(RelativePath::chain).collect();
+        chain.into_iter().filter(|directory| state.undurable.contains_key(directory)).collect()
     }
 
     /// Notes what identifies a directory that a transaction has made.

@@ -62,6 +62,8 @@ pub(crate) struct StagedFile {
     identity: Option<Identity>,
     /// The file whose permissions it has, if any.
     like: Option<Metadata>,
+    /// Its bytes, if the transaction is small enough to have them in its manifest.
+    pub(crate) bytes: Option<Vec<u8>>,
 }
 
 impl StagedFile {
@@ -77,6 +79,8 @@ pub(crate) struct StagedEntry {
     pub(crate) identity: Option<Identity>,
     /// The file that is replaced or removed. A staged file gets its permissions.
     pub(crate) like: Option<Metadata>,
+    /// The bytes of a small save's file.
+    pub(crate) bytes: Option<Vec<u8>>,
 }
 
 impl StagedEntry {
@@ -97,7 +101,17 @@ impl StagedEntry {
     }
 }
 
-/// A transaction whose parts are all durable, and which is not published yet.
+/// What recovery can finish a transaction from, once it is published.
+#[derive(Debug)]
+pub(crate) enum Backing {
+    /// The staged files. They are durable, and so is the manifest under its temporary name.
+    StagedFiles(Durable),
+    /// The manifest, which is written when it is published, with the bytes of all files in it. It
+    /// becomes durable together with the staged files. The wave has what they owe.
+    Manifest(Wave),
+}
+
+/// A transaction that is staged, and not published yet.
 #[derive(Debug)]
 pub(crate) struct Staged {
     pub(crate) id: TransactionId,
@@ -109,8 +123,17 @@ pub(crate) struct Staged {
     /// Removes everything if it is dropped before publication.
     pub(crate) cleanup: CleanupGuard,
     pub(crate) session: Arc<Session>,
-    /// The receipt without which nothing is published.
-    pub(crate) durable: Durable,
+    /// Without which nothing is published.
+    pub(crate) backing: Backing,
+    /// How many bytes of files its manifest has.
+    pub(crate) contents_bytes: u64,
+}
+
+impl Staged {
+    /// Whether the manifest will hold everything, so that one wait is enough for all of it.
+    pub(crate) fn is_small(&self) -> bool {
+        matches!(self.backing, Backing::Manifest(_))
+    }
 }
 
 /// Transactions that change or rely on a common path are never published together, since each must be
@@ -246,6 +269,7 @@ pub(crate) fn copy_permissions(root: &Root, staged: &mut StagedEntry, found: &Me
         return Ok(Unsynced::default());
     };
     content.mode = found.mode;
+    content.owner = Some(found.owner);
     staged.like = Some(*found);
     let path = &staged.entry.path;
     root.fs.copy_permissions(path, found, &name).map_err(root.error(Operation::Stage, path))
@@ -274,10 +298,12 @@ impl StagedWriter {
                 name: self.staged.name().to_owned(),
                 after: Stamp::of(&metadata),
                 mode: metadata.mode,
+                owner: Some(metadata.owner),
                 checksum: self.hasher.finalize(),
             },
             identity: metadata.identity,
             like,
+            bytes: None,
             staged: self.staged,
             target: Target { existing: found, ..self.target },
         };
@@ -322,12 +348,13 @@ impl StagedChange {
     /// This change as an entry of the manifest.
     pub(crate) fn into_entry(self, root: &Root) -> StagedEntry {
         match self {
-            Self::Write(StagedFile { target, content, identity, like, .. }) => {
-                StagedEntry { entry: entry(root, target, Action::Write(content)), identity, like }
+            Self::Write(StagedFile { target, content, identity, like, bytes, .. }) => {
+                StagedEntry { entry: entry(root, target, Action::Write(content)), identity, like, bytes }
             }
             Self::Remove(target) => {
                 let like = target.existing;
-                StagedEntry { entry: entry(root, target, Action::Remove), identity: None, like }
+                let entry = entry(root, target, Action::Remove);
+                StagedEntry { entry, identity: None, like, bytes: None }
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::layout::Fate;
 use super::root::Root;
-use super::{control, copy, lock};
+use super::{control, copy, lock, pending};
 use crate::error::{Operation, Result};
 use crate::fs::Kind;
 use crate::generation::Generation;
@@ -16,10 +16,13 @@ use crate::report::{Mismatch, Problem};
 /// it.
 pub(crate) fn verify(root: &Root) -> Result<Vec<Mismatch>> {
     let share = lock::shared(root)?;
+    // Recovery has yet to discard these.
+    let beyond = pending::read(root, &share.control)?.beyond;
     let mut later: Option<Generation> = None;
     let mut seen = HashSet::new();
     let mut mismatches = Vec::new();
-    for (generation, path) in share.control.manifests().into_iter().rev() {
+    let manifests = share.control.manifests().into_iter().rev();
+    for (generation, path) in manifests.filter(|(generation, _)| !beyond.contains(generation)) {
         // A power loss can undo the removal of an old manifest and keep the removal of a later one
         // (seen on btrfs). Manifests below a gap know nothing of the commits in the gap.
         if later.is_some_and(|later| generation.next() != later) {

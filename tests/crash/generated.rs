@@ -150,8 +150,8 @@ fn text_of(script: &Script) -> String {
     let files: String = script.files.iter().map(|(path, content)| format!(",{path}={content}")).collect();
     let mounts: String = script.mounts.iter().map(|path| format!(",{path}")).collect();
     let acts: Vec<String> = script.acts.iter().map(act).collect();
-    let Script { durability, kept_bytes_max, .. } = script;
-    format!("{durability:?} {kept_bytes_max};files{files};mounts{mounts};{}", acts.join(";"))
+    let Script { durability, inline_max, .. } = script;
+    format!("{durability:?} {inline_max};files{files};mounts{mounts};{}", acts.join(";"))
 }
 
 /// Reads what [`text_of`] wrote.
@@ -259,7 +259,7 @@ fn a_failing_script_is_made_small_and_can_be_repeated_from_its_line() {
         explore(&script, Model::OrderedPrefix, 0, 12, mutation)
     });
     let (script, problem) = found.unwrap();
-    assert_eq!(script.name, "Full 1048576;files;mounts;commit,a=one", "{problem}");
+    assert_eq!(script.name, "Full 0;files;mounts;commit,a=one", "{problem}");
 
     let line = problem.split('"').nth(1).unwrap();
     let (name, explorer, path) = Explorer::parse(line).unwrap();

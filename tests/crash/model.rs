@@ -423,7 +423,7 @@ impl World {
             return Ok(());
         }
         let status = self.observer(&self.disk)?.status().map_err(|error| error.to_string())?;
-        let pending = self.disk.control_names().iter().any(|name| name.ends_with(".pending"));
+        let pending = self.disk.control_names().iter().any(|name| name.contains(".pending"));
         let must_wait = !self.views.is_empty() && (pending || status.needs_sweep);
         // Who opens with a promise makes durable first what others never waited for.
         let may_wait = !self.views.is_empty() && self.has_waived();
@@ -433,7 +433,7 @@ impl World {
             && self.views.is_empty();
         let kept = KEPT_BYTES[usize::try_from(self.ids).unwrap_or(0) % KEPT_BYTES.len()];
         let options = Store::options().durability(durability).lock_timeout(Duration::ZERO);
-        let found = options.kept_bytes_max(kept).open_on(self.disk.process());
+        let found = options.inline_max(kept).open_on(self.disk.process());
         if self.disk.has_crashed() {
             return Ok(());
         }
@@ -544,9 +544,8 @@ impl World {
     /// Checks the disk after a recovery while no other process lives.
     fn nothing_is_left(&self) -> Result<(), String> {
         let control = self.disk.control_names().into_iter();
-        let mut left = control.filter(|name| {
-            name.contains("sessions/") || name.ends_with(".tmp") || name.ends_with(".pending")
-        });
+        let mut left = control
+            .filter(|name| name.contains("sessions/") || name.ends_with(".tmp") || name.contains(".pending"));
         let mut staged = self.disk.files().into_keys().filter(|path| is_staged(path) && !self.is_littered);
         match left.next().or_else(|| staged.next()) {
             Some(name) => Err(format!("{name} is left")),

@@ -12,7 +12,7 @@ fn published(disk: &SimDisk, change: impl Fn(&mut cosave::Transaction) -> cosave
         let machine = disk.copy();
         machine.crash_at(Crash { after, reversed: false });
         let committed = Store::options().open_on(machine.process()).and_then(|store| store.update(&change));
-        if machine.control_names().iter().any(|name| name.ends_with(".pending")) {
+        if machine.control_names().iter().any(|name| name.contains(".pending")) {
             let mut files = machine.files();
             files.retain(|path, _| !path.ends_with(".cosave"));
             assert_eq!(files, before);
@@ -105,7 +105,7 @@ fn every_lost_generation_up_to_the_newest_name_is_told() {
 fn a_made_directory_goes_with_the_last_who_used_it_unless_it_was_committed_to() {
     for is_committed in [false, true] {
         let disk = SimDisk::new(Model::WeakPosix);
-        let store = Store::options().kept_bytes_max(0).open_on(disk.process()).unwrap();
+        let store = Store::options().inline_max(0).open_on(disk.process()).unwrap();
         let (mut first, mut second) = (store.begin().unwrap(), store.begin().unwrap());
         first.write("new/x", "x1").unwrap();
         second.write("new/y", "y1").unwrap();

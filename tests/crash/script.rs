@@ -64,8 +64,8 @@ pub struct Script {
     /// Directories that are file systems of their own.
     pub mounts: Vec<String>,
     pub acts: Vec<Act>,
-    /// How many bytes of a transaction are kept in memory.
-    pub kept_bytes_max: usize,
+    /// How many bytes a small save may have.
+    pub inline_max: usize,
     /// A mutated protocol may return errors.
     pub lenient: bool,
     /// What a stranger does before the recovery.
@@ -119,7 +119,7 @@ impl Script {
             files: files.iter().map(|(path, content)| ((*path).to_owned(), (*content).to_owned())).collect(),
             mounts: Vec::new(),
             acts,
-            kept_bytes_max: 1 << 20,
+            inline_max: INLINE_MAX,
             lenient: false,
             stranger: None,
             successor: false,
@@ -148,6 +148,16 @@ impl Script {
         self
     }
 
+    /// The same with files that are staged at once, so that every save is a long one.
+    fn long(mut self) -> Self {
+        let still = ", on a clock that stands still";
+        self.name = match self.name.strip_suffix(still) {
+            Some(name) => format!("{name}, as long saves{still}"),
+            None => format!("{}, as long saves", self.name),
+        };
+        self.staged_at_once()
+    }
+
     /// Nothing is kept in memory.
     pub fn staged_at_once(self) -> Self {
         self.keeping(0)
@@ -155,7 +165,7 @@ impl Script {
 
     /// Sets how many bytes of a transaction are kept in memory.
     pub fn keeping(mut self, bytes: usize) -> Self {
-        self.kept_bytes_max = bytes;
+        self.inline_max = bytes;
         self
     }
 
@@ -193,11 +203,11 @@ impl Script {
     }
 
     fn open(&self, fs: Arc<dyn FileSystem>) -> cosave::Result<Store> {
-        self.open_keeping(fs, self.kept_bytes_max)
+        self.open_keeping(fs, self.inline_max)
     }
 
     fn open_keeping(&self, fs: Arc<dyn FileSystem>, bytes: usize) -> cosave::Result<Store> {
-        Store::options().durability(self.durability).kept_bytes_max(bytes).open_on(fs)
+        Store::options().durability(self.durability).inline_max(bytes).open_on(fs)
     }
 
     fn act(&self, disk: &SimDisk, fs: &Arc<dyn FileSystem>, progress: &Progress) -> cosave::Result<()> {
@@ -489,9 +499,8 @@ impl Workload for Script {
                 return Err(format!("{path} has lost its permissions"));
             }
         }
-        let litter = |name: &String| {
-            name.ends_with(".tmp") || name.ends_with(".pending") || name.contains("sessions/")
-        };
+        let litter =
+            |name: &String| name.ends_with(".tmp") || name.contains(".pending") || name.contains("sessions/");
         match disk.control_names().into_iter().find(litter) {
             Some(name) => Err(format!("recovery left {name}")),
             None => Ok(()),
@@ -502,12 +511,22 @@ impl Workload for Script {
 /// A mode that no new file gets by itself, so that a lost mode is noticed.
 const MODE: u32 = 0o640;
 
+/// Enough for every save of a scenario to be a small one.
+const INLINE_MAX: usize = 1 << 20;
+
 /// The modes of a new file, and of a staged file before it is finished.
 const NEW_MODE: u32 = 0o644;
 const HIDDEN_MODE: u32 = 0o600;
 
-/// The scenarios that every model is tried with.
+/// The scenarios that every model is tried with: all as small saves, and most as long ones too.
 pub fn scenarios() -> Vec<Script> {
+    let small = small_scenarios();
+    let is_small = |script: &&Script| script.inline_max == INLINE_MAX;
+    let long: Vec<_> = small.iter().filter(is_small).cloned().map(Script::long).collect();
+    small.into_iter().chain(long).collect()
+}
+
+fn small_scenarios() -> Vec<Script> {
     let old = [("a", "a0"), ("b", "b0"), ("d/c", "c0"), ("e/f/g", "g0"), ("untouched/me", "me")];
     vec![
         Script::new(

@@ -11,7 +11,7 @@ use crate::rules::{Case, content, expect, sim, staged_names};
 
 /// Everything is staged at once, so that there is something for others to find.
 fn options() -> StoreOptions {
-    Store::options().kept_bytes_max(0)
+    Store::options().inline_max(0)
 }
 
 fn open(disk: &SimDisk) -> Store {

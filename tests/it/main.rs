@@ -20,6 +20,7 @@ mod roots;
 mod several;
 mod shared;
 mod single;
+mod small;
 mod staging;
 // Threads that are in each other's way: minutes under Wine, where every lock is a round trip.
 #[cfg(unix)]

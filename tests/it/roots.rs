@@ -26,7 +26,7 @@ fn an_inner_root_leaves_alone_what_the_outer_root_stages_in_it() {
     let root = root.path();
     let inner = root.join("inner");
     put(&Store::options().create(true).open(&inner).unwrap(), &[("a", "old")]);
-    let outer = Store::options().kept_bytes_max(0).open(root).unwrap();
+    let outer = Store::options().inline_max(0).open(root).unwrap();
     let mut tx = outer.begin().unwrap();
     tx.write("inner/a", "outer's").unwrap();
     tx.write("b", "outer's").unwrap();
@@ -177,7 +177,7 @@ fn a_deep_sweep_finds_what_no_session_remembers() {
     let id = uuid::Uuid::new_v4().simple().to_string();
     let directory = root.join(format!(".a.{id}-1-1.cosave"));
     fs::create_dir(&directory).unwrap();
-    let other = Store::options().kept_bytes_max(0).open(root).unwrap();
+    let other = Store::options().inline_max(0).open(root).unwrap();
     let mut tx = other.begin().unwrap();
     tx.write("d/e/b", "2").unwrap();
     #[cfg(unix)]
@@ -210,7 +210,7 @@ fn a_deep_sweep_finds_what_no_session_remembers() {
 fn a_deep_sweep_of_an_inner_root_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
-    let outer = Store::options().kept_bytes_max(0).open(root).unwrap();
+    let outer = Store::options().inline_max(0).open(root).unwrap();
     let inner = root.join("a/inner");
     put(&quick_root(&inner), &[("a", "1")]);
     let mut tx = outer.begin().unwrap();

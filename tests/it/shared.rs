@@ -51,7 +51,7 @@ fn control_files(root: &Path) -> Vec<(String, fs::Metadata)> {
 fn a_commit_by_root_leaves_the_control_directory_to_the_roots_owner() {
     let Some(root) = given_root(0o755) else { return };
     let root = root.path();
-    let store = Store::options().kept_bytes_max(0).open(root).unwrap();
+    let store = Store::options().inline_max(0).open(root).unwrap();
     let mut tx = store.begin().unwrap();
     tx.write("d/a", "sudo's".repeat(LARGE_BYTES)).unwrap();
     for (path, found) in control_files(root) {
@@ -113,7 +113,7 @@ fn nobody_reads_a_manifest_who_may_not_read_the_root() {
     for (mode, expected) in [(0o700, 0o600), (0o750, 0o640), (0o711, 0o600)] {
         let root = tempfile::tempdir().unwrap();
         fs::set_permissions(root.path(), fs::Permissions::from_mode(mode)).unwrap();
-        put(&Store::open(root.path()).unwrap(), &[("a", "secret")]);
+        put(&Store::options().inline_max(0).open(root.path()).unwrap(), &[("a", "secret")]);
         let manifest = fs::metadata(root.path().join(".cosave/1.applied")).unwrap();
         assert_eq!(format!("{:o}", manifest.mode() & 0o7777), format!("{expected:o}"));
     }
@@ -140,7 +140,7 @@ fn a_manifest_that_tells_of_a_secret_is_read_only_by_those_who_may_write_in_the_
             fs::set_permissions(root.join(name), open(0o644)).unwrap();
         }
         fs::set_permissions(root.join("public/pin"), open(0o600)).unwrap();
-        let store = Store::open(root).unwrap();
+        let store = Store::options().inline_max(0).open(root).unwrap();
         put(&store, &[("public/file", "1")]);
         let ordinary = format!("{:o}", root_mode & 0o666 | 0o600);
         assert_eq!(mode(root, "1.applied"), ordinary, "{root_mode:o}");

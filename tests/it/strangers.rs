@@ -12,7 +12,7 @@ use crate::common::{assert_no_litter, put, quick, text};
 
 /// A store that stages everything at once.
 fn eager(root: &Path) -> Store {
-    Store::options().durability(Durability::Process).kept_bytes_max(0).open(root).unwrap()
+    Store::options().durability(Durability::Process).inline_max(0).open(root).unwrap()
 }
 
 /// Handles of directories are kept, and led to the removed one for ever after: staging failed before

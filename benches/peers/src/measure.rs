@@ -346,15 +346,16 @@ pub fn recovery(dir: &Path, count: usize) -> Result<Recovery> {
 }
 
 fn kill_when_published(root: &Path, mut child: Child) -> Result<bool> {
-    let published = root.join(".cosave").join("1.pending");
+    // A save of this many files is a small one if its bytes are few.
+    let published = || ["1.pending", "1.pending-inline"].iter().any(|name| root.join(".cosave").join(name).exists());
     loop {
-        if published.exists() {
+        if published() {
             child.kill()?;
             child.wait()?;
-            return Ok(published.exists());
+            return Ok(published());
         }
         if child.try_wait()?.is_some() {
-            return Ok(published.exists());
+            return Ok(published());
         }
     }
 }

@@ -352,8 +352,15 @@ impl FileSystem for OsFileSystem {
     }
 
     fn overwrite(&self, path: &RelativePath) -> io::Result<Box<dyn WriteFile>> {
-        let file = self.directories.open_to_overwrite(path)?;
+        let file = self.directories.open_to_write(path)?;
+        file.set_len(0)?;
         Ok(Box::new(self.writer(file, path)))
+    }
+
+    fn shorten(&self, path: &RelativePath, length: u64) -> io::Result<Unsynced> {
+        let file = self.directories.open_to_write(path)?;
+        file.set_len(length)?;
+        Ok(Unsynced::file(Box::new(Written { file, path: path.clone() })))
     }
 
     fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {

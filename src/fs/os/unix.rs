@@ -215,8 +215,8 @@ impl Directories {
         self.open_to_read(path)
     }
 
-    pub(super) fn open_to_overwrite(&self, path: &RelativePath) -> io::Result<File> {
-        self.open_with(path, OFlags::WRONLY | OFlags::TRUNC, Mode::empty())
+    pub(super) fn open_to_write(&self, path: &RelativePath) -> io::Result<File> {
+        self.open_with(path, OFlags::WRONLY, Mode::empty())
     }
 
     pub(super) fn create_new(&self, path: &RelativePath, mode: u32) -> io::Result<File> {

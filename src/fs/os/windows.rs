@@ -140,8 +140,8 @@ impl Directories {
         again_while_held(|| OpenOptions::new().read(true).write(true).open(&path))
     }
 
-    pub(super) fn open_to_overwrite(&self, path: &RelativePath) -> io::Result<File> {
-        OpenOptions::new().write(true).truncate(true).open(self.at(path)?)
+    pub(super) fn open_to_write(&self, path: &RelativePath) -> io::Result<File> {
+        OpenOptions::new().write(true).open(self.at(path)?)
     }
 
     pub(super) fn create_new(&self, path: &RelativePath, _mode: u32) -> io::Result<File> {
@@ -274,7 +274,11 @@ fn from_std(metadata: &std::fs::Metadata) -> Metadata {
         modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
         // The standard library does not tell this time.
         changed: None,
-        mode: if metadata.permissions().readonly() { 0o444 } else { 0o666 },
+        mode: match (metadata.permissions().readonly(), metadata.is_dir()) {
+            (_, true) => 0o777,
+            (true, false) => 0o444,
+            (false, false) => 0o666,
+        },
         owner: (0, 0),
         identity: None,
         links: 1,

@@ -272,6 +272,20 @@ impl FileSystem for SimFileSystem {
         Ok(Box::new(SimWriter { machine, process, open, hidden_mode: None }))
     }
 
+    fn shorten(&self, path: &RelativePath, length: u64) -> io::Result<Unsynced> {
+        let mut machine = self.machine.lock();
+        machine.change(self.process)?;
+        let inode = self.directories.lookup(&machine.state, path)?;
+        let now = machine.state.tick();
+        if let Body::File { visible, changed, .. } = machine.state.body_mut(inode)? {
+            Arc::make_mut(&mut visible.bytes).truncate(usize::try_from(length).unwrap_or(usize::MAX));
+            (visible.modified, *changed) = (now, now);
+        }
+        let parent = self.directories.directory(&machine.state, &path.parent())?;
+        let open = SimOpen { inode, device: machine.state.device(parent), path: path.clone() };
+        Ok(Unsynced::file(Box::new(open)))
+    }
+
     fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
         let mut machine = self.machine.lock();
         machine.change(self.process)?;
@@ -455,7 +469,7 @@ impl FileSystem for SimFileSystem {
     fn unique(&self) -> Uuid {
         let mut machine = self.machine.lock();
         machine.unique += 1;
-        Uuid::from_u128(u128::from(machine.state.boots + 1) << 64 | u128::from(machine.unique))
+        Uuid::from_u128(u128::from((machine.state.boots + 1) << 32 | machine.unique))
     }
 
     fn wait(&self, duration: Duration) {

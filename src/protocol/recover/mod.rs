@@ -9,12 +9,14 @@
 mod abandon;
 mod doubt;
 mod plan;
+mod restore;
 mod rewrite;
 mod set_aside;
 mod waived;
 
 pub(crate) use abandon::abandon;
 pub(crate) use doubt::outcome_of;
+pub(crate) use restore::Lost;
 pub(crate) use waived::must_be_paid;
 
 use std::collections::HashSet;
@@ -22,19 +24,20 @@ use std::io;
 
 use super::apply;
 use super::control::{self, Control};
-use super::deferred::{Applied, Deferred};
+use super::deferred::Applied;
 use super::layout::{self, ControlName, Fate};
 use super::lock::Locked;
+use super::pending::{self, Pending};
 use super::root::Root;
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, LockKind, Unsynced, Wave};
+use crate::fs::{Barrier, Unsynced, Wave};
 use crate::generation::Generation;
 use crate::manifest::{Entry, Manifest};
 use crate::mutation::{Rule, keeps};
 use crate::options::Durability;
 use crate::path::RelativePath;
 use crate::report::{Difference, Finding, RecoveryReport};
-use plan::{Chain, PlannedEntry, Step, Trust};
+use plan::{Named, PlannedEntry, Step, Trust};
 
 /// Proves that nothing is pending while the lock is held, so whatever dead sessions have staged may be
 /// swept.
@@ -44,25 +47,31 @@ pub(crate) struct Recovered {
 }
 
 /// Finishes every published manifest, oldest first.
-pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> Result<Recovered> {
+pub(crate) fn recover(root: &Root, locked: &mut Locked) -> Result<Recovered> {
+    finish_all(root, locked).inspect_err(|_| {
+        // A failed sync may have lost any move that is not durable yet, whatever it was for.
+        for generation in locked.control.open().into_iter().filter(|_| root.is_poisoned()) {
+            root.mark_sync_failed(generation);
+        }
+    })
+}
+
+fn finish_all(root: &Root, locked: &mut Locked) -> Result<Recovered> {
     let control = &mut locked.control;
     let mut report = RecoveryReport::default();
-    let (mut chain, mut beyond) = split(control);
-    waived::cut_torn(root, control, &mut chain, &mut beyond)?;
-    if chain.is_empty() && beyond.is_empty() && control.generations(Fate::Discarded).is_empty() {
+    let Pending { chain: manifests, beyond } = pending::read(root, control)?;
+    if manifests.is_empty() && beyond.is_empty() && control.generations(Fate::Discarded).is_empty() {
         doubt::resolve(root, control);
         remove_stale(root, control);
         return Ok(Recovered { report });
     }
-    deferred.hand_over_to_recovery();
-    let read = |generation: &Generation| (*generation, read(root, &control.published(*generation)));
-    let manifests: Vec<_> = chain.iter().map(read).collect();
-    waived::report_losses(&mut report, control, &chain, &beyond);
+    root.deferred.hand_over_to_recovery();
+    waived::report_losses(&mut report, control, &manifests, &beyond);
     inherit(root, control, &manifests)?;
     discard(root, &beyond, control)?;
 
     let trust = |generation| if control.is_waived(generation) { Trust::Waived } else { Trust::Durable };
-    let chain = Chain::new(&manifests, trust);
+    let named = Named::new(&manifests, trust);
     let mut wave = Wave::new(Barrier::Recovered);
     let mut moved = Vec::new();
     let mut of_the_living = HashSet::new();
@@ -72,23 +81,24 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
         let trust = trust(generation);
         let finished = manifest.and_then(|manifest| {
             let copying = copying(control, generation, &manifest);
-            let is_living = !is_orphaned(root, control, generation, &manifest);
+            let is_living = !pending::is_orphaned(root, control, generation, &manifest);
             if is_living {
                 of_the_living.insert(generation);
             }
             // Once the files are in place, others may remove them, directory and all.
             let may_miss = is_living || control.is_in_place(root, generation);
             let published = (generation, &manifest, trust, may_miss);
-            roll_forward(root, published, &copying, &chain, &mut wave, &mut report)?;
+            roll_forward(root, published, &copying, &named, &mut wave, &mut report)?;
             if sync_failed && keeps(Rule::WriteAnew) {
-                let fresh =
-                    rewrite::targets(root, &manifest, |target| copying_mark(generation, &manifest, target));
+                let is_last = |target: &_| named.is_last(generation, target);
+                let mark = |target: &_| copying_mark(generation, &manifest, target);
+                let fresh = rewrite::targets(root, &manifest, is_last, mark);
                 wave.absorb(fresh.map_err(|error| error.not_applied(generation))?);
             }
-            Ok(())
+            Ok(manifest.contents_bytes())
         });
         match finished {
-            Ok(()) => moved.push(generation),
+            Ok(contents_bytes) => moved.push((generation, contents_bytes)),
             Err(error) => {
                 stopped = Some(error);
                 break;
@@ -113,53 +123,25 @@ pub(crate) fn recover(root: &Root, locked: &mut Locked, deferred: &Deferred) -> 
     retired.and(stopped.map_or(Ok(Recovered { report }), Err))
 }
 
-/// Finishes what others left pending, and retires what this process has made durable meanwhile.
+/// Finishes what others left pending.
 ///
 /// Waived commits are made durable if the next commit needs that for its `durability`.
-pub(crate) fn finish_earlier(
-    root: &Root,
-    locked: &mut Locked,
-    deferred: &Deferred,
-    durability: Durability,
-) -> Result<()> {
+pub(crate) fn finish_earlier(root: &Root, locked: &mut Locked, durability: Durability) -> Result<()> {
     let control = &locked.control;
+    let ours = root.deferred.generations();
     let inherited = !control.generations(Fate::Discarded).is_empty()
-        || control.not_in_place().iter().any(|generation| !deferred.is_ours(*generation))
+        || control.not_in_place().iter().any(|generation| !ours.contains(generation))
         || must_be_paid(root, control, durability)?;
     if inherited && keeps(Rule::FinishEarlier) {
-        recover(root, locked, deferred).map_err(Error::blocked)?;
+        recover(root, locked).map_err(Error::blocked)?;
     }
-    let control = &mut locked.control;
-    let open = control.generations(Fate::Pending).split_off(&control.retired().next());
-    for applied in deferred.take_paid(&open) {
-        if apply::retire(root, &control.published(applied.generation), &applied) {
-            control.set_applied(applied.generation);
-        }
-    }
-    control::remove_marks(root, control);
+    control::remove_marks(root, &mut locked.control);
     Ok(())
-}
-
-/// Splits the generations into those that follow the applied one without a gap, and those beyond a gap.
-/// A power loss can keep any part of a batch that was renamed but not synced. Those beyond the gap were
-/// never acknowledged.
-fn split(control: &Control) -> (Vec<Generation>, Vec<Generation>) {
-    let mut next = control.retired().next();
-    let open = control.open();
-    let (mut chain, mut beyond) = (Vec::new(), Vec::new());
-    for generation in open {
-        if generation == next || !keeps(Rule::StopAtGap) {
-            chain.push(generation);
-            next = generation.next();
-        } else {
-            beyond.push(generation);
-        }
-    }
-    (chain, beyond)
 }
 
 /// Makes everything that was found durable, before anything is moved.
 fn inherit(root: &Root, control: &Control, chain: &[(Generation, Result<Manifest>)]) -> Result<()> {
+    let lost = Lost::new(root, control, chain);
     let mut wave = Wave::new(Barrier::Inherited);
     wave.add(Unsynced::directory(layout::control()));
     for (generation, manifest) in chain {
@@ -169,19 +151,17 @@ fn inherit(root: &Root, control: &Control, chain: &[(Generation, Result<Manifest
         } else {
             wave.add(root.fs.inherit(&path).map_err(root.error(Operation::Read, &path))?);
         }
-        if let (true, Ok(manifest)) = (control.is_waived(*generation), manifest) {
+        let Ok(manifest) = manifest else { continue };
+        wave.absorb(lost.restore(*generation, manifest)?);
+        if control.is_waived(*generation) || manifest.has_contents() && keeps(Rule::InheritStaged) {
             waived::inherit_files(root, manifest, &mut wave)?;
         }
     }
     // Lost without this sync: the manifest of a writer that was killed before its own barrier 2. A
     // power loss could keep some of the moves made below, and not the manifest. SQLite syncs an
     // inherited journal for the same reason (pager.c, pagerSyncHotJournal). Also lost: the files of
-    // waived commits, once their manifests are retired.
-    root.sync_always(wave).map(drop).inspect_err(|_| {
-        for (generation, _) in chain {
-            control::mark_sync_failed(root, *generation);
-        }
-    })
+    // small saves and of waived commits, once their manifests are retired.
+    root.sync_always(wave).map(drop)
 }
 
 /// Removes manifests that were never acknowledged, before their numbers can be used again. It takes two
@@ -219,26 +199,21 @@ fn discard(root: &Root, beyond: &[Generation], control: &mut Control) -> Result<
     Ok(())
 }
 
-fn read(root: &Root, path: &RelativePath) -> Result<Manifest> {
-    control::manifest(root, path)?
-        .ok_or_else(|| root.error(Operation::Read, path)(io::ErrorKind::NotFound.into()))
-}
-
 /// Looks at every entry of a generation, then moves its files.
 fn roll_forward(
     root: &Root,
     (generation, manifest, trust, may_miss): (Generation, &Manifest, Trust, bool),
     copying: &HashSet<RelativePath>,
-    chain: &Chain,
+    named: &Named,
     wave: &mut Wave,
     report: &mut RecoveryReport,
 ) -> Result<()> {
     let mut findings = Vec::new();
     let at_once = if keeps(Rule::LookFirst) { manifest.entries.len() } else { 1 };
     for entries in manifest.entries.chunks(at_once.max(1)) {
-        let planned = plan::plan(root, (generation, trust), entries, copying, chain, &mut findings);
+        let planned = plan::plan(root, (generation, trust), entries, copying, named, &mut findings);
         let moves = planned.and_then(|planned| {
-            let must_be_there = |path: &_| !may_miss && chain.is_last(generation, path);
+            let must_be_there = |path: &_| !may_miss && named.is_last(generation, path);
             refuse_missing(root, entries, &findings, must_be_there)?;
             for missing in findings.iter().filter(|found| found.finding == Finding::DirectoryMissing) {
                 wave.add(apply::others_removal(root, &missing.path)?);
@@ -249,7 +224,7 @@ fn roll_forward(
         });
         moves.map_err(|error| error.not_applied(generation))?;
     }
-    findings.retain(|difference| chain.is_last(generation, &difference.path));
+    findings.retain(|difference| named.is_last(generation, &difference.path));
     report.differences.extend(findings);
     Ok(())
 }
@@ -265,21 +240,6 @@ fn copying(control: &Control, generation: Generation, manifest: &Manifest) -> Ha
     let numbered = (0..).zip(&manifest.entries);
     let is_copied = |number: u64| control.has(ControlName::Copying(generation, number));
     numbered.filter(|(number, _)| is_copied(*number)).map(|(_, entry)| entry.path.clone()).collect()
-}
-
-/// Whether a published manifest needs recovery because its writer is dead. A living writer has passed
-/// the commit point and moved its files before it released the lock.
-pub(crate) fn is_orphaned(
-    root: &Root,
-    control: &Control,
-    generation: Generation,
-    manifest: &Manifest,
-) -> bool {
-    if control.has(Fate::SyncFailed.of(generation)) {
-        return true;
-    }
-    let mark = layout::session(manifest.transaction.session);
-    !matches!(root.fs.try_lock(&mark, LockKind::Shared), Ok(None))
 }
 
 /// A file to write and its directory cannot be found. The directory may have been renamed, with the
@@ -322,29 +282,21 @@ fn carry_out(
 }
 
 /// Makes every move durable, including those of the killed writer.
-fn make_durable(root: &Root, moved: Vec<Generation>, wave: Wave) -> Result<Vec<Applied>> {
-    let Some(first) = moved.first().copied() else {
+fn make_durable(root: &Root, moved: Vec<(Generation, u64)>, wave: Wave) -> Result<Vec<Applied>> {
+    let Some((first, _)) = moved.first().copied() else {
         wave.waive("no generation was moved completely, so none is retired");
         return Ok(Vec::new());
     };
     // Lost without this sync: moves that recovery has reported, once the manifest is retired. A crash
     // before it leaves the manifest pending, and recovery begins again.
-    match root.sync_always(wave) {
-        Ok(durable) => Ok(moved.into_iter().map(|generation| Applied { generation, durable }).collect()),
-        Err(error) => {
-            for generation in moved {
-                control::mark_sync_failed(root, generation);
-            }
-            Err(error.not_applied(first))
-        }
-    }
+    let durable = root.sync_always(wave).map_err(|error| error.not_applied(first))?;
+    let applied = |(generation, contents_bytes)| Applied { generation, contents_bytes, durable };
+    Ok(moved.into_iter().map(applied).collect())
 }
 
 fn retire(root: &Root, control: &mut Control, durable: &[Applied], report: &RecoveryReport) -> Result<()> {
     for applied in durable {
-        if apply::retire(root, &control.published(applied.generation), applied) {
-            control.set_applied(applied.generation);
-        }
+        apply::retire(root, control, applied);
         let marker = Fate::SyncFailed.of(applied.generation).path();
         let reason = "the power loss that brings the marker back also discards the stale page cache";
         root.try_remove(&marker, reason);

@@ -47,9 +47,9 @@ pub(super) enum Step {
 
 /// What the generations to recover say about each path, in order.
 #[derive(Debug)]
-pub(super) struct Chain(HashMap<RelativePath, Vec<(Generation, Trust, Entry)>>);
+pub(super) struct Named(HashMap<RelativePath, Vec<(Generation, Trust, Entry)>>);
 
-impl Chain {
+impl Named {
     /// A manifest that cannot be read is skipped here. It stops recovery when its turn comes.
     pub(super) fn new(
         manifests: &[(Generation, Result<Manifest>)],
@@ -69,6 +69,41 @@ impl Chain {
     /// has changed it.
     pub(super) fn is_last(&self, generation: Generation, path: &RelativePath) -> bool {
         self.0.get(path).and_then(|named| named.last()).is_none_or(|(last, ..)| *last == generation)
+    }
+
+    /// Whether a path led to nothing before an earlier generation, or after it.
+    pub(super) fn was_absent(&self, generation: Generation, path: &RelativePath) -> bool {
+        self.earlier(generation, path)
+            .any(|entry| entry.before.is_none() || matches!(entry.action, Action::Remove))
+    }
+
+    /// Whether a file is what was at its path before an earlier generation, or after it. A power loss
+    /// can undo moves of several commits.
+    pub(super) fn was(
+        &self,
+        root: &Root,
+        generation: Generation,
+        path: &RelativePath,
+        found: &Metadata,
+    ) -> Result<bool> {
+        for entry in self.earlier(generation, path) {
+            let is_after = match &entry.action {
+                Action::Write(content) => {
+                    Stamp::of(found) == content.after
+                        && original::has_bytes(root, path, found, content.after, content.checksum)?
+                }
+                Action::Remove => false,
+            };
+            if is_after || original::is_itself(root, path, entry.before.as_ref(), found)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn earlier(&self, generation: Generation, path: &RelativePath) -> impl Iterator<Item = &Entry> {
+        let named = self.0.get(path).into_iter().flatten();
+        named.filter(move |(other, ..)| *other < generation).map(|(_, _, entry)| entry)
     }
 
     /// Whether a later generation has put its file at a path, which shows in its staged file being
@@ -107,7 +142,7 @@ pub(super) fn plan<'a>(
     (generation, trust): (Generation, Trust),
     entries: &'a [Entry],
     copying: &HashSet<RelativePath>,
-    chain: &Chain,
+    named: &Named,
     findings: &mut Vec<Difference>,
 ) -> Result<Vec<PlannedEntry<'a>>> {
     let mut planned = Vec::with_capacity(entries.len());
@@ -115,7 +150,7 @@ pub(super) fn plan<'a>(
         let found = root.look(&entry.path)?;
         let is_missing =
             found.is_none() && keeps(Rule::MissDirectories) && directory_is_gone(root, &entry.path)?;
-        let is_taken = chain.is_taken(root, generation, &entry.path, found.as_ref())?;
+        let is_taken = named.is_taken(root, generation, &entry.path, found.as_ref())?;
         let (step, finding) = match &entry.action {
             Action::Remove if is_missing => (Step::Nothing, Some(Finding::DirectoryMissing)),
             Action::Write(_) if is_missing && trust == Trust::Durable => {

@@ -33,18 +33,18 @@ enum Again<'a> {
     Removed { fresh: RelativePath, target: &'a RelativePath },
 }
 
-/// Repeats the moves of a generation whose sync failed, with new files.
+/// Repeats the moves of a generation whose sync failed, with new files. What a later generation changes
+/// is left to it: it would take a new file for another program's.
 pub(super) fn targets(
     root: &Root,
     manifest: &Manifest,
+    is_last: impl Fn(&RelativePath) -> bool,
     mark: impl Fn(&RelativePath) -> RelativePath,
 ) -> Result<Wave> {
-    // In the name of the writer's own session, whose record leads the sweep here.
-    let session = manifest.transaction.session;
-    let transaction = TransactionId { session, number: unique(root).session.as_u64_pair().1 | OF_RECOVERY };
+    let transaction = own_transaction(root, manifest);
     let mut again = Vec::new();
     let mut wave = Wave::new(Barrier::Recovered);
-    for (entry, number) in manifest.entries.iter().zip(0..) {
+    for (entry, number) in manifest.entries.iter().filter(|entry| is_last(&entry.path)).zip(0..) {
         again.extend(copy_anew(root, entry, StagedId { transaction, number }, &mut wave)?);
     }
     // Lost without this sync: the bytes of the new files behind names that already lead to them.
@@ -65,6 +65,13 @@ pub(super) fn targets(
         }
     }
     Ok(wave)
+}
+
+/// An id for files that recovery writes in the name of the writer's own session, whose record leads the
+/// sweep to them.
+pub(super) fn own_transaction(root: &Root, manifest: &Manifest) -> TransactionId {
+    let number = unique(root).session.as_u64_pair().1 | OF_RECOVERY;
+    TransactionId { session: manifest.transaction.session, number }
 }
 
 fn copy_anew<'a>(root: &Root, entry: &'a Entry, id: StagedId, wave: &mut Wave) -> Result<Option<Again<'a>>> {

@@ -39,36 +39,18 @@ pub(crate) fn must_be_paid(root: &Root, control: &Control, rests_on_it: Durabili
     })
 }
 
-/// Cuts the chain at a torn manifest: nobody can tell what it named, and later commits build on it.
-pub(super) fn cut_torn(
-    root: &Root,
-    control: &Control,
-    chain: &mut Vec<Generation>,
-    beyond: &mut Vec<Generation>,
-) -> Result<()> {
-    for (index, generation) in chain.iter().enumerate() {
-        if control.is_waived(*generation) && !control::is_whole(root, &control.published(*generation))? {
-            let mut torn = chain.split_off(index);
-            torn.append(beyond);
-            *beyond = torn;
-            break;
-        }
-    }
-    Ok(())
-}
-
 /// Reports the manifests beyond the chain. They were never acknowledged, or they did not wait and are
 /// lost. A missing number below a lost one is lost too.
 pub(super) fn report_losses(
     report: &mut RecoveryReport,
     control: &Control,
-    chain: &[Generation],
+    chain: &[(Generation, Result<Manifest>)],
     beyond: &[Generation],
 ) {
     let is_waived = |generation: &&Generation| control.is_waived(**generation);
     report.discarded = beyond.iter().filter(|generation| !is_waived(generation)).copied().collect();
     let Some(last) = beyond.iter().rfind(is_waived) else { return };
-    let mut next = chain.last().copied().unwrap_or(control.retired()).next();
+    let mut next = chain.last().map_or(control.retired(), |(newest, _)| *newest).next();
     while next <= *last {
         if !report.discarded.contains(&next) {
             report.lost.push(next);
@@ -81,9 +63,10 @@ pub(super) fn report_losses(
 /// them.
 pub(super) fn inherit_files(root: &Root, manifest: &Manifest, wave: &mut Wave) -> Result<()> {
     for entry in &manifest.entries {
-        for directory in entry.path.parent().chain() {
-            wave.add(Unsynced::directory(directory.parent()));
-        }
+        // With the staged name: a target that is copied over can only be repaired from the staged file.
+        let parent = entry.path.parent();
+        parent.chain().into_iter().for_each(|directory| wave.add(Unsynced::directory(directory.parent())));
+        wave.add(Unsynced::directory(parent));
         let Some(staged) = entry.staged() else { continue };
         for file in [&staged, &entry.path] {
             let found = root.look(file)?;

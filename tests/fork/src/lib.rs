@@ -64,7 +64,7 @@ fn a_child_that_drops_its_copies_leaves_its_parents_work_alone() {
     let _alone = alone();
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
-    let store = Store::options().kept_bytes_max(0).open(root).unwrap();
+    let store = Store::options().inline_max(0).open(root).unwrap();
     let mut tx = store.begin().unwrap();
     tx.write("a", "a").unwrap();
     tx.write("made/b", "b").unwrap();

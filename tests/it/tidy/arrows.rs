@@ -20,19 +20,20 @@ view -> protocol::open protocol::read protocol::snapshot protocol::resolve proto
 single -> protocol::root protocol::layout error fs::os fs options path
 # the steps, each of which knows what stands below it
 protocol ->
-protocol::open -> protocol::commit protocol::read protocol::queue protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::deferred protocol::control protocol::root report error fs mutation options generation
+protocol::open -> protocol::commit protocol::read protocol::queue protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation
 protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::stage protocol::snapshot protocol::queue protocol::lock protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path
-protocol::read -> protocol::recover protocol::snapshot protocol::lock protocol::original protocol::deferred protocol::control protocol::root error manifest fs generation path
+protocol::read -> protocol::pending protocol::recover protocol::snapshot protocol::lock protocol::original protocol::control protocol::root error manifest fs generation path
 protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path
-protocol::verify -> protocol::lock protocol::copy protocol::control protocol::root protocol::layout report error manifest fs generation
-protocol::recover -> protocol::recover::abandon protocol::recover::doubt protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::recover::waived protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation options generation path
+protocol::verify -> protocol::pending protocol::lock protocol::copy protocol::control protocol::root protocol::layout report error manifest fs generation
+protocol::recover -> protocol::recover::restore protocol::pending protocol::recover::abandon protocol::recover::doubt protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::recover::waived protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation options generation path
 protocol::recover::abandon -> protocol::lock protocol::control protocol::root protocol::layout report error fs generation
 protocol::recover::doubt -> protocol::lock protocol::control protocol::root protocol::layout report error generation
 protocol::recover::waived -> protocol::control protocol::root report error manifest fs mutation options generation
+protocol::recover::restore -> protocol::recover::rewrite protocol::recover::plan protocol::pending protocol::original protocol::control protocol::root protocol::layout error manifest fs mutation generation path
 protocol::recover::rewrite -> protocol::apply protocol::copy protocol::root protocol::layout error manifest fs generation path
 protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol::root protocol::layout report error fs generation path
 protocol::recover::plan -> protocol::original protocol::copy protocol::root report error manifest fs mutation generation path
-protocol::apply -> protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path
+protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path
 protocol::check -> protocol::stage protocol::snapshot protocol::original protocol::resolve protocol::root protocol::layout error manifest fs mutation path
 protocol::stage -> protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error manifest fs mutation generation path
@@ -42,11 +43,12 @@ protocol::lock -> protocol::session protocol::control protocol::root protocol::l
 protocol::snapshot -> protocol::root error fs mutation generation path
 protocol::session -> protocol::root protocol::layout error manifest::text fs mutation generation path
 protocol::resolve -> protocol::root error fs path
-protocol::deferred -> protocol::sync fs mutation generation path
+protocol::pending -> protocol::control protocol::root protocol::layout error manifest fs mutation generation
 protocol::original -> protocol::copy protocol::root error manifest fs mutation path
 protocol::copy -> protocol::root fs path
 protocol::control -> protocol::root protocol::layout error manifest::text manifest fs mutation generation path
-protocol::root -> protocol::stamps protocol::layout report error fs mutation options generation path
+protocol::root -> protocol::deferred protocol::stamps protocol::layout report error fs mutation options generation path
+protocol::deferred -> fs mutation generation
 protocol::stamps -> fs
 protocol::layout -> fs generation path
 protocol::sync ->

@@ -223,7 +223,7 @@ fn walk(root: &Path, below: &str, found: &mut impl FnMut(&str, bool)) {
 fn check_control(root: &Path) {
     for entry in fs::read_dir(root.join(".cosave")).into_iter().flatten().filter_map(Result::ok) {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if [".tmp", ".pending", ".discarded"].iter().any(|end| name.ends_with(end)) {
+        if [".tmp", ".pending", ".discarded"].iter().any(|kind| name.contains(kind)) {
             violation(format!("left over: .cosave/{name}"));
         }
     }

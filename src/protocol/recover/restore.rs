@@ -1,0 +1,144 @@
+//! Restores the staged files that a power loss took of a small save, from the
+//! bytes in the manifest. From then on recovery finds what it finds after a long
+//! save.
+//!
+//! A staged file that is gone proves nothing here. If its target is as it was
+//! before, the power was lost in the wave of the commit point. If its target is
+//! as it should be, it was moved. Anything else was done by another program.
+
+use std::io::Write as _;
+
+use super::super::control::Control;
+use super::super::layout::{self, StagedId};
+use super::super::original;
+use super::super::pending;
+use super::super::root::{Root, if_found};
+use super::plan::{Named, Trust};
+use super::rewrite;
+use crate::error::{Operation, Result};
+use crate::fs::{Barrier, Kind, Metadata, NewFile, Wave};
+use crate::generation::Generation;
+use crate::manifest::{Action, Entry, Manifest, StagedContent, Stamp};
+use crate::mutation::{Rule, keeps};
+use crate::path::RelativePath;
+
+/// What a power loss can have taken of small saves.
+#[derive(Debug)]
+pub(crate) struct Lost<'a> {
+    root: &'a Root,
+    control: &'a Control,
+    named: Named,
+    /// The first generation of the newest wave. Everything of earlier ones was durable before this wave
+    /// began.
+    newest_wave: Option<Generation>,
+}
+
+impl<'a> Lost<'a> {
+    pub(crate) fn new(
+        root: &'a Root,
+        control: &'a Control,
+        manifests: &[(Generation, Result<Manifest>)],
+    ) -> Self {
+        let newest = manifests.last().and_then(|(_, manifest)| manifest.as_ref().ok());
+        let newest_wave = newest.and_then(|manifest| manifest.inline.as_ref()).map(|inline| inline.wave);
+        Self { root, control, named: Named::new(manifests, |_| Trust::Durable), newest_wave }
+    }
+
+    /// Whether files of this manifest can be lost: its writer is dead, and may have died in its wave.
+    fn may_be(&self, generation: Generation, manifest: &Manifest) -> bool {
+        let is_of_newest = self.newest_wave.is_some_and(|first| first <= generation);
+        manifest.has_contents()
+            && is_of_newest
+            && !self.control.is_in_place(self.root, generation)
+            && pending::is_orphaned(self.root, self.control, generation, manifest)
+    }
+
+    /// Whether the content of an entry is in its manifest alone.
+    pub(crate) fn is_lost(&self, generation: Generation, manifest: &Manifest, entry: &Entry) -> Result<bool> {
+        Ok(self.may_be(generation, manifest) && self.is_gone_or_torn(generation, entry)?)
+    }
+
+    /// Restores the staged files that `manifest` has the bytes of. Returns the debts of their names.
+    pub(super) fn restore(&self, generation: Generation, manifest: &Manifest) -> Result<Wave> {
+        let mut names = Wave::new(Barrier::Inherited);
+        if !self.may_be(generation, manifest) || !keeps(Rule::RestoreStaged) {
+            return Ok(names);
+        }
+        let root = self.root;
+        let mut restored = Vec::new();
+        let mut wave = Wave::new(Barrier::Restored);
+        let transaction = rewrite::own_transaction(root, manifest);
+        for ((entry, bytes), number) in manifest.contents().zip(0..) {
+            let (Action::Write(content), Some(bytes)) = (&entry.action, bytes) else { continue };
+            if self.is_gone_or_torn(generation, entry)? {
+                let id = StagedId { transaction, number };
+                let fresh = layout::staged(&entry.path.parent(), entry.path.name(), id);
+                write(root, (entry, content), bytes, &fresh, &mut wave)?;
+                restored.push((fresh, entry.path.with_name(&content.name)));
+            }
+        }
+        // Lost without this sync: the bytes of a restored file behind its staged name. It would be
+        // younger than the manifest says, so the next recovery would take it for another program's.
+        let _durable = root.sync_always(wave)?;
+        for (fresh, staged) in restored {
+            names.add(root.fs.rename(&fresh, &staged).map_err(root.error(Operation::Stage, &staged))?);
+        }
+        Ok(names)
+    }
+
+    fn is_gone_or_torn(&self, generation: Generation, entry: &Entry) -> Result<bool> {
+        let Action::Write(content) = &entry.action else { return Ok(false) };
+        let (root, target) = (self.root, &entry.path);
+        let path = target.with_name(&content.name);
+        if let Some(staged) = look(root, &path)? {
+            // A file that was changed after it was staged was in place for a while. Then a program wrote
+            // to it, and a power loss has undone the move.
+            let is_own = Stamp::of(&staged).modified <= content.after.modified || !keeps(Rule::LeaveWritten);
+            return Ok(staged.kind == Kind::File && is_own && !is_after(root, &path, &staged, content)?);
+        }
+        match look(root, target)? {
+            Some(found) if is_after(root, target, &found, content)? => Ok(false),
+            Some(found) => Ok(original::is_itself(root, target, entry.before.as_ref(), &found)?
+                || self.named.was(root, generation, target, &found)?),
+            // A missing directory was renamed or removed by another program: those of a small save were
+            // durable before it.
+            None => Ok((entry.before.is_none() || self.named.was_absent(generation, target))
+                && look(root, &target.parent())?.is_some()),
+        }
+    }
+}
+
+fn look(root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
+    if_found(root.fs.metadata(path)).map_err(root.error(Operation::Look, path))
+}
+
+fn is_after(root: &Root, path: &RelativePath, found: &Metadata, content: &StagedContent) -> Result<bool> {
+    original::has_bytes(root, path, found, content.after, content.checksum)
+}
+
+/// Writes a file with the permissions that the lost one had.
+fn write(
+    root: &Root,
+    (entry, content): (&Entry, &StagedContent),
+    bytes: &[u8],
+    fresh: &RelativePath,
+    wave: &mut Wave,
+) -> Result<()> {
+    let failed = |error| root.error(Operation::Stage, &entry.path)(error);
+    let existing = look(root, &entry.path)?.filter(|found| found.kind == Kind::File);
+    let access = if existing.is_some() { NewFile::Private } else { NewFile::Hidden };
+    let (mut file, name) = root.fs.create_new(fresh, access).map_err(failed)?;
+    wave.add(name);
+    file.write_all(bytes).map_err(failed)?;
+    if let Some(existing) = existing {
+        file.copy_permissions(&entry.path, &existing).map_err(failed)?;
+    }
+    let (metadata, owed) = file.finish().map_err(failed)?;
+    wave.add(owed);
+    let owner = content.owner.unwrap_or(metadata.owner);
+    if existing.is_none() && (metadata.mode, metadata.owner) != (content.mode, owner) {
+        let wanted = Metadata { mode: content.mode, owner, ..metadata };
+        wave.add(root.fs.copy_permissions(&entry.path, &wanted, fresh).map_err(failed)?);
+    }
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! Small saves, whose bytes travel in their manifest: what a power loss in their one wave leaves, who can read
+//! the manifest, and what becomes of the bytes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cosave::{Durability, Error, Generation, Manifest, Store};
+
+use crate::common::{Crash, assert_no_litter, put, text, tree};
+
+/// A copy of a root with all time stamps, as a killed process leaves it: nobody holds its locks.
+fn copy(from: &Path) -> tempfile::TempDir {
+    fn copy_directory(from: &Path, to: &Path) {
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let target = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                fs::create_dir(&target).unwrap();
+                copy_directory(&entry.path(), &target);
+            } else {
+                copy_file(&entry.path(), &target);
+            }
+        }
+    }
+    let to = tempfile::tempdir().unwrap();
+    copy_directory(from, to.path());
+    to
+}
+
+fn copy_file(from: &Path, to: &Path) {
+    fs::copy(from, to).unwrap();
+    let modified = fs::metadata(from).unwrap().modified().unwrap();
+    fs::File::options().write(true).open(to).unwrap().set_modified(modified).unwrap();
+}
+
+fn pending(root: &Path) -> PathBuf {
+    root.join(".cosave/2.pending-inline")
+}
+
+/// A small save that waits for its commit point only, with one file that is replaced and one that is new.
+/// Returns the root before it, and the root after a power loss that kept nothing of its wave but
+/// the manifest.
+fn with_a_manifest_alone() -> (tempfile::TempDir, tempfile::TempDir) {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(root.path().join("new/dir")).unwrap();
+    let store = Store::options().durability(Durability::Committed).open(root.path()).unwrap();
+    put(&store, &[("a", "old a")]);
+    store.flush().unwrap();
+    let before = copy(root.path());
+    put(&store, &[("a", "the new a"), ("new/dir/b", "the new b")]);
+    let lost = copy(root.path());
+    assert!(pending(lost.path()).exists());
+    copy_file(&before.path().join("a"), &lost.path().join("a"));
+    fs::remove_file(lost.path().join("new/dir/b")).unwrap();
+    // What a mark says counts only until the machine is started again.
+    for entry in fs::read_dir(lost.path().join(".cosave")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_string_lossy().contains(".in-place-") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    (before, lost)
+}
+
+#[test]
+fn a_save_of_which_only_the_manifest_survived_is_finished() {
+    let (_, root) = with_a_manifest_alone();
+    let store = Store::open(root.path()).unwrap();
+    let report = store.last_recovery();
+    assert_eq!(report.rolled_forward, [Generation::from(2)], "{report}");
+    assert!(report.differences.is_empty(), "{report}");
+    assert_eq!(text(root.path().join("a")), "the new a");
+    assert_eq!(text(root.path().join("new/dir/b")), "the new b");
+    drop(store);
+    assert_no_litter(root.path());
+    assert!(Store::open(root.path()).unwrap().last_recovery().is_clean());
+}
+
+#[test]
+fn a_read_only_view_shows_what_only_the_manifest_holds() {
+    let (_, root) = with_a_manifest_alone();
+    let untouched = tree(root.path());
+    let store = Store::options().read_only(true).open(root.path()).unwrap();
+    let view = store.view().unwrap();
+    assert_eq!(view.generation(), 2);
+    assert_eq!(view.read("a").unwrap(), b"the new a");
+    assert_eq!(view.read("new/dir/b").unwrap(), b"the new b");
+    assert_eq!(tree(root.path()), untouched);
+}
+
+#[test]
+fn an_edit_of_a_target_is_kept_though_the_staged_file_is_gone() {
+    let (_, root) = with_a_manifest_alone();
+    fs::write(root.path().join("a"), "somebody's edit").unwrap();
+    let store = Store::open(root.path()).unwrap();
+    assert_eq!(store.last_recovery().differences.len(), 1, "{}", store.last_recovery());
+    assert_eq!(text(root.path().join("a")), "somebody's edit");
+    assert_eq!(text(root.path().join("new/dir/b")), "the new b");
+}
+
+#[test]
+fn a_torn_manifest_that_nobody_was_told_of_is_discarded_and_reported() {
+    let (before, root) = with_a_manifest_alone();
+    let whole = fs::read(pending(root.path())).unwrap();
+    let text_bytes = whole.len() - "the new athe new b".len();
+    for length in [0, 1, 20, text_bytes / 2, text_bytes - 1, text_bytes + 1, whole.len() - 1] {
+        let root = copy(root.path());
+        fs::write(pending(root.path()), &whole[..length]).unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let report = store.last_recovery();
+        assert_eq!(report.discarded, [Generation::from(2)], "{length}: {report}");
+        assert_eq!(store.generation().unwrap(), 1);
+        drop(store);
+        assert_eq!(tree(root.path()), tree(before.path()), "{length}");
+        assert_no_litter(root.path());
+        assert_eq!(put(&Store::open(root.path()).unwrap(), &[("a", "next")]).generation(), 2);
+    }
+}
+
+#[test]
+fn a_torn_manifest_that_a_later_commit_follows_is_damage() {
+    let (_, root) = with_a_manifest_alone();
+    fs::write(pending(root.path()), "").unwrap();
+    let mut crash = Crash::new(root.path());
+    crash.write("c", "the new c");
+    crash.publish(3);
+    let before = tree(root.path());
+    let error = Store::open(root.path()).unwrap_err();
+    assert!(matches!(&error, Error::Corrupt { path, .. } if *path == pending(root.path())), "{error:?}");
+    assert_eq!(tree(root.path()), before, "something was moved");
+}
+
+#[test]
+fn a_retired_manifest_has_no_bytes_of_files() {
+    let root = tempfile::tempdir().unwrap();
+    put(&Store::open(root.path()).unwrap(), &[("a", "the secret")]);
+    let applied = fs::read(root.path().join(".cosave/1.applied")).unwrap();
+    assert!(!String::from_utf8_lossy(&applied).contains("the secret"));
+    let manifest = Manifest::decode(&applied).unwrap();
+    assert_eq!(manifest.entries[0].path.to_string(), "a");
+    assert_eq!(manifest.inline.unwrap().bytes, None);
+}
+
+#[test]
+fn a_save_is_small_up_to_the_limit_and_long_beyond_it() {
+    for (limit, is_small) in [(5, false), (6, true), (7, true), (0, false)] {
+        let root = tempfile::tempdir().unwrap();
+        let options = Store::options().durability(Durability::Committed).inline_max(limit);
+        fs::create_dir(root.path().join("d")).unwrap();
+        let store = options.open(root.path()).unwrap();
+        put(&store, &[("a", "123"), ("d/b", "456")]);
+        assert_eq!(root.path().join(".cosave/1.pending-inline").exists(), is_small, "{limit}");
+        assert_eq!(root.path().join(".cosave/1.pending").exists(), !is_small, "{limit}");
+        let found = (text(root.path().join("a")), text(root.path().join("d/b")));
+        assert_eq!(found, ("123".to_owned(), "456".to_owned()));
+    }
+}
+
+/// Nothing could make a directory durable anew after a failed sync.
+#[test]
+fn a_save_that_makes_a_directory_is_a_long_one() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::options().durability(Durability::Committed).open(root.path()).unwrap();
+    put(&store, &[("a", "1"), ("new/b", "1")]);
+    assert!(root.path().join(".cosave/1.pending").exists());
+    put(&store, &[("a", "2"), ("new/b", "2")]);
+    assert!(root.path().join(".cosave/2.pending-inline").exists());
+}
+
+#[cfg(unix)]
+mod readers {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    use cosave::fs::sim::{Rule, without};
+
+    use crate::common::skipped;
+
+    const NOBODY: u32 = 65534;
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// Who may write in the root must be able to recover what is pending. Nobody else may read it.
+    #[test]
+    fn a_pending_manifest_with_bytes_is_read_by_nobody_but_those_who_may_write_in_the_root() {
+        for (root_mode, expected) in [(0o755, 0o600), (0o775, 0o660), (0o700, 0o600)] {
+            let root = tempfile::tempdir().unwrap();
+            set_mode(root.path(), root_mode);
+            let store = Store::options().durability(Durability::Committed).open(root.path()).unwrap();
+            put(&store, &[("a", "1")]);
+            let mode =
+                fs::metadata(root.path().join(".cosave/1.pending-inline")).unwrap().permissions().mode();
+            assert_eq!(format!("{:o}", mode & 0o777), format!("{expected:o}"), "{root_mode:o}");
+        }
+    }
+
+    /// Whether saving `private/file` puts its bytes into the manifest.
+    fn is_held(root_mode: u32, directory: (u32, u32), file: (u32, u32)) -> Option<bool> {
+        let root = tempfile::tempdir().unwrap();
+        set_mode(root.path(), root_mode);
+        let (parent, path) = (root.path().join("private"), root.path().join("private/file"));
+        fs::create_dir(&parent).unwrap();
+        fs::write(&path, "0").unwrap();
+        for (path, (mode, owner)) in [(&path, file), (&parent, directory)] {
+            set_mode(path, mode);
+            if owner != 0 && chown(path, Some(owner), None).is_err() {
+                skipped("small", "only a privileged process can save for somebody else");
+                return None;
+            }
+        }
+        let store = Store::options().durability(Durability::Committed).open(root.path()).unwrap();
+        put(&store, &[("private/file", "the secret")]);
+        let names = fs::read_dir(root.path().join(".cosave")).unwrap().map(|entry| entry.unwrap().path());
+        let files = names.filter(|path| path.is_file());
+        Some(
+            files
+                .map(|path| fs::read(path).unwrap())
+                .any(|bytes| String::from_utf8_lossy(&bytes).contains("the secret")),
+        )
+    }
+
+    #[test]
+    fn the_bytes_of_a_file_that_fewer_may_read_are_in_no_manifest() {
+        let open = (0o755, 0);
+        assert_eq!(is_held(0o755, open, (0o600, 0)), Some(true), "the root's owner may read it");
+        assert_eq!(is_held(0o775, open, (0o600, 0)), Some(false), "a group writes in the root");
+        assert_eq!(is_held(0o775, open, (0o644, 0)), Some(true), "everybody may read it");
+        assert_eq!(is_held(0o775, (0o700, 0), (0o644, 0)), Some(false), "it lies in a closed directory");
+        let of_another = is_held(0o755, open, (0o600, NOBODY));
+        assert!(of_another.is_none_or(|held| !held), "it belongs to somebody else");
+        let in_anothers = is_held(0o755, (0o700, NOBODY), (0o644, 0));
+        assert!(in_anothers.is_none_or(|held| !held), "its directory belongs to somebody else");
+        let broken = without(Some(Rule::KeepSecrets), || is_held(0o775, open, (0o600, 0)));
+        assert_eq!(broken, Some(true), "the rule is broken, and nobody notices");
+    }
+
+    /// With the new permissions the bytes that were ready for the manifest would be a secret.
+    #[test]
+    fn a_file_that_becomes_private_before_its_commit_is_saved_the_long_way() {
+        let root = tempfile::tempdir().unwrap();
+        set_mode(root.path(), 0o775);
+        fs::write(root.path().join("a"), "0").unwrap();
+        set_mode(&root.path().join("a"), 0o644);
+        let store = Store::options().durability(Durability::Committed).open(root.path()).unwrap();
+        let mut tx = store.begin().unwrap();
+        tx.write("a", "the secret").unwrap();
+        set_mode(&root.path().join("a"), 0o600);
+        tx.commit().unwrap();
+        assert!(root.path().join(".cosave/1.pending").exists());
+        assert_eq!(text(root.path().join("a")), "the secret");
+    }
+}
