@@ -105,6 +105,8 @@ pub enum Rule {
     WaitForRootReaders,
     /// Never sync again what a failed sync covered: write it anew.
     WriteAnew,
+    /// Leave deferred commits to recovery if their wave failed or could not begin.
+    LeaveUnpaid,
     /// Attach the deferred wave before retiring the manifest that it belongs to.
     AttachDeferred,
 }

@@ -324,6 +324,7 @@ fn publish(
             (renamed.into_iter().map(publish).collect(), later)
         }
         Err(error) => {
+            leave_deferred(root);
             answers.extend(renamed.into_iter().map(|renamed| leave_in_doubt(root, renamed, &error)));
             (Vec::new(), later)
         }
@@ -462,9 +463,17 @@ fn finish_deferred(root: &Root, locked: &mut Locked) -> Result<()> {
     let mut wave = Wave::new(Barrier::Applied);
     root.deferred.attach(&locked.control.open(), &mut wave);
     // Lost without this sync: the moves of commits that until now could only be recovered.
-    let durable = root.sync(wave)?;
+    let durable = root.sync(wave).inspect_err(|_| leave_deferred(root))?;
     retire_paid(root, locked, durable);
     Ok(())
+}
+
+/// Leaves deferred commits to recovery after their wave has failed, or could not begin. Their debts are
+/// gone with it.
+fn leave_deferred(root: &Root) {
+    if keeps(Rule::LeaveUnpaid) {
+        root.deferred.hand_over_to_recovery();
+    }
 }
 
 /// Retires the deferred commits whose debts were in a wave that is durable now.

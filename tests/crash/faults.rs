@@ -9,6 +9,7 @@ use cosave::{Durability, Outcome, Store};
 
 const EIO: i32 = 5;
 const EACCES: i32 = 13;
+const EMFILE: i32 = 24;
 const ENOSPC: i32 = 28;
 const EROFS: i32 = 30;
 const EDQUOT: i32 = 122;
@@ -160,7 +161,7 @@ fn at_every_call(model: Model, make: impl Fn(u64) -> Vec<Fault>) {
 
 #[test]
 fn one_error_at_any_call_is_told_truthfully_and_mended() {
-    for error in [EIO, EACCES, ENOSPC, EROFS, EDQUOT] {
+    for error in [EIO, EACCES, EMFILE, ENOSPC, EROFS, EDQUOT] {
         at_every_call(Model::WeakPosix, |after| vec![fault(after, error, false, Aftermath::CacheShowsNew)]);
     }
     for model in [Model::OrderedPrefix, Model::JumpingPrefix] {
@@ -217,6 +218,43 @@ fn a_failed_sync_that_is_only_repeated_is_missed() {
         without(Some(Rule::WriteAnew), || explore(Model::WeakPosix, Durability::Full, &faults)).err()
     });
     assert!(missed.is_some(), "nobody noticed");
+}
+
+/// A flush failed because too many files were open. The next one had nothing left to wait for, and said
+/// that everything was in place.
+fn a_flush_that_could_not_begin_is_repeated() -> Result<(), String> {
+    let prepared = prepared(Model::WeakPosix);
+    let store = Store::options().durability(Durability::Committed).open_on(prepared.process()).unwrap();
+    store.update(|tx| tx.write("d/b", "first")).unwrap();
+    store.flush().unwrap();
+    let mut refused = 0;
+    for distance in 0.. {
+        let content = format!("content {distance}");
+        store.update(|tx| tx.write("d/b", &content)).map_err(|error| error.to_string())?;
+        let after = prepared.calls() + distance;
+        prepared.fail_at(&[fault(after, EMFILE, false, Aftermath::CacheShowsNew)]);
+        if store.flush().is_ok() {
+            break;
+        }
+        refused += 1;
+        prepared.fail_at(&[]);
+        if store.flush().is_ok() {
+            for found in prepared.power_losses(64, 1) {
+                if found.files()["d/b"] != content.as_bytes() {
+                    return Err(format!("call {after}: what was flushed is lost"));
+                }
+            }
+        }
+    }
+    assert!(refused > 0, "no flush was refused");
+    Ok(())
+}
+
+#[test]
+fn a_flush_that_could_not_begin_is_not_forgotten() {
+    assert_eq!(a_flush_that_could_not_begin_is_repeated(), Ok(()));
+    let broken = without(Some(Rule::LeaveUnpaid), a_flush_that_could_not_begin_is_repeated);
+    assert!(broken.is_err(), "nobody noticed that the debts are forgotten");
 }
 
 #[test]

@@ -40,6 +40,9 @@ pub(super) struct SimFileSystem {
 /// The path of the disk's own root, as a person would write it. Absolute on every system.
 pub(super) const DISK: &str = if cfg!(windows) { r"C:\simulated" } else { "/simulated" };
 
+/// "Too many open files".
+const EMFILE: i32 = 24;
+
 impl SimFileSystem {
     fn sync_one_file(&self, machine: &mut Machine, barrier: Barrier, file: &SimOpen) -> io::Result<()> {
         machine.step(self.process)?;
@@ -92,6 +95,8 @@ impl SimFileSystem {
                 }
                 Ok(())
             }
+            // The sync did not begin, so nothing is lost.
+            Err(error) if error.raw_os_error() == Some(EMFILE) => Err(error),
             Err(error) => {
                 machine.failed.push(inode);
                 machine.state.lose_names_in(inode);
@@ -414,7 +419,9 @@ impl FileSystem for SimFileSystem {
                 None => self.sync_one_directory(machine, barrier, &path),
             };
             if let Err(source) = answer {
-                failed.get_or_insert(SyncError { path, attempted: true, source });
+                // A written file is open already; a directory must be opened first.
+                let attempted = file.is_some() || source.raw_os_error() != Some(EMFILE);
+                failed.get_or_insert(SyncError { path, attempted, source });
             }
         }
         match failed {
