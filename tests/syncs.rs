@@ -459,6 +459,12 @@ fn recovery_syncs_what_it_inherits_before_it_moves_and_what_it_moved_before_it_r
         std::fs::rename(&target, target.with_file_name(&content.name)).unwrap();
     }
     std::fs::rename(root.path().join(".cosave/1.applied"), root.path().join(".cosave/1.pending")).unwrap();
-    let expected = ["sync .cosave .cosave/1.pending", "move a", "move d/b", "sync . d", "rename applied"];
+    let expected = [
+        "sync .cosave .cosave/1.pending",
+        "move a",
+        "move d/b",
+        "sync . .cosave/sessions d",
+        "rename applied",
+    ];
     check("recovery", root.path(), &expected);
 }

@@ -282,11 +282,14 @@ fn carry_out(
 }
 
 /// Makes every move durable, including those of the killed writer.
-fn make_durable(root: &Root, moved: Vec<(Generation, u64)>, wave: Wave) -> Result<Vec<Applied>> {
+fn make_durable(root: &Root, moved: Vec<(Generation, u64)>, mut wave: Wave) -> Result<Vec<Applied>> {
     let Some((first, _)) = moved.first().copied() else {
         wave.waive("no generation was moved completely, so none is retired");
         return Ok(Vec::new());
     };
+    // The writer has removed the record of the directories that it made. If a power loss brought the record
+    // back, the sweep would remove such a directory once it is empty.
+    wave.add(Unsynced::directory(layout::SESSIONS.path()));
     // Lost without this sync: moves that recovery has reported, once the manifest is retired. A crash
     // before it leaves the manifest pending, and recovery begins again.
     let durable = root.sync_always(wave).map_err(|error| error.not_applied(first))?;
