@@ -375,7 +375,7 @@ fn a_removal_waits_for_its_directory_before_the_manifest_is_retired() {
     let Some(events) = trace("removal", root.path()) else { return };
     let phases = phases(&events);
     let tail: Vec<_> = phases.iter().skip_while(|phase| *phase != "rename pending-inline").collect();
-    let commit_point = "sync .cosave .cosave/1.pending-inline";
+    let commit_point = "sync . .cosave .cosave/1.pending-inline";
     assert_eq!(
         tail,
         ["rename pending-inline", commit_point, "remove d/b", "sync d", "rename applied"],

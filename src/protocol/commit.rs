@@ -134,7 +134,13 @@ pub(crate) fn sync_early(root: &Root, wave: &mut Wave) -> Result<()> {
 /// long one waits here.
 pub(crate) fn stage(root: &Root, collected: Collected) -> Result<Staged> {
     let Collected { staging, changes, preconditions, snapshot } = collected;
-    let Staging { id, session, mut cleanup, wave } = staging;
+    let Staging { id, session, mut cleanup, mut wave } = staging;
+    let removals = changes.iter().filter(|change| change.staged().is_none());
+    let looked = stage::look(root, &removals.map(|change| change.target().path.parent()).collect())?;
+    for directory in session.unknown(&looked) {
+        // A power loss could undo what others did to the directory, and so bring the removed file back.
+        wave.add(Unsynced::directory(directory.parent()));
+    }
     let entries: Vec<_> = changes.into_iter().map(|change| change.into_entry(root)).collect();
     let (unpublished, backing) = (ControlName::Unpublished(id).path(), Backing::Manifest(wave));
     cleanup.add_file(unpublished.clone());

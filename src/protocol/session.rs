@@ -72,6 +72,18 @@ struct State {
 }
 
 impl State {
+    /// The existing directories whose names may not be durable, as far as this session knows.
+    fn unknown(&self, looked: &Looked) -> BTreeMap<RelativePath, Option<Identity>> {
+        let mut names = BTreeMap::new();
+        for (directory, found) in &looked.existing {
+            // A directory that was moved into a new one has a new name there.
+            if names.contains_key(&directory.parent()) || !self.knows(directory, *found) {
+                names.insert(directory.clone(), *found);
+            }
+        }
+        names
+    }
+
     /// Whether the directory at this path is the one whose name is durable, or soon will be.
     fn knows(&self, directory: &RelativePath, found: Option<Identity>) -> bool {
         let is_same = |known: &Option<Identity>| *known == found || !keeps(Rule::RecogniseDirectories);
@@ -181,13 +193,7 @@ impl Session {
         let is_new =
             |directory: &&RelativePath| !state.directories.contains(*directory) || made.contains(*directory);
         let new: BTreeSet<_> = directories.iter().filter(is_new).cloned().collect();
-        let mut names = BTreeMap::new();
-        for (directory, found) in &looked.existing {
-            // A directory that was moved into a new one has a new name there.
-            if names.contains_key(&directory.parent()) || !state.knows(directory, *found) {
-                names.insert(directory.clone(), *found);
-            }
-        }
+        let names = state.unknown(looked);
         let mut wave = Wave::new(Barrier::Session);
         if new.is_empty() && made.is_empty() && names.is_empty() {
             return Ok((wave, Written::default()));
@@ -215,6 +221,12 @@ impl Session {
             wave.add(std::mem::take(&mut state.removals));
         }
         Ok((wave, Written { directories: new, names, stages, makes, spent }))
+    }
+
+    /// The existing directories that others may have made, or put in the place of others, without syncing
+    /// their names.
+    pub(crate) fn unknown(&self, looked: &Looked) -> Vec<RelativePath> {
+        guard(&self.state).unknown(looked).into_keys().collect()
     }
 
     /// Writes a record, unless it is empty. It counts as spent until it is durable.

@@ -186,6 +186,37 @@ fn a_commit_where_a_stranger_has_been(model: Model, deed: Deed) -> Result<(), St
     Ok(())
 }
 
+/// A removal stages nothing, so nothing else looks at its directory.
+fn a_removal_where_a_stranger_has_been(model: Model, deed: Deed) -> Result<(), String> {
+    let disk = SimDisk::new(model);
+    disk.make_directory("p/d", 0);
+    disk.make_directory("p/other", 0);
+    disk.put("p/d/x", b"0", 0o644);
+    disk.settle();
+    let store = open(&disk);
+    store.update(|tx| tx.write("p/d/x", "1")).unwrap();
+    deed(&disk);
+    disk.put("p/d/x", b"the stranger's", 0o644);
+    store.update(|tx| tx.remove("p/d/x")).unwrap();
+    for found in disk.power_losses(256, 1) {
+        drop(options().open_on(found.process()).map_err(|error| error.to_string())?);
+        expect(self::content(&found, "p/d/x") == "nothing", "an acknowledged removal was undone")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_removal_in_a_directory_that_a_stranger_has_replaced_stays() {
+    for model in [Model::OrderedPrefix, Model::JumpingPrefix, Model::WeakPosix] {
+        for (number, deed) in [moved_away_and_made_anew, removed_and_made_anew].into_iter().enumerate() {
+            let run = || a_removal_where_a_stranger_has_been(model, deed);
+            assert_eq!(run(), Ok(()), "deed {number} in {model:?}");
+        }
+    }
+    let broken = || a_removal_where_a_stranger_has_been(Model::WeakPosix, moved_away_and_made_anew);
+    assert!(without(Some(Rule::RecogniseDirectories), broken).is_err(), "nobody noticed");
+}
+
 /// Somebody moved a directory away and made it anew while a store was open. The store took it for the one
 /// that it knew, and nobody synced its name. A power loss took an acknowledged commit, in 42 of 93 outcomes.
 #[test]
