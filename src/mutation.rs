@@ -55,8 +55,6 @@ pub enum Rule {
     LeaveWritten,
     /// Make the files of a small save durable before its manifest is retired by recovery.
     InheritStaged,
-    /// Remove the bytes of files from retired manifests.
-    ForgetContents,
     /// Put no bytes into a manifest that more people can read than the file.
     KeepSecrets,
     /// Look at every entry before moving the first.

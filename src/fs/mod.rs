@@ -275,13 +275,6 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// Any error of the system.
     fn overwrite(&self, path: &RelativePath) -> io::Result<Box<dyn WriteFile>>;
 
-    /// Cuts an existing file off behind its first `length` bytes (ftruncate(2)). A power loss leaves the
-    /// old length or the new one.
-    ///
-    /// # Errors
-    /// Any error of the system.
-    fn shorten(&self, path: &RelativePath, length: u64) -> io::Result<Unsynced>;
-
     /// Makes a directory, with the mode that `std::fs::create_dir` gives it. Owes the parent's sync.
     ///
     /// # Errors

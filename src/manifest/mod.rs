@@ -114,14 +114,6 @@ impl Entry {
             Action::Remove => None,
         }
     }
-
-    /// How many bytes it writes.
-    pub(crate) fn length(&self) -> u64 {
-        match &self.action {
-            Action::Write(content) => content.after.length,
-            Action::Remove => 0,
-        }
-    }
 }
 
 /// The checksummed list of what a transaction changes.
@@ -158,9 +150,8 @@ pub struct Manifest {
 pub struct Inline {
     /// The first generation that was published in the same wave.
     pub wave: Generation,
-    /// The bytes of all written files, in the order of the entries. `None` once the manifest is
-    /// retired: the files are in place then, and nothing needs a second copy.
-    pub bytes: Option<Vec<u8>>,
+    /// The bytes of all written files, in the order of the entries.
+    pub bytes: Vec<u8>,
 }
 
 /// Why bytes are not a valid manifest.
@@ -184,7 +175,7 @@ pub enum ManifestError {
 impl Manifest {
     /// Each entry with the bytes that the manifest holds for it.
     pub(crate) fn contents(&self) -> impl Iterator<Item = (&Entry, Option<&[u8]>)> {
-        let mut rest = self.inline.as_ref().and_then(|inline| inline.bytes.as_deref());
+        let mut rest = self.inline.as_ref().map(|inline| inline.bytes.as_slice());
         self.entries.iter().map(move |entry| {
             let Action::Write(content) = &entry.action else { return (entry, None) };
             let length = usize::try_from(content.after.length).unwrap_or(usize::MAX);
@@ -198,13 +189,7 @@ impl Manifest {
 impl Manifest {
     /// Whether it has the bytes of its files.
     pub(crate) fn has_contents(&self) -> bool {
-        self.inline.as_ref().is_some_and(|inline| inline.bytes.is_some())
-    }
-
-    /// How many bytes of its files it has.
-    pub(crate) fn contents_bytes(&self) -> u64 {
-        let bytes = self.inline.as_ref().and_then(|inline| inline.bytes.as_ref());
-        bytes.map_or(0, |bytes| bytes.len() as u64)
+        self.inline.is_some()
     }
 }
 

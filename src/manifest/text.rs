@@ -20,10 +20,6 @@ const VERSION: &str = "1";
 /// The version of manifests that hold the bytes of their files.
 const VERSION_INLINE: &str = "2";
 
-/// File systems persist a torn file's length in blocks. So no tear ends where the text of a manifest
-/// ends, if that is inside a block.
-const BLOCK_BYTES: usize = 512;
-
 /// An entry as JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -224,7 +220,7 @@ impl Manifest {
     pub fn encode(&self) -> Vec<u8> {
         let wave = self.inline.as_ref().map(|inline| inline.wave);
         let mut bytes = Self::encode_entries(self.transaction, self.time, wave, self.entries.iter());
-        bytes.extend(self.inline.iter().filter_map(|inline| inline.bytes.as_ref()).flatten());
+        bytes.extend(self.inline.iter().flat_map(|inline| &inline.bytes));
         bytes
     }
 
@@ -247,7 +243,7 @@ impl Manifest {
             body.push_str(&serde_json::to_string(&EntryText::new(entry)).unwrap_or_default());
         }
         body.push_str("\n]}\n");
-        if wave.is_some() { seal_inline(body) } else { seal(FORMAT, &body) }
+        if wave.is_some() { seal_inline(&body) } else { seal(FORMAT, &body) }
     }
 
     /// Reads a manifest, and verifies its checksum.
@@ -276,10 +272,7 @@ impl Manifest {
         let (text, contents) = parts.ok_or(ManifestError::Checksum)?;
         let mut manifest = Self::parse(verified(hash, text)?)?;
         let inline = manifest.inline.as_mut().ok_or_else(|| content("it has no wave"))?;
-        if contents.is_empty() && manifest.entries.iter().any(|entry| entry.length() > 0) {
-            return Ok(manifest);
-        }
-        inline.bytes = Some(contents.to_vec());
+        inline.bytes = contents.to_vec();
         let mut found: usize = 0;
         for (entry, bytes) in manifest.contents() {
             let Action::Write(content) = &entry.action else { continue };
@@ -298,7 +291,7 @@ impl Manifest {
             .ok_or_else(|| content("it has no valid transaction id"))?;
         let entries = text.entries.into_iter().map(EntryText::decode).collect::<Result<Vec<_>, _>>()?;
         each_file_once(&entries)?;
-        let inline = text.wave.map(|wave| Inline { wave, bytes: None });
+        let inline = text.wave.map(|wave| Inline { wave, bytes: Vec::new() });
         Ok(Self { transaction, time: text.time, entries, inline })
     }
 }
@@ -314,15 +307,9 @@ fn path(name: Name) -> Result<RelativePath, ManifestError> {
 }
 
 /// Puts the first line of a small save's manifest before `body`.
-fn seal_inline(mut body: String) -> Vec<u8> {
-    let header = |body: &str| {
-        let hash = blake3::hash(body.as_bytes()).to_hex();
-        format!("{FORMAT} {VERSION_INLINE} {hash} {}\n", body.len())
-    };
-    if (header(&body).len() + body.len()) % BLOCK_BYTES == 0 {
-        body.push('\n');
-    }
-    (header(&body) + &body).into_bytes()
+fn seal_inline(body: &str) -> Vec<u8> {
+    let hash = blake3::hash(body.as_bytes()).to_hex();
+    format!("{FORMAT} {VERSION_INLINE} {hash} {}\n{body}", body.len()).into_bytes()
 }
 
 /// Puts a first line before `body`: the format, and a checksum that proves that `body` is whole.

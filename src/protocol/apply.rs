@@ -31,7 +31,7 @@ pub(crate) fn apply(root: &Root, published: &Published) -> Result<Moved> {
     for entry in &published.entries {
         published.session.adopt(&entry.path);
     }
-    Ok(Moved { generation: published.generation, contents_bytes: published.contents_bytes, wave })
+    Ok(Moved { generation: published.generation, wave })
 }
 
 /// Does what the entries say, without any checks.
@@ -121,7 +121,8 @@ pub(crate) fn others_removal(root: &Root, path: &RelativePath) -> Result<Unsynce
     Ok(Unsynced::directory(above))
 }
 
-/// Marks a published manifest as fully applied, and removes the bytes of its files, which are in place.
+/// Marks a published manifest as fully applied. Its bytes stay: whatever changes them in place could be
+/// torn, and then pass for a commit that nobody was told of.
 ///
 /// A failure does no harm: recovery looks at the pending manifest once more, and finds nothing left to
 /// do. For the same reason this needs no sync.
@@ -133,12 +134,4 @@ pub(crate) fn retire(root: &Root, control: &mut Control, applied: &Applied) {
         return;
     }
     control.set_retired(applied.generation, retired);
-    // Where names cannot be made durable, a power loss may still undo the moves.
-    if applied.contents_bytes > 0 && applied.durable == Durable::Synced && keeps(Rule::ForgetContents) {
-        // If this fails, the bytes go with the manifest, at the next commit but one.
-        let length = root.fs.metadata(&retired.path()).map(|found| found.length - applied.contents_bytes);
-        if let Ok(debt) = length.and_then(|length| root.fs.shorten(&retired.path(), length)) {
-            debt.waive("bytes that come back are of files that are in place");
-        }
-    }
 }

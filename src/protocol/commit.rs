@@ -144,17 +144,7 @@ pub(crate) fn stage(root: &Root, collected: Collected) -> Result<Staged> {
     let entries: Vec<_> = changes.into_iter().map(|change| change.into_entry(root)).collect();
     let (unpublished, backing) = (ControlName::Unpublished(id).path(), Backing::Manifest(wave));
     cleanup.add_file(unpublished.clone());
-    let mut staged = Staged {
-        id,
-        entries,
-        preconditions,
-        snapshot,
-        unpublished,
-        cleanup,
-        session,
-        backing,
-        contents_bytes: 0,
-    };
+    let mut staged = Staged { id, entries, preconditions, snapshot, unpublished, cleanup, session, backing };
     if !publish::may_hold_contents(root, &staged)? {
         make_durable(root, &mut staged)?;
     }
@@ -434,8 +424,8 @@ fn finish(root: &Root, locked: &mut Locked, in_place: Vec<(Published, Moved)>, a
     match root.sync(wave) {
         Ok(durable) => {
             for published in moved_files {
-                let Published { generation, contents_bytes, .. } = published;
-                apply::retire(root, &mut locked.control, &Applied { generation, contents_bytes, durable });
+                let generation = published.generation;
+                apply::retire(root, &mut locked.control, &Applied { generation, durable });
                 let receipt = Receipt { generation, durable: published.durable.and(durable) };
                 answers.push((published.id, Ok(receipt)));
             }

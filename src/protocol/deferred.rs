@@ -19,8 +19,6 @@ use crate::mutation::{Rule, keeps};
 #[must_use = "moved files must be made durable and retired, or deferred"]
 pub(crate) struct Moved {
     pub(crate) generation: Generation,
-    /// How many bytes of files its manifest has.
-    pub(crate) contents_bytes: u64,
     pub(crate) wave: Wave,
 }
 
@@ -29,7 +27,6 @@ pub(crate) struct Moved {
 #[must_use = "an applied generation must be retired"]
 pub(crate) struct Applied {
     pub(crate) generation: Generation,
-    pub(crate) contents_bytes: u64,
     pub(crate) durable: Durable,
 }
 
@@ -66,9 +63,9 @@ impl Deferred {
     /// Notes that the wave to which all debts were attached is durable. Returns what may be retired, in
     /// order.
     pub(crate) fn paid(&self, durable: Durable) -> Vec<Applied> {
-        let applied = |Moved { generation, contents_bytes, wave }| {
+        let applied = |Moved { generation, wave }| {
             wave.waive("its debts were attached to the wave that is paid");
-            Applied { generation, contents_bytes, durable }
+            Applied { generation, durable }
         };
         std::mem::take(&mut *self.moved()).into_iter().map(applied).collect()
     }

@@ -33,8 +33,6 @@ pub(crate) struct Published {
     pub(crate) made: Vec<RelativePath>,
     /// The receipt of the waits up to the commit point.
     pub(crate) durable: Durable,
-    /// How many bytes of files its manifest has.
-    pub(crate) contents_bytes: u64,
 }
 
 impl Staged {
@@ -52,7 +50,6 @@ impl Staged {
             session: self.session,
             made,
             durable: staged.and(durable),
-            contents_bytes: self.contents_bytes,
         }
     }
 }
@@ -67,12 +64,10 @@ pub(crate) fn write_manifest(root: &Root, staged: &Staged, path: &RelativePath) 
 
 /// Writes the manifest of a small save, with the bytes of its files. Nobody may read it but those who
 /// may write in the root and so must be able to recover it.
-fn write_with_contents(root: &Root, staged: &mut Staged, wave: Generation) -> Result<Unsynced> {
+fn write_with_contents(root: &Root, staged: &Staged, wave: Generation) -> Result<Unsynced> {
     let entries = staged.entries.iter().map(|staged| &staged.entry);
     let mut bytes = Manifest::encode_entries(staged.id, root.fs.now().into(), Some(wave), entries);
-    let text_bytes = bytes.len();
     staged.entries.iter().filter_map(|staged| staged.bytes.as_ref()).for_each(|own| bytes.extend(own));
-    staged.contents_bytes = (bytes.len() - text_bytes) as u64;
     write(root, &staged.unpublished, NewFile::Private, &bytes)
 }
 

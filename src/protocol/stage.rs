@@ -125,8 +125,6 @@ pub(crate) struct Staged {
     pub(crate) session: Arc<Session>,
     /// Without which nothing is published.
     pub(crate) backing: Backing,
-    /// How many bytes of files its manifest has.
-    pub(crate) contents_bytes: u64,
 }
 
 impl Staged {

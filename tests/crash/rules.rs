@@ -596,14 +596,6 @@ fn a_removal_leaves_what_a_later_generation_wrote(disk: &SimDisk) -> Result<(), 
     })
 }
 
-fn a_retired_manifest_has_no_bytes(disk: &SimDisk) -> Result<(), String> {
-    open(disk).update(|tx| tx.write("a", "the secret")).unwrap();
-    let mut bytes = Vec::new();
-    let applied = RelativePath::new(".cosave/1.applied").unwrap();
-    disk.process().open(&applied).unwrap().read_to_end(&mut bytes).unwrap();
-    expect(!String::from_utf8_lossy(&bytes).contains("the secret"), "a retired manifest has the bytes")
-}
-
 /// A case, and the rule without which it fails.
 pub(crate) type Case = (Rule, fn(&SimDisk) -> Result<(), String>);
 
@@ -624,7 +616,6 @@ const CASES: &[Case] = &[
     (Rule::OneSnapshot, a_change_between_two_reads_is_noticed),
     (Rule::ChecksumBefore, an_edit_in_the_granule_of_the_original_is_set_aside),
     (Rule::CheckTargets, what_another_commit_put_in_the_same_granule_is_no_edit),
-    (Rule::ForgetContents, a_retired_manifest_has_no_bytes),
     (Rule::LeaveToLater, a_removal_leaves_what_a_later_generation_wrote),
 ];
 

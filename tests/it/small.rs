@@ -103,7 +103,7 @@ fn a_torn_manifest_that_nobody_was_told_of_is_discarded_and_reported() {
     let (before, root) = with_a_manifest_alone();
     let whole = fs::read(pending(root.path())).unwrap();
     let text_bytes = whole.len() - "the new athe new b".len();
-    for length in [0, 1, 20, text_bytes / 2, text_bytes - 1, text_bytes + 1, whole.len() - 1] {
+    for length in [0, 1, 20, text_bytes / 2, text_bytes - 1, text_bytes, text_bytes + 1, whole.len() - 1] {
         let root = copy(root.path());
         fs::write(pending(root.path()), &whole[..length]).unwrap();
         let store = Store::open(root.path()).unwrap();
@@ -130,15 +130,21 @@ fn a_torn_manifest_that_a_later_commit_follows_is_damage() {
     assert_eq!(tree(root.path()), before, "something was moved");
 }
 
+/// The newest manifest keeps the bytes of its files, and no other does.
 #[test]
-fn a_retired_manifest_has_no_bytes_of_files() {
+fn the_bytes_of_a_file_go_with_its_manifest() {
     let root = tempfile::tempdir().unwrap();
-    put(&Store::open(root.path()).unwrap(), &[("a", "the secret")]);
-    let applied = fs::read(root.path().join(".cosave/1.applied")).unwrap();
-    assert!(!String::from_utf8_lossy(&applied).contains("the secret"));
-    let manifest = Manifest::decode(&applied).unwrap();
-    assert_eq!(manifest.entries[0].path.to_string(), "a");
-    assert_eq!(manifest.inline.unwrap().bytes, None);
+    let store = Store::open(root.path()).unwrap();
+    put(&store, &[("a", "the secret")]);
+    put(&store, &[("a", "2")]);
+    put(&store, &[("a", "3")]);
+    let names = fs::read_dir(root.path().join(".cosave")).unwrap().map(|entry| entry.unwrap().path());
+    for path in names.filter(|path| path.is_file()) {
+        let bytes = fs::read(&path).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains("the secret"), "{}", path.display());
+    }
+    let applied = fs::read(root.path().join(".cosave/3.applied")).unwrap();
+    assert_eq!(Manifest::decode(&applied).unwrap().inline.unwrap().bytes, b"3");
 }
 
 #[test]

@@ -357,12 +357,6 @@ impl FileSystem for OsFileSystem {
         Ok(Box::new(self.writer(file, path)))
     }
 
-    fn shorten(&self, path: &RelativePath, length: u64) -> io::Result<Unsynced> {
-        let file = self.directories.open_to_write(path)?;
-        file.set_len(length)?;
-        Ok(Unsynced::file(Box::new(Written { file, path: path.clone() })))
-    }
-
     fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
         self.directories.create_dir(path)?;
         Ok(Unsynced::directory(path.parent()))

@@ -124,7 +124,7 @@ fn content_choices(state: &State, choices_max: usize, random: &mut Random) -> Ve
         .zip(&state.inodes)
         .filter_map(|(inode, slot)| match slot.as_deref() {
             Some(Body::File { visible, durable, lost, .. }) if durable.as_ref() != Some(visible) => {
-                Some((inode, possible(visible, durable.as_ref(), *lost)))
+                Some((inode, possible(durable.is_some(), *lost)))
             }
             _ => None,
         })
@@ -162,13 +162,8 @@ fn content_choices(state: &State, choices_max: usize, random: &mut Random) -> Ve
     choices
 }
 
-fn possible(visible: &Data, durable: Option<&Data>, lost: bool) -> Vec<Content> {
-    let is_cut = |old: &Data| old.mode == visible.mode && old.bytes.starts_with(&visible.bytes);
-    if !lost && durable.is_some_and(is_cut) {
-        // A file that was only shortened keeps the bytes that it had (ftruncate(2)).
-        return vec![Content::New, Content::Old];
-    }
-    match (durable.is_some(), lost) {
+fn possible(has_old: bool, lost: bool) -> Vec<Content> {
+    match (has_old, lost) {
         (true, true) => vec![Content::Old],
         (false, true) => vec![Content::Empty, Content::Zeros],
         (true, false) => vec![Content::New, Content::Old, Content::Torn, Content::Short, Content::Garbage],

@@ -277,20 +277,6 @@ impl FileSystem for SimFileSystem {
         Ok(Box::new(SimWriter { machine, process, open, hidden_mode: None }))
     }
 
-    fn shorten(&self, path: &RelativePath, length: u64) -> io::Result<Unsynced> {
-        let mut machine = self.machine.lock();
-        machine.change(self.process)?;
-        let inode = self.directories.lookup(&machine.state, path)?;
-        let now = machine.state.tick();
-        if let Body::File { visible, changed, .. } = machine.state.body_mut(inode)? {
-            Arc::make_mut(&mut visible.bytes).truncate(usize::try_from(length).unwrap_or(usize::MAX));
-            (visible.modified, *changed) = (now, now);
-        }
-        let parent = self.directories.directory(&machine.state, &path.parent())?;
-        let open = SimOpen { inode, device: machine.state.device(parent), path: path.clone() };
-        Ok(Unsynced::file(Box::new(open)))
-    }
-
     fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
         let mut machine = self.machine.lock();
         machine.change(self.process)?;

@@ -95,10 +95,10 @@ fn finish_all(root: &Root, locked: &mut Locked) -> Result<Recovered> {
                 let fresh = rewrite::targets(root, &manifest, is_last, mark);
                 wave.absorb(fresh.map_err(|error| error.not_applied(generation))?);
             }
-            Ok(manifest.contents_bytes())
+            Ok(())
         });
         match finished {
-            Ok(contents_bytes) => moved.push((generation, contents_bytes)),
+            Ok(()) => moved.push(generation),
             Err(error) => {
                 stopped = Some(error);
                 break;
@@ -282,8 +282,8 @@ fn carry_out(
 }
 
 /// Makes every move durable, including those of the killed writer.
-fn make_durable(root: &Root, moved: Vec<(Generation, u64)>, mut wave: Wave) -> Result<Vec<Applied>> {
-    let Some((first, _)) = moved.first().copied() else {
+fn make_durable(root: &Root, moved: Vec<Generation>, mut wave: Wave) -> Result<Vec<Applied>> {
+    let Some(first) = moved.first().copied() else {
         wave.waive("no generation was moved completely, so none is retired");
         return Ok(Vec::new());
     };
@@ -293,7 +293,7 @@ fn make_durable(root: &Root, moved: Vec<(Generation, u64)>, mut wave: Wave) -> R
     // Lost without this sync: moves that recovery has reported, once the manifest is retired. A crash
     // before it leaves the manifest pending, and recovery begins again.
     let durable = root.sync_always(wave).map_err(|error| error.not_applied(first))?;
-    let applied = |(generation, contents_bytes)| Applied { generation, contents_bytes, durable };
+    let applied = |generation| Applied { generation, durable };
     Ok(moved.into_iter().map(applied).collect())
 }
 
