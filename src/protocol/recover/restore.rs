@@ -39,7 +39,7 @@ impl<'a> Lost<'a> {
         control: &'a Control,
         manifests: &[(Generation, Result<Manifest>)],
     ) -> Self {
-        let newest = manifests.last().and_then(|(_, manifest)| manifest.as_ref().ok());
+        let newest = manifests.iter().rev().find_map(|(_, manifest)| manifest.as_ref().ok());
         let newest_wave = newest.and_then(|manifest| manifest.inline.as_ref()).map(|inline| inline.wave);
         Self { root, control, named: Named::new(manifests, |_| Trust::Durable), newest_wave }
     }
