@@ -412,6 +412,8 @@ fn finish(root: &Root, locked: &mut Locked, in_place: Vec<(Published, Moved)>, a
             // No barrier 3 here: it is attached to the next commit's wave, or waited for on close.
             // Until then the manifests stay pending, so recovery would repeat the moves.
             root.deferred.defer(moved);
+            // A sync of another thread that failed before this line knew nothing of this commit.
+            mark_if_sync_failed(root, published.generation);
             let receipt = Receipt { generation: published.generation, durable: published.durable };
             answers.push((published.id, Ok(receipt)));
         } else {
