@@ -265,20 +265,13 @@ fn publish(
     batch: Vec<Staged>,
     answers: &mut Answers,
 ) -> (Vec<Published>, Vec<Staged>) {
-    let (mut batch, mut later) = apart(root, batch, answers);
-    // A power loss in the wave can tear the manifests of small saves. So no long one follows them: a torn
-    // one is followed only by others that could be torn, or is damaged.
-    let first_small = batch.iter().position(Staged::is_small).unwrap_or(batch.len());
-    let smalls = batch[first_small..].iter().take_while(|staged| staged.is_small()).count();
-    later.splice(0..0, batch.split_off(first_small + smalls));
+    let (batch, mut later) = apart(root, batch, answers);
     let mut renamed = Vec::new();
     let mut wave = Wave::new(Barrier::Published);
     let mut generation = locked.control.newest();
-    let (state, first) = (InPlace(generation), generation.next());
-    for mut staged in batch {
-        let checked = check_under_lock(root, &state, &mut staged);
-        let numbers = (generation.next(), first);
-        match checked.and_then(|()| publish::publish(root, &mut staged, numbers, &mut wave)) {
+    let first = generation.next();
+    for mut staged in check_all(root, &InPlace(generation), batch, &mut later, answers) {
+        match publish::publish(root, &mut staged, (generation.next(), first), &mut wave) {
             Ok(()) => {
                 // Recovery moves what is published, even if this thread panics.
                 staged.cleanup.release();
@@ -338,6 +331,31 @@ fn leave_in_doubt(
     root.mark(ControlName::InDoubt(staged.id));
     staged.cleanup.leave_to_recovery();
     (staged.id, Err(error.clone().in_doubt(generation, staged.id)))
+}
+
+/// Checks a batch under the lock. Returns those that may be published in one wave.
+///
+/// A power loss in the wave can tear the manifests of small saves. So no long one follows them: a torn
+/// one is followed only by others that could be torn, or is damaged. A check can make a small save a long
+/// one, so this is known only after all checks. The others are published `later`.
+fn check_all(
+    root: &Root,
+    state: &InPlace,
+    batch: Vec<Staged>,
+    later: &mut Vec<Staged>,
+    answers: &mut Answers,
+) -> Vec<Staged> {
+    let mut checked = Vec::with_capacity(batch.len());
+    for mut staged in batch {
+        match check_under_lock(root, state, &mut staged) {
+            Ok(()) => checked.push(staged),
+            Err(error) => answers.push((staged.id, Err(error))),
+        }
+    }
+    let first_small = checked.iter().position(Staged::is_small).unwrap_or(checked.len());
+    let smalls = checked[first_small..].iter().take_while(|staged| staged.is_small()).count();
+    later.splice(0..0, checked.split_off(first_small + smalls));
+    checked
 }
 
 /// Does steps too early, for crash tests that check that this is noticed.

@@ -183,6 +183,9 @@ fn a_save_that_makes_a_directory_is_a_long_one() {
 mod readers {
     use super::*;
     use std::os::unix::fs::{PermissionsExt as _, chown};
+    use std::sync::{Arc, Mutex};
+
+    use cosave::Transaction;
 
     use cosave::fs::sim::{Rule, without};
 
@@ -246,6 +249,44 @@ mod readers {
         assert!(in_anothers.is_none_or(|held| !held), "its directory belongs to somebody else");
         let broken = without(Some(Rule::KeepSecrets), || is_held(0o775, open, (0o600, 0)));
         assert_eq!(broken, Some(true), "the rule is broken, and nobody notices");
+    }
+
+    /// A save that had become a long one shared a wave with the small one before it. If a power loss tore
+    /// the small one's manifest, the long one behind it made that look like damage.
+    #[test]
+    fn a_save_that_becomes_a_long_one_under_the_lock_is_published_after_the_small_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().to_owned();
+        set_mode(&root, 0o775);
+        for name in ["a", "b"] {
+            fs::write(root.join(name), "0").unwrap();
+            set_mode(&root.join(name), 0o644);
+        }
+        let reader = Store::options().read_only(true).open(&root).unwrap();
+        drop(Store::open(&root).unwrap().update(|tx| tx.write("c", "1")).unwrap());
+        let view = Arc::new(Mutex::new(Some(reader.view().unwrap())));
+        let (held, private) = (Arc::clone(&view), root.join("b"));
+        // The batch is staged when it waits for the view. Only then does `b` become private.
+        let store = Store::options()
+            .durability(Durability::Committed)
+            .on_wait(move |_| {
+                set_mode(&private, 0o600);
+                held.lock().unwrap().take();
+            })
+            .open(&root)
+            .unwrap();
+        let stage = |name: &str| {
+            let mut tx = store.begin().unwrap();
+            tx.write(name, "1").unwrap();
+            tx
+        };
+        let answers = Transaction::commit_together(vec![stage("a"), stage("b")]);
+        let generations: Vec<_> = answers.into_iter().map(|answer| answer.unwrap().get()).collect();
+        assert_eq!(generations, [2, 3]);
+        assert!(view.lock().unwrap().is_none(), "nobody waited for the view");
+        let has = |name: &str| root.join(".cosave").join(name).exists();
+        assert!(has("3.pending"), "the second save is not a long one");
+        assert!(has("2.applied"), "both were published in one wave");
     }
 
     /// With the new permissions the bytes that were ready for the manifest would be a secret.
