@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- --dir DIR
-//!     [--quick] [--json FILE] [--svg FILE] [--only NAME] [--part latency|threads|large|open|recover|memory]
+//!     [--quick] [--json FILE] [--svg FILE] [--only NAME] [--part latency|turns|threads|large|open|recover|memory]
 //!     [--count-saves N [--files K] [--directories D]]
 //! ```
 //!
@@ -19,9 +19,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use peers::{COSAVE, PEERS, PLAIN, Peer, Result};
+use peers::{COSAVE, COSAVE_COMMITTED, PEERS, PLAIN, Peer, Result, SQLITE};
 
 const COUNTS: [usize; 5] = [1, 2, 10, 100, 1000];
+/// What peers that take turns save: files, directories, and whether each save opens a session of its own.
+const TURNS: [(usize, usize, bool); 5] =
+    [(2, 1, false), (10, 1, false), (100, 1, false), (2, 1, true), (20, 10, true)];
 const THREADS: [usize; 3] = [1, 4, 16];
 const LARGE: u64 = 1 << 30;
 const LARGE_MEMORY: u64 = 2 << 30;
@@ -112,6 +115,9 @@ fn run(arguments: &Arguments, dir: &std::path::Path) -> Result<()> {
         }
         keep("latency", rows);
     }
+    if arguments.wants("turns") {
+        keep("turns", turns(arguments, dir));
+    }
     if arguments.wants("threads") {
         keep("threads", threads(arguments, dir));
     }
@@ -143,7 +149,10 @@ fn latencies(arguments: &Arguments, dir: &std::path::Path) -> Vec<Value> {
     let peers = arguments.peers();
     let mut rows: Vec<Value> = Vec::new();
     for directories in [1, 10] {
-        println!("\nfiles of 4 KiB in {}, replaced: median milliseconds (times the plain loop's)", if directories == 1 { "one directory" } else { "ten directories" });
+        println!(
+            "\nfiles of 4 KiB in {}, replaced: median milliseconds (times the plain loop's)",
+            if directories == 1 { "one directory" } else { "ten directories" }
+        );
         print!("{:<22}", "");
         COUNTS.iter().for_each(|count| print!("{:>18}", format!("{count} files")));
         println!("{:>22}", "open + first save of 2");
@@ -190,6 +199,44 @@ fn latencies(arguments: &Arguments, dir: &std::path::Path) -> Vec<Value> {
     println!("all of the files or none after a crash: {}", names(|peer| peer.all_or_nothing));
     println!("each file alone: {}", names(|peer| !peer.all_or_nothing));
     println!("not durable: {}", names(|peer| !peer.durable));
+    rows
+}
+
+/// Compares with SQLite, which waits for the disk once a save: what a save costs in waits on any disk.
+fn turns(arguments: &Arguments, dir: &std::path::Path) -> Vec<Value> {
+    let rounds = if arguments.quick { 3 } else { 15 };
+    let compared = [SQLITE, COSAVE, COSAVE_COMMITTED, PLAIN];
+    let peers: Vec<_> =
+        compared.iter().filter_map(|name| PEERS.iter().find(|peer| peer.name == *name)).collect();
+    println!(
+        "\npeers that take turns: median milliseconds (median of the ratios to SQLite, kept open, in the same round)"
+    );
+    print!("{:<22}", "");
+    peers.iter().for_each(|peer| print!("{:>20}", peer.name));
+    println!();
+    let mut rows = Vec::new();
+    for (files, directories, one_shot) in TURNS {
+        let way = if one_shot { "open, save, close" } else { "save" };
+        print!("{:<22}", format!("{way} {files}"));
+        let Some(times) = say("turns", measure::turns(dir, &peers, (files, directories, one_shot), rounds))
+        else {
+            continue;
+        };
+        for (index, peer) in peers.iter().enumerate() {
+            let of = |value: fn(f64, f64) -> f64| {
+                measure::median(
+                    times.iter().map(|round| value(round.peers[index], round.yardstick)).collect(),
+                )
+            };
+            let (milliseconds, ratio) = (of(|time, _| time), of(|time, yardstick| time / yardstick));
+            print!("{:>20}", format!("{milliseconds:.2} ({ratio:.2})"));
+            rows.push(json!({
+                "peer": peer.name, "files": files, "directories": directories, "one_shot": one_shot,
+                "milliseconds": milliseconds, "ratio": ratio,
+            }));
+        }
+        println!();
+    }
     rows
 }
 
@@ -272,7 +319,8 @@ fn opening(dir: &std::path::Path) -> Vec<Value> {
     let mut rows = Vec::new();
     for count in [10, 100_000] {
         if let Some(opening) = say("open", measure::opening(dir, count)) {
-            let calls = opening.calls.map_or("not counted: no strace".to_owned(), |calls| format!("{calls:.0}"));
+            let calls =
+                opening.calls.map_or("not counted: no strace".to_owned(), |calls| format!("{calls:.0}"));
             println!("{count:>10} files: {:.3} ms, system calls: {calls}", opening.milliseconds);
             rows.push(json!({"files": count, "milliseconds": opening.milliseconds, "calls": opening.calls}));
         }

@@ -56,7 +56,10 @@ pub fn files(count: usize, directories: usize, prefix: &str, round: u64) -> Vec<
 }
 
 pub fn make_directories(root: &Path, files: &Files) -> io::Result<()> {
-    files.iter().filter_map(|(path, _)| path.parent()).try_for_each(|parent| fs::create_dir_all(root.join(parent)))
+    files
+        .iter()
+        .filter_map(|(path, _)| path.parent())
+        .try_for_each(|parent| fs::create_dir_all(root.join(parent)))
 }
 
 /// What one save takes.
@@ -71,7 +74,13 @@ pub struct Latency {
 }
 
 /// Replaces the same files again and again, within a budget of time.
-pub fn latency(dir: &Path, peer: &Peer, count: usize, directories: usize, budget: Duration) -> Result<Latency> {
+pub fn latency(
+    dir: &Path,
+    peer: &Peer,
+    count: usize,
+    directories: usize,
+    budget: Duration,
+) -> Result<Latency> {
     let root = fresh(dir)?;
     let mut round = 0;
     let mut next = || {
@@ -101,6 +110,69 @@ pub fn latency(dir: &Path, peer: &Peer, count: usize, directories: usize, budget
     }
     let least = times.iter().copied().fold(f64::INFINITY, f64::min);
     Ok(Latency { median: median(times), least, open, first })
+}
+
+/// One round of peers that take turns: median milliseconds a save.
+pub struct Round {
+    /// SQLite kept open, with as many rows as the others save files.
+    pub yardstick: f64,
+    pub peers: Vec<f64>,
+}
+
+/// Lets peers take turns, so that all meet the same moods of the disk.
+pub fn turns(dir: &Path, peers: &[&Peer], case: (usize, usize, bool), rounds: usize) -> Result<Vec<Round>> {
+    let (count, directories, one_shot) = case;
+    let root = fresh(dir)?;
+    let player = |name: String, peer: &Peer, one_shot: bool| -> Result<Player> {
+        let root = root.join(name);
+        fs::create_dir(&root)?;
+        make_directories(&root, &files(count, directories, "file", 0))?;
+        let saver = (!one_shot).then(|| (peer.open)(&root)).transpose()?;
+        Ok(Player { root, open: peer.open, saver, round: 0 })
+    };
+    let sqlite = crate::peers::PEERS.iter().find(|peer| peer.name == crate::peers::SQLITE);
+    let mut yardstick = player("yardstick".to_owned(), sqlite.ok_or("no yardstick")?, false)?;
+    let named = |(index, peer): (usize, &&Peer)| player(format!("player{index}"), peer, one_shot);
+    let mut players = peers.iter().enumerate().map(named).collect::<Result<Vec<_>>>()?;
+    let mut round = || -> Result<Round> {
+        let yardstick = yardstick.turn(count, directories)?;
+        let peers =
+            players.iter_mut().map(|player| player.turn(count, directories)).collect::<Result<_>>()?;
+        Ok(Round { yardstick, peers })
+    };
+    round()?;
+    (0..rounds).map(|_| round()).collect()
+}
+
+struct Player {
+    root: PathBuf,
+    open: fn(&Path) -> Result<Box<dyn crate::peers::Saver>>,
+    /// None if each save opens a session of its own.
+    saver: Option<Box<dyn crate::peers::Saver>>,
+    round: u64,
+}
+
+impl Player {
+    /// Saves for a while, and returns the median milliseconds.
+    fn turn(&mut self, count: usize, directories: usize) -> Result<f64> {
+        const TIME: Duration = Duration::from_millis(200);
+        let (mut times, start) = (Vec::new(), Instant::now());
+        while times.len() < SAVES_MIN || start.elapsed() < TIME {
+            self.round += 1;
+            let files = files(count, directories, "file", self.round);
+            let start = Instant::now();
+            match &mut self.saver {
+                Some(saver) => saver.save(&files)?,
+                None => {
+                    let mut saver = (self.open)(&self.root)?;
+                    saver.save(&files)?;
+                    drop(saver);
+                }
+            }
+            times.push(milliseconds(start.elapsed()));
+        }
+        Ok(median(times))
+    }
 }
 
 /// Makes exactly `saves` saves, so that the disk's work for each can be counted from outside.
@@ -347,7 +419,8 @@ pub fn recovery(dir: &Path, count: usize) -> Result<Recovery> {
 
 fn kill_when_published(root: &Path, mut child: Child) -> Result<bool> {
     // A save of this many files is a small one if its bytes are few.
-    let published = || ["1.pending", "1.pending-inline"].iter().any(|name| root.join(".cosave").join(name).exists());
+    let published =
+        || ["1.pending", "1.pending-inline"].iter().any(|name| root.join(".cosave").join(name).exists());
     loop {
         if published() {
             child.kill()?;

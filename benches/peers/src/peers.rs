@@ -39,6 +39,7 @@ pub const COSAVE: &str = "cosave full";
 pub const COSAVE_COMMITTED: &str = "cosave committed";
 pub const FS_TRANSACTION: &str = "fs-transaction";
 pub const FSTX: &str = "fstx";
+pub const SQLITE: &str = "sqlite wal";
 
 #[rustfmt::skip]
 pub const PEERS: &[Peer] = &[
@@ -51,7 +52,7 @@ pub const PEERS: &[Peer] = &[
     Peer { name: "tempfile", all_or_nothing: false, durable: true, open: |root| one_by_one(root, tempfile) },
     Peer { name: FSTX, all_or_nothing: true, durable: true, open: fstx },
     Peer { name: FS_TRANSACTION, all_or_nothing: true, durable: true, open: fs_transaction },
-    Peer { name: "sqlite wal", all_or_nothing: true, durable: true, open: sqlite },
+    Peer { name: SQLITE, all_or_nothing: true, durable: true, open: sqlite },
     Peer { name: "redb", all_or_nothing: true, durable: true, open: redb },
 ];
 

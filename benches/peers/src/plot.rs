@@ -39,7 +39,8 @@ pub fn draw(title: &str, lines: &[Line]) -> String {
     let all = || lines.iter().flat_map(|line| line.points.iter().copied());
     let ((x_low, x_high), (y_low, y_high)) = (decades(all().map(|p| p.0)), decades(all().map(|p| p.1)));
     let x = |value: f64| LEFT + (value.log10() - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT);
-    let y = |value: f64| HEIGHT - BOTTOM - (value.log10() - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM);
+    let y =
+        |value: f64| HEIGHT - BOTTOM - (value.log10() - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM);
     let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
     let mut svg = format!(
         r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" font-family="system-ui, sans-serif" font-size="13">
@@ -55,7 +56,12 @@ pub fn draw(title: &str, lines: &[Line]) -> String {
     for decade in x_low as i32..=x_high as i32 {
         let value = 10f64.powi(decade);
         let at = x(value);
-        let _ = writeln!(labels, r##"<text x="{at:.1}" y="{:.1}" text-anchor="middle" fill="#444">{}</text>"##, bottom + 20.0, number(value));
+        let _ = writeln!(
+            labels,
+            r##"<text x="{at:.1}" y="{:.1}" text-anchor="middle" fill="#444">{}</text>"##,
+            bottom + 20.0,
+            number(value)
+        );
         for step in 1..10 {
             let at = x(value * f64::from(step));
             if at <= right + 0.1 {
@@ -66,7 +72,13 @@ pub fn draw(title: &str, lines: &[Line]) -> String {
     for decade in y_low as i32..=y_high as i32 {
         let value = 10f64.powi(decade);
         let at = y(value);
-        let _ = writeln!(labels, r##"<text x="{:.1}" y="{:.1}" text-anchor="end" fill="#444">{}</text>"##, LEFT - 8.0, at + 4.5, number(value));
+        let _ = writeln!(
+            labels,
+            r##"<text x="{:.1}" y="{:.1}" text-anchor="end" fill="#444">{}</text>"##,
+            LEFT - 8.0,
+            at + 4.5,
+            number(value)
+        );
         for step in 1..10 {
             let at = y(value * f64::from(step));
             if at >= TOP - 0.1 {
@@ -75,8 +87,17 @@ pub fn draw(title: &str, lines: &[Line]) -> String {
         }
     }
     svg += &labels;
-    let _ = writeln!(svg, r##"<text x="{:.1}" y="{:.1}" text-anchor="middle" fill="#222">files saved together</text>"##, (LEFT + right) / 2.0, HEIGHT - 14.0);
-    let _ = writeln!(svg, r##"<text transform="translate(20 {:.1}) rotate(-90)" text-anchor="middle" fill="#222">milliseconds</text>"##, (TOP + bottom) / 2.0);
+    let _ = writeln!(
+        svg,
+        r##"<text x="{:.1}" y="{:.1}" text-anchor="middle" fill="#222">files saved together</text>"##,
+        (LEFT + right) / 2.0,
+        HEIGHT - 14.0
+    );
+    let _ = writeln!(
+        svg,
+        r##"<text transform="translate(20 {:.1}) rotate(-90)" text-anchor="middle" fill="#222">milliseconds</text>"##,
+        (TOP + bottom) / 2.0
+    );
     let mut names = Vec::new();
     for (index, line) in lines.iter().enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
@@ -84,9 +105,17 @@ pub fn draw(title: &str, lines: &[Line]) -> String {
         let mut path = String::new();
         for (step, point) in line.points.iter().enumerate() {
             let _ = write!(path, "{}{:.1} {:.1}", if step == 0 { 'M' } else { 'L' }, x(point.0), y(point.1));
-            let _ = writeln!(svg, r#"<circle cx="{:.1}" cy="{:.1}" r="{width}" fill="{colour}"/>"#, x(point.0), y(point.1));
+            let _ = writeln!(
+                svg,
+                r#"<circle cx="{:.1}" cy="{:.1}" r="{width}" fill="{colour}"/>"#,
+                x(point.0),
+                y(point.1)
+            );
         }
-        let _ = writeln!(svg, r#"<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-linejoin="round"/>"#);
+        let _ = writeln!(
+            svg,
+            r#"<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-linejoin="round"/>"#
+        );
         if let Some(last) = line.points.last() {
             names.push((y(last.1), x(last.0), y(last.1), index));
         }
@@ -104,8 +133,18 @@ pub fn draw(title: &str, lines: &[Line]) -> String {
     for (at, from_x, from_y, index) in names {
         let colour = COLOURS[index % COLOURS.len()];
         let weight = if lines[index].strong { 700 } else { 400 };
-        let _ = writeln!(svg, r#"<path d="M{from_x:.1} {from_y:.1}L{:.1} {at:.1}" stroke="{colour}" stroke-width="0.8" stroke-dasharray="2 2"/>"#, right + 14.0);
-        let _ = writeln!(svg, r#"<text x="{:.1}" y="{:.1}" fill="{colour}" font-weight="{weight}">{}</text>"#, right + 18.0, at + 4.5, lines[index].name);
+        let _ = writeln!(
+            svg,
+            r#"<path d="M{from_x:.1} {from_y:.1}L{:.1} {at:.1}" stroke="{colour}" stroke-width="0.8" stroke-dasharray="2 2"/>"#,
+            right + 14.0
+        );
+        let _ = writeln!(
+            svg,
+            r#"<text x="{:.1}" y="{:.1}" fill="{colour}" font-weight="{weight}">{}</text>"#,
+            right + 18.0,
+            at + 4.5,
+            lines[index].name
+        );
     }
     svg += "</svg>\n";
     svg

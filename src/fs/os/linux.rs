@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 
+use fiemap::{Fiemap, FiemapFlags};
 use rustix::fs::{Advice, AtFlags, StatxAttributes, StatxFlags, XattrFlags};
 use rustix::io::Errno;
 use uuid::Uuid;
@@ -22,6 +23,16 @@ use crate::path::RelativePath;
 pub(super) fn start_write_back(file: &File, offset: u64, length: u64) {
     // Only a hint: the sync will report any failure.
     let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(length), Advice::DontNeed);
+}
+
+/// Waits until the bytes of a file are written, without a flush of the disk. Promises nothing.
+///
+/// The kernel does this before it tells where a file's blocks are (fiemap.rst, `FIEMAP_FLAG_SYNC`). Where
+/// it does not tell, there is no wait. An error of write-back is still reported by the sync, because each
+/// description has a cursor of its own (errseq.rst), and this call does not move it.
+pub(super) fn wait_for_write_back(file: &File) {
+    // Only for speed: the sync will report any failure.
+    let _ = Fiemap::with_flags(file, FiemapFlags::SYNC).next();
 }
 
 /// Differs after every start of the machine (random(4), `boot_id`).
