@@ -25,7 +25,7 @@ mod fs;
 
 pub use error::{Error, Operation, Outcome, Result};
 pub use generation::{Generation, InvalidTransactionId, TransactionId};
-pub use manifest::{Action, Before, Entry, Manifest, ManifestError, StagedContent, Stamp, TimeStamp};
+pub use manifest::{Action, Before, Entry, Inline, Manifest, ManifestError, StagedContent, Stamp, TimeStamp};
 pub use options::{Durability, StoreOptions, SyncStrategy, Waiting};
 pub use path::{InvalidPath, RelativePath};
 pub use report::{

@@ -116,7 +116,8 @@ struct Visible {
 }
 
 fn visible(root: &Root, control: &Control) -> Result<Visible> {
-    let not_in_place = control.not_in_place();
+    // The share keeps everyone from paying what this store has put off. Those moves are visible.
+    let not_in_place = &control.not_in_place() - &root.deferred.generations();
     if not_in_place.is_empty() {
         return Ok(Visible {
             newest: pending::newest(control),

@@ -165,12 +165,17 @@ fn given_another_parent(disk: &SimDisk) {
     disk.rename("q/d", "p/d");
 }
 
-fn a_commit_where_a_stranger_has_been(model: Model, deed: Deed) -> Result<(), String> {
+fn with_a_file_below_two_directories(model: Model) -> SimDisk {
     let disk = SimDisk::new(model);
     disk.make_directory("p/d", 0);
     disk.make_directory("p/other", 0);
     disk.put("p/d/x", b"0", 0o644);
     disk.settle();
+    disk
+}
+
+fn a_commit_where_a_stranger_has_been(model: Model, deed: Deed) -> Result<(), String> {
+    let disk = with_a_file_below_two_directories(model);
     let store = open(&disk);
     for content in ["1", "2"] {
         store.update(|tx| tx.write("p/d/x", content)).unwrap();
@@ -188,11 +193,7 @@ fn a_commit_where_a_stranger_has_been(model: Model, deed: Deed) -> Result<(), St
 
 /// A removal stages nothing, so nothing else looks at its directory.
 fn a_removal_where_a_stranger_has_been(model: Model, deed: Deed) -> Result<(), String> {
-    let disk = SimDisk::new(model);
-    disk.make_directory("p/d", 0);
-    disk.make_directory("p/other", 0);
-    disk.put("p/d/x", b"0", 0o644);
-    disk.settle();
+    let disk = with_a_file_below_two_directories(model);
     let store = open(&disk);
     store.update(|tx| tx.write("p/d/x", "1")).unwrap();
     deed(&disk);

@@ -168,6 +168,37 @@ fn a_save_is_small_up_to_the_limit_and_long_beyond_it() {
     }
 }
 
+/// A staged file that is gone is no proof of a move, if the manifest has its bytes.
+#[test]
+fn a_save_that_is_given_up_says_what_a_power_loss_has_taken_of_it() {
+    let (before, root) = with_a_manifest_alone();
+    let store = Store::options().recover(false).open(root.path()).unwrap();
+    let given_up = store.abandon(2).unwrap();
+    assert!(given_up.in_place.is_empty(), "{given_up:?}");
+    let left: Vec<_> = given_up.left.iter().map(ToString::to_string).collect();
+    assert_eq!(left, ["a", "new/dir/b"]);
+    assert_eq!(text(root.path().join("a")), text(before.path().join("a")));
+}
+
+/// The store knows that its files are in place, so its readers need not look into the manifest each time.
+#[test]
+fn a_reader_does_not_read_the_manifest_of_its_own_store() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::options().durability(Durability::Committed).open(root.path()).unwrap();
+    put(&store, &[("a", "1")]);
+    put(&store, &[("a", "2")]);
+    let manifest = fs::read(pending(root.path())).unwrap();
+    fs::write(pending(root.path()), "somebody's mistake").unwrap();
+    let view = store.view().unwrap();
+    assert_eq!(view.generation(), 2);
+    assert_eq!(view.read("a").unwrap(), b"2");
+    drop(view);
+    let other = Store::options().read_only(true).open(root.path()).unwrap();
+    assert_eq!(other.view().unwrap().generation(), 1, "another store takes it for torn");
+    fs::write(pending(root.path()), manifest).unwrap();
+    assert_eq!(other.view().unwrap().generation(), 2);
+}
+
 /// Nothing could make a directory durable anew after a failed sync.
 #[test]
 fn a_save_that_makes_a_directory_is_a_long_one() {

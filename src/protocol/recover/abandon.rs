@@ -4,10 +4,12 @@
 use super::super::control;
 use super::super::layout::Fate;
 use super::super::lock::Locked;
-use super::super::root::{Root, if_found};
+use super::super::root::Root;
+use super::restore::Lost;
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Wave};
 use crate::generation::Generation;
+use crate::manifest::Entry;
 use crate::report::Abandoned;
 
 /// Durably gives up a generation. Returns which of its files are in place nevertheless.
@@ -22,13 +24,15 @@ pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> R
     let mut abandoned = Abandoned { generation, in_place: Vec::new(), left: Vec::new() };
     // A manifest that cannot be read is given up too, but nobody can say what it named.
     let manifest = control::manifest(root, &path).ok().flatten();
-    for entry in manifest.iter().flat_map(|manifest| &manifest.entries) {
-        let source = entry.staged().unwrap_or_else(|| entry.path.clone());
-        // If a staged file is gone, it is in place. If the target of a removal is gone, it is removed.
-        let is_done = if_found(root.fs.metadata(&source)).is_ok_and(|found| found.is_none())
-            && if_found(root.fs.metadata(&entry.path.parent())).is_ok_and(|found| found.is_some());
-        let list = if is_done { &mut abandoned.in_place } else { &mut abandoned.left };
-        list.push(entry.path.clone());
+    let manifests: Vec<_> = manifest.map(|manifest| (generation, Ok(manifest))).into_iter().collect();
+    let lost = Lost::new(root, control, &manifests);
+    for manifest in manifests.iter().flat_map(|(_, manifest)| manifest) {
+        for entry in &manifest.entries {
+            let is_lost = lost.is_lost(generation, manifest, entry).unwrap_or(true);
+            let is_in_place = !is_lost && is_in_place(root, entry);
+            let list = if is_in_place { &mut abandoned.in_place } else { &mut abandoned.left };
+            list.push(entry.path.clone());
+        }
     }
     let renamed = root.fs.rename(&path, &Fate::Abandoned.of(generation).path());
     let mut wave = Wave::new(Barrier::Discarded);
@@ -38,4 +42,11 @@ pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> R
     let marker = Fate::SyncFailed.of(generation).path();
     root.try_remove(&marker, "the marker of a generation that is given up has no meaning any more");
     Ok(abandoned)
+}
+
+/// If a staged file is gone, it is in place. If the target of a removal is gone, it is removed.
+fn is_in_place(root: &Root, entry: &Entry) -> bool {
+    let source = entry.staged().unwrap_or_else(|| entry.path.clone());
+    let is_gone = root.look(&source).is_ok_and(|found| found.is_none());
+    is_gone && root.look(&entry.path.parent()).is_ok_and(|found| found.is_some())
 }

@@ -12,7 +12,7 @@ use super::super::control::Control;
 use super::super::layout::{self, StagedId};
 use super::super::original;
 use super::super::pending;
-use super::super::root::{Root, if_found};
+use super::super::root::Root;
 use super::plan::{Named, Trust};
 use super::rewrite;
 use crate::error::{Operation, Result};
@@ -90,26 +90,22 @@ impl<'a> Lost<'a> {
         let Action::Write(content) = &entry.action else { return Ok(false) };
         let (root, target) = (self.root, &entry.path);
         let path = target.with_name(&content.name);
-        if let Some(staged) = look(root, &path)? {
+        if let Some(staged) = root.look(&path)? {
             // A file that was changed after it was staged was in place for a while. Then a program wrote
             // to it, and a power loss has undone the move.
             let is_own = Stamp::of(&staged).modified <= content.after.modified || !keeps(Rule::LeaveWritten);
             return Ok(staged.kind == Kind::File && is_own && !is_after(root, &path, &staged, content)?);
         }
-        match look(root, target)? {
+        match root.look(target)? {
             Some(found) if is_after(root, target, &found, content)? => Ok(false),
             Some(found) => Ok(original::is_itself(root, target, entry.before.as_ref(), &found)?
                 || self.named.was(root, generation, target, &found)?),
             // A missing directory was renamed or removed by another program: those of a small save were
             // durable before it.
             None => Ok((entry.before.is_none() || self.named.was_absent(generation, target))
-                && look(root, &target.parent())?.is_some()),
+                && root.look(&target.parent())?.is_some()),
         }
     }
-}
-
-fn look(root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
-    if_found(root.fs.metadata(path)).map_err(root.error(Operation::Look, path))
 }
 
 fn is_after(root: &Root, path: &RelativePath, found: &Metadata, content: &StagedContent) -> Result<bool> {
@@ -125,7 +121,7 @@ fn write(
     wave: &mut Wave,
 ) -> Result<()> {
     let failed = |error| root.error(Operation::Stage, &entry.path)(error);
-    let existing = look(root, &entry.path)?.filter(|found| found.kind == Kind::File);
+    let existing = root.look(&entry.path)?.filter(|found| found.kind == Kind::File);
     let access = if existing.is_some() { NewFile::Private } else { NewFile::Hidden };
     let (mut file, name) = root.fs.create_new(fresh, access).map_err(failed)?;
     wave.add(name);
