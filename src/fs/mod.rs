@@ -35,6 +35,9 @@ pub use wave::{Barrier, Durable, OpenFile, SyncError, Unsynced, Wave};
 /// The name of the control directory in the root.
 pub(crate) const CONTROL_DIRECTORY: &str = ".cosave";
 
+/// The set-user-ID and set-group-ID bits of a mode (chmod(2)).
+pub(crate) const SET_ID: u32 = 0o6000;
+
 /// What the system says about a path, without following it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metadata {

@@ -15,7 +15,7 @@ use super::root::{MANIFEST_BYTES_MAX, Root, if_found};
 use super::session::Session;
 use super::stage::{Backing, Staged, StagedEntry};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, Durable, Metadata, NewFile, Unsynced, Wave};
+use crate::fs::{Barrier, Durable, Metadata, NewFile, SET_ID, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
 use crate::manifest::{Action, Entry, Manifest};
 use crate::mutation::{Rule, keeps};
@@ -111,7 +111,9 @@ fn every_directory<'a>(
 }
 
 /// Whether the manifest may hold the bytes of a transaction's files. All of them must be at hand, and all
-/// directories durable. And whoever may read the manifest must be allowed to read the files too.
+/// directories durable. And whoever may read the manifest must be allowed to read the files too. A file
+/// with a set-ID bit is never in it, since recovery gives this bit to no file that it writes from a
+/// manifest.
 ///
 /// A directory cannot travel in a manifest. If its sync failed, nothing could make it durable anew.
 pub(crate) fn may_hold_contents(root: &Root, staged: &Staged) -> Result<bool> {
@@ -133,7 +135,10 @@ pub(crate) fn may_hold_contents(root: &Root, staged: &Staged) -> Result<bool> {
         mode & needed == needed || !is_shared && owner.0 == top.owner.0 && mode >> 6 & needed == needed
     };
     let is_readable = |staged: &StagedEntry| match &staged.entry.action {
-        Action::Write(content) => content.owner.is_some_and(|owner| is_open(content.mode, owner, 0o4)),
+        Action::Write(content) => {
+            let is_readable = content.owner.is_some_and(|owner| is_open(content.mode, owner, 0o4));
+            is_readable && content.mode & SET_ID == 0
+        }
         Action::Remove => true,
     };
     let is_reachable = |found: &Metadata| is_open(found.mode, found.owner, 0o5);

@@ -216,9 +216,11 @@ mod readers {
     use std::os::unix::fs::{PermissionsExt as _, chown};
     use std::sync::{Arc, Mutex};
 
-    use cosave::Transaction;
-
     use cosave::fs::sim::{Rule, without};
+    use cosave::{
+        Action, Before, Entry, Inline, RelativePath, StagedContent, Stamp, Transaction, TransactionId,
+    };
+    use uuid::Uuid;
 
     use crate::common::skipped;
 
@@ -318,6 +320,62 @@ mod readers {
         let has = |name: &str| root.join(".cosave").join(name).exists();
         assert!(has("3.pending"), "the second save is not a long one");
         assert!(has("2.applied"), "both were published in one wave");
+    }
+
+    /// A stranger who could write in a root published a manifest with the bytes of a program. The next opening
+    /// by root made this program, owned by root and with the set-user-ID bit.
+    #[test]
+    fn a_forged_manifest_makes_no_program_that_runs_with_the_rights_of_another() {
+        for (name, mode) in [("program", 0o4755), ("taken", 0o6711), ("plain", 0o755)] {
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir(root.path().join(".cosave")).unwrap();
+            let mut before = None;
+            if name == "taken" {
+                let path = root.path().join(name);
+                fs::write(&path, "a program of root's").unwrap();
+                set_mode(&path, mode);
+                before = Some(Before { stamp: stamp(&path), checksum: None });
+            }
+            let bytes = b"#!/bin/sh\n".to_vec();
+            let transaction: TransactionId = format!("{}-1", Uuid::new_v4().simple()).parse().unwrap();
+            let content = StagedContent {
+                name: format!(".{name}.{transaction}-1.cosave").into(),
+                after: Stamp { length: bytes.len() as u64, modified: std::time::SystemTime::now().into() },
+                mode,
+                owner: Some((0, 0)),
+                checksum: blake3::hash(&bytes),
+            };
+            let path = RelativePath::new(name).unwrap();
+            let entries = vec![Entry { path, before, action: Action::Write(content) }];
+            let time = std::time::SystemTime::now().into();
+            let inline = Some(Inline { wave: Generation::from(1), bytes });
+            let manifest = Manifest { transaction, time, entries, inline };
+            fs::write(root.path().join(".cosave/1.pending-inline"), manifest.encode()).unwrap();
+            drop(Store::open(root.path()).unwrap());
+            assert_eq!(text(root.path().join(name)), "#!/bin/sh\n");
+            let found = fs::metadata(root.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(format!("{:o}", found & 0o7777), format!("{:o}", mode & 0o777), "{name}");
+        }
+    }
+
+    fn stamp(path: &Path) -> Stamp {
+        let found = fs::metadata(path).unwrap();
+        Stamp { length: found.len(), modified: found.modified().unwrap().into() }
+    }
+
+    #[test]
+    fn a_program_that_runs_with_the_rights_of_its_owner_is_saved_the_long_way() {
+        for (mode, expected) in [(0o4755, "pending"), (0o2755, "pending"), (0o1755, "pending-inline")] {
+            let root = tempfile::tempdir().unwrap();
+            let path = root.path().join("program");
+            fs::write(&path, "0").unwrap();
+            set_mode(&path, mode);
+            let store = Store::options().durability(Durability::Committed).open(root.path()).unwrap();
+            put(&store, &[("program", "1")]);
+            assert!(root.path().join(".cosave").join(format!("1.{expected}")).exists(), "{mode:o}");
+            let found = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(format!("{:o}", found & 0o7777), format!("{mode:o}"));
+        }
     }
 
     /// With the new permissions the bytes that were ready for the manifest would be a secret.

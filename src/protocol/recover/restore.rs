@@ -16,7 +16,7 @@ use super::super::root::Root;
 use super::plan::{Named, Trust};
 use super::rewrite;
 use crate::error::{Operation, Result};
-use crate::fs::{Barrier, Kind, Metadata, NewFile, Wave};
+use crate::fs::{Barrier, Kind, Metadata, NewFile, SET_ID, Wave};
 use crate::generation::Generation;
 use crate::manifest::{Action, Entry, Manifest, StagedContent, Stamp};
 use crate::mutation::{Rule, keeps};
@@ -113,6 +113,10 @@ fn is_after(root: &Root, path: &RelativePath, found: &Metadata, content: &Staged
 }
 
 /// Writes a file with the permissions that the lost one had.
+///
+/// A manifest can be forged. If an administrator recovers it, a set-user-ID bit would make a program of
+/// the forger run with the rights of its owner. So no such bit is ever set here, and a file that has one
+/// is never in a manifest.
 fn write(
     root: &Root,
     (entry, content): (&Entry, &StagedContent),
@@ -127,13 +131,15 @@ fn write(
     wave.add(name);
     file.write_all(bytes).map_err(failed)?;
     if let Some(existing) = existing {
-        file.copy_permissions(&entry.path, &existing).map_err(failed)?;
+        let like = Metadata { mode: existing.mode & !SET_ID, ..existing };
+        file.copy_permissions(&entry.path, &like).map_err(failed)?;
     }
     let (metadata, owed) = file.finish().map_err(failed)?;
     wave.add(owed);
     let owner = content.owner.unwrap_or(metadata.owner);
-    if existing.is_none() && (metadata.mode, metadata.owner) != (content.mode, owner) {
-        let wanted = Metadata { mode: content.mode, owner, ..metadata };
+    let mode = content.mode & !SET_ID;
+    if existing.is_none() && (metadata.mode, metadata.owner) != (mode, owner) {
+        let wanted = Metadata { mode, owner, ..metadata };
         wave.add(root.fs.copy_permissions(&entry.path, &wanted, fresh).map_err(failed)?);
     }
     Ok(())
