@@ -16,7 +16,7 @@ use super::layout;
 use super::layout::{ControlName, Fate};
 use super::stamps::Stamps;
 use crate::error::{Error, Operation, Result};
-use crate::fs::{DirectoryEntry, Durable, FileSystem, Metadata, NewFile, SyncError, Unsynced, Wave};
+use crate::fs::{Barrier, DirectoryEntry, Durable, FileSystem, Metadata, NewFile, SyncError, Unsynced, Wave};
 use crate::generation::Generation;
 use crate::mutation::{Rule, keeps};
 use crate::options::{Durability, Settings};
@@ -102,6 +102,16 @@ impl Root {
             return Err(self.error(Operation::Sync, &RelativePath::root())(source));
         }
         Ok(durable)
+    }
+
+    /// Waits for a wave of a recovery early, if more files are open than it may hold open.
+    pub(crate) fn sync_if_full(&self, wave: &mut Wave, barrier: Barrier) -> Result<()> {
+        if wave.files_open() < self.fs.files_open_max() {
+            return Ok(());
+        }
+        let full = std::mem::replace(wave, Wave::new(barrier));
+        // The whole wave would sync these files anyway. It is done early so that they can be closed.
+        self.sync_always(full).map(drop)
     }
 
     /// Marks a generation in which a step after the commit point failed, most often a sync. The kernel

@@ -9,7 +9,7 @@ use cosave::{Durability, Error, Generation, Manifest, Store};
 use crate::common::{Crash, assert_no_litter, put, text, tree};
 
 /// A copy of a root with all time stamps, as a killed process leaves it: nobody holds its locks.
-fn copy(from: &Path) -> tempfile::TempDir {
+pub fn copy(from: &Path) -> tempfile::TempDir {
     fn copy_directory(from: &Path, to: &Path) {
         for entry in fs::read_dir(from).unwrap() {
             let entry = entry.unwrap();
@@ -58,14 +58,19 @@ fn with_a_manifest_alone() -> (tempfile::TempDir, tempfile::TempDir) {
     assert!(pending(lost.path()).exists());
     copy_file(&before.path().join("a"), &lost.path().join("a"));
     fs::remove_file(lost.path().join("new/dir/b")).unwrap();
-    // What a mark says counts only until the machine is started again.
-    for entry in fs::read_dir(lost.path().join(".cosave")).unwrap() {
+    remove_marks(lost.path());
+    (before, lost)
+}
+
+/// Removes the marks of files that are in place, since what they say counts only until the machine is started
+/// again.
+pub fn remove_marks(root: &Path) {
+    for entry in fs::read_dir(root.join(".cosave")).unwrap() {
         let path = entry.unwrap().path();
         if path.to_string_lossy().contains(".in-place-") {
             fs::remove_file(path).unwrap();
         }
     }
-    (before, lost)
 }
 
 #[test]

@@ -75,6 +75,7 @@ impl<'a> Lost<'a> {
                 let fresh = layout::staged(&entry.path.parent(), entry.path.name(), id);
                 write(root, (entry, content), bytes, &fresh, &mut wave)?;
                 restored.push((fresh, entry.path.with_name(&content.name)));
+                root.sync_if_full(&mut wave, Barrier::Restored)?;
             }
         }
         // Lost without this sync: the bytes of a restored file behind its staged name. It would be

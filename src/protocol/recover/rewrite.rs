@@ -46,6 +46,7 @@ pub(super) fn targets(
     let mut wave = Wave::new(Barrier::Recovered);
     for (entry, number) in manifest.entries.iter().filter(|entry| is_last(&entry.path)).zip(0..) {
         again.extend(copy_anew(root, entry, StagedId { transaction, number }, &mut wave)?);
+        root.sync_if_full(&mut wave, Barrier::Recovered)?;
     }
     // Lost without this sync: the bytes of the new files behind names that already lead to them.
     let _durable = root.sync_always(wave)?;

@@ -75,12 +75,7 @@ pub(super) fn inherit_files(root: &Root, manifest: &Manifest, wave: &mut Wave) -
                 break;
             }
         }
-        if wave.files_open() >= root.fs.files_open_max() {
-            let full = std::mem::replace(wave, Wave::new(Barrier::Inherited));
-            // The whole wave would sync these files anyway. It is done early so that they can be
-            // closed.
-            let _durable = root.sync_always(full)?;
-        }
+        root.sync_if_full(wave, Barrier::Inherited)?;
     }
     Ok(())
 }
