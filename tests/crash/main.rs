@@ -16,6 +16,7 @@ mod past;
 mod property;
 mod recovered;
 mod reference;
+mod restored;
 mod rules;
 mod script;
 mod single_file;

@@ -126,22 +126,21 @@ fn write(
     wave: &mut Wave,
 ) -> Result<()> {
     let failed = |error| root.error(Operation::Stage, &entry.path)(error);
-    let existing = root.look(&entry.path)?.filter(|found| found.kind == Kind::File);
-    let access = if existing.is_some() { NewFile::Private } else { NewFile::Hidden };
-    let (mut file, name) = root.fs.create_new(fresh, access).map_err(failed)?;
+    // Nobody else can open it until it has its own permissions, which can be narrower than those of a new file.
+    let (mut file, name) = root.fs.create_new(fresh, NewFile::Private).map_err(failed)?;
     wave.add(name);
     file.write_all(bytes).map_err(failed)?;
-    if let Some(existing) = existing {
-        let like = Metadata { mode: existing.mode & !SET_ID, ..existing };
-        file.copy_permissions(&entry.path, &like).map_err(failed)?;
-    }
-    let (metadata, owed) = file.finish().map_err(failed)?;
-    wave.add(owed);
-    let owner = content.owner.unwrap_or(metadata.owner);
-    let mode = content.mode & !SET_ID;
-    if existing.is_none() && (metadata.mode, metadata.owner) != (mode, owner) {
-        let wanted = Metadata { mode, owner, ..metadata };
-        wave.add(root.fs.copy_permissions(&entry.path, &wanted, fresh).map_err(failed)?);
-    }
+    let (model, like) = match root.look(&entry.path)?.filter(|found| found.kind == Kind::File) {
+        Some(existing) => (&entry.path, existing),
+        None => {
+            let own = root.fs.metadata(fresh).map_err(failed)?;
+            let owner = content.owner.unwrap_or(own.owner);
+            // Its own access list is the one that its directory gives to a new file.
+            (fresh, Metadata { mode: content.mode, owner, ..own })
+        }
+    };
+    let like = Metadata { mode: like.mode & !SET_ID, ..like };
+    file.copy_permissions(model, &like).map_err(failed)?;
+    wave.add(file.finish().map_err(failed)?.1);
     Ok(())
 }
