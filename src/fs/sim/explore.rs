@@ -318,16 +318,23 @@ fn visit(workload: &dyn Workload, disk: &SimDisk, bounds: Bounds) -> Result<(Sim
 impl Search<'_> {
     fn crash_run(&self, disk: &SimDisk, steps: u64) {
         for after in 0..=steps {
-            for reversed in [false, true] {
+            self.in_every_order(after, &mut |crash| {
                 let machine = disk.copy();
-                let crash = Crash { after, reversed };
                 machine.crash_at(crash);
                 let progress = Progress::default();
                 self.workload.run(&machine, machine.process(), &progress);
-                if self.is_over() {
-                    return;
-                }
                 self.outcomes(&machine, progress.bounds(), self.explorer.depth, crash, &mut Vec::new());
+                machine
+            });
+        }
+    }
+
+    /// Crashes after so many steps. If that is in the middle of a wave, it also does so with the wave's
+    /// syncs in reverse order; elsewhere their order changes nothing.
+    fn in_every_order(&self, after: u64, crash: &mut dyn FnMut(Crash) -> SimDisk) {
+        for reversed in [false, true] {
+            if self.is_over() || !crash(Crash { after, reversed }).has_crashed_in_wave() {
+                return;
             }
         }
     }
@@ -381,17 +388,14 @@ impl Search<'_> {
         let stable = Bounds { floor: bounds.floor.max(recovered), ceiling: bounds.ceiling };
         self.outcomes(&machine, stable, depth - 1, Crash { after: steps, reversed: false }, points);
         for after in 0..steps {
-            for reversed in [false, true] {
-                if self.is_over() {
-                    return;
-                }
-                let crash = Crash { after, reversed };
+            self.in_every_order(after, &mut |crash| {
                 let machine = disk.copy();
                 machine.crash_at(crash);
                 self.count(|counts| counts.recoveries += 1);
                 let _ = self.workload.recover(machine.process());
                 self.outcomes(&machine, bounds, depth - 1, crash, points);
-            }
+                machine
+            });
         }
     }
 

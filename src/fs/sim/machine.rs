@@ -46,6 +46,8 @@ pub(super) struct Machine {
     pub(super) retried_syncs: Vec<RelativePath>,
     pub(super) failed: Vec<Number>,
     pub(super) crashed: bool,
+    /// Whether it crashed when some members of a wave were synced, and not all.
+    pub(super) crashed_in_wave: bool,
     pub(super) death: Option<Death>,
     pub(super) dead: Vec<u32>,
     /// Processes whose copies now belong to a child, and that child.
@@ -87,6 +89,7 @@ impl Machine {
             retried_syncs: Vec::new(),
             failed: Vec::new(),
             crashed: false,
+            crashed_in_wave: false,
             death: None,
             dead: Vec::new(),
             forked: Vec::new(),

@@ -194,6 +194,12 @@ impl SimDisk {
         machine.crashed || !machine.dead.is_empty()
     }
 
+    /// Whether it has crashed between two syncs of one wave. Only then can their order matter.
+    #[must_use]
+    pub fn has_crashed_in_wave(&self) -> bool {
+        self.lock().crashed_in_wave
+    }
+
     /// Syncs that were tried again after they had failed, with nothing new to write.
     #[must_use]
     pub fn retried_syncs(&self) -> Vec<RelativePath> {

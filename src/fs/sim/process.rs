@@ -396,7 +396,7 @@ impl FileSystem for SimFileSystem {
             members.reverse();
         }
         let mut failed = None;
-        for (path, file) in members {
+        for (number, (path, file)) in members.into_iter().enumerate() {
             if machine.crashed || machine.dead.contains(&self.process) {
                 return Err(SyncError { path, attempted: true, source: dead() });
             }
@@ -404,6 +404,7 @@ impl FileSystem for SimFileSystem {
                 Some(file) => self.sync_one_file(machine, barrier, file),
                 None => self.sync_one_directory(machine, barrier, &path),
             };
+            machine.crashed_in_wave |= machine.crashed && number > 0;
             if let Err(source) = answer {
                 // A written file is open already; a directory must be opened first.
                 let attempted = file.is_some() || source.raw_os_error() != Some(EMFILE);
