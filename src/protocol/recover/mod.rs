@@ -142,7 +142,7 @@ pub(crate) fn finish_earlier(root: &Root, locked: &mut Locked, durability: Durab
 /// Makes everything that was found durable, before anything is moved.
 fn inherit(root: &Root, control: &Control, chain: &[(Generation, Result<Manifest>)]) -> Result<()> {
     let lost = Lost::new(root, control, chain);
-    let mut wave = Wave::new(Barrier::Inherited);
+    let (mut wave, mut added) = (Wave::new(Barrier::Inherited), HashSet::new());
     wave.add(Unsynced::directory(layout::control()));
     for (generation, manifest) in chain {
         let path = control.published(*generation);
@@ -154,7 +154,7 @@ fn inherit(root: &Root, control: &Control, chain: &[(Generation, Result<Manifest
         let Ok(manifest) = manifest else { continue };
         wave.absorb(lost.restore(*generation, manifest)?);
         if control.is_waived(*generation) || manifest.has_contents() && keeps(Rule::InheritStaged) {
-            waived::inherit_files(root, manifest, &mut wave)?;
+            waived::inherit_files(root, manifest, &mut added, &mut wave)?;
         }
     }
     // Lost without this sync: the manifest of a writer that was killed before its own barrier 2. A

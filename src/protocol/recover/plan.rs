@@ -115,8 +115,9 @@ impl Named {
         path: &RelativePath,
         found: Option<&Metadata>,
     ) -> Result<bool> {
-        let named = self.0.get(path).into_iter().flatten();
-        for (_, trust, entry) in named.filter(|(later, ..)| *later > generation) {
+        let named = self.0.get(path).map_or(&[][..], Vec::as_slice).iter();
+        // The newest first: its file is most often there, and then no other needs to be compared.
+        for (_, trust, entry) in named.rev().take_while(|(later, ..)| *later > generation) {
             let (Some(staged), Action::Write(content)) = (entry.staged(), &entry.action) else { continue };
             if root.look(&staged)?.is_some() {
                 continue;

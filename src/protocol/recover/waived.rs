@@ -7,6 +7,8 @@
 //! manifests show that a power loss undid some of them. Only such commits can
 //! leave these.
 
+use std::collections::HashSet;
+
 use super::super::control::{self, Control, WAIVED_MAX};
 use super::super::root::Root;
 use crate::error::{Operation, Result};
@@ -15,6 +17,7 @@ use crate::generation::Generation;
 use crate::manifest::Manifest;
 use crate::mutation::{Rule, keeps};
 use crate::options::Durability;
+use crate::path::RelativePath;
 use crate::report::RecoveryReport;
 
 /// Whether the commits that did not wait must be made durable now. That is so if a stronger commit will
@@ -60,8 +63,13 @@ pub(super) fn report_losses(
 }
 
 /// Adds the files of a commit that did not wait, staged or in place, and all directories needed to find
-/// them.
-pub(super) fn inherit_files(root: &Root, manifest: &Manifest, wave: &mut Wave) -> Result<()> {
+/// them. Those that are `added` already are synced once.
+pub(super) fn inherit_files(
+    root: &Root,
+    manifest: &Manifest,
+    added: &mut HashSet<RelativePath>,
+    wave: &mut Wave,
+) -> Result<()> {
     for entry in &manifest.entries {
         // With the staged name: a target that is copied over can only be repaired from the staged file.
         let parent = entry.path.parent();
@@ -71,7 +79,9 @@ pub(super) fn inherit_files(root: &Root, manifest: &Manifest, wave: &mut Wave) -
         for file in [&staged, &entry.path] {
             let found = root.look(file)?;
             if found.is_some_and(|found| found.kind == Kind::File) {
-                wave.add(root.fs.inherit(file).map_err(root.error(Operation::Read, file))?);
+                if added.insert(file.clone()) {
+                    wave.add(root.fs.inherit(file).map_err(root.error(Operation::Read, file))?);
+                }
                 break;
             }
         }

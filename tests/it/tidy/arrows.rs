@@ -28,7 +28,7 @@ protocol::verify -> protocol::pending protocol::lock protocol::copy protocol::co
 protocol::recover -> protocol::recover::restore protocol::pending protocol::recover::abandon protocol::recover::doubt protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::recover::waived protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation options generation path
 protocol::recover::abandon -> protocol::recover::restore protocol::lock protocol::control protocol::root protocol::layout report error manifest fs generation
 protocol::recover::doubt -> protocol::lock protocol::control protocol::root protocol::layout report error generation
-protocol::recover::waived -> protocol::control protocol::root report error manifest fs mutation options generation
+protocol::recover::waived -> protocol::control protocol::root report error manifest fs mutation options generation path
 protocol::recover::restore -> protocol::recover::rewrite protocol::recover::plan protocol::pending protocol::original protocol::control protocol::root protocol::layout error manifest fs mutation generation path
 protocol::recover::rewrite -> protocol::apply protocol::copy protocol::root protocol::layout error manifest fs generation path
 protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol::root protocol::layout report error fs generation path
