@@ -4,7 +4,7 @@
 //! until then. A larger one is streamed to disk as it is written, so memory
 //! does not grow with it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -439,14 +439,24 @@ impl Drop for Transaction {
 /// Refuses two spellings of one file, on a file system that folds case or normalises names: they would
 /// be two renames over one name. Two hard links are two names, and each is replaced by itself.
 fn refuse_aliases<'a>(root: &Root, targets: impl Iterator<Item = &'a Target>) -> Result<()> {
-    let mut seen = HashSet::new();
+    let mut seen = HashMap::new();
     for target in targets {
         let Some(Metadata { identity: Some(identity), links: 1, .. }) = target.existing else { continue };
-        if !seen.insert(identity) {
-            return Err(Error::invalid(root.full(&target.path), InvalidPath::Alias));
+        if let Some(other) = seen.insert(identity, &target.path) {
+            if are_one(root, other, &target.path)? {
+                return Err(Error::invalid(root.full(&target.path), InvalidPath::Alias));
+            }
         }
     }
     Ok(())
+}
+
+/// Whether two paths lead to one file now. They were looked at one after the other, and others may have
+/// replaced a file in between. Its number is used again at once. So the first is looked at twice.
+fn are_one(root: &Root, one: &RelativePath, other: &RelativePath) -> Result<bool> {
+    let identity = |path| Ok(root.look(path)?.and_then(|found| found.identity));
+    let (first, second, third) = (identity(one)?, identity(other)?, identity(one)?);
+    Ok(first.is_some() && first == second && second == third)
 }
 
 fn describe(slot: &Slot) -> Option<Change> {

@@ -533,3 +533,19 @@ fn the_manifest_of_a_commit_can_be_read() {
     assert!(manifest.to_string().contains("d/b"), "{manifest}");
     assert_eq!(text(root.path().join(".cosave/.gitignore")), "*\n");
 }
+
+/// Two files of one transaction were looked at one after the other, while others committed. The second had got
+/// the number of the first one's old file, and was refused as a second name of it.
+#[test]
+fn a_file_that_has_the_number_of_another_ones_old_file_is_no_alias_of_it() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("a"), "0").unwrap();
+    let store = Store::open(root.path()).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.write("a", "1").unwrap();
+    fs::rename(root.path().join("a"), root.path().join("b")).unwrap();
+    fs::write(root.path().join("a"), "another file").unwrap();
+    tx.write("b", "1").unwrap();
+    tx.commit().unwrap();
+    assert_eq!((text(root.path().join("a")), text(root.path().join("b"))), ("1".to_owned(), "1".to_owned()));
+}
