@@ -19,7 +19,7 @@ use crate::fs::{Barrier, Durable, Metadata, NewFile, SET_ID, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
 use crate::manifest::{Action, Entry, Manifest};
 use crate::mutation::{Rule, keeps};
-use crate::options::Durability;
+use crate::options::{Durability, Settings};
 use crate::path::RelativePath;
 
 /// A committed transaction. Whatever happens, recovery finishes it.
@@ -124,7 +124,10 @@ pub(crate) fn may_hold_contents(root: &Root, staged: &Staged) -> Result<bool> {
     }
     let is_write = |staged: &&StagedEntry| matches!(staged.entry.action, Action::Write(_));
     let written = || entries.iter().filter(is_write);
-    if root.settings.durability == Durability::Process || written().any(|staged| staged.bytes.is_none()) {
+    let Settings { durability, inline_max, .. } = root.settings;
+    // Without a limit of its own, a save of removals and empty files alone would be small, too.
+    if durability == Durability::Process || inline_max == 0 || written().any(|staged| staged.bytes.is_none())
+    {
         return Ok(false);
     }
     let failed = |error| root.error(Operation::Look, &RelativePath::root())(error);

@@ -204,6 +204,20 @@ fn a_reader_does_not_read_the_manifest_of_its_own_store() {
     assert_eq!(other.view().unwrap().generation(), 2);
 }
 
+/// A save that has no bytes at all fitted into every limit.
+#[test]
+fn a_limit_of_0_makes_even_a_save_without_bytes_a_long_one() {
+    for (limit, expected) in [(0, "pending"), (1, "pending-inline")] {
+        let root = tempfile::tempdir().unwrap();
+        let options = Store::options().durability(Durability::Committed).inline_max(limit);
+        let store = options.open(root.path()).unwrap();
+        put(&store, &[("empty", "")]);
+        assert!(root.path().join(format!(".cosave/1.{expected}")).exists(), "{limit}: an empty file");
+        store.update(|tx| tx.remove("empty")).unwrap();
+        assert!(root.path().join(format!(".cosave/2.{expected}")).exists(), "{limit}: a removal");
+    }
+}
+
 /// Nothing could make a directory durable anew after a failed sync.
 #[test]
 fn a_save_that_makes_a_directory_is_a_long_one() {
@@ -281,6 +295,10 @@ mod readers {
         assert_eq!(is_held(0o775, open, (0o600, 0)), Some(false), "a group writes in the root");
         assert_eq!(is_held(0o775, open, (0o644, 0)), Some(true), "everybody may read it");
         assert_eq!(is_held(0o775, (0o700, 0), (0o644, 0)), Some(false), "it lies in a closed directory");
+        assert_eq!(
+            is_held(0o775, open, (0o604, 0)),
+            Some(false),
+        );
         let of_another = is_held(0o755, open, (0o600, NOBODY));
         assert!(of_another.is_none_or(|held| !held), "it belongs to somebody else");
         let in_anothers = is_held(0o755, (0o700, NOBODY), (0o644, 0));
