@@ -89,7 +89,7 @@ fn write(root: &Root, path: &RelativePath, readers: NewFile, bytes: &[u8]) -> Re
 /// manifest. They need it for recovery.
 fn readers(root: &Root, entries: &[StagedEntry]) -> io::Result<NewFile> {
     let is_public = entries.iter().all(StagedEntry::is_readable_by_all)
-        && every_directory(root, entries.iter(), |found| found.mode & 0o005 == 0o005)?;
+        && every_directory(root, entries.iter(), |found| found.mode & 0o555 == 0o555)?;
     Ok(if is_public { NewFile::Ordinary } else { NewFile::Private })
 }
 
@@ -135,7 +135,9 @@ pub(crate) fn may_hold_contents(root: &Root, staged: &Staged) -> Result<bool> {
     // Those who may write in the root: its owner alone, or others too.
     let is_shared = top.mode & 0o022 != 0;
     let is_open = |mode: u32, owner: (u32, u32), needed: u32| {
-        mode & needed == needed || !is_shared && owner.0 == top.owner.0 && mode >> 6 & needed == needed
+        // Some files are closed to their group and open to all others.
+        let by_all = needed << 6 | needed << 3 | needed;
+        mode & by_all == by_all || !is_shared && owner.0 == top.owner.0 && mode >> 6 & needed == needed
     };
     let is_readable = |staged: &StagedEntry| match &staged.entry.action {
         Action::Write(content) => {

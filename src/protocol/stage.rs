@@ -90,7 +90,7 @@ impl StagedEntry {
             Action::Write(content) => content.mode,
             Action::Remove => 0o444,
         };
-        after & self.like.map_or(0o444, |like| like.mode) & 0o004 != 0
+        after & self.like.map_or(0o444, |like| like.mode) & 0o444 == 0o444
     }
 
     /// Whether the target's permissions have changed since they were copied.

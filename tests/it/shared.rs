@@ -135,11 +135,12 @@ fn a_manifest_that_tells_of_a_secret_is_read_only_by_those_who_may_write_in_the_
             fs::create_dir(root.join(name)).unwrap();
             fs::set_permissions(root.join(name), open(mode)).unwrap();
         }
-        for name in ["public/file", "public/pin", "closed/file"] {
+        for name in ["public/file", "public/pin", "public/group", "closed/file"] {
             fs::write(root.join(name), "0").unwrap();
             fs::set_permissions(root.join(name), open(0o644)).unwrap();
         }
         fs::set_permissions(root.join("public/pin"), open(0o600)).unwrap();
+        fs::set_permissions(root.join("public/group"), open(0o604)).unwrap();
         let store = Store::options().inline_max(0).open(root).unwrap();
         put(&store, &[("public/file", "1")]);
         let ordinary = format!("{:o}", root_mode & 0o666 | 0o600);
@@ -150,6 +151,8 @@ fn a_manifest_that_tells_of_a_secret_is_read_only_by_those_who_may_write_in_the_
         assert_eq!(mode(root, "3.applied"), private, "{root_mode:o}: a file in a closed directory");
         store.update(|tx| tx.remove("public/pin")).unwrap();
         assert_eq!(mode(root, "4.applied"), private, "{root_mode:o}: a secret file is removed");
+        put(&store, &[("public/group", "1234")]);
+        assert_eq!(mode(root, "5.applied"), private, "{root_mode:o}: a file is closed to a group");
     }
 }
 

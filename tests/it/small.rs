@@ -298,7 +298,9 @@ mod readers {
         assert_eq!(
             is_held(0o775, open, (0o604, 0)),
             Some(false),
+            "its group may not read it, but all others"
         );
+        assert_eq!(is_held(0o775, (0o705, 0), (0o644, 0)), Some(false), "its directory is closed to a group");
         let of_another = is_held(0o755, open, (0o600, NOBODY));
         assert!(of_another.is_none_or(|held| !held), "it belongs to somebody else");
         let in_anothers = is_held(0o755, (0o700, NOBODY), (0o644, 0));
