@@ -25,10 +25,10 @@ fn repeat(line: &str) -> String {
 /// How many workloads are explored at once: as many as the smallest machine has cores.
 const THREADS: usize = 2;
 
-fn explore_all(depth: u32, outcomes_max: usize, wanted: impl Fn(&str) -> bool) -> Report {
+fn explore_all(depth: u32, outcomes_max: usize, wanted: impl Fn(Model, &str) -> bool) -> Report {
     let mut pairs = Vec::new();
     for model in MODELS {
-        let of_model = workloads().into_iter().filter(|workload| wanted(&workload.name()));
+        let of_model = workloads().into_iter().filter(|workload| wanted(model, &workload.name()));
         pairs.extend(of_model.map(|workload| (model, workload)));
     }
     let (next, reports) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
@@ -52,22 +52,28 @@ fn explore_all(depth: u32, outcomes_max: usize, wanted: impl Fn(&str) -> bool) -
     total
 }
 
-/// The long saves that every run of the tests explores; the ignored ones explore all.
+/// Whether every run of the tests explores a scenario; the ignored tests explore all. Of the models,
+/// `WeakPosix` has by far the most outcomes.
+fn is_in_every_run(model: Model, name: &str) -> bool {
+    let is_long = name.contains("as long saves");
+    let is_chosen = LONG_SAVES.contains(&name);
+    (!is_long || is_chosen) && (model != Model::WeakPosix || !is_long && name != GOES_ON)
+}
+
+/// Long saves that every run explores.
 const LONG_SAVES: [&str; 4] = [
     "one file, as long saves",
     "several published together, as long saves",
     "the same file again and again, unretired, as long saves",
     "new nested directories, as long saves",
 ];
-
-/// Whether every run of the tests explores a scenario.
-fn is_in_every_run(name: &str) -> bool {
-    !name.contains("as long saves") || LONG_SAVES.contains(&name)
-}
+/// The scenario with the most states.
+const GOES_ON: &str = "whoever recovers goes on";
 
 #[test]
 fn every_crash_is_recovered_from() {
-    let report = explore_all(1, OUTCOMES_MAX, |name| !name.ends_with(STILL) && is_in_every_run(name));
+    let report =
+        explore_all(1, OUTCOMES_MAX, |model, name| !name.ends_with(STILL) && is_in_every_run(model, name));
     assert!(report.states > 1_000_000, "{report}");
 }
 
@@ -76,7 +82,8 @@ const STILL: &str = "on a clock that stands still";
 
 #[test]
 fn every_crash_is_recovered_from_where_time_stamps_tell_nothing() {
-    let report = explore_all(1, OUTCOMES_MAX, |name| name.ends_with(STILL) && is_in_every_run(name));
+    let report =
+        explore_all(1, OUTCOMES_MAX, |model, name| name.ends_with(STILL) && is_in_every_run(model, name));
     assert!(report.states > 100_000, "{report}");
 }
 
@@ -87,20 +94,20 @@ const OUTCOMES_MAX_LONG: usize = 24;
 #[test]
 #[ignore = "takes many minutes"]
 fn many_outcomes_of_every_crash_are_recovered_from() {
-    let report = explore_all(1, OUTCOMES_MAX_LONG, |_| true);
+    let report = explore_all(1, OUTCOMES_MAX_LONG, |_, _| true);
     assert!(report.states > 10_000_000, "{report}");
 }
 
 #[test]
 fn every_crash_of_a_crashed_recovery_of_one_file_is_recovered_from() {
-    let report = explore_all(2, 4, |name| name == "one file");
+    let report = explore_all(2, 4, |_, name| name == "one file");
     assert!(report.states > 100_000, "{report}");
 }
 
 #[test]
 #[ignore = "takes most of an hour"]
 fn every_crash_of_every_crashed_recovery_is_recovered_from() {
-    let report = explore_all(2, 8, |_| true);
+    let report = explore_all(2, 8, |_, _| true);
     assert!(report.states > 20_000_000, "{report}");
 }
 

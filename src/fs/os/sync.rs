@@ -75,12 +75,21 @@ pub(super) fn wave(
     }
     let measured = strategy == SyncStrategy::Auto && pace.is_quick();
     let ready = || wait_for_write_back(&files);
-    let answers = paced(pace, measured, files.len() + names.len(), ready, |index| match files.get(index) {
-        Some(file) => {
-            let failed = |source| SyncError { path: file.path().clone(), attempted: true, source };
-            file.sync().map(|()| Durable::Synced).map_err(failed)
+    let count = files.len() + names.len();
+    // One after another, files come first, and the last of them commits the names too. At once, names
+    // come first: on ext4 the sync of a directory commits whatever has changed so far
+    // (`ext4_force_commit`). Late, it would begin another commit, and all would wait for that.
+    let first = if measured { names.len() } else { 0 };
+    let answers = paced(pace, measured, count, ready, |index| {
+        let index = (first + index) % count;
+        match names.get(index) {
+            Some(name) => sync_names(directories, name),
+            None => {
+                let file = &files[index - names.len()];
+                let failed = |source| SyncError { path: file.path().clone(), attempted: true, source };
+                file.sync().map(|()| Durable::Synced).map_err(failed)
+            }
         }
-        None => sync_names(directories, &names[index - files.len()]),
     });
     let mut durable = Durable::Synced;
     let mut error: Option<SyncError> = None;
