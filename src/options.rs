@@ -16,11 +16,15 @@ pub enum Durability {
     /// Stronger commits never build on it: a `Full` or `Committed` commit of any store of the root, and
     /// [`Store::flush`](crate::Store::flush), first make all earlier commits durable.
     Process,
-    /// Two waits. The commit survives a power loss, but programs other than cosave may then find old
-    /// files until the root is opened again. The next commit, [`Store::flush`](crate::Store::flush) or
-    /// closing the store ends that.
+    /// One wait for a small save, two for a long one. The commit survives a power loss, but until the
+    /// root is opened again other programs may then find old files. The next commit,
+    /// [`Store::flush`](crate::Store::flush) or closing the store ends that.
+    ///
+    /// If the process is killed before that, the next opening reports the last commit as finished, even
+    /// if every file was in place.
     Committed,
-    /// Three waits. The commit survives a power loss, and every program finds the new files.
+    /// Two waits for a small save, three for a long one. The commit survives a power loss, and every
+    /// program finds the new files.
     #[default]
     Full,
 }

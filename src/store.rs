@@ -25,6 +25,12 @@ use crate::view::View;
 /// Clones are cheap and share one session. Any number of stores, in any number of processes, may be
 /// open on one root.
 ///
+/// The first view or commit makes the control directory; a read-only store never does.
+///
+/// Dropping the last clone closes the store. With [`Durability::Committed`](crate::Durability::Committed)
+/// that waits for the disk. It cannot report errors, and [`std::process::exit`] skips it. So call
+/// [`flush`](Self::flush) before the program ends.
+///
 /// # Examples
 ///
 /// ```
@@ -97,8 +103,12 @@ impl Store {
     /// of one state, so it never sees a mix of two commits. If nobody else changes what it read, it
     /// runs once.
     ///
+    /// `change` can return errors of cosave alone. To stop for a reason of your own, use
+    /// [`begin`](Self::begin) and [`Transaction::commit`] in a loop, and repeat while
+    /// [`Error::is_conflict`]. The second example does that.
+    ///
     /// # Errors
-    /// Those of `change` and of [`Transaction::commit`], but a conflict only after many tries.
+    /// Those of `change` and of [`Transaction::commit`], but a conflict only after 100 tries.
     ///
     /// # Examples
     ///
@@ -111,6 +121,28 @@ impl Store {
     ///     tx.write("count", (count + 1).to_string())
     /// })?;
     /// assert_eq!(std::fs::read(dir.path().join("count"))?, b"42");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// ```
+    /// fn take_one(store: &cosave::Store) -> Result<u32, Box<dyn std::error::Error>> {
+    ///     loop {
+    ///         let mut tx = store.begin()?;
+    ///         let stock: u32 = String::from_utf8(tx.read("stock")?)?.parse()?;
+    ///         let Some(rest) = stock.checked_sub(1) else { return Err("sold out".into()) };
+    ///         tx.write("stock", rest.to_string())?;
+    ///         match tx.commit() {
+    ///             Ok(_) => return Ok(rest),
+    ///             Err(error) if error.is_conflict() => {}
+    ///             Err(error) => return Err(error.into()),
+    ///         }
+    ///     }
+    /// }
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # cosave::write(dir.path().join("stock"), "1")?;
+    /// assert_eq!(take_one(&store)?, 0);
+    /// assert_eq!(take_one(&store).unwrap_err().to_string(), "sold out");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn update(&self, mut change: impl FnMut(&mut Transaction) -> Result<()>) -> Result<Commit> {
@@ -132,7 +164,8 @@ impl Store {
     }
 
     /// Opens a view of one consistent state: every commit up to a generation, and nothing of later
-    /// ones. Writers wait while a view is open, so drop it soon.
+    /// ones. Writers wait while a view is open, so drop it soon. A view makes the control directory if
+    /// there is none, unless the store is read-only.
     ///
     /// # Errors
     /// - [`Error::Locked`] if a writer holds the lock for too long.
@@ -180,11 +213,14 @@ impl Store {
         self.opened.deep_sweep()
     }
 
-    /// Waits until every commit is durably in place. Only needed with
-    /// [`Durability::Committed`](crate::Durability::Committed), before other programs read the files.
+    /// Waits until a power loss can undo none of the earlier commits, for any program. Only commits
+    /// weaker than [`Durability::Full`](crate::Durability::Full) need it. Without a power loss, other
+    /// programs see each commit as soon as it returns, whether a flush follows or not.
     ///
     /// # Errors
-    /// [`Error::Io`] if a sync fails. The commits stay published, and the next opening finishes them.
+    /// - [`Error::Io`] if a sync fails. The commits stay published, and the next opening finishes them.
+    /// - [`Error::Locked`] if others hold the lock for too long.
+    /// - [`Error::Poisoned`] after a failed sync.
     pub fn flush(&self) -> Result<()> {
         self.opened.flush()
     }

@@ -230,7 +230,11 @@ impl Transaction {
         content.ok_or_else(missing)
     }
 
-    /// The changes that a commit would make now.
+    /// The changes that a commit would make now. A dry run calls this, and then
+    /// [`abort`](Self::abort).
+    ///
+    /// A dry run needs a store that may write. It makes the control directory if it reads, or if it
+    /// writes more than stays in memory.
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
         let draft = guard(&self.draft);

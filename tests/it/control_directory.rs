@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use cosave::{Error, InvalidPath, Outcome, Store};
 
+use crate::common::{LARGE_BYTES, child, child_root, put, run, say, text, tree};
 #[cfg(target_os = "linux")]
 use crate::common::{ROOT, child_arguments};
-use crate::common::{child, child_root, put, run, say, text, tree};
 
 fn open_elsewhere(root: &Path, control: &Path) -> Store {
     Store::options().control_dir(control).open(root).unwrap()
@@ -182,4 +182,39 @@ fn child_with_a_far_control_directory() {
     let project = root.join("project");
     fs::create_dir(&project).unwrap();
     say(put(&open_elsewhere(&project, &root.join("far/away/control")), &[("a", "1")]).generation());
+}
+
+#[test]
+fn the_first_view_or_commit_makes_the_control_directory() {
+    for begins_with_a_view in [true, false] {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        assert!(!root.path().join(".cosave").exists(), "an opening made it");
+        let reader = Store::options().read_only(true).open(root.path()).unwrap();
+        assert_eq!(reader.view().unwrap().generation(), 0);
+        assert!(!root.path().join(".cosave").exists(), "a read-only store made it");
+        if begins_with_a_view {
+            assert_eq!(store.view().unwrap().generation(), 0);
+        } else {
+            put(&store, &[("a", "1")]);
+        }
+        assert!(root.path().join(".cosave").exists());
+    }
+}
+
+#[test]
+fn a_dry_run_makes_a_control_directory_only_if_it_reads_or_is_large() {
+    for (reads, bytes, makes) in [(false, 1, false), (true, 1, true), (false, LARGE_BYTES, true)] {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let mut tx = store.begin().unwrap();
+        if reads {
+            assert!(tx.read("a").unwrap_err().is_not_found());
+        }
+        tx.write("a", vec![0; bytes]).unwrap();
+        assert_eq!(tx.changes().len(), 1);
+        tx.abort();
+        assert_eq!(root.path().join(".cosave").exists(), makes, "{reads} {bytes}");
+        assert!(tree(root.path()).is_empty());
+    }
 }

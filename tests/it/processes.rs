@@ -276,3 +276,26 @@ fn child_that_stages_and_waits() {
     tx.commit().unwrap();
     say("committed");
 }
+
+#[test]
+fn a_store_that_is_not_closed_has_its_last_commit_reported() {
+    let root = tempfile::tempdir().unwrap();
+    let child = child("processes::child_that_exits_without_closing", root.path());
+    assert_eq!(run(child), ["2"]);
+    assert_eq!(text(root.path().join("a")), "2", "the file was in place");
+    let store = Store::open(root.path()).unwrap();
+    assert_eq!(store.last_recovery().rolled_forward, [2]);
+    drop(store);
+    assert!(Store::open(root.path()).unwrap().last_recovery().is_clean());
+    assert_no_litter(root.path());
+}
+
+#[test]
+#[ignore = "child of a_store_that_is_not_closed_has_its_last_commit_reported"]
+fn child_that_exits_without_closing() {
+    let Some(root) = child_root() else { return };
+    let store = Store::options().durability(Durability::Committed).open(root).unwrap();
+    put(&store, &[("a", "1")]);
+    say(put(&store, &[("a", "2")]).generation());
+    std::process::exit(0);
+}
