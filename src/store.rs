@@ -115,12 +115,12 @@ impl Store {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = cosave::Store::open(dir.path())?;
-    /// # cosave::write(dir.path().join("count"), "41")?;
     /// let commit = store.update(|tx| {
-    ///     let count: u32 = String::from_utf8_lossy(&tx.read("count")?).parse().unwrap_or(0);
+    ///     let found = tx.read_if_exists("count")?.unwrap_or_default();
+    ///     let count: u32 = String::from_utf8_lossy(&found).parse().unwrap_or(0);
     ///     tx.write("count", (count + 1).to_string())
     /// })?;
-    /// assert_eq!(std::fs::read(dir.path().join("count"))?, b"42");
+    /// assert_eq!(std::fs::read(dir.path().join("count"))?, b"1");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

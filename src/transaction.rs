@@ -206,28 +206,54 @@ impl Transaction {
     /// - [`Error::Conflict`] if something that was read has changed.
     /// - Those of [`Store::view`](crate::Store::view).
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
-        let path = path.as_ref();
-        let missing = || Error::io(Operation::Read, path)(io::ErrorKind::NotFound.into());
-        let target = self.resolve(path)?;
+        let path = self.resolve(path.as_ref())?.path;
+        let missing = || self.root().error(Operation::Read, &path)(io::ErrorKind::NotFound.into());
+        self.read_target(&path)?.ok_or_else(missing)
+    }
+
+    /// Like [`read`](Self::read), but `None` if there is no such file. The commit is a
+    /// [`Conflict`](Error::Conflict) if there is one by then.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read), but a missing file is no error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let mut tx = store.begin()?;
+    /// let list = tx.read_if_exists("list.txt")?.unwrap_or_default();
+    /// tx.write("list.txt", [list.as_slice(), b"one more\n"].concat())?;
+    /// tx.commit()?;
+    /// assert_eq!(std::fs::read(dir.path().join("list.txt"))?, b"one more\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn read_if_exists(&self, path: impl AsRef<Path>) -> Result<Option<Vec<u8>>> {
+        self.read_target(&self.resolve(path.as_ref())?.path)
+    }
+
+    /// Reads a file whose path is resolved; `None` if there is none.
+    fn read_target(&self, path: &RelativePath) -> Result<Option<Vec<u8>>> {
         let staged = {
             let draft = guard(&self.draft);
-            match draft.newest(&target.path) {
-                Some(Slot { content: Content::Kept(file), .. }) => return Ok(file.bytes.clone()),
+            match draft.newest(path) {
+                Some(Slot { content: Content::Kept(file), .. }) => return Ok(Some(file.bytes.clone())),
                 Some(Slot { content: Content::Ready(StagedChange::Write(file)), .. }) => {
                     Some(file.staged.clone())
                 }
-                Some(Slot { content: Content::Ready(StagedChange::Remove(_)), .. }) => return Err(missing()),
-                Some(_) => return Err(Error::Unfinished { path: path.to_path_buf() }),
+                Some(Slot { content: Content::Ready(StagedChange::Remove(_)), .. }) => return Ok(None),
+                Some(_) => return Err(Error::Unfinished { path: self.root().full(path) }),
                 None => None,
             }
         };
         if let Some(staged) = staged {
-            let file = self.root().fs.open(&staged).map_err(Error::io(Operation::Read, path))?;
-            return read_all(file).map_err(Error::io(Operation::Read, path));
+            let bytes = self.root().fs.open(&staged).and_then(read_all);
+            return bytes.map(Some).map_err(self.root().error(Operation::Read, path));
         }
-        let (content, seen) = self.see(&target.path)?;
-        guard(&self.snapshot).remember(self.root(), &target.path, seen)?;
-        content.ok_or_else(missing)
+        let (content, seen) = self.see(path)?;
+        guard(&self.snapshot).remember(self.root(), path, seen)?;
+        Ok(content)
     }
 
     /// The changes that a commit would make now. A dry run calls this, and then

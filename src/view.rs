@@ -56,11 +56,28 @@ impl View {
     /// - [`Error::InvalidPath`](crate::Error::InvalidPath) if no file of the root can have this path.
     /// - [`Error::Io`](crate::Error::Io), of kind `NotFound` if this state has no such file.
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
-        let path = path.as_ref();
-        let mut bytes = Vec::new();
-        let mut file = self.open(path)?;
-        file.read_to_end(&mut bytes).map_err(Error::io(Operation::Read, path))?;
-        Ok(bytes)
+        let path = self.resolve(path.as_ref())?;
+        self.read_resolved(&path)?.ok_or_else(|| self.missing(&path))
+    }
+
+    /// Like [`read`](Self::read), but `None` if this state has no such file.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read), but a missing file is no error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| tx.write("a", "1"))?;
+    /// let view = store.view()?;
+    /// assert_eq!(view.read_if_exists("a")?, Some(b"1".to_vec()));
+    /// assert_eq!(view.read_if_exists("b")?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn read_if_exists(&self, path: impl AsRef<Path>) -> Result<Option<Vec<u8>>> {
+        self.read_resolved(&self.resolve(path.as_ref())?)
     }
 
     /// Opens a file of this state. It stays readable and unchanged even after the view is closed and
@@ -72,7 +89,7 @@ impl View {
         let path = self.resolve(path.as_ref())?;
         match self.reading.open(self.root(), &path)? {
             Some(file) => Ok(FileReader { file }),
-            None => Err(self.root().error(Operation::Read, &path)(io::ErrorKind::NotFound.into())),
+            None => Err(self.missing(&path)),
         }
     }
 
@@ -121,6 +138,17 @@ impl View {
 
     fn root(&self) -> &Root {
         &self.opened.root
+    }
+
+    fn missing(&self, path: &RelativePath) -> Error {
+        self.root().error(Operation::Read, path)(io::ErrorKind::NotFound.into())
+    }
+
+    fn read_resolved(&self, path: &RelativePath) -> Result<Option<Vec<u8>>> {
+        let Some(mut file) = self.reading.open(self.root(), path)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(self.root().error(Operation::Read, path))?;
+        Ok(Some(bytes))
     }
 
     fn resolve(&self, path: &Path) -> Result<RelativePath> {

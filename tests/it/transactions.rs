@@ -237,6 +237,54 @@ fn a_file_that_was_read_as_missing_must_still_be_missing() {
     assert!(tx.commit().unwrap_err().is_conflict());
 }
 
+#[test]
+fn a_file_that_appears_after_read_if_exists_is_a_conflict() {
+    for commits in [true, false] {
+        let root = tempfile::tempdir().unwrap();
+        let store = quick(root.path());
+        let mut tx = store.begin().unwrap();
+        assert_eq!(tx.read_if_exists("a").unwrap(), None);
+        tx.write("b", "there was no a").unwrap();
+        if commits {
+            put(&store, &[("a", "1")]);
+        } else {
+            fs::write(root.path().join("a"), "by hand").unwrap();
+        }
+        let error = tx.commit().unwrap_err();
+        assert!(matches!(&error, Error::Conflict { path, .. } if path.ends_with("a")), "{error}");
+        assert!(!root.path().join("b").exists());
+    }
+}
+
+#[test]
+fn read_if_exists_reads_what_read_reads() {
+    let root = tempfile::tempdir().unwrap();
+    let store = quick(root.path());
+    put(&store, &[("a", "1"), ("removed", "1")]);
+    let mut tx = store.begin().unwrap();
+    tx.write("own", "2").unwrap();
+    tx.remove("removed").unwrap();
+    let open = tx.writer("open").unwrap();
+    assert!(matches!(tx.read_if_exists("open").unwrap_err(), Error::Unfinished { .. }));
+    drop(open);
+    let view = store.view().unwrap();
+    for (path, in_transaction, in_view) in [
+        ("./a", Some("1"), Some("1")),
+        ("own", Some("2"), None),
+        ("removed", None, Some("1")),
+        ("no/x", None, None),
+    ] {
+        let bytes = |text: Option<&str>| text.map(|text| text.as_bytes().to_vec());
+        assert_eq!(tx.read_if_exists(path).unwrap(), bytes(in_transaction), "{path}");
+        assert_eq!(tx.read(path).ok(), bytes(in_transaction), "{path}");
+        assert_eq!(view.read_if_exists(path).unwrap(), bytes(in_view), "{path}");
+        assert_eq!(view.read(path).ok(), bytes(in_view), "{path}");
+    }
+    for error in [tx.read_if_exists("../a").unwrap_err(), view.read_if_exists("../a").unwrap_err()] {
+        assert!(matches!(error, Error::InvalidPath { .. }), "{error}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn permissions_are_kept_and_new_files_are_ordinary() {
