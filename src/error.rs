@@ -19,6 +19,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation failed, and what is true of the disk now.
 ///
+/// The message says both. It leaves out the system's own reason, such as a full disk. Print
+/// [`source()`](std::error::Error::source) as well, or use a reporter that does.
+///
 /// # Examples
 ///
 /// ```
@@ -57,7 +60,7 @@ pub enum Error {
         path: PathBuf,
         /// How long this call waited.
         waited: Duration,
-        /// Who holds the lock, if known.
+        /// Who may hold the lock, as far as is known.
         holder: Option<String>,
     },
     /// Something on disk cannot be what cosave wrote. Nothing was moved and nothing is lost. Restore
@@ -321,6 +324,7 @@ impl std::fmt::Display for Operation {
 
 impl From<Error> for io::Error {
     /// For code that uses `std::io` errors throughout: keeps the message and the system's error kind.
+    /// The system's own reason stays in [`source()`](std::error::Error::source).
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::Io { source, .. }

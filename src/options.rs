@@ -102,7 +102,8 @@ pub struct Waiting {
     pub path: PathBuf,
     /// How long the call has waited.
     pub waited: Duration,
-    /// Who may hold it, as far as is known: the processes with a session here.
+    /// Who may hold it, as far as is known. If a view of this store is open, this process. Otherwise the
+    /// processes with a session here; those that only read have none.
     pub holder: Option<String>,
 }
 

@@ -128,31 +128,30 @@ impl fmt::Display for RecoveryReport {
         if self.is_clean() {
             return f.write_str("nothing to recover");
         }
+        let mut lines = Vec::new();
         for generation in &self.rolled_forward {
-            writeln!(f, "finished generation {generation}")?;
+            lines.push(format!("finished generation {generation}"));
         }
         for generation in &self.discarded {
-            writeln!(f, "discarded generation {generation}, which was never acknowledged")?;
+            lines.push(format!("discarded generation {generation}, which was never acknowledged"));
         }
         for generation in &self.lost {
-            writeln!(
-                f,
+            lines.push(format!(
                 "generation {generation} is lost: it had not waited for the disk before a power loss"
-            )?;
+            ));
         }
         for path in &self.swept {
-            writeln!(f, "removed {path}")?;
+            lines.push(format!("removed {path}"));
         }
         for directory in &self.unswept {
-            writeln!(
-                f,
+            lines.push(format!(
                 "cannot sweep {directory}: what a dead session left there stays for the next opening"
-            )?;
+            ));
         }
         for difference in &self.differences {
-            writeln!(f, "{difference}")?;
+            lines.push(difference.to_string());
         }
-        Ok(())
+        f.write_str(&lines.join("\n"))
     }
 }
 
@@ -264,6 +263,12 @@ pub struct Mismatch {
     pub problem: Problem,
 }
 
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of generation {} {}", self.path, self.generation, self.problem)
+    }
+}
+
 /// What is wrong with a committed file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -276,4 +281,15 @@ pub enum Problem {
     Changed,
     /// Its bytes differ, but its length and time stamp do not: the medium is damaged.
     Damaged,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "is missing",
+            Self::Present => "should have been removed, but is there",
+            Self::Changed => "was changed later",
+            Self::Damaged => "is damaged: its bytes differ, but its length and time stamp do not",
+        })
+    }
 }

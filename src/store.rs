@@ -3,6 +3,7 @@
 //! The public type over what `protocol::open` holds. It hands out transactions
 //! and views, and knows nothing of the protocol's steps.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,10 +46,16 @@ use crate::view::View;
 /// assert_eq!(commit.generation(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
     opened: Arc<Opened>,
     _closing: Arc<Closing>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.root().debug(f, "Store").finish_non_exhaustive()
+    }
 }
 
 /// Closes the store when its last clone is dropped, also while a transaction or a view is still open.

@@ -5,6 +5,7 @@
 //! does not grow with it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -50,13 +51,18 @@ use crate::writer::FileWriter;
 /// tx.commit()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
 #[must_use = "a dropped transaction is aborted: call `commit`"]
 pub struct Transaction {
     opened: Arc<Opened>,
     draft: Arc<Mutex<Draft>>,
     /// What was read. Writers do not need it, so none waits for a read.
     snapshot: Mutex<Snapshot>,
+}
+
+impl fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.root().debug(f, "Transaction").finish_non_exhaustive()
+    }
 }
 
 impl Transaction {
@@ -93,9 +99,9 @@ impl Transaction {
         path: impl AsRef<Path>,
         fill: impl FnOnce(&mut FileWriter) -> io::Result<()>,
     ) -> Result<()> {
-        let path = path.as_ref();
         let mut writer = self.writer(path)?;
         if let Err(error) = fill(&mut writer) {
+            let path = writer.full_path();
             writer.discard();
             return Err(Error::io(Operation::Stage, path)(error));
         }
@@ -169,12 +175,11 @@ impl Transaction {
     /// - [`Error::InvalidPath`] if the path cannot be a target.
     /// - [`Error::Io`], of kind `NotFound` if there is no such file.
     pub fn remove(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let target = self.resolve_to_remove(path)?;
+        let target = self.resolve_to_remove(path.as_ref())?;
         let existed = target.existing.is_some();
         let file = target.path.clone();
         if !self.remove_target(target)? {
-            return Err(Error::io(Operation::Remove, path)(io::ErrorKind::NotFound.into()));
+            return Err(self.root().error(Operation::Remove, &file)(io::ErrorKind::NotFound.into()));
         }
         if existed {
             guard(&self.draft).preconditions.insert(file, Presence::Exists);

@@ -2,6 +2,7 @@
 //! the view is closed.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io::{self, Read, Seek};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -31,11 +32,16 @@ use crate::protocol::snapshot::State as _;
 /// assert_eq!(view.read("a")?, view.read("b")?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
 pub struct View {
     opened: Arc<Opened>,
     reading: Reading,
     resolver: Mutex<Resolver>,
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.root().debug(f, "View").field("generation", &self.generation()).finish_non_exhaustive()
+    }
 }
 
 impl View {

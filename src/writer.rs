@@ -3,6 +3,7 @@
 //! Knows how a staged file is filled, finished and given up. The draft decides
 //! which write counts in the end.
 
+use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -41,7 +42,6 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// tx.commit()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
 #[must_use = "a writer that is dropped without `finish` makes the commit fail"]
 pub struct FileWriter {
     opened: Arc<Opened>,
@@ -49,6 +49,12 @@ pub struct FileWriter {
     number: u64,
     target: Target,
     body: Body,
+}
+
+impl fmt::Debug for FileWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.opened.root.debug(f, "FileWriter").field("path", &self.target.path).finish_non_exhaustive()
+    }
 }
 
 /// Where the bytes go.
@@ -66,7 +72,7 @@ impl FileWriter {
     }
 
     /// The full path that the file will have.
-    fn full_path(&self) -> PathBuf {
+    pub(crate) fn full_path(&self) -> PathBuf {
         self.opened.root.full(&self.target.path)
     }
 

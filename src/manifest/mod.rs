@@ -140,12 +140,13 @@ pub struct Manifest {
     pub time: TimeStamp,
     /// What it changes, in the order of writing.
     pub entries: Vec<Entry>,
-    /// What a small save has besides: its manifest holds everything that recovery needs.
+    /// The bytes of the written files, in the manifest of a small save; `None` in that of a long one.
     pub inline: Option<Inline>,
 }
 
-/// What the manifest of a small save holds besides its entries. It is published in the same wave in
-/// which it and the staged files become durable, so nothing that it names need be on disk.
+/// What the manifest of a small save holds besides its entries, so that recovery can write every file
+/// from it alone. It becomes durable in the same wave as the staged files. So after a power loss it may
+/// name files that never reached the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inline {
     /// The first generation that was published in the same wave.
@@ -195,17 +196,17 @@ impl Manifest {
 
 impl fmt::Display for Manifest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "transaction {}", self.transaction)?;
+        write!(f, "transaction {}", self.transaction)?;
         for entry in &self.entries {
             match &entry.action {
-                Action::Write(content) => writeln!(
+                Action::Write(content) => write!(
                     f,
-                    "write  {} ({} bytes, blake3 {})",
+                    "\nwrite  {} ({} bytes, blake3 {})",
                     entry.path,
                     content.after.length,
                     content.checksum.to_hex()
                 )?,
-                Action::Remove => writeln!(f, "remove {}", entry.path)?,
+                Action::Remove => write!(f, "\nremove {}", entry.path)?,
             }
         }
         Ok(())

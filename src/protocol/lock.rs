@@ -19,7 +19,7 @@ use std::io;
 use std::time::Duration;
 
 use super::control::{self, Control, Owner};
-use super::root::Root;
+use super::root::{Reader, Root};
 use super::{layout, session};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Lock, LockKind};
@@ -59,6 +59,7 @@ pub(crate) struct Share {
     /// `None` if nothing can be locked. Then another look follows every read.
     lock: Option<Box<dyn Lock>>,
     pub(crate) control: Control,
+    _reader: Reader,
 }
 
 impl Share {
@@ -90,7 +91,7 @@ pub(crate) fn shared(root: &Root) -> Result<Share> {
         Some(made_if_missing(&mut wait, readers_lock)?)
     };
     root.fs.forget_directories();
-    Ok(Share { lock, control: Control::look(root)? })
+    Ok(Share { lock, control: Control::look(root)?, _reader: root.reader() })
 }
 
 /// Takes a lock. Makes the control directory first if there is none.
@@ -239,13 +240,13 @@ impl<'a> Wait<'a> {
         let now = self.root.fs.elapsed();
         let waited = now.saturating_sub(self.started);
         if now >= self.deadline {
-            let holder = session::living(self.root);
+            let holder = session::holder(self.root);
             return Err(Error::Locked { path: self.root.full(path), waited, holder });
         }
         if now >= self.tell {
             self.tell = now.saturating_add(TELL_EVERY);
             if let Some(OnWait(tell)) = &self.root.settings.on_wait {
-                let holder = session::living(self.root);
+                let holder = session::holder(self.root);
                 tell(&Waiting { path: self.root.full(path), waited, holder });
             }
         }

@@ -6,6 +6,7 @@
 //! steps ask of the file system stands here once, with errors that name the
 //! path.
 
+use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +27,10 @@ use crate::report::RecoveryReport;
 /// The longest manifest that is read: a million entries of a kilobyte.
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 
+/// Counts one reader of a store for as long as it lives.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reader(Arc<()>);
+
 /// An open root, as every step sees it.
 #[derive(Debug)]
 pub(crate) struct Root {
@@ -36,6 +41,8 @@ pub(crate) struct Root {
     /// Commits that are in place, but not durably.
     pub(crate) deferred: Deferred,
     process: u32,
+    /// Who reads through this store now.
+    readers: Reader,
     poisoned: AtomicBool,
     looked_for_losses: AtomicBool,
     copied: AtomicBool,
@@ -57,6 +64,7 @@ impl Root {
             stamps,
             deferred,
             process,
+            readers: Reader::default(),
             poisoned,
             looked_for_losses,
             copied,
@@ -223,6 +231,16 @@ impl Root {
         *guard(&self.newest)
     }
 
+    /// Counts a reader of this store, so that whoever waits for it can be told.
+    pub(crate) fn reader(&self) -> Reader {
+        self.readers.clone()
+    }
+
+    /// Whether anybody reads through this store now.
+    pub(crate) fn is_read(&self) -> bool {
+        Arc::strong_count(&self.readers.0) > 1
+    }
+
     pub(crate) fn poison(&self) {
         self.poisoned.store(true, Ordering::SeqCst);
     }
@@ -262,6 +280,17 @@ impl Root {
 
     pub(crate) fn path(&self) -> PathBuf {
         self.fs.root_path()
+    }
+
+    /// Begins the `Debug` of something that the caller holds: short, and without the content of files.
+    pub(crate) fn debug<'a, 'b>(
+        &self,
+        f: &'a mut fmt::Formatter<'b>,
+        name: &str,
+    ) -> fmt::DebugStruct<'a, 'b> {
+        let mut debug = f.debug_struct(name);
+        debug.field("root", &self.path()).field("durability", &self.settings.durability);
+        debug
     }
 
     /// The rest of an absolute path below the root; `None` if it lies outside. The root is recognised

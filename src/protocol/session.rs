@@ -423,8 +423,11 @@ fn read_paths<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RelativePath>, D
     Vec::deserialize(from)?.into_iter().map(path).collect()
 }
 
-/// Who lives here, as far as is known, for an error message.
-pub(crate) fn living(root: &Root) -> Option<String> {
+/// Who may hold a lock of this root, as far as is known, for an error message.
+pub(crate) fn holder(root: &Root) -> Option<String> {
+    if root.is_read() {
+        return Some("this process: is a view still open?".to_owned());
+    }
     let names = root.fs.list(&layout::SESSIONS.path()).ok()?;
     let mut processes = BTreeSet::new();
     for entry in names {
@@ -433,13 +436,40 @@ pub(crate) fn living(root: &Root) -> Option<String> {
             processes.extend(Record::decode(&record).map(|record| record.process));
         }
     }
-    let all: Vec<_> = processes.iter().map(u32::to_string).collect();
-    (!all.is_empty()).then(|| format!("one of the processes {}", all.join(", ")))
+    holder_among(&mut processes, root.fs.process())
+}
+
+/// Names the processes that have a session. Readers have none, so they cannot be named.
+fn holder_among(processes: &mut BTreeSet<u32>, own: u32) -> Option<String> {
+    let is_own = processes.remove(&own);
+    let others: Vec<_> = processes.iter().map(u32::to_string).collect();
+    let others = match others.as_slice() {
+        [] => return is_own.then(|| "this process, or one that only reads".to_owned()),
+        [one] => format!("process {one}"),
+        _ => format!("one of the processes {}", others.join(", ")),
+    };
+    Some(if is_own { format!("{others}, or this process") } else { others })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_holder_is_named_as_exactly_as_it_is_known() {
+        let cases: [(&[u32], Option<&str>); 6] = [
+            (&[], None),
+            (&[7], Some("this process, or one that only reads")),
+            (&[8], Some("process 8")),
+            (&[7, 8], Some("process 8, or this process")),
+            (&[8, 9], Some("one of the processes 8, 9")),
+            (&[7, 8, 9], Some("one of the processes 8, 9, or this process")),
+        ];
+        for (processes, named) in cases {
+            let mut living = processes.iter().copied().collect();
+            assert_eq!(holder_among(&mut living, 7).as_deref(), named, "{processes:?}");
+        }
+    }
 
     #[test]
     fn a_record_is_read_back_and_a_torn_one_tells_of_nothing() {

@@ -11,6 +11,7 @@ mod common;
 mod control_directory;
 mod fixtures;
 mod limits;
+mod messages;
 mod mounts;
 mod processes;
 mod prose;
