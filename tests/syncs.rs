@@ -309,7 +309,7 @@ fn one_save_of_one_process_waits_for_three_waves() {
     let phases = phases(&events);
     let waits: Vec<_> = phases.iter().filter(|phase| phase.starts_with("sync ")).collect();
     assert_eq!(waits.len(), 3, "{phases:?}");
-    assert!(waits[0].contains(".cosave/sessions"), "the record: {phases:?}");
+    assert_eq!(waits[0], "sync .cosave/sessions .cosave/sessions/session", "the record: {phases:?}");
     assert!(waits[1].contains(".cosave/2.pending-inline") && waits[1].contains("staged-a"), "{phases:?}");
     assert_eq!(waits[2], "sync .", "{phases:?}");
 }

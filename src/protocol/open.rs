@@ -143,7 +143,7 @@ impl Opened {
         let mut slot = guard(&self.session);
         if let Some(session) = slot.as_ref() {
             // A session without a mark counts as dead, and its records are gone with the mark.
-            if !keeps(Rule::RenewSession) || session.is_marked()? {
+            if !keeps(Rule::RenewSession) || session.is_marked() {
                 return Ok(Arc::clone(session));
             }
         }

@@ -12,7 +12,6 @@
 //! target or a staged file.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +20,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::layout::{self, SessionName};
-use super::root::{Root, guard, if_found, is_gone};
+use super::root::{Root, guard, if_found};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, Identity, Lock, LockKind, NewFile, Unsynced, Wave};
 use crate::generation::TransactionId;
@@ -135,7 +134,7 @@ impl Session {
         Ok(Self {
             id,
             root: Arc::clone(root),
-            transactions: AtomicU64::new(0),
+            transactions: AtomicU64::new(1),
             state: Mutex::default(),
             marked: AtomicBool::new(false),
             _lock: lock,
@@ -166,19 +165,14 @@ impl Session {
         self.id
     }
 
-    /// Whether the mark still exists. Another program may have removed the control directory.
-    pub(crate) fn is_marked(&self) -> Result<bool> {
-        let path = layout::session(self.id);
-        match self.root.fs.metadata(&path) {
-            Ok(_) => Ok(true),
-            Err(error) if is_gone(&error) => Ok(false),
-            Err(error) => Err(self.root.error(Operation::Begin, &path)(error)),
-        }
+    /// Whether the mark can still be seen. Another program may have removed the control directory.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.root.fs.metadata(&layout::session(self.id)).is_ok()
     }
 
     /// The next transaction's id.
     pub(crate) fn next_transaction(&self) -> TransactionId {
-        TransactionId { session: self.id, number: self.transactions.fetch_add(1, Ordering::Relaxed) + 1 }
+        TransactionId { session: self.id, number: self.transactions.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// Writes records of where this session will stage, and of which directories it will make.
@@ -356,13 +350,12 @@ impl Session {
         for directory in std::mem::take(&mut state.orphans).iter().rev() {
             match self.root.fs.remove_dir(directory) {
                 Ok(debt) => removals.add(debt),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 // Another process still stages there. A sweep after both sessions finds the directory
                 // by its record.
                 Err(error) if self.is_staged_in(directory) => {
                     return Err(self.root.error(Operation::Remove, directory)(error));
                 }
-                // Another program uses the directory.
+                // It is gone, or another program uses it.
                 Err(_) => {}
             }
         }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print")]
 #![allow(unreachable_pub, reason = "the helpers are shared by modules, not exported")]
 
+mod control;
 mod controls;
 mod durabilities;
 mod exploration;
@@ -14,6 +15,7 @@ mod mount_point;
 mod mutations;
 mod past;
 mod property;
+mod readers;
 mod recovered;
 mod reference;
 mod restored;
@@ -21,3 +23,4 @@ mod rules;
 mod script;
 mod single_file;
 mod strangers;
+mod sweeping;

@@ -3,10 +3,11 @@
 
 use cosave::Store;
 use cosave::fs::Barrier;
-use cosave::fs::sim::{Crash, Model, Mutation, Part, SimDisk};
+use cosave::fs::sim::{Aftermath, Crash, Fault, Model, Mutation, Part, SimDisk};
 
 const OUTCOMES_MAX: usize = 60;
 const NESTED_OUTCOMES_MAX: usize = 12;
+const ENOSPC: i32 = 28;
 
 fn disk(model: Model) -> SimDisk {
     let disk = SimDisk::new(model);
@@ -85,6 +86,31 @@ fn explore(model: Model, mutation: Option<Mutation>) -> Result<(), String> {
 fn a_copy_over_a_mount_point_can_be_cut_short_anywhere() {
     for model in [Model::OrderedPrefix, Model::JumpingPrefix, Model::WeakPosix] {
         explore(model, None).unwrap();
+    }
+}
+
+/// A copy whose mark cannot be made does not begin: cut short, it would pass for an edit.
+#[test]
+fn an_error_at_any_call_of_a_copy_can_be_followed_by_a_kill() {
+    let calls = {
+        let machine = disk(Model::WeakPosix);
+        save(&machine).unwrap();
+        machine.calls()
+    };
+    for failing in 0..calls {
+        for after in 0.. {
+            let machine = disk(Model::WeakPosix);
+            let aftermath = Aftermath::CacheShowsNew;
+            machine.fail_at(&[Fault { after: failing, error: ENOSPC, persistent: false, aftermath }]);
+            machine.crash_at(Crash { after, reversed: false });
+            drop(save(&machine));
+            let was_cut = machine.has_crashed();
+            check(&machine.kill())
+                .unwrap_or_else(|problem| panic!("an error at {failing}, killed after {after}: {problem}"));
+            if !was_cut {
+                break;
+            }
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! What a recovery tells, keeps and leaves, beyond the files that it finishes.
 
-use cosave::fs::sim::{Crash, Model, SimDisk};
+use cosave::fs::sim::{Aftermath, Crash, Fault, Granularity, Model, SimDisk};
 use cosave::{Durability, Finding, Generation, Store};
 
 use crate::rules::{content, open, sim};
+
+const EIO: i32 = 5;
 
 /// Commits with a new store, and is killed between the commit point and the first move.
 fn published(disk: &SimDisk, change: impl Fn(&mut cosave::Transaction) -> cosave::Result<()>) -> SimDisk {
@@ -45,6 +47,51 @@ fn an_edit_is_set_aside_once_however_often_the_recovery_is_cut_short() {
             return;
         }
     }
+}
+
+/// Where a stamp proves nothing, recovery reads what it would replace. If that cannot be read, it is not
+/// replaced.
+#[test]
+fn an_edit_that_cannot_be_read_is_not_taken_for_the_original() {
+    let disk = sim();
+    disk.clock(Granularity::Still);
+    disk.put("a", b"a0", 0o644);
+    disk.settle();
+    let edited = published(&disk, |tx| tx.write("a", "a1"));
+    edited.put("a", b"e9", 0o644);
+    for after in 0.. {
+        let machine = edited.copy();
+        let aftermath = Aftermath::CacheShowsNew;
+        machine.fail_at(&[Fault { after, error: EIO, persistent: false, aftermath }]);
+        drop(Store::options().open_on(machine.process()));
+        let kept = machine.files().values().any(|bytes| bytes == b"e9");
+        assert!(kept, "an error at call {after}: {:?}", machine.files());
+        if machine.calls() <= after {
+            break;
+        }
+    }
+}
+
+/// Where no file can have two names, an edit is set aside as a copy. The copy takes nobody's name.
+#[test]
+fn an_edit_is_set_aside_as_a_copy_where_there_are_no_hard_links() {
+    let edited = published(&sim(), |tx| tx.write("a", "a1"));
+    edited.put("a", b"an edit", 0o644);
+    edited.put("a.set-aside-1", b"precious", 0o644);
+    edited.without_links();
+    let full = edited.copy();
+    let report = open(&edited).last_recovery();
+    let [found] = report.differences.as_slice() else { panic!("{report:?}") };
+    let Finding::SetAside(name) = &found.finding else { panic!("{found:?}") };
+    assert_eq!(content(&edited, "a"), "a1");
+    assert_eq!(content(&edited, "a.set-aside-1"), "precious");
+    assert_eq!(content(&edited, &name.to_string()), "an edit");
+
+    // Without room for the copy nothing is moved, and the reason is told.
+    full.free_bytes(Some(0));
+    let error = Store::options().open_on(full.process()).unwrap_err();
+    assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(content(&full, "a"), "an edit");
 }
 
 /// The file to remove may still exist, in the directory under its new name.
@@ -117,8 +164,45 @@ fn a_made_directory_goes_with_the_last_who_used_it_unless_it_was_committed_to() 
         } else {
             second.abort();
         }
-        drop(store);
         let expected: &[&str] = if is_committed { &["new"] } else { &[] };
         assert_eq!(disk.directories(), expected);
+        drop(store);
+        assert_eq!(disk.directories(), expected);
     }
+}
+
+/// A store that makes `new` in a transaction, which is aborted when somebody else uses the directory.
+fn with_an_orphan(disk: &SimDisk, use_it: impl FnOnce()) -> Store {
+    let store = Store::options().inline_max(0).open_on(disk.process()).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.write("new/x", "never").unwrap();
+    use_it();
+    tx.abort();
+    assert_eq!(disk.directories(), ["new"]);
+    store
+}
+
+fn sessions(disk: &SimDisk) -> usize {
+    disk.control_names().iter().filter(|name| name.starts_with("sessions/")).count()
+}
+
+/// If another process still stages there, a session leaves its record, so that a later sweep finds the
+/// directory. What belongs to no transaction keeps nobody's session.
+#[test]
+fn a_made_directory_is_left_to_a_sweep_only_while_another_process_stages_there() {
+    let disk = SimDisk::new(Model::WeakPosix);
+    let other = Store::options().inline_max(0).open_on(disk.process()).unwrap();
+    let mut beside = other.begin().unwrap();
+    let store = with_an_orphan(&disk, || beside.write("new/y", "never").unwrap());
+    drop(store);
+    beside.abort();
+    drop(other);
+    assert_eq!(disk.directories(), ["new"], "who did not make it does not remove it");
+    drop(open(&disk));
+    assert_eq!((disk.directories().len(), sessions(&disk)), (0, 0));
+
+    let disk = SimDisk::new(Model::WeakPosix);
+    drop(with_an_orphan(&disk, || disk.put("new/theirs", b"theirs", 0o644)));
+    assert_eq!(sessions(&disk), 0, "a session was left behind for a directory that is in use");
+    assert_eq!(content(&disk, "new/theirs"), "theirs");
 }

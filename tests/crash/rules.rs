@@ -63,7 +63,13 @@ fn a_staged_file_that_was_changed_is_not_published(disk: &SimDisk) -> Result<(),
     disk.put(&staged_names(disk)[0], b"changed", 0o644);
     let outcome = tx.commit().map_err(|error| error.outcome());
     expect(matches!(outcome, Err(Outcome::NothingHappened)), "a changed staged file was committed")?;
-    expect(content(disk, "a") == "a0", "a refused commit has moved a file")
+    expect(content(disk, "a") == "a0", "a refused commit has moved a file")?;
+    disk.clock(Granularity::Still);
+    let mut tx = store.begin().unwrap();
+    tx.write("a", "a1").unwrap();
+    disk.replace(&staged_names(disk)[0], b"a9", 0o644);
+    let outcome = tx.commit().map_err(|error| error.outcome());
+    expect(matches!(outcome, Err(Outcome::NothingHappened)), "a replaced staged file was committed")
 }
 
 fn a_file_that_must_not_exist_is_looked_for_under_the_lock(disk: &SimDisk) -> Result<(), String> {

@@ -13,6 +13,7 @@ mod fixtures;
 mod limits;
 mod messages;
 mod mounts;
+mod outcomes;
 mod processes;
 mod prose;
 mod readers;

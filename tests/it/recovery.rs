@@ -338,6 +338,7 @@ fn sweeping_leaves_everything_that_is_not_cosaves() {
         ".cosave/notes".to_owned(),
         ".cosave/01.pending".to_owned(),
         ".cosave/1.pending.bak".to_owned(),
+        format!(".cosave/{uuid}-1.tmp/"),
         ".cosave/sessions/readme".to_owned(),
         "d/empty/".to_owned(),
     ];

@@ -2,6 +2,7 @@
 //! the manifest, and what becomes of the bytes.
 
 use std::fs;
+use std::io::{Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use cosave::{Durability, Error, Generation, Manifest, Store};
@@ -96,6 +97,9 @@ fn a_read_only_view_shows_what_only_the_manifest_holds() {
     assert_eq!(view.generation(), 2);
     assert_eq!(view.read("a").unwrap(), b"the new a");
     assert_eq!(view.read("new/dir/b").unwrap(), b"the new b");
+    let mut file = view.open("a").unwrap();
+    assert_eq!((file.length().unwrap(), file.seek(SeekFrom::End(-1)).unwrap()), (9, 8));
+    assert_eq!(std::io::read_to_string(file).unwrap(), "a");
     assert_eq!(tree(root.path()), untouched);
 }
 
@@ -139,6 +143,60 @@ fn a_torn_manifest_that_a_later_commit_follows_is_damage() {
     let error = Store::open(root.path()).unwrap_err();
     assert!(matches!(&error, Error::Corrupt { path, .. } if *path == pending(root.path())), "{error:?}");
     assert_eq!(tree(root.path()), before, "something was moved");
+}
+
+/// What is known of two commits: who published them in which waves.
+fn two_pending(is_one_wave: bool) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::options().durability(Durability::Committed).open(root.path()).unwrap();
+    put(&store, &[("a", "old a"), ("b", "old b")]);
+    store.flush().unwrap();
+    let before = copy(root.path());
+    let stage = |name: &str| {
+        let mut tx = store.begin().unwrap();
+        tx.write(name, format!("the new {name}")).unwrap();
+        tx
+    };
+    let lost = if is_one_wave {
+        let answers = cosave::Transaction::commit_together(vec![stage("a"), stage("b")]);
+        assert!(answers.iter().all(Result::is_ok));
+        copy(root.path())
+    } else {
+        stage("a").commit().unwrap();
+        let first = copy(root.path());
+        stage("b").commit().unwrap();
+        copy_file(
+            &root.path().join(".cosave/3.pending-inline"),
+            &first.path().join(".cosave/3.pending-inline"),
+        );
+        first
+    };
+    // A power loss in the wave: nothing was moved.
+    for name in ["a", "b"] {
+        copy_file(&before.path().join(name), &lost.path().join(name));
+    }
+    lost
+}
+
+/// Nobody was told of a commit whose wave has not ended, whichever of its manifests are whole. If the next
+/// wave has begun, it has ended.
+#[test]
+fn a_torn_manifest_takes_along_what_was_published_in_its_own_wave_and_nothing_else() {
+    for torn in [&[2][..], &[2, 3], &[3]] {
+        let root = two_pending(true);
+        for number in torn {
+            fs::write(root.path().join(format!(".cosave/{number}.pending-inline")), "torn").unwrap();
+        }
+        let store = Store::open(root.path()).unwrap();
+        let discarded: Vec<_> = (torn[0]..=3).map(Generation::from).collect();
+        assert_eq!(store.last_recovery().discarded, discarded, "{torn:?}");
+        assert_eq!(text(root.path().join("b")), "old b", "{torn:?}");
+    }
+    let root = two_pending(false);
+    fs::write(pending(root.path()), "torn").unwrap();
+    let error = Store::open(root.path()).unwrap_err();
+    assert!(matches!(&error, Error::Corrupt { path, .. } if *path == pending(root.path())), "{error:?}");
+    assert_eq!(text(root.path().join("b")), "old b");
 }
 
 /// The newest manifest keeps the bytes of its files, and no other does.

@@ -115,6 +115,10 @@ pub(super) struct State {
     pub(super) power_losses: u64,
     /// Whether two names that differ only in case are one.
     pub(super) folds_case: bool,
+    /// Whether directories cannot be locked.
+    pub(super) without_directory_locks: bool,
+    /// Whether no file can have a second name.
+    pub(super) without_links: bool,
     /// Files that are mount points themselves.
     pub(super) busy: Vec<Number>,
     /// Append-only files and directories, whose names may not be moved or removed.
@@ -139,6 +143,8 @@ impl State {
             boots: 0,
             power_losses: 0,
             folds_case: false,
+            without_directory_locks: false,
+            without_links: false,
             busy: Vec::new(),
             frozen: Vec::new(),
             removed: BTreeSet::new(),

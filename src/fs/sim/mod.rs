@@ -170,6 +170,16 @@ impl SimDisk {
         self.lock().state.folds_case = true;
     }
 
+    /// Lets no file have a second name, as FAT does.
+    pub fn without_links(&self) {
+        self.lock().state.without_links = true;
+    }
+
+    /// Lets nobody lock a directory, as Windows and some network file systems do.
+    pub fn without_directory_locks(&self) {
+        self.lock().state.without_directory_locks = true;
+    }
+
     /// Leaves room for this many more bytes; `None` removes the limit.
     pub fn free_bytes(&self, bytes: Option<u64>) {
         self.lock().free_bytes = bytes;

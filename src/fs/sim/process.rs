@@ -330,6 +330,10 @@ impl FileSystem for SimFileSystem {
         if machine.state.device(source) != machine.state.device(target.directory) {
             return Err(io::ErrorKind::CrossesDevices.into());
         }
+        if machine.state.without_links {
+            // As FAT does (link(2), EPERM).
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         if machine.state.at(&target).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -366,6 +370,7 @@ impl FileSystem for SimFileSystem {
             Body::Directory { .. } => return Err(io::ErrorKind::DirectoryNotEmpty.into()),
             _ => return Err(io::ErrorKind::NotADirectory.into()),
         }
+        machine.may_move(place.directory, Some(inode))?;
         let model = machine.model;
         machine.state.operate(model, vec![place.to_nothing()]);
         Ok(Unsynced::directory(path.parent()))
@@ -424,6 +429,9 @@ impl FileSystem for SimFileSystem {
         let inode = self.directories.lookup(&machine.state, path)?;
         if matches!(machine.state.body(inode)?, Body::Directory { .. }) && !path.is_root() {
             return Err(io::ErrorKind::IsADirectory.into());
+        }
+        if path.is_root() && machine.state.without_directory_locks {
+            return Err(io::ErrorKind::Unsupported.into());
         }
         let excludes = |held: &HeldLock| {
             held.inode == inode && (kind == LockKind::Exclusive || held.kind == LockKind::Exclusive)
