@@ -62,9 +62,10 @@ impl Resolver {
                 return Ok(Target { nearest: target.parent(), path: target, existing });
             }
         }
-        let target = follow(root, path, Wanted::File)?;
+        let Followed { target, last_is_link } = follow(root, path, Wanted::File)?;
         root.refuse_reserved(&target.path).map_err(|reason| Error::invalid(path.as_path(), reason))?;
-        if target.directory_exists() && target.path.name() == path.name() {
+        // A link leads to another directory, often to a file of the same name there.
+        if target.directory_exists() && !last_is_link {
             self.parents.insert(path.parent(), target.path.parent());
         }
         Ok(target)
@@ -88,7 +89,7 @@ pub(crate) fn look(root: &Root, path: &RelativePath) -> Result<Option<Metadata>>
 
 /// The directory that `path` leads to, without symlinks.
 pub(crate) fn resolve_directory(root: &Root, path: &RelativePath) -> Result<RelativePath> {
-    let target = follow(root, path, Wanted::Directory)?;
+    let Followed { target, .. } = follow(root, path, Wanted::Directory)?;
     match target.existing {
         Some(_) => Ok(target.path),
         None => Err(root.error(Operation::Look, path)(io::ErrorKind::NotFound.into())),
@@ -102,11 +103,19 @@ enum Wanted {
     Directory,
 }
 
-fn follow(root: &Root, path: &RelativePath, wanted: Wanted) -> Result<Target> {
+/// Where a path leads.
+struct Followed {
+    target: Target,
+    /// Whether the last name of the path is a symlink, so that the target may be in another directory.
+    last_is_link: bool,
+}
+
+fn follow(root: &Root, path: &RelativePath, wanted: Wanted) -> Result<Followed> {
     let invalid = |reason| Error::invalid(path.as_path(), reason);
     let mut ahead: VecDeque<OsString> = path.names().map(OsString::from).collect();
     let mut reached = RelativePath::root();
     let mut links = 0;
+    let mut last_is_link = false;
     while let Some(name) = ahead.pop_front() {
         if name == ".." {
             if reached.is_root() {
@@ -120,6 +129,7 @@ fn follow(root: &Root, path: &RelativePath, wanted: Wanted) -> Result<Target> {
         match found.map(|metadata| metadata.kind) {
             Some(Kind::Symlink) => {
                 links += 1;
+                last_is_link |= ahead.is_empty();
                 if links > LINKS_MAX {
                     return Err(invalid(InvalidPath::NotADirectory));
                 }
@@ -133,10 +143,14 @@ fn follow(root: &Root, path: &RelativePath, wanted: Wanted) -> Result<Target> {
                 }
             }
             _ if ahead.is_empty() && wanted == Wanted::File => {
-                return Ok(Target { path: next, existing: found, nearest: reached });
+                let target = Target { path: next, existing: found, nearest: reached };
+                return Ok(Followed { target, last_is_link });
             }
             Some(_) => return Err(invalid(InvalidPath::NotADirectory)),
-            None => return missing(&next, &reached, ahead).map_err(invalid),
+            None => {
+                let target = missing(&next, &reached, ahead).map_err(invalid)?;
+                return Ok(Followed { target, last_is_link });
+            }
         }
     }
     // What remains is a directory, or the root itself.
@@ -144,7 +158,8 @@ fn follow(root: &Root, path: &RelativePath, wanted: Wanted) -> Result<Target> {
         return Err(invalid(InvalidPath::Directory));
     }
     let existing = look(root, &reached)?;
-    Ok(Target { nearest: reached.clone(), path: reached, existing })
+    let target = Target { nearest: reached.clone(), path: reached, existing };
+    Ok(Followed { target, last_is_link })
 }
 
 /// Nothing exists at `first`, so the rest of the path has yet to be made.

@@ -350,6 +350,45 @@ mod unix {
         assert_no_litter(root);
     }
 
+    /// A directory is looked up once in a transaction. After a link to a file of the same name elsewhere,
+    /// the link's directory was taken for that one. Every later write beside the link went there, and
+    /// replaced what it found. All links in the tests had other names than what they led to.
+    #[test]
+    fn a_link_beside_other_files_leads_only_itself_elsewhere() {
+        let names = ["p/a", "p/link", "p/b", "p/other", "p/c"];
+        for order in [[0, 1, 2, 3, 4], [1, 0, 3, 2, 4], [1, 3, 4, 2, 0]] {
+            let root = tempfile::tempdir().unwrap();
+            let root = root.path();
+            for directory in ["p", "q"] {
+                fs::create_dir(root.join(directory)).unwrap();
+            }
+            symlink("../q/linked", root.join("p/link")).unwrap();
+            symlink("../q/other", root.join("p/other")).unwrap();
+            let files = order.map(|index| (names[index], names[index]));
+            put(&quick(root), &files);
+            let read = |path: &str| text(root.join(path));
+            assert_eq!(["p/a", "p/b", "p/c"].map(read), ["p/a", "p/b", "p/c"]);
+            assert_eq!(["q/linked", "q/other"].map(read), ["p/link", "p/other"]);
+            assert!(root.join("p/link").is_symlink() && root.join("p/other").is_symlink());
+            assert_eq!(fs::read_dir(root.join("q")).unwrap().count(), 2);
+        }
+    }
+
+    #[test]
+    fn as_many_links_are_followed_as_the_system_follows() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        for number in 1..=41 {
+            symlink(format!("{}", number - 1), root.join(number.to_string())).unwrap();
+        }
+        fs::write(root.join("0"), "old").unwrap();
+        let store = quick(root);
+        assert!(fs::read(root.join("40")).is_ok() && fs::read(root.join("41")).is_err());
+        put(&store, &[("40", "new")]);
+        assert_eq!(text(root.join("0")), "new");
+        assert_eq!(reason(&store, "41"), InvalidPath::NotADirectory);
+    }
+
     #[test]
     fn a_link_to_what_is_missing_makes_it() {
         let root = tempfile::tempdir().unwrap();
