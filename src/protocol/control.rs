@@ -362,3 +362,28 @@ fn check_names(root: &Root, entry: &Entry) -> Result<(), String> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A power loss can leave several names of one generation. The one that asks for the most work counts.
+    #[test]
+    fn of_several_names_of_one_generation_the_first_counts() {
+        let generation = Generation::from(2);
+        let (waited, waived) = OPEN.split_at(2);
+        for first in waited {
+            for second in OPEN {
+                let names = [first.of(generation), second.of(generation)].into();
+                let control = Control { names };
+                assert!(!control.is_waived(generation), "{first:?} beside {second:?}");
+            }
+        }
+        for fate in waived {
+            let control = Control { names: [fate.of(generation)].into() };
+            assert!(control.is_waived(generation), "{fate:?}");
+            assert_eq!(control.published(generation), fate.of(generation).path());
+        }
+        assert!(!Control::default().is_waived(generation));
+    }
+}

@@ -72,7 +72,7 @@ fn write_with_contents(root: &Root, staged: &Staged, wave: Generation) -> Result
 }
 
 fn write(root: &Root, path: &RelativePath, readers: NewFile, bytes: &[u8]) -> Result<Unsynced> {
-    if bytes.len() as u64 > MANIFEST_BYTES_MAX {
+    if !is_readable(bytes.len() as u64) {
         let reason = "it changes more than one manifest can hold; commit less at once";
         return Err(Error::Unsupported { path: root.path(), reason });
     }
@@ -82,6 +82,11 @@ fn write(root: &Root, path: &RelativePath, readers: NewFile, bytes: &[u8]) -> Re
     file.write_all(bytes).map_err(failed)?;
     let (_, content) = file.finish().map_err(failed)?;
     Ok(content)
+}
+
+/// Whether recovery reads all of a manifest of this length.
+fn is_readable(bytes: u64) -> bool {
+    bytes <= MANIFEST_BYTES_MAX
 }
 
 /// A manifest has names, lengths and checksums, from which a short secret can be guessed. So if it
@@ -210,5 +215,19 @@ pub(crate) fn remove_superseded(root: &Root, control: &Control) {
     for manifest in control.superseded() {
         // If it cannot be removed now, the next commit tries again.
         root.try_remove(&manifest.path(), "a superseded manifest that comes back is removed again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A gibibyte: too much for a test to write.
+    #[test]
+    fn no_manifest_is_written_that_would_not_be_read() {
+        for length in [0, MANIFEST_BYTES_MAX - 1, MANIFEST_BYTES_MAX] {
+            assert!(is_readable(length), "{length}");
+        }
+        assert!(MANIFEST_BYTES_MAX > 1_000_000_000 && !is_readable(MANIFEST_BYTES_MAX + 1));
     }
 }

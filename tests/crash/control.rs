@@ -105,6 +105,15 @@ fn a_target_that_has_become_a_directory_is_refused_by_its_name() {
     let error = tx.commit().unwrap_err();
     let is_named = matches!(&error, Error::InvalidPath { reason: InvalidPath::Directory, .. });
     assert!(is_named, "{error}");
+
+    disk.make_directory("d", 0);
+    let mut tx = open(&disk).begin().unwrap();
+    tx.write("d/x", "x1").unwrap();
+    disk.delete("d");
+    disk.put("d", b"a file", 0o644);
+    let error = tx.write("d/y", "y1").unwrap_err();
+    let is_named = matches!(&error, Error::InvalidPath { reason: InvalidPath::NotADirectory, .. });
+    assert!(is_named, "{error}");
 }
 
 /// Another program may remove the file between two looks at it. Only its directory cannot go.

@@ -243,6 +243,20 @@ fn a_closed_store_has_its_commits_in_place_beside_an_open_transaction() {
     open.abort();
 }
 
+/// A transaction can outlive its store, and then ends what its own commit had put off.
+#[test]
+fn a_transaction_that_outlives_its_store_leaves_its_commit_in_place() {
+    let disk = sim();
+    let store = Store::options().durability(cosave::Durability::Committed).open_on(disk.process()).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.write("new", "1").unwrap();
+    drop(store);
+    tx.commit().unwrap();
+    let names = disk.control_names();
+    assert!(names.iter().all(|name| !name.contains("pending") && !name.contains("sessions/")), "{names:?}");
+    assert!(disk.power_losses(64, 1).iter().all(|found| content(found, "new") == "1"));
+}
+
 #[test]
 fn what_is_kept_survives_an_error_at_any_call_of_the_recovery() {
     let killed = published(&sim());

@@ -61,7 +61,9 @@ fn what_a_living_store_has_put_off_is_made_durable_and_is_no_news() {
     let living = Store::options().durability(Durability::Committed).open(root.path()).unwrap();
     put(&living, &[("a", "1")]);
     let pending = |store: &Store| store.status().unwrap().pending;
-    assert_eq!(pending(&living), [Generation::from(1)]);
+    let reader = Store::options().recover(false).open(root.path()).unwrap();
+    assert_eq!(reader.view().unwrap().read("a").unwrap(), b"1");
+    assert_eq!(pending(&living), [Generation::from(1)], "a view has recovered what is in place");
     let opened = Store::open(root.path()).unwrap();
     assert!(opened.last_recovery().is_clean(), "{}", opened.last_recovery());
     assert!(pending(&opened).is_empty());

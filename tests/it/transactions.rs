@@ -68,22 +68,25 @@ fn a_removal_after_a_write_and_a_write_after_a_removal() {
 
 #[test]
 fn a_dry_run_says_what_a_commit_would_do() {
-    let root = tempfile::tempdir().unwrap();
-    let store = quick(root.path());
-    put(&store, &[("a", "old"), ("b", "old")]);
-    let mut tx = store.begin().unwrap();
-    assert!(tx.changes().is_empty());
-    tx.write("a", "12345").unwrap();
-    tx.write("new/c", "1").unwrap();
-    tx.remove("b").unwrap();
-    let changes = tx.changes();
-    assert!(matches!(&changes[0], Change::Replace { path, length: 5, .. } if path.to_string() == "a"));
-    assert!(matches!(&changes[1], Change::Create { path, length: 1, .. } if path.to_string() == "new/c"));
-    assert!(matches!(&changes[2], Change::Remove { path, .. } if path.to_string() == "b"));
-    let shown: Vec<_> = changes.iter().map(ToString::to_string).collect();
-    assert_eq!(shown, ["replace a (5 bytes)", "create  new/c (1 bytes)", "remove  b"]);
-    tx.abort();
-    assert_eq!(text(root.path().join("a")), "old");
+    // With files that are kept in memory, and with files that are staged at once.
+    for inline_max in [100, 0] {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::options().inline_max(inline_max).open(root.path()).unwrap();
+        put(&store, &[("a", "old"), ("b", "old")]);
+        let mut tx = store.begin().unwrap();
+        assert!(tx.changes().is_empty());
+        tx.write("a", "12345").unwrap();
+        tx.write("new/c", "1").unwrap();
+        tx.remove("b").unwrap();
+        let changes = tx.changes();
+        assert!(matches!(&changes[0], Change::Replace { path, length: 5, .. } if path.to_string() == "a"));
+        assert!(matches!(&changes[1], Change::Create { path, length: 1, .. } if path.to_string() == "new/c"));
+        assert!(matches!(&changes[2], Change::Remove { path, .. } if path.to_string() == "b"));
+        let shown: Vec<_> = changes.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["replace a (5 bytes)", "create  new/c (1 bytes)", "remove  b"]);
+        tx.abort();
+        assert_eq!(text(root.path().join("a")), "old");
+    }
 }
 
 #[test]

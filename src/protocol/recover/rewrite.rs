@@ -24,9 +24,6 @@ pub(super) fn manifest(root: &Root, pending: &RelativePath) -> Result<Wave> {
     Ok(wave)
 }
 
-/// Set in the numbers of recovery's own transactions, which no session's count ever reaches.
-const OF_RECOVERY: u64 = 1 << 63;
-
 /// A move that is repeated with a new file.
 enum Again<'a> {
     Written { fresh: RelativePath, staged: RelativePath, target: &'a RelativePath },
@@ -69,9 +66,10 @@ pub(super) fn targets(
 }
 
 /// An id for files that recovery writes in the name of the writer's own session, whose record leads the
-/// sweep to them.
+/// sweep to them. The number is half of a unique id, whose highest bit is set (RFC 9562, variant). No
+/// session ever counts so far.
 pub(super) fn own_transaction(root: &Root, manifest: &Manifest) -> TransactionId {
-    let number = unique(root).session.as_u64_pair().1 | OF_RECOVERY;
+    let (_, number) = unique(root).session.as_u64_pair();
     TransactionId { session: manifest.transaction.session, number }
 }
 
