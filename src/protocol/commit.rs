@@ -426,7 +426,7 @@ fn finish(root: &Root, locked: &mut Locked, in_place: Vec<(Published, Moved)>, a
     let mut moved_files = Vec::new();
     for (published, moved) in in_place {
         if root.settings.durability == Durability::Committed {
-            control::mark_in_place(root, published.generation, &published.entries);
+            control::mark_in_place(root, &locked.control, published.generation, &published.entries);
             // No barrier 3 here: it is attached to the next commit's wave, or waited for on close.
             // Until then the manifests stay pending, so recovery would repeat the moves.
             root.deferred.defer(moved);

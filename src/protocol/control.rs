@@ -125,6 +125,14 @@ impl Control {
         self.names.iter().any(is_mark)
     }
 
+    /// The published generations of which a mark says that their files are in place.
+    pub(crate) fn marked_in_place(&self, root: &Root) -> BTreeSet<Generation> {
+        let is_marked = |generation: &Generation| {
+            self.is_in_place(root, *generation) && !self.has(Fate::SyncFailed.of(*generation))
+        };
+        self.not_in_place().into_iter().filter(is_marked).collect()
+    }
+
     /// Whether everything that is made once exists and is durable.
     pub(crate) fn is_whole(&self, root: &Root) -> bool {
         let parts = [layout::IGNORE, layout::SESSIONS, layout::LOCK, layout::QUEUE];
@@ -184,9 +192,11 @@ impl Control {
 }
 
 /// Marks a generation whose files are in place, though not durably. If its process dies, recovery must
-/// not wait for files whose directory somebody has removed since. The root is never removed.
-pub(crate) fn mark_in_place(root: &Root, generation: Generation, entries: &[Entry]) {
-    if entries.iter().all(|entry| entry.path.parent().is_root()) {
+/// not wait for files whose directory somebody has removed since. It must not restore a file of a small
+/// save that somebody has removed, either. The root itself is never removed.
+pub(crate) fn mark_in_place(root: &Root, control: &Control, generation: Generation, entries: &[Entry]) {
+    let is_small = control.has(Fate::PendingInline.of(generation));
+    if !is_small && entries.iter().all(|entry| entry.path.parent().is_root()) {
         return;
     }
     if let Some(boot) = root.fs.boot() {

@@ -117,7 +117,12 @@ struct Visible {
 
 fn visible(root: &Root, control: &Control) -> Result<Visible> {
     // The share keeps everyone from paying what this store has put off. Those moves are visible.
-    let not_in_place = &control.not_in_place() - &root.deferred.generations();
+    let mut not_in_place = &control.not_in_place() - &root.deferred.generations();
+    if root.settings.read_only {
+        // Whoever may not write here may not read the manifest of a small save, either. Its store may live for
+        // long after its files are in place.
+        not_in_place = &not_in_place - &control.marked_in_place(root);
+    }
     if not_in_place.is_empty() {
         return Ok(Visible {
             newest: pending::newest(control),

@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use cosave::fs::sim::{Crash, SimDisk};
 use cosave::{
-    Action, Entry, Generation, Inline, Manifest, RelativePath, StagedContent, Stamp, Store, TransactionId,
+    Action, Durability, Entry, Generation, Inline, Manifest, RelativePath, StagedContent, Stamp, Store,
+    Transaction, TransactionId,
 };
 
 use crate::rules::{content, sim, staged_names};
@@ -55,5 +56,28 @@ fn a_restored_file_is_never_open_to_more_than_the_lost_one_was() {
                 break;
             }
         }
+    }
+}
+
+/// A store that had put off its last wait was killed, and somebody removed a new file of its last save. Recovery
+/// took the file for one that a power loss had taken, and made it again.
+#[test]
+fn a_new_file_that_somebody_removes_before_the_recovery_stays_removed() {
+    let disk = sim();
+    let living = Store::options().durability(Durability::Committed).open_on(disk.process()).unwrap();
+    let both = |tx: &mut Transaction| {
+        tx.write("new", "1")?;
+        tx.write("a", "a1")
+    };
+    living.update(both).unwrap();
+    let killed = disk.kill();
+    killed.delete("new");
+    let report = Store::options().open_on(killed.process()).unwrap().last_recovery();
+    assert_eq!(report.rolled_forward, [Generation::from(1)]);
+    assert_eq!(report.differences.len(), 1, "nobody is told what was removed: {report}");
+    assert_eq!((content(&killed, "new"), content(&killed, "a")), ("nothing".to_owned(), "a1".to_owned()));
+    for found in disk.power_losses(1000, 1) {
+        drop(Store::options().open_on(found.process()).unwrap());
+        assert_eq!((content(&found, "new"), content(&found, "a")), ("1".to_owned(), "a1".to_owned()));
     }
 }

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use cosave::{Error, Store};
+use cosave::{Durability, Error, Store};
 
 use crate::common::{Crash, LARGE_BYTES, assert_no_litter, child, child_root, put, run, say, skipped, text};
 
@@ -195,6 +195,20 @@ fn a_reader_that_may_not_open_the_lock_is_told_so() {
     assert_eq!(said, ["done"]);
     // Whoever may read it may also lock it, and needs no right to write.
     fs::set_permissions(root.join(".cosave/lock"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(run(child_as(ANOTHER, ANOTHER, "shared::child_that_reads", root)), ["done"]);
+}
+
+/// A store that had put off its last wait kept all other users from reading. Only those who may write in the
+/// root can read the manifest of its small save.
+#[cfg(target_os = "linux")]
+#[test]
+fn another_user_reads_what_a_living_store_has_put_in_place() {
+    let Some(root) = given_root(0o755) else { return };
+    let root = root.path();
+    let store = Store::options().durability(Durability::Committed).open(root).unwrap();
+    put(&store, &[("a", "older")]);
+    put(&store, &[("a", "old")]);
+    assert!(root.join(".cosave/2.pending-inline").exists());
     assert_eq!(run(child_as(ANOTHER, ANOTHER, "shared::child_that_reads", root)), ["done"]);
 }
 
