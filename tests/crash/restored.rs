@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use cosave::fs::sim::{Crash, SimDisk};
+use cosave::fs::sim::{Crash, Model, SimDisk};
 use cosave::{
     Action, Durability, Entry, Generation, Inline, Manifest, RelativePath, StagedContent, Stamp, Store,
     Transaction, TransactionId,
@@ -79,5 +79,38 @@ fn a_new_file_that_somebody_removes_before_the_recovery_stays_removed() {
     for found in disk.power_losses(1000, 1) {
         drop(Store::options().open_on(found.process()).unwrap());
         assert_eq!((content(&found, "new"), content(&found, "a")), ("1".to_owned(), "a1".to_owned()));
+    }
+}
+
+/// A program had replaced `a`, and not synced that, when a small save changed `a` and `b`. A power loss took the
+/// staged file of `a`, and brought back what had been at `a` before the other program. Recovery took that for an
+/// edit, left it, and finished `b` alone.
+#[test]
+fn what_a_power_loss_brings_back_from_before_a_small_save_is_no_edit() {
+    let edits: [fn(&SimDisk); 2] =
+        [|disk| disk.replace("a", b"edit", 0o644), |disk| disk.put("a", b"edit", 0o644)];
+    let models = [Model::OrderedPrefix, Model::JumpingPrefix, Model::WeakPosix];
+    for (model, edit) in models.into_iter().flat_map(|model| edits.map(|edit| (model, edit))) {
+        for after in 0.. {
+            let disk = SimDisk::new(model);
+            disk.put("a", b"a0", 0o644);
+            disk.put("b", b"b0", 0o644);
+            disk.settle();
+            edit(&disk);
+            disk.crash_at(Crash { after, reversed: false });
+            let both = |tx: &mut Transaction| {
+                tx.write("a", "a1")?;
+                tx.write("b", "b1")
+            };
+            let saved = Store::options().open_on(disk.process()).and_then(|store| store.update(both));
+            for found in disk.power_losses(200, 1) {
+                let report = Store::options().open_on(found.process()).unwrap().last_recovery();
+                let (a, b) = (content(&found, "a"), content(&found, "b"));
+                assert_eq!(a == "a1", b == "b1", "{model:?}, after {after} steps: {a}, {b}: {report}");
+            }
+            if saved.is_ok() {
+                break;
+            }
+        }
     }
 }

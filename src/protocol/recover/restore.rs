@@ -7,6 +7,7 @@
 //! as it should be, it was moved. Anything else was done by another program.
 
 use std::io::Write as _;
+use std::time::SystemTime;
 
 use super::super::control::Control;
 use super::super::layout::{self, StagedId};
@@ -18,7 +19,7 @@ use super::rewrite;
 use crate::error::{Operation, Result};
 use crate::fs::{Barrier, Kind, Metadata, NewFile, SET_ID, Wave};
 use crate::generation::Generation;
-use crate::manifest::{Action, Entry, Manifest, StagedContent, Stamp};
+use crate::manifest::{Action, Entry, Manifest, StagedContent, Stamp, TimeStamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
@@ -99,7 +100,8 @@ impl<'a> Lost<'a> {
         }
         match root.look(target)? {
             Some(found) if is_after(root, target, &found, content)? => Ok(false),
-            Some(found) => Ok(original::is_itself(root, target, entry.before.as_ref(), &found)?
+            Some(found) => Ok(is_older(&found, content)
+                || original::is_itself(root, target, entry.before.as_ref(), &found)?
                 || self.named.was(root, generation, target, &found)?),
             // A missing directory was renamed or removed by another program: those of a small save were
             // durable before it.
@@ -111,6 +113,14 @@ impl<'a> Lost<'a> {
 
 fn is_after(root: &Root, path: &RelativePath, found: &Metadata, content: &StagedContent) -> Result<bool> {
     original::has_bytes(root, path, found, content.after, content.checksum)
+}
+
+/// Whether a file has not changed in any respect since the staged file was written. So it is no edit of
+/// what was in place: the power loss has undone what others did before the commit. No program can set
+/// this time back.
+fn is_older(found: &Metadata, content: &StagedContent) -> bool {
+    let is_older = |changed: SystemTime| TimeStamp::from(changed) < content.after.modified;
+    found.kind == Kind::File && found.changed.is_some_and(is_older)
 }
 
 /// Writes a file with the permissions that the lost one had.
