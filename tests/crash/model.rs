@@ -472,9 +472,7 @@ impl World {
         let files = self.committed.files.clone();
         self.modes.retain(|path, _| files.contains_key(path) && !self.past.at_risk().contains(path));
         self.adopt_what_was_at_risk();
-        if !self.recovered {
-            self.lose_doubtful_directories();
-        }
+        self.lose_doubtful_directories();
         if durability != Process {
             self.past.settle(&self.committed);
         }
@@ -560,6 +558,8 @@ impl World {
         if durability != Process && self.views.is_empty() && !self.disk.has_crashed() {
             self.is_in_place(id);
         }
+        // Its aborted transactions may have made them.
+        self.lose_doubtful_directories();
     }
 
     /// Everything that a store committed is now durably in place.
@@ -622,6 +622,9 @@ impl World {
         });
         if found.is_err() {
             self.doubtful.extend(draft.directories());
+        }
+        if found.is_err() && !self.disk.has_crashed() {
+            self.lose_doubtful_directories();
         }
         if self.disk.has_crashed() && found.is_err() {
             if let (Ok(_), Verdict::Commits(next)) = (expected, verdict) {
@@ -807,10 +810,13 @@ impl World {
                 Kill => self.disk.kill(),
             };
         (self.disk, self.recovered, self.planned) = (next, false, None);
-        // Otherwise recovery could not finish what was published.
-        for path in PATHS {
-            self.freeze(path, false);
+        // Otherwise recovery could not finish what was published. A frozen file whose move was undone
+        // has its staged name again.
+        let staged = self.disk.files().into_keys();
+        for path in staged.chain(PATHS.map(str::to_owned)) {
+            self.disk.freeze(&path, false);
         }
+        self.frozen.clear();
         self.writers.clear();
         self.drop_transactions();
         self.views.clear();
