@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- --dir DIR
-//!     [--quick] [--json FILE] [--svg FILE] [--only NAME] [--part latency|turns|threads|large|open|recover|memory]
+//!     [--quick] [--json FILE] [--svg FILE] [--only NAME] [--part latency|turns|inline|threads|large|open|recover|memory]
 //!     [--count-saves N [--files K] [--directories D]]
 //! ```
 //!
@@ -117,6 +117,9 @@ fn run(arguments: &Arguments, dir: &std::path::Path) -> Result<()> {
     }
     if arguments.wants("turns") {
         keep("turns", turns(arguments, dir));
+    }
+    if arguments.wants("inline") {
+        keep("inline", inline(arguments, dir));
     }
     if arguments.wants("threads") {
         keep("threads", threads(arguments, dir));
@@ -236,6 +239,20 @@ fn turns(arguments: &Arguments, dir: &std::path::Path) -> Vec<Value> {
             }));
         }
         println!();
+    }
+    rows
+}
+
+/// Up to which size a small save is faster than a long one.
+fn inline(arguments: &Arguments, dir: &std::path::Path) -> Vec<Value> {
+    let rounds = if arguments.quick { 10 } else { 50 };
+    println!("\nten files together, median milliseconds: as a small save, as a long one");
+    let mut rows = Vec::new();
+    for kibibytes in [16, 64, 256, 512, 1024, 2048, 4096, 16_384] {
+        if let Some((small, long)) = say("inline", measure::small_and_long(dir, kibibytes << 10, rounds)) {
+            println!("{kibibytes:>10} KiB {small:>10.2} {long:>10.2}");
+            rows.push(json!({"bytes": kibibytes << 10, "small": small, "long": long}));
+        }
     }
     rows
 }

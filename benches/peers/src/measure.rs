@@ -175,6 +175,37 @@ impl Player {
     }
 }
 
+/// Median milliseconds to save ten files of `total` bytes together: as a small save, and as a long one.
+pub fn small_and_long(dir: &Path, total: u64, rounds: usize) -> Result<(f64, f64)> {
+    const FILES: u64 = 10;
+    let root = fresh(dir)?;
+    let open = |name: &str, limit: usize| -> Result<Store> {
+        fs::create_dir(root.join(name))?;
+        Ok(Store::options().inline_max(limit).open(root.join(name))?)
+    };
+    let (small, long) = (open("small", usize::MAX)?, open("long", 0)?);
+    let save = |store: &Store, round: usize| -> Result<f64> {
+        let bytes = vec![b'a' + (round % 26) as u8; (total / FILES) as usize];
+        let start = Instant::now();
+        let mut transaction = store.begin()?;
+        for file in 0..FILES {
+            transaction.write(format!("file{file}"), &bytes)?;
+        }
+        transaction.commit()?;
+        Ok(milliseconds(start.elapsed()))
+    };
+    let (mut of_small, mut of_long) = (Vec::new(), Vec::new());
+    for round in 0..=rounds {
+        let times = (save(&small, round)?, save(&long, round)?);
+        // The first round makes the files.
+        if round > 0 {
+            of_small.push(times.0);
+            of_long.push(times.1);
+        }
+    }
+    Ok((median(of_small), median(of_long)))
+}
+
 /// Makes exactly `saves` saves, so that the disk's work for each can be counted from outside.
 pub fn count(dir: &Path, peer: &Peer, count: usize, directories: usize, saves: u64) -> Result<()> {
     let root = fresh(dir)?;
