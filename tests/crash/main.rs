@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print")]
 #![allow(unreachable_pub, reason = "the helpers are shared by modules, not exported")]
 
+mod again;
 mod control;
 mod controls;
 mod durabilities;

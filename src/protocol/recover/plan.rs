@@ -159,7 +159,7 @@ pub(super) fn plan<'a>(
             }
             Action::Remove if is_taken => (Step::Nothing, None),
             Action::Remove => removal(root, entry, found.as_ref())?,
-            Action::Write(_) if is_taken => (superseded(root, entry, found.as_ref())?, None),
+            Action::Write(_) if is_taken => (superseded(root, entry)?, None),
             Action::Write(content) => {
                 write(root, (entry, content), (trust, copying.contains(&entry.path)), found.as_ref())?
             }
@@ -185,18 +185,13 @@ fn removal(root: &Root, entry: &Entry, found: Option<&Metadata>) -> Result<(Step
     Ok(if is_itself { (Step::Remove, None) } else { (Step::Nothing, Some(Finding::NotRemoved)) })
 }
 
-/// What is left to do if a later generation has put its file there. A staged file that was not moved is
-/// no longer needed, unless the original is still there.
-fn superseded(root: &Root, entry: &Entry, found: Option<&Metadata>) -> Result<Step> {
+/// What is left to do if a later generation has put its file there: its own staged file is no longer
+/// needed. If the original is there all the same, the later file has the same bytes.
+fn superseded(root: &Root, entry: &Entry) -> Result<Step> {
     let Some(staged) = entry.staged() else { return Ok(Step::Nothing) };
-    if root.look(&staged)?.is_none() {
-        return Ok(Step::Nothing);
-    }
-    Ok(match found {
-        Some(found) if original::has_content(root, &entry.path, entry.before.as_ref(), found)? => {
-            Step::Replace { staged }
-        }
-        _ => Step::Unlink { staged },
+    Ok(match root.look(&staged)? {
+        Some(_) => Step::Unlink { staged },
+        None => Step::Nothing,
     })
 }
 
