@@ -309,6 +309,20 @@ fn verify_reads_the_bytes_of_a_file_whose_time_has_moved() {
     assert_eq!((found[0].path.to_string(), found[0].problem), ("b".to_owned(), cosave::Problem::Changed));
 }
 
+/// A link to what it replaced has the bytes, and the length of its own text can be that of the file.
+#[cfg(unix)]
+#[test]
+fn verify_takes_no_link_for_the_file() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    put(&store, &[("a", "beside"), ("b", "b")]);
+    fs::rename(root.path().join("a"), root.path().join("beside")).unwrap();
+    std::os::unix::fs::symlink("beside", root.path().join("a")).unwrap();
+    let found = store.verify().unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].path.to_string(), found[0].problem), ("a".to_owned(), cosave::Problem::Changed));
+}
+
 #[test]
 fn a_lock_can_be_waited_for_without_end() {
     let root = tempfile::tempdir().unwrap();

@@ -156,6 +156,40 @@ fn a_manifest_that_tells_of_a_secret_is_read_only_by_those_who_may_write_in_the_
     }
 }
 
+/// A root that this user may not look at is not gone, and its control directory is not free.
+#[test]
+fn a_control_directory_of_a_root_that_cannot_be_looked_at_is_not_taken_over() {
+    let Some(base) = given_root(0o755) else { return };
+    let base = base.path();
+    let (closed, control) = (base.join("closed"), base.join("control"));
+    fs::create_dir_all(closed.join("one")).unwrap();
+    let store = Store::options().control_dir(&control).open(closed.join("one")).unwrap();
+    put(&store, &[("a", "one's")]);
+    drop(store);
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    for path in [control.clone(), control.join("sessions")] {
+        for entry in fs::read_dir(&path).unwrap() {
+            chown(entry.unwrap().path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    assert_eq!(
+        run(child_as(NOBODY, NOBODY, "shared::child_with_anothers_control_directory", base)),
+        ["done"]
+    );
+}
+
+#[test]
+#[ignore = "child of a_control_directory_of_a_root_that_cannot_be_looked_at_is_not_taken_over"]
+fn child_with_anothers_control_directory() {
+    let Some(base) = child_root() else { return };
+    let two = base.join("two");
+    fs::create_dir(&two).unwrap();
+    let error = Store::options().control_dir(base.join("control")).open(&two).map(drop).unwrap_err();
+    assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::PermissionDenied);
+    say("done");
+}
+
 /// Some may write a file and not read it. What was moved over it is known by its stamp, so the root is not
 /// closed to them.
 #[test]
