@@ -82,31 +82,40 @@ fn a_new_file_that_somebody_removes_before_the_recovery_stays_removed() {
     }
 }
 
-/// A program had replaced `a`, and not synced that, when a small save changed `a` and `b`. A power loss took the
-/// staged file of `a`, and brought back what had been at `a` before the other program. Recovery took that for an
-/// edit, left it, and finished `b` alone.
+/// A program had changed `d/a`, and not synced that, when a small save changed `d/a` and `d/b`. A power loss took
+/// the staged file of `d/a`, and what the other program had done. Recovery took what it found for an edit or a
+/// removal, left it, and finished `d/b` alone.
 #[test]
-fn what_a_power_loss_brings_back_from_before_a_small_save_is_no_edit() {
-    let edits: [fn(&SimDisk); 2] =
-        [|disk| disk.replace("a", b"edit", 0o644), |disk| disk.put("a", b"edit", 0o644)];
-    let models = [Model::OrderedPrefix, Model::JumpingPrefix, Model::WeakPosix];
-    for (model, edit) in models.into_iter().flat_map(|model| edits.map(|edit| (model, edit))) {
+fn what_a_power_loss_undoes_from_before_a_small_save_is_no_edit() {
+    let edits: [fn(&SimDisk); 4] = [
+        |disk| disk.put("d/a", b"edit", 0o644),
+        |disk| disk.replace("d/a", b"edit", 0o644),
+        |disk| disk.delete("d/a"),
+        |disk| disk.rename("c", "d/a"),
+    ];
+    let models = [Model::JumpingPrefix, Model::WeakPosix];
+    let cases = models.into_iter().flat_map(|model| edits.map(|edit| (model, edit)));
+    for (model, edit, is_new) in cases.flat_map(|(model, edit)| [(model, edit, false), (model, edit, true)]) {
         for after in 0.. {
             let disk = SimDisk::new(model);
-            disk.put("a", b"a0", 0o644);
-            disk.put("b", b"b0", 0o644);
+            disk.make_directory("d", 0);
+            for path in ["d/a", "d/b", "c"].into_iter().filter(|path| !is_new || *path != "d/a") {
+                disk.put(path, b"0", 0o644);
+            }
             disk.settle();
+            let store = Store::options().open_on(disk.process()).unwrap();
+            store.update(|tx| tx.write("d/b", "1")).unwrap();
             edit(&disk);
             disk.crash_at(Crash { after, reversed: false });
             let both = |tx: &mut Transaction| {
-                tx.write("a", "a1")?;
-                tx.write("b", "b1")
+                tx.write("d/a", "2")?;
+                tx.write("d/b", "2")
             };
-            let saved = Store::options().open_on(disk.process()).and_then(|store| store.update(both));
-            for found in disk.power_losses(200, 1) {
+            let saved = store.update(both);
+            for found in disk.power_losses(32, after) {
                 let report = Store::options().open_on(found.process()).unwrap().last_recovery();
-                let (a, b) = (content(&found, "a"), content(&found, "b"));
-                assert_eq!(a == "a1", b == "b1", "{model:?}, after {after} steps: {a}, {b}: {report}");
+                let (a, b) = (content(&found, "d/a"), content(&found, "d/b"));
+                assert_eq!(a == "2", b == "2", "{model:?}, after {after} steps: {a}, {b}: {report}");
             }
             if saved.is_ok() {
                 break;

@@ -71,12 +71,6 @@ impl Named {
         self.0.get(path).and_then(|named| named.last()).is_none_or(|(last, ..)| *last == generation)
     }
 
-    /// Whether a path led to nothing before an earlier generation, or after it.
-    pub(super) fn was_absent(&self, generation: Generation, path: &RelativePath) -> bool {
-        self.earlier(generation, path)
-            .any(|entry| entry.before.is_none() || matches!(entry.action, Action::Remove))
-    }
-
     /// Whether a file is what was at its path before an earlier generation, or after it. A power loss
     /// can undo moves of several commits.
     pub(super) fn was(

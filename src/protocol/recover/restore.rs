@@ -103,10 +103,11 @@ impl<'a> Lost<'a> {
             Some(found) => Ok(is_older(&found, content)
                 || original::is_itself(root, target, entry.before.as_ref(), &found)?
                 || self.named.was(root, generation, target, &found)?),
-            // A missing directory was renamed or removed by another program: those of a small save were
-            // durable before it.
-            None => Ok((entry.before.is_none() || self.named.was_absent(generation, target))
-                && root.look(&target.parent())?.is_some()),
+            // Somebody may have removed it. Or the power loss took it, because others had made it just before
+            // the commit. The committed file takes its place either way, as after a long save. But a missing
+            // directory was renamed or removed by another program: those of a small save were durable before
+            // it.
+            None => Ok(root.look(&target.parent())?.is_some()),
         }
     }
 }
