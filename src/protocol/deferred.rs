@@ -44,14 +44,13 @@ impl Deferred {
         self.moved().push(moved);
     }
 
-    /// Attaches the debts of all generations that are still `open` to a wave.
+    /// Attaches the debts of all generations to a wave, and keeps those that are still `open`. If one is
+    /// not, another process has paid and retired it, or somebody has removed the control directory.
     pub(crate) fn attach(&self, open: &BTreeSet<Generation>, wave: &mut Wave) {
         let mut all = self.moved();
         for moved in all.iter_mut() {
             let debt = std::mem::replace(&mut moved.wave, Wave::new(Barrier::Applied));
-            if !open.contains(&moved.generation) {
-                debt.waive("another process has made it durable and retired it");
-            } else if keeps(Rule::AttachDeferred) {
+            if keeps(Rule::AttachDeferred) {
                 wave.absorb(debt);
             } else {
                 debt.waive("a crash test asked for it");

@@ -303,6 +303,31 @@ fn a_file_that_went_with_its_directory_stays_removed(disk: &SimDisk) -> Result<(
     Ok(())
 }
 
+/// Somebody removed the control directory while a store had put off the last wait of a commit. The store dropped
+/// the wait, too, so a power loss left one file of that commit old, and the next commit whole.
+#[test]
+fn a_wait_that_was_put_off_is_paid_without_the_control_directory() {
+    for model in [Model::OrderedPrefix, Model::JumpingPrefix, Model::WeakPosix] {
+        let disk = SimDisk::new(model);
+        disk.make_directory("d", 0);
+        disk.put("d/x", b"x0", 0o644);
+        disk.settle();
+        let store = Store::options().durability(Durability::Committed).open_on(disk.process()).unwrap();
+        let both = |tx: &mut cosave::Transaction| {
+            tx.write("a", "a1")?;
+            tx.write("d/x", "x1")
+        };
+        store.update(both).unwrap();
+        disk.remove_all(".cosave");
+        store.update(|tx| tx.write("b", "b1")).unwrap();
+        for found in disk.power_losses(200, 1) {
+            drop(open(&found));
+            let all = ["a", "d/x", "b"].map(|path| content(&found, path));
+            assert_eq!(all, ["a1", "x1", "b1"], "{model:?}");
+        }
+    }
+}
+
 #[test]
 fn a_manifest_whose_directory_is_gone_is_retired_for_good() {
     for model in [Model::JumpingPrefix, Model::WeakPosix] {
