@@ -54,7 +54,7 @@ fn explore_all(depth: u32, outcomes_max: usize, wanted: impl Fn(Model, &str) -> 
 
 /// Whether every run of the tests explores a scenario; the ignored tests explore all. Of the models,
 /// `WeakPosix` has by far the most outcomes.
-fn is_in_every_run(model: Model, name: &str) -> bool {
+pub fn is_in_every_run(model: Model, name: &str) -> bool {
     let is_long = name.contains("as long saves");
     let is_chosen = LONG_SAVES.contains(&name);
     (!is_long || is_chosen) && (model != Model::WeakPosix || !is_long && name != GOES_ON)
