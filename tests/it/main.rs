@@ -1,6 +1,7 @@
 //! What cosave promises, tried on the real file system through the public face.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print")]
+#![cfg_attr(not(target_os = "linux"), allow(unused_imports, reason = "some tests run on Linux alone"))]
 #![allow(unreachable_pub, reason = "the helpers are shared by modules, not exported")]
 #![allow(dead_code, reason = "some helpers are for tests/kill.rs, or for one system only")]
 
