@@ -53,6 +53,8 @@ const LOCK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 /// The longest small save. Enough for the most common saves, and little for a process.
 const INLINE_MAX_DEFAULT: usize = 1 << 20;
+/// A manifest with more bytes might be longer than is read.
+const INLINE_MAX_MOST: usize = 512 << 20;
 
 /// How to open a root. Made by [`Store::options`](crate::Store::options).
 ///
@@ -195,14 +197,14 @@ impl StoreOptions {
         self
     }
 
-    /// How long a small save may be, in bytes of all its files together. A mebibyte by default; 0 makes
-    /// every save a long one.
+    /// How long a small save may be, in bytes of all its files together. A mebibyte by default, and at
+    /// most 512 of them; 0 makes every save a long one.
     ///
     /// A small save waits twice for the disk, and a long one three times. With
     /// [`Durability::Committed`] it is once and twice. A small save stays in memory until it commits.
     /// Its bytes are then written twice: beside their targets, and into its manifest.
     pub fn inline_max(mut self, bytes: usize) -> Self {
-        self.settings.inline_max = bytes;
+        self.settings.inline_max = bytes.min(INLINE_MAX_MOST);
         self
     }
 
@@ -213,5 +215,17 @@ impl StoreOptions {
     pub fn recover(mut self, recover: bool) -> Self {
         self.settings.recover = recover;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_small_save_is_longer_than_a_manifest_that_is_read() {
+        let options = StoreOptions::default().inline_max(usize::MAX);
+        assert_eq!(options.settings.inline_max, INLINE_MAX_MOST);
+        assert_eq!(StoreOptions::default().inline_max(5).settings.inline_max, 5);
     }
 }

@@ -157,7 +157,10 @@ fn file_systems(
 pub(super) fn directory(sync: impl FnOnce() -> io::Result<()>) -> io::Result<Durable> {
     match sync() {
         Ok(()) => Ok(Durable::Synced),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Durable::Synced),
+        // A file can be in its place, or in that of a directory above it.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(Durable::Synced)
+        }
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
             Ok(Durable::NamesUnsupported)
         }

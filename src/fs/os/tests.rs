@@ -126,6 +126,10 @@ fn a_directory_that_is_gone_owes_nothing() {
     let (_root, fs) = fixture();
     let mut wave = Wave::new(Barrier::Applied);
     wave.add(Unsynced::directory(path("gone")));
+    // A file has taken its place.
+    make(&fs, "file", b"1").waive("a test");
+    wave.add(Unsynced::directory(path("file")));
+    wave.add(Unsynced::directory(path("file/below")));
     fs.sync(wave, SyncStrategy::PerFile).map(|_| ()).expect("nothing to lose");
 }
 
