@@ -93,6 +93,12 @@ impl Control {
         found.unwrap_or(Fate::Pending).of(generation).path()
     }
 
+    /// The names of a published generation that do not count.
+    pub(crate) fn other_names(&self, generation: Generation) -> Vec<ControlName> {
+        let names = OPEN.into_iter().map(|fate| fate.of(generation)).filter(|name| self.has(*name));
+        names.skip(1).collect()
+    }
+
     /// Every manifest.
     pub(crate) fn manifests(&self) -> BTreeMap<Generation, RelativePath> {
         let retired = |fate: Fate| {

@@ -102,7 +102,7 @@ fn find(root: &Root, control: &Control, generation: Generation) -> Result<Found>
         Ok(manifest) => return Ok(Found::Whole(manifest)),
         Err(error) => error,
     };
-    let can_be_torn = control.is_waived(generation) || control.has(Fate::PendingInline.of(generation));
+    let can_be_torn = control.is_waived(generation) || path == Fate::PendingInline.of(generation).path();
     let is_torn = matches!(Manifest::decode(&bytes), Err(ManifestError::Header | ManifestError::Checksum));
     Ok(if is_torn && can_be_torn { Found::Torn(damage) } else { Found::Damaged(damage) })
 }

@@ -170,6 +170,7 @@ fn inherit(root: &Root, control: &Control, chain: &[(Generation, Result<Manifest
 fn discard(root: &Root, beyond: &[Generation], control: &mut Control) -> Result<()> {
     let mut wave = Wave::new(Barrier::Discarded);
     for generation in beyond {
+        remove_other_names(root, control, *generation);
         let (published, discarded) = (control.published(*generation), Fate::Discarded.of(*generation).path());
         let renamed = root.fs.rename(&published, &discarded);
         wave.add(renamed.map_err(root.error(Operation::Remove, &published))?);
@@ -197,6 +198,14 @@ fn discard(root: &Root, beyond: &[Generation], control: &mut Control) -> Result<
         root.try_remove(&discarded.path(), "a discarded manifest that comes back is removed again");
     }
     Ok(())
+}
+
+/// Removes the names of a generation that do not count. If the one that counts went alone, another would
+/// be found by the next recovery.
+fn remove_other_names(root: &Root, control: &Control, generation: Generation) {
+    for other in control.other_names(generation) {
+        root.try_remove(&other.path(), "a name that comes back is removed again, with the one that counts");
+    }
 }
 
 /// Looks at every entry of a generation, then moves its files.
@@ -299,6 +308,7 @@ fn make_durable(root: &Root, moved: Vec<Generation>, mut wave: Wave) -> Result<V
 
 fn retire(root: &Root, control: &mut Control, durable: &[Applied], report: &RecoveryReport) -> Result<()> {
     for applied in durable {
+        remove_other_names(root, control, applied.generation);
         apply::retire(root, control, applied);
         let marker = Fate::SyncFailed.of(applied.generation).path();
         let reason = "the power loss that brings the marker back also discards the stale page cache";
