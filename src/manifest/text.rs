@@ -254,7 +254,10 @@ impl Manifest {
         let (header, body) = split(bytes)?;
         match header[..] {
             [FORMAT, VERSION_INLINE, hash, length] => Self::decode_inline(hash, length, body),
-            _ => Self::parse(unseal(FORMAT, bytes)?),
+            _ => match Self::parse(unseal(FORMAT, bytes)?)? {
+                Self { inline: Some(_), .. } => Err(content("it has a wave, but no contents")),
+                manifest => Ok(manifest),
+            },
         }
     }
 
