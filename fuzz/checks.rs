@@ -213,6 +213,10 @@ pub fn recovery(bytes: &[u8]) {
                 if source.kind() == std::io::ErrorKind::NotFound);
             let may_be = finished.iter().any(|published| scene.misses_a_directory(published));
             assert!(!missing || may_be, "what is missing keeps the root from opening: {error:?}");
+            let is_of_manifest = matches!(&error, Error::Corrupt { path, .. }
+                if path.extension().is_some_and(|kind| kind.to_string_lossy().starts_with("pending")));
+            let is_damaged = matches!(end, Some(End::Damaged(_)) | None);
+            assert!(is_damaged || !is_of_manifest, "no manifest is damaged, but one is refused: {error:?}");
             can_be_given_up(&scene, &disk);
         }
     }
