@@ -42,7 +42,7 @@ pub(crate) enum End {
 
 impl End {
     /// How many of the chain are finished before it.
-    pub(crate) fn of<'a>(self, chain: &'a [Published]) -> &'a [Published] {
+    pub(crate) fn of(self, chain: &[Published]) -> &[Published] {
         match self {
             Self::Finished => chain,
             Self::Discarded(index) | Self::Damaged(index) => &chain[..index],

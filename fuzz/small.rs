@@ -1,6 +1,6 @@
-//! The form of a small save's manifest (format 2), worked out without the
-//! library: a first line with the checksum and the length of the text, the text,
-//! then the bytes of all written files in the order of the entries.
+//! The form of a small save's manifest (format 2), worked out without the library. The first line has the
+//! checksum and the length of the text. The text follows, then the bytes of all written files in the order of
+//! the entries.
 //!
 //! Makes such manifests, right and wrong, and says which are whole.
 

@@ -109,5 +109,5 @@ fn paths() {
 
 #[test]
 fn recoveries() {
-    run("recovery", checks::recovery, 300);
+    run("recovery", checks::recovery, 160);
 }
