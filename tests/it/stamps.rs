@@ -175,12 +175,12 @@ fn an_update_never_sees_two_states_and_never_fails_for_it() {
     put(&store, &[("a", "0"), ("b", "0")]);
     let done = AtomicBool::new(false);
     let mixed = AtomicU64::new(0);
+    let updates = [AtomicU64::new(0), AtomicU64::new(0)];
     thread::scope(|scope| {
         let readers: Vec<_> = (0..2)
             .map(|reader| {
-                let (store, done, mixed) = (&store, &done, &mixed);
+                let (store, done, mixed, updates) = (&store, &done, &mixed, &updates[reader]);
                 scope.spawn(move || {
-                    let mut updates = 0;
                     while !done.load(Ordering::SeqCst) {
                         let read = store.update(|tx| {
                             let a = tx.read("a")?;
@@ -190,19 +190,24 @@ fn an_update_never_sees_two_states_and_never_fails_for_it() {
                             }
                             tx.write(format!("seen by {reader}"), a)
                         });
-                        updates += u64::from(read.is_ok());
                         assert!(read.is_ok(), "{read:?}");
+                        updates.fetch_add(1, Ordering::SeqCst);
                     }
-                    updates
                 })
             })
             .collect();
         for number in 1..300 {
             put(&store, &[("a", &number.to_string()), ("b", &number.to_string())]);
+            // Who commits without a pause can keep an update from ever fitting in between.
+            let are_behind = || updates.iter().any(|updates| updates.load(Ordering::SeqCst) < number / 10);
+            while are_behind() && readers.iter().all(|reader| !reader.is_finished()) {
+                thread::yield_now();
+            }
         }
         done.store(true, Ordering::SeqCst);
-        assert!(readers.into_iter().all(|reader| reader.join().unwrap() > 0));
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
     });
+    assert!(updates.into_iter().all(|updates| updates.into_inner() >= 29));
     assert_eq!(mixed.into_inner(), 0, "states that never were");
 }
 
