@@ -100,7 +100,7 @@ pub struct StagedContent {
     pub after: Stamp,
     /// Its permission bits.
     pub mode: u32,
-    /// Its user and group; (0, 0) on systems without owners.
+    /// Its user and group; (0, 0) on systems without owners, `None` if the manifest does not tell.
     pub owner: Option<(u32, u32)>,
     /// The BLAKE3 of its bytes.
     pub checksum: blake3::Hash,
@@ -185,9 +185,7 @@ impl Manifest {
             (entry, parts.map(|(own, _)| own))
         })
     }
-}
 
-impl Manifest {
     /// Whether it has the bytes of its files.
     pub(crate) fn has_contents(&self) -> bool {
         self.inline.is_some()

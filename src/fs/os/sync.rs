@@ -72,7 +72,11 @@ pub(super) fn wave(
         }
     }
     let measured = strategy == SyncStrategy::Auto && pace.is_quick();
-    let ready = || wait_for_write_back(&files);
+    let ready = || {
+        if !measured {
+            wait_for_write_back(&files);
+        }
+    };
     let count = files.len() + names.len();
     // One after another, files come first, and the last of them commits the names too. At once, names
     // come first: on ext4 the sync of a directory commits whatever has changed so far
@@ -187,11 +191,6 @@ fn paced<T: Send>(
         last = start.elapsed();
     }
     let done = answers.len();
-    let ready = || {
-        if !quick {
-            ready();
-        }
-    };
     answers.extend(concurrently(count - done, in_flight, ready, |index| work(done + index)));
     let rounds = done + (count - done).div_ceil(in_flight);
     if let Some(one) = u32::try_from(rounds).ok().and_then(|rounds| start.elapsed().checked_div(rounds)) {
