@@ -87,9 +87,10 @@ fn every_crash_is_recovered_from_where_time_stamps_tell_nothing() {
     assert!(report.states > 100_000, "{report}");
 }
 
-/// How many outcomes of each crash every run of the tests looks at, and how many a long run does.
-const OUTCOMES_MAX: usize = 12;
-const OUTCOMES_MAX_LONG: usize = 24;
+/// How many outcomes of each crash every run of the tests looks at, if the model has more. The same
+/// number shows that every sync and every rule is missed.
+pub const OUTCOMES_MAX: usize = 4;
+const OUTCOMES_MAX_LONG: usize = 64;
 
 #[test]
 #[ignore = "takes many minutes"]
@@ -100,7 +101,7 @@ fn many_outcomes_of_every_crash_are_recovered_from() {
 
 #[test]
 fn every_crash_of_a_crashed_recovery_of_one_file_is_recovered_from() {
-    let report = explore_all(2, 4, |_, name| name == "one file");
+    let report = explore_all(2, 12, |_, name| name == "one file");
     assert!(report.states > 100_000, "{report}");
 }
 

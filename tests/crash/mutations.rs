@@ -10,6 +10,7 @@ use cosave::fs::Barrier;
 use cosave::fs::sim::explore::{Explorer, Workload};
 use cosave::fs::sim::{Model, Mutation, Part, Rule};
 
+use crate::exploration::OUTCOMES_MAX;
 use crate::script::{Script, scenarios};
 use crate::single_file::SingleFile;
 
@@ -73,7 +74,9 @@ fn first(mutation: Mutation) -> &'static str {
         Mutation::Skip(Barrier::Applied, _) | Mutation::Break(Rule::StopAtGap) => {
             "several published together"
         }
-        Mutation::Break(Rule::LeaveWritten) => "somebody else writes into a file",
+        Mutation::Break(Rule::LeaveWritten | Rule::SetAside)
+        | Mutation::Skip(Barrier::Published, Part::Directories) => "somebody else writes into a file",
+        Mutation::Break(Rule::KeepApplied) => "three commits",
         Mutation::Skip(Barrier::Recovered, _) => "two file systems",
         Mutation::Skip(Barrier::Discarded, _) => "whoever recovers goes on",
         Mutation::Break(Rule::AttachDeferred) => "a commit after an unretired one, elsewhere",
@@ -108,8 +111,12 @@ fn workloads(mutation: Mutation, quiet: Option<Quiet>) -> Vec<Box<dyn Workload>>
 /// The first violation that any scenario shows.
 fn noticed(model: Model, mutation: Mutation, quiet: Option<Quiet>) -> Option<String> {
     workloads(mutation, quiet).iter().find_map(|workload| {
-        let explorer =
-            Explorer { depth: 1, outcomes_max: 16, mutation: Some(mutation), ..Explorer::new(model) };
+        let explorer = Explorer {
+            depth: 1,
+            outcomes_max: OUTCOMES_MAX,
+            mutation: Some(mutation),
+            ..Explorer::new(model)
+        };
         explorer.explore(&**workload).err().map(|case| case.to_string())
     })
 }

@@ -156,7 +156,7 @@ fn content_choices(state: &State, choices_max: usize, random: &mut Random) -> Ve
         }
         choices.push(one);
     }
-    for _ in 0..16 {
+    for _ in 0..choices_max.min(16) {
         choices.push(all(&mut |options| options[random.below(options.len())]));
     }
     choices
