@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use cosave::{Durability, Store, Transaction};
+use tempfile::TempDir;
 
 use crate::common::{
     ROOT, assert_no_litter, child, child_arguments, child_root, put, quick, run, say, skipped,
@@ -15,6 +16,14 @@ use crate::common::{
 use crate::small::{copy, remove_marks};
 
 const FILES: usize = 10_000;
+
+/// A directory for many files, in memory if the system has such a place: what is counted here is not
+/// the disk's.
+fn directory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    tempfile::tempdir_in(place).unwrap()
+}
 
 /// A child under limits that a shell sets.
 fn child_under(limits: &str, test: &str, root: &Path) -> Command {
@@ -26,7 +35,7 @@ fn child_under(limits: &str, test: &str, root: &Path) -> Command {
 
 #[test]
 fn ten_thousand_files_need_no_more_than_256_descriptors() {
-    let root = tempfile::tempdir().unwrap();
+    let root = directory();
     let child = child_under("ulimit -n 256", "limits::child_that_commits_ten_thousand_files", root.path());
     assert_eq!(run(child), ["1"]);
     for number in [0, 1, FILES / 2, FILES - 1] {
@@ -131,7 +140,7 @@ fn opening_a_clean_root_costs_the_same_in_a_large_tree() {
 /// The system calls between the two marks that the child sets.
 #[cfg(target_os = "linux")]
 fn calls_to_open(files: usize) -> Vec<String> {
-    let root = tempfile::tempdir().unwrap();
+    let root = directory();
     for number in 0..files {
         let directory = root.path().join((number % 100).to_string());
         if number < 100 {
@@ -181,7 +190,7 @@ fn processor_time() -> Option<u64> {
 #[cfg(target_os = "linux")]
 fn growth(files: usize, work: impl Fn(&Store, usize)) -> Option<f64> {
     let cost = |files: usize| {
-        let root = tempfile::tempdir().unwrap();
+        let root = directory();
         let store = quick(root.path());
         put(&store, &[("a", "1")]);
         let before = processor_time()?;

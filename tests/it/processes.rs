@@ -107,7 +107,7 @@ fn child_that_reads_views() {
 fn a_plain_reader_never_finds_a_file_missing_or_partial() {
     const LINES: usize = 800;
     // On Windows each move has to wait until the reader has closed the file.
-    const COMMITS: u64 = if cfg!(windows) { 100 } else { 2000 };
+    const COMMITS: u64 = if cfg!(windows) { 100 } else { 600 };
     let content = |number: u64| format!("{number:08}\n").repeat(LINES);
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
