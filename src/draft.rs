@@ -25,6 +25,8 @@ pub(crate) struct Draft {
     pub(crate) resolver: Resolver,
     /// Whether a file must exist at a path that the transaction changes.
     pub(crate) preconditions: Preconditions,
+    /// Paths that must be free for the commit, and were not when that was said.
+    pub(crate) occupied: BTreeSet<RelativePath>,
     pub(crate) numbers: u64,
     /// Whether the transaction is committed or aborted. A writer that finishes now is too late.
     pub(crate) closed: bool,
@@ -85,6 +87,7 @@ impl Draft {
     fn take_one(&mut self, number: u64) -> Option<Content> {
         let slot = self.remove(number)?;
         self.preconditions.remove(&slot.path);
+        self.occupied.remove(&slot.path);
         match (&slot.content, &mut self.staging) {
             (Content::Kept(file), _) => self.release(file.bytes.len()),
             (Content::Ready(StagedChange::Write(file)), Some(staging)) => {
@@ -182,6 +185,29 @@ impl Draft {
             }
         }
         Some(slot)
+    }
+
+    /// Takes all changes, each of which is ready.
+    pub(crate) fn take_changes(&mut self) -> Vec<StagedChange> {
+        self.numbers_of.clear();
+        std::mem::take(&mut self.slots).into_values().filter_map(Slot::into_change).collect()
+    }
+
+    /// Goes on with what a refused commit has returned.
+    pub(crate) fn take_back(
+        &mut self,
+        staging: Staging,
+        changes: Vec<StagedChange>,
+        preconditions: Preconditions,
+    ) {
+        self.staging = Some(staging);
+        self.preconditions = preconditions;
+        for change in changes {
+            self.numbers += 1;
+            let (path, number) = (change.target().path.clone(), self.numbers);
+            self.put(Slot { path, number, content: Content::Ready(change) });
+        }
+        self.closed = false;
     }
 
     /// The last write to a path.

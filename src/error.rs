@@ -117,6 +117,14 @@ pub enum Error {
         #[source]
         source: Arc<io::Error>,
     },
+    /// A function of the caller failed, and cosave had asked for its result. No target was changed. Made
+    /// by `?` from an [`io::Error`] in a closure whose error is this type.
+    #[error("cannot go on after an error of the program's own; no target was changed")]
+    Caller {
+        /// The caller's error.
+        #[source]
+        source: Arc<io::Error>,
+    },
     /// An earlier commit, of this store or of another, cannot be finished. It stays committed. This
     /// transaction or view has changed nothing. Remove what the system complains of, and try again.
     #[error("generation {generation}, committed earlier, cannot be finished: cannot {operation} `{}`; nothing of this transaction was changed, fix the cause and try again, or open with `recover(false)` and abandon that generation", path.display())]
@@ -331,7 +339,8 @@ impl From<Error> for io::Error {
             | Error::Blocked { source, .. }
             | Error::NotApplied { source, .. }
             | Error::InDoubt { source, .. }
-            | Error::NotSynced { source, .. } => source.kind(),
+            | Error::NotSynced { source, .. }
+            | Error::Caller { source } => source.kind(),
             Error::InvalidPath { .. } => io::ErrorKind::InvalidInput,
             Error::Locked { .. } => io::ErrorKind::TimedOut,
             Error::Corrupt { .. } => io::ErrorKind::InvalidData,
@@ -339,5 +348,13 @@ impl From<Error> for io::Error {
             _ => io::ErrorKind::Other,
         };
         Self::new(kind, error)
+    }
+}
+
+impl From<io::Error> for Error {
+    /// For closures that write: takes out the error of this crate that an [`io::Error`] was made of, such
+    /// as the one of a writer. Any other is the caller's own.
+    fn from(error: io::Error) -> Self {
+        error.downcast().unwrap_or_else(|own| Self::Caller { source: Arc::new(own) })
     }
 }

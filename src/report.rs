@@ -50,17 +50,41 @@ impl fmt::Display for Change {
     }
 }
 
-/// A committed transaction.
+/// A committed transaction, and what the function returned that made it.
+///
+/// [`Store::update`](crate::Store::update) gives the value of its closure. A commit without a closure has
+/// no value.
 #[derive(Clone, Debug)]
-pub struct Commit {
+pub struct Commit<T = ()> {
     pub(crate) generation: Generation,
     pub(crate) transaction: TransactionId,
     pub(crate) durability: Durability,
     pub(crate) names_are_durable: bool,
     pub(crate) changes: Vec<Change>,
+    pub(crate) value: T,
 }
 
 impl Commit {
+    /// The same commit, with a value.
+    pub(crate) fn with<T>(self, value: T) -> Commit<T> {
+        let Self { generation, transaction, durability, names_are_durable, changes, value: () } = self;
+        Commit { generation, transaction, durability, names_are_durable, changes, value }
+    }
+}
+
+impl<T> Commit<T> {
+    /// What the closure returned.
+    #[must_use]
+    pub fn value(&self) -> &T {
+        &self.value
+    }
+
+    /// What the closure returned, without the rest.
+    #[must_use]
+    pub fn into_value(self) -> T {
+        self.value
+    }
+
     /// The commit's number. A transaction without changes has the generation of the state it found.
     #[must_use]
     pub fn generation(&self) -> Generation {

@@ -42,14 +42,15 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
-    save(path.as_ref(), Existing::Replace, |file| file.write_all(bytes.as_ref()))
+    save(path.as_ref(), Existing::Replace, |file| Ok(file.write_all(bytes.as_ref())?))
 }
 
-/// Like [`write()`], with a function that writes the content to a buffered writer.
+/// Like [`write()`], with a function that writes the content to a buffered writer. Returns what the
+/// function returns.
 ///
 /// # Errors
-/// As for [`write()`], and [`Error::Io`] with the error that `fill` returns; the file then has its old
-/// content.
+/// As for [`write()`], and the error that `fill` returns, as it is; the file then has its old content.
+/// `fill` may have an error type of its own.
 ///
 /// # Examples
 ///
@@ -62,11 +63,15 @@ pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
 /// assert_eq!(std::fs::read(&path)?, b"1\n2\n3\n");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn write_with(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+pub fn write_with<T, E: From<Error>>(
+    path: impl AsRef<Path>,
+    fill: impl FnOnce(&mut dyn Write) -> Result<T, E>,
+) -> Result<T, E> {
     save(path.as_ref(), Existing::Replace, |file| {
         let mut buffered = BufWriter::with_capacity(BUFFER_BYTES, file);
-        fill(&mut buffered)?;
-        buffered.flush()
+        let value = fill(&mut buffered)?;
+        buffered.flush().map_err(Error::from)?;
+        Ok(value)
     })
 }
 
@@ -85,7 +90,7 @@ pub fn write_with(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) -> i
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn create_new(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
-    save(path.as_ref(), Existing::Refuse, |file| file.write_all(bytes.as_ref()))
+    save(path.as_ref(), Existing::Refuse, |file| Ok(file.write_all(bytes.as_ref())?))
 }
 
 /// Like [`write`](crate::write), on a file system of your choice. `path` is relative to its root.
@@ -94,7 +99,7 @@ pub fn create_new(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()>
 /// As for [`write`](crate::write).
 #[cfg(feature = "sim")]
 pub fn write_on(fs: &dyn FileSystem, path: &RelativePath, bytes: impl AsRef<[u8]>) -> Result<()> {
-    save_on(fs, path, &fs.full_path(path), Existing::Replace, |file| file.write_all(bytes.as_ref()))
+    save_on(fs, path, &fs.full_path(path), Existing::Replace, |file| Ok(file.write_all(bytes.as_ref())?))
 }
 
 /// Like [`create_new`](crate::create_new), on a file system of your choice.
@@ -103,7 +108,7 @@ pub fn write_on(fs: &dyn FileSystem, path: &RelativePath, bytes: impl AsRef<[u8]
 /// As for [`create_new`](crate::create_new).
 #[cfg(feature = "sim")]
 pub fn create_new_on(fs: &dyn FileSystem, path: &RelativePath, bytes: impl AsRef<[u8]>) -> Result<()> {
-    save_on(fs, path, &fs.full_path(path), Existing::Refuse, |file| file.write_all(bytes.as_ref()))
+    save_on(fs, path, &fs.full_path(path), Existing::Refuse, |file| Ok(file.write_all(bytes.as_ref())?))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -126,11 +131,27 @@ impl Drop for Temporary<'_> {
     }
 }
 
-fn save(
+/// A file whose errors name the path as it was given.
+struct Named<'a> {
+    file: &'a mut dyn WriteFile,
+    given: &'a Path,
+}
+
+impl Write for Named<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).map_err(|error| Error::io(Operation::Stage, self.given)(error).into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush().map_err(|error| Error::io(Operation::Stage, self.given)(error).into())
+    }
+}
+
+fn save<T, E: From<Error>>(
     given: &Path,
     existing: Existing,
-    fill: impl FnOnce(&mut dyn WriteFile) -> io::Result<()>,
-) -> Result<()> {
+    fill: impl FnOnce(&mut dyn Write) -> Result<T, E>,
+) -> Result<T, E> {
     let (directory, target) = locate(given, existing)?;
     let open = OsFileSystem::open(&directory, None, Parents::Leave);
     let fs = open.map_err(Error::io(Operation::Open, &directory))?;
@@ -138,13 +159,13 @@ fn save(
 }
 
 /// Saves a single file, on any file system. Errors name the `given` path.
-fn save_on(
+fn save_on<T, E: From<Error>>(
     fs: &dyn FileSystem,
     target: &RelativePath,
     given: &Path,
     existing: Existing,
-    fill: impl FnOnce(&mut dyn WriteFile) -> io::Result<()>,
-) -> Result<()> {
+    fill: impl FnOnce(&mut dyn Write) -> Result<T, E>,
+) -> Result<T, E> {
     let io = |operation| Error::io(operation, given);
     let sync = |wave| fs.sync(wave, SyncStrategy::PerFile).map_err(|SyncError { source, .. }| source);
     let found = if_found(fs.metadata(target)).map_err(|error| match error.kind() {
@@ -163,7 +184,7 @@ fn save_on(
     let (mut file, name) = fs.create_new(&staged, access).map_err(io(Operation::Stage))?;
     let mut temporary = Temporary { fs, path: Some(staged.clone()) };
     name.waive("the rename gives the file the name that must last");
-    fill(&mut *file).map_err(io(Operation::Stage))?;
+    let value = fill(&mut Named { file: &mut *file, given })?;
     if let Some(found) = &found {
         file.copy_permissions(target, found).map_err(io(Operation::Stage))?;
     }
@@ -180,14 +201,15 @@ fn save_on(
         // A link never replaces (link(2)), so if several processes try, one wins.
         Existing::Refuse => match fs.link(&staged, target) {
             Ok(debt) => names.add(debt),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(exists(given)),
-            Err(error) => return Err(io(Operation::Move)(error)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(exists(given).into()),
+            Err(error) => return Err(io(Operation::Move)(error).into()),
         },
     }
     drop(temporary);
     // Lost without this sync: the new name, and with it the whole save.
     let not_synced = |source| Error::NotSynced { path: given.to_path_buf(), source: Arc::new(source) };
-    sync(names).map(drop).map_err(not_synced)
+    let _durable = sync(names).map_err(not_synced)?;
+    Ok(value)
 }
 
 fn may_replace(

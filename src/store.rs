@@ -110,12 +110,13 @@ impl Store {
     /// of one state, so it never sees a mix of two commits. If nobody else changes what it read, it
     /// runs once.
     ///
-    /// `change` can return errors of cosave alone. To stop for a reason of your own, use
-    /// [`begin`](Self::begin) and [`Transaction::commit`] in a loop, and repeat while
-    /// [`Error::is_conflict`]. The second example does that.
+    /// `change` may return a value and an error of its own, so `?` works in it on every error that yours
+    /// is made of. The value is in the [`Commit`]. Nothing is committed if it returns an error.
     ///
     /// # Errors
-    /// Those of `change` and of [`Transaction::commit`], but a conflict only after 100 tries.
+    /// Those of `change`, [`begin`](Self::begin) and [`Transaction::commit`]. A conflict is returned only
+    /// after 100 tries, or if another try would end in the same one: the file of a
+    /// [`create_new`](Transaction::create_new) was there before, and is there still.
     ///
     /// # Examples
     ///
@@ -131,41 +132,45 @@ impl Store {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// With an error and a value of the caller's own:
+    ///
     /// ```
-    /// fn take_one(store: &cosave::Store) -> Result<u32, Box<dyn std::error::Error>> {
-    ///     loop {
-    ///         let mut tx = store.begin()?;
+    /// type Failure = Box<dyn std::error::Error>;
+    ///
+    /// fn take_one(store: &cosave::Store) -> Result<u32, Failure> {
+    ///     let commit = store.update(|tx| {
     ///         let stock: u32 = String::from_utf8(tx.read("stock")?)?.parse()?;
-    ///         let Some(rest) = stock.checked_sub(1) else { return Err("sold out".into()) };
+    ///         let rest = stock.checked_sub(1).ok_or("sold out")?;
     ///         tx.write("stock", rest.to_string())?;
-    ///         match tx.commit() {
-    ///             Ok(_) => return Ok(rest),
-    ///             Err(error) if error.is_conflict() => {}
-    ///             Err(error) => return Err(error.into()),
-    ///         }
-    ///     }
+    ///         Ok::<_, Failure>(rest)
+    ///     })?;
+    ///     Ok(commit.into_value())
     /// }
     /// # let dir = tempfile::tempdir()?;
     /// # let store = cosave::Store::open(dir.path())?;
     /// # cosave::write(dir.path().join("stock"), "1")?;
     /// assert_eq!(take_one(&store)?, 0);
     /// assert_eq!(take_one(&store).unwrap_err().to_string(), "sold out");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # Ok::<(), Failure>(())
     /// ```
-    pub fn update(&self, mut change: impl FnMut(&mut Transaction) -> Result<()>) -> Result<Commit> {
+    pub fn update<T, E: From<Error>>(
+        &self,
+        mut change: impl FnMut(&mut Transaction) -> Result<T, E>,
+    ) -> Result<Commit<T>, E> {
         let mut tries = 0;
         loop {
             tries += 1;
             let mut transaction = self.begin()?;
-            let result = match change(&mut transaction) {
-                Ok(()) => transaction.commit(),
+            let value = match change(&mut transaction) {
+                Ok(value) => value,
                 // The reason for the error no longer exists, so the error is not returned.
                 Err(_) if tries < UPDATE_TRIES_MAX && transaction.has_read_what_changed() => continue,
-                Err(error) => Err(error),
+                Err(error) => return Err(error),
             };
-            match result {
-                Err(error) if error.is_conflict() && tries < UPDATE_TRIES_MAX => {}
-                result => return result,
+            match transaction.try_commit() {
+                Ok(commit) => return Ok(commit.with(value)),
+                Err(error) if tries < UPDATE_TRIES_MAX && transaction.may_be_mended(&error) => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }

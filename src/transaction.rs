@@ -4,26 +4,31 @@
 //! until then. A larger one is streamed to disk as it is written, so memory
 //! does not grow with it.
 
+mod reading;
+
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::draft::{Content, Draft, Slot};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Durable, Metadata, ReadFile};
+use crate::fs::{Durable, Metadata};
 #[cfg(feature = "sim")]
 use crate::generation::Generation;
 use crate::generation::TransactionId;
 use crate::options::Durability;
 use crate::path::{InvalidPath, RelativePath};
+#[cfg(feature = "sim")]
+use crate::protocol::commit::Receipt;
 use crate::protocol::open::Opened;
+use crate::protocol::refused::Refused;
 use crate::protocol::resolve::{self, Target};
 use crate::protocol::root::{Root, guard};
-use crate::protocol::snapshot::{self, Seen, Snapshot};
-use crate::protocol::stage::{Collected, Preconditions, Presence, StagedChange};
+use crate::protocol::snapshot::Snapshot;
+use crate::protocol::stage::{Collected, Presence, StagedChange};
 use crate::protocol::{check, copy};
 use crate::report::{Change, Commit};
 use crate::writer::FileWriter;
@@ -90,22 +95,46 @@ impl Transaction {
     }
 
     /// Like [`write`](Self::write), with a function that writes the content to a buffered writer.
+    /// Returns what the function returns.
     ///
     /// # Errors
-    /// As for [`write`](Self::write), and [`Error::Io`] with the error that `fill` returns. Nothing is
-    /// staged for this path then.
-    pub fn write_with(
+    /// As for [`write`](Self::write), and the error that `fill` returns, as it is. Nothing is staged for
+    /// this path then. `fill` may have an error type of its own. If that is [`io::Error`], the errors of
+    /// this method are in it, and `Error::from` takes them out again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// use std::io::Write;
+    ///
+    /// let mut tx = store.begin()?;
+    /// let sum: u32 = tx.write_with("sum", |out| {
+    ///     let sum = "1 2 3".split(' ').map(str::parse::<u32>).sum::<Result<_, _>>()?;
+    ///     writeln!(out, "{sum}")?;
+    ///     Ok::<_, Box<dyn std::error::Error>>(sum)
+    /// })?;
+    /// tx.commit()?;
+    /// assert_eq!((sum, std::fs::read(dir.path().join("sum"))?), (6, b"6\n".to_vec()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn write_with<T, E: From<Error>>(
         &mut self,
         path: impl AsRef<Path>,
-        fill: impl FnOnce(&mut FileWriter) -> io::Result<()>,
-    ) -> Result<()> {
+        fill: impl FnOnce(&mut FileWriter) -> Result<T, E>,
+    ) -> Result<T, E> {
         let mut writer = self.writer(path)?;
-        if let Err(error) = fill(&mut writer) {
-            let path = writer.full_path();
-            writer.discard();
-            return Err(Error::io(Operation::Stage, path)(error));
+        match fill(&mut writer) {
+            Ok(value) => {
+                writer.finish()?;
+                Ok(value)
+            }
+            Err(error) => {
+                writer.discard();
+                Err(error)
+            }
         }
-        writer.finish()
     }
 
     /// Returns a writer of a file's next content. Fill it on any thread, then
@@ -132,8 +161,12 @@ impl Transaction {
     /// As for [`write`](Self::write).
     pub fn create_new(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
         self.write(path.as_ref(), bytes)?;
-        let target = self.resolve(path.as_ref())?.path;
-        guard(&self.draft).preconditions.insert(target, Presence::Absent);
+        let target = self.resolve(path.as_ref())?;
+        let mut draft = guard(&self.draft);
+        if target.existing.is_some() {
+            draft.occupied.insert(target.path.clone());
+        }
+        draft.preconditions.insert(target.path, Presence::Absent);
         Ok(())
     }
 
@@ -165,8 +198,12 @@ impl Transaction {
     /// # Errors
     /// As for [`write`](Self::write), and [`Error::Io`] if `source` cannot be read.
     pub fn copy_from(&mut self, path: impl AsRef<Path>, source: impl AsRef<Path>) -> Result<()> {
-        let mut file = File::open(source.as_ref()).map_err(Error::io(Operation::Read, source.as_ref()))?;
-        self.write_with(path, |out| copy::bytes(&mut file, out))
+        let unread = |error| Error::io(Operation::Read, source.as_ref())(error);
+        let mut file = File::open(source.as_ref()).map_err(unread)?;
+        // An error of the writer names the target, and any other is the source's.
+        self.write_with(path, |out| {
+            copy::bytes(&mut file, out).map_err(|error| error.downcast().unwrap_or_else(unread))
+        })
     }
 
     /// Removes a file. The commit is a [`Conflict`](Error::Conflict) if the file is gone by then.
@@ -196,71 +233,6 @@ impl Transaction {
         self.remove_target(target)
     }
 
-    /// Reads a file as this transaction would leave it, with the transaction's own writes. The commit
-    /// is a [`Conflict`](Error::Conflict) if a file that was read from disk has changed by then. The
-    /// content decides, or the absence of a file, whatever the file's time says. A file that was
-    /// written anew with the same bytes has not changed.
-    ///
-    /// Everything that a transaction reads is of one state. If others have committed since the last
-    /// read and changed what was read, this returns a conflict. So does every later read, and the
-    /// commit.
-    ///
-    /// # Errors
-    /// - [`Error::InvalidPath`] if no file of the root can have this path.
-    /// - [`Error::Io`], of kind `NotFound` if there is no such file.
-    /// - [`Error::Conflict`] if something that was read has changed.
-    /// - Those of [`Store::view`](crate::Store::view).
-    pub fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
-        let path = self.resolve(path.as_ref())?.path;
-        let missing = || self.root().error(Operation::Read, &path)(io::ErrorKind::NotFound.into());
-        self.read_target(&path)?.ok_or_else(missing)
-    }
-
-    /// Like [`read`](Self::read), but `None` if there is no such file. The commit is a
-    /// [`Conflict`](Error::Conflict) if there is one by then.
-    ///
-    /// # Errors
-    /// As for [`read`](Self::read), but a missing file is no error.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # let dir = tempfile::tempdir()?;
-    /// # let store = cosave::Store::open(dir.path())?;
-    /// let mut tx = store.begin()?;
-    /// let list = tx.read_if_exists("list.txt")?.unwrap_or_default();
-    /// tx.write("list.txt", [list.as_slice(), b"one more\n"].concat())?;
-    /// tx.commit()?;
-    /// assert_eq!(std::fs::read(dir.path().join("list.txt"))?, b"one more\n");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn read_if_exists(&self, path: impl AsRef<Path>) -> Result<Option<Vec<u8>>> {
-        self.read_target(&self.resolve(path.as_ref())?.path)
-    }
-
-    /// Reads a file whose path is resolved; `None` if there is none.
-    fn read_target(&self, path: &RelativePath) -> Result<Option<Vec<u8>>> {
-        let staged = {
-            let draft = guard(&self.draft);
-            match draft.newest(path) {
-                Some(Slot { content: Content::Kept(file), .. }) => return Ok(Some(file.bytes.clone())),
-                Some(Slot { content: Content::Ready(StagedChange::Write(file)), .. }) => {
-                    Some(file.staged.clone())
-                }
-                Some(Slot { content: Content::Ready(StagedChange::Remove(_)), .. }) => return Ok(None),
-                Some(_) => return Err(Error::Unfinished { path: self.root().full(path) }),
-                None => None,
-            }
-        };
-        if let Some(staged) = staged {
-            let bytes = self.root().fs.open(&staged).and_then(read_all);
-            return bytes.map(Some).map_err(self.root().error(Operation::Read, path));
-        }
-        let (content, seen) = self.see(path)?;
-        guard(&self.snapshot).remember(self.root(), path, seen)?;
-        Ok(content)
-    }
-
     /// The changes that a commit would make now. A dry run calls this, and then
     /// [`abort`](Self::abort).
     ///
@@ -282,25 +254,55 @@ impl Transaction {
     /// [`Error::outcome`] says which of three things is true.
     ///
     /// - Nothing was changed: [`Error::Conflict`], [`Error::Locked`], [`Error::Unfinished`],
-    ///   [`Error::Io`], [`Error::Poisoned`], [`Error::Blocked`].
+    ///   [`Error::Io`], [`Error::Poisoned`], [`Error::Blocked`]. To try again later, use
+    ///   [`try_commit`](Self::try_commit).
     /// - It is committed, and will be finished: [`Error::NotApplied`].
     /// - It is not known whether it is committed: [`Error::InDoubt`].
-    pub fn commit(self) -> Result<Commit> {
+    pub fn commit(mut self) -> Result<Commit> {
+        self.try_commit()
+    }
+
+    /// Like [`commit`](Self::commit), but if nothing was changed, the transaction goes on. It still has
+    /// all its changes, and what it has read must still be true. So it can be committed again later, be
+    /// changed before that, or be aborted. What was staged on disk stays there until then.
+    ///
+    /// After a commit, and after any other error, the transaction is over, and refuses everything. It is
+    /// over after a failed wait for the disk, too, since such a wait cannot be repeated.
+    ///
+    /// # Errors
+    /// As for [`commit`](Self::commit), and [`Error::Unsupported`] if the transaction is over.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use std::time::Duration;
+    /// use cosave::{Error, Store};
+    ///
+    /// let store = Store::options().lock_timeout(Duration::from_millis(10)).open(dir.path())?;
+    /// let mut tx = store.begin()?;
+    /// tx.write("a", "1")?;
+    /// let view = store.view()?;
+    /// assert!(matches!(tx.try_commit(), Err(Error::Locked { .. })));
+    /// drop(view);
+    /// assert_eq!(tx.try_commit()?.generation(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn try_commit(&mut self) -> Result<Commit> {
         self.root().may_change()?;
         let (collected, changes) = match self.collect()? {
             Collection::Changes(collected, changes) => (*collected, changes),
-            Collection::Nothing(id, preconditions, snapshot) => {
-                return self.commit_nothing(id, &preconditions, snapshot);
-            }
+            Collection::Nothing(id) => return self.commit_nothing(id),
         };
         let id = collected.staging.id;
-        let receipt = self.opened.commit(collected)?;
+        let receipt = self.opened.commit(collected).map_err(|refused| self.take_back(refused))?;
         Ok(Commit {
             generation: receipt.generation,
             transaction: id,
             durability: self.root().settings.durability,
             names_are_durable: receipt.durable == Durable::Synced,
             changes,
+            value: (),
         })
     }
 
@@ -312,13 +314,14 @@ impl Transaction {
         let Some(first) = transactions.first() else { return Vec::new() };
         let opened = Arc::clone(&first.opened);
         let stage = |transaction: Self| match transaction.collect()? {
-            Collection::Changes(collected, _) => opened.stage(*collected),
+            Collection::Changes(collected, _) => opened.stage(*collected).map_err(|refused| refused.error),
             Collection::Nothing(..) => Err(Error::Unfinished { path: opened.root.path() }),
         };
         match transactions.into_iter().map(stage).collect::<Result<Vec<_>>>() {
             Ok(batch) => {
                 let answers = opened.commit_batches(batch).into_iter();
-                answers.map(|(_, result)| result.map(|receipt| receipt.generation)).collect()
+                let generation = |receipt: Receipt| receipt.generation;
+                answers.map(|(_, result)| result.map(generation).map_err(|refused| refused.error)).collect()
             }
             Err(error) => vec![Err(error)],
         }
@@ -329,59 +332,77 @@ impl Transaction {
         drop(self);
     }
 
-    /// Takes everything that was collected from the shared draft.
+    /// Takes everything that was collected from the shared draft. After an error the draft still has it.
     fn collect(&self) -> Result<Collection> {
         let mut draft = guard(&self.draft);
-        draft.closed = true;
+        self.refuse_if_over(&draft)?;
         if let Some(slot) = draft.slots.values().find(|slot| slot.target().is_none()) {
             return Err(Error::Unfinished { path: self.root().full(&slot.path) });
         }
-        let preconditions = std::mem::take(&mut draft.preconditions);
-        let snapshot = std::mem::take(&mut *guard(&self.snapshot));
-        snapshot.intact(self.root())?;
+        guard(&self.snapshot).intact(self.root())?;
         if draft.slots.is_empty() {
             let id = TransactionId { session: uuid::Uuid::nil(), number: 0 };
-            let id = draft.staging.as_ref().map_or(id, |staging| staging.id);
-            return Ok(Collection::Nothing(id, preconditions, snapshot));
+            return Ok(Collection::Nothing(draft.staging.as_ref().map_or(id, |staging| staging.id)));
         }
         refuse_aliases(self.root(), draft.slots.values().filter_map(Slot::target))?;
         let described = draft.slots.values().filter_map(describe).collect();
         let is_small = draft.is_small();
         draft.stage_kept(&self.opened, BTreeSet::new(), is_small)?;
-        let slots = std::mem::take(&mut draft.slots);
-        let changes: Vec<_> = slots.into_values().filter_map(Slot::into_change).collect();
         let Some(mut staging) = draft.staging.take() else {
             return Err(Error::Unfinished { path: self.root().path() });
         };
+        draft.closed = true;
+        let changes = draft.take_changes();
+        let preconditions = std::mem::take(&mut draft.preconditions);
+        let snapshot = std::mem::take(&mut *guard(&self.snapshot));
         let removed = staging.cleanup.remove_all_but(changes.iter().filter_map(StagedChange::staged));
         staging.wave.add(removed);
         Ok(Collection::Changes(Box::new(Collected { staging, changes, preconditions, snapshot }), described))
     }
 
+    /// Takes back what a refused commit returns, if it can be tried again.
+    fn take_back(&self, Refused { error, collected }: Refused) -> Error {
+        if let Some(collected) = collected {
+            let Collected { staging, changes, preconditions, snapshot } = *collected;
+            *guard(&self.snapshot) = snapshot;
+            guard(&self.draft).take_back(staging, changes, preconditions);
+        }
+        error
+    }
+
     /// Commits a transaction without changes. It publishes nothing, but what it read must still be
     /// true.
-    fn commit_nothing(
-        &self,
-        id: TransactionId,
-        preconditions: &Preconditions,
-        mut snapshot: Snapshot,
-    ) -> Result<Commit> {
+    fn commit_nothing(&self, id: TransactionId) -> Result<Commit> {
         let reading = self.opened.read()?;
-        check::preconditions(self.root(), preconditions)?;
-        snapshot.check(self.root(), &reading)?;
+        let mut draft = guard(&self.draft);
+        check::preconditions(self.root(), &draft.preconditions)?;
+        guard(&self.snapshot).check(self.root(), &reading)?;
+        draft.closed = true;
         Ok(Commit {
             generation: reading.generation,
             transaction: id,
             durability: self.root().settings.durability,
             names_are_durable: self.root().settings.durability != Durability::Process,
             changes: Vec::new(),
+            value: (),
         })
+    }
+
+    /// Refuses everything once the transaction is committed, or nobody knows.
+    fn refuse_if_over(&self, draft: &Draft) -> Result<()> {
+        if !draft.closed {
+            return Ok(());
+        }
+        let reason = "the transaction is over, since it was committed or a wait for the disk failed";
+        Err(Error::Unsupported { path: self.root().path(), reason })
     }
 
     fn resolve(&self, path: &Path) -> Result<Target> {
         self.root().refuse_child()?;
         let relative = resolve::relative(self.root(), path)?;
-        guard(&self.draft).resolver.resolve(self.root(), &relative)
+        let mut draft = guard(&self.draft);
+        self.refuse_if_over(&draft)?;
+        draft.resolver.resolve(self.root(), &relative)
     }
 
     /// Resolves a path that is to be removed. If no file is visible, a pending manifest may be about to
@@ -434,29 +455,11 @@ impl Transaction {
         }
         Ok(matches!(removed, Some(Content::Ready(StagedChange::Write(_)) | Content::Kept(_) | Content::Open)))
     }
-
-    /// Reads the committed file at `path`, in one state with everything that was read before.
-    fn see(&self, path: &RelativePath) -> Result<(Option<Vec<u8>>, Seen)> {
-        let reading = self.opened.read()?;
-        guard(&self.snapshot).join(self.root(), &reading)?;
-        // The lock is still held, so this is the state that was joined.
-        snapshot::see(self.root(), &reading, path)
-    }
-
-    /// Whether something that was read has changed since, so that decisions based on it are void.
-    pub(crate) fn has_read_what_changed(&self) -> bool {
-        let mut snapshot = guard(&self.snapshot);
-        if snapshot.is_empty() {
-            return false;
-        }
-        let checked = self.opened.read().and_then(|reading| snapshot.check(self.root(), &reading));
-        checked.is_err_and(|error| error.is_conflict())
-    }
 }
 
 enum Collection {
     Changes(Box<Collected>, Vec<Change>),
-    Nothing(TransactionId, Preconditions, Snapshot),
+    Nothing(TransactionId),
 }
 
 impl Drop for Transaction {
@@ -489,7 +492,7 @@ fn refuse_aliases<'a>(root: &Root, targets: impl Iterator<Item = &'a Target>) ->
 /// Whether two paths lead to one file now. They were looked at one after the other, and others may have
 /// replaced a file in between. Its number is used again at once. So the first is looked at twice.
 fn are_one(root: &Root, one: &RelativePath, other: &RelativePath) -> Result<bool> {
-    let identity = |path| Ok(root.look(path)?.and_then(|found| found.identity));
+    let identity = |path| -> Result<_> { Ok(root.look(path)?.and_then(|found| found.identity)) };
     let (first, second, third) = (identity(one)?, identity(other)?, identity(one)?);
     Ok(first.is_some() && first == second && second == third)
 }
@@ -506,10 +509,4 @@ fn describe(slot: &Slot) -> Option<Change> {
         Some(_) => Change::Replace { path, length },
         None => Change::Create { path, length },
     })
-}
-
-fn read_all(mut file: Box<dyn ReadFile>) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
 }

@@ -154,7 +154,7 @@ impl FileWriter {
             (Some(slot), Some(staging)) if !draft.closed => {
                 slot.content = Content::Ready(StagedChange::Write(file));
                 staging.wave.add(debt);
-                let synced = commit::sync_early(&self.opened.root, &mut staging.wave);
+                let synced = commit::sync_early(&self.opened.root, staging);
                 // The later write has won.
                 draft.take(&self.target.path, self.number);
                 synced
@@ -221,7 +221,8 @@ impl Write for FileWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.opened.root.refuse_child()?;
         if let Body::Staged(writer) = &mut self.body {
-            return writer.write(bytes);
+            let failed = self.opened.root.error(Operation::Stage, &self.target.path);
+            return writer.write(bytes).map_err(|error| failed(error).into());
         }
         self.take(bytes)?;
         Ok(bytes.len())

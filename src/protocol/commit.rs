@@ -25,6 +25,7 @@ use super::layout::{ControlName, Fate};
 use super::lock::{self, Locked};
 use super::publish::{self, Published};
 use super::queue::{Job as _, Queue};
+use super::refused::Refused;
 use super::resolve::Target;
 use super::root::Root;
 use super::snapshot::InPlace;
@@ -45,17 +46,18 @@ pub(crate) struct Receipt {
 }
 
 /// The transactions of one store that wait to be published.
-pub(crate) type CommitQueue = Queue<Staged, Result<Receipt>>;
+pub(crate) type CommitQueue = Queue<Staged, Result<Receipt, Refused>>;
 
 /// What each transaction of a batch gets as its answer.
-type Answers = Vec<(TransactionId, Result<Receipt>)>;
+type Answers = Vec<(TransactionId, Result<Receipt, Refused>)>;
 
 /// Commits what a transaction has collected, in one batch with others that are ready.
-pub(crate) fn commit(root: &Root, queue: &CommitQueue, collected: Collected) -> Result<Receipt> {
+pub(crate) fn commit(root: &Root, queue: &CommitQueue, collected: Collected) -> Result<Receipt, Refused> {
     let staged = stage(root, collected)?;
     let panicked = |id: TransactionId| {
         let source = io::Error::other("the thread that published this batch panicked");
-        Err(Error::io(Operation::Publish, id.to_string())(source).in_doubt(Generation::default(), id))
+        let error = Error::io(Operation::Publish, id.to_string())(source);
+        Err(error.in_doubt(Generation::default(), id).into())
     };
     queue.submit(staged, |batch| commit_batch(root, batch), panicked)
 }
@@ -116,39 +118,50 @@ pub(crate) fn stage_kept(
 ) -> Result<StagedFile> {
     let writer = begin(root, staging, &file.target, number)?;
     let staged = stage::fill(root, staging, writer, &file.bytes)?;
-    sync_early(root, &mut staging.wave)?;
+    sync_early(root, staging)?;
     Ok(staged)
 }
 
 /// Barrier 1, early, if more files are open than one transaction may hold open.
-pub(crate) fn sync_early(root: &Root, wave: &mut Wave) -> Result<()> {
-    if wave.files_open() < root.fs.files_open_max() {
+pub(crate) fn sync_early(root: &Root, staging: &mut Staging) -> Result<()> {
+    if staging.wave.files_open() < root.fs.files_open_max() {
         return Ok(());
     }
-    let full = std::mem::replace(wave, Wave::new(Barrier::Staged));
-    // Barrier 1 would sync these files anyway. It is done early so that they can be closed.
-    root.sync(full).map(drop)
+    let full = std::mem::replace(&mut staging.wave, Wave::new(Barrier::Staged));
+    // Barrier 1 would sync these files anyway. It is done early so that they can be closed. If it fails,
+    // nobody knows any more what it was for.
+    root.sync(full).map(drop).inspect_err(|error| staging.unpaid = Some(error.clone()))
 }
 
 /// Ends the staging of a transaction. A small one owes everything to the wave of its commit point. A
 /// long one waits here.
-pub(crate) fn stage(root: &Root, collected: Collected) -> Result<Staged> {
+pub(crate) fn stage(root: &Root, collected: Collected) -> Result<Staged, Refused> {
     let Collected { staging, changes, preconditions, snapshot } = collected;
-    let Staging { id, session, mut cleanup, mut wave } = staging;
-    let removals = changes.iter().filter(|change| change.staged().is_none());
-    let looked = stage::look(root, &removals.map(|change| change.target().path.parent()).collect())?;
-    for directory in session.unknown(&looked) {
-        // A power loss could undo what others did to the directory, and so bring the removed file back.
-        wave.add(Unsynced::directory(directory.parent()));
+    let Staging { id, session, mut cleanup, wave, unpaid } = staging;
+    if let Some(error) = unpaid {
+        return Err(error.into());
     }
     let entries: Vec<_> = changes.into_iter().map(|change| change.into_entry(root)).collect();
     let (unpublished, backing) = (ControlName::Unpublished(id).path(), Backing::Manifest(wave));
     cleanup.add_file(unpublished.clone());
     let mut staged = Staged { id, entries, preconditions, snapshot, unpublished, cleanup, session, backing };
-    if !publish::may_hold_contents(root, &staged)? {
-        make_durable(root, &mut staged)?;
+    match end_staging(root, &mut staged) {
+        Ok(()) => Ok(staged),
+        Err(error) => Err(Refused::with(error, staged)),
     }
-    Ok(staged)
+}
+
+fn end_staging(root: &Root, staged: &mut Staged) -> Result<()> {
+    let removals = staged.entries.iter().filter(|staged| staged.entry.staged().is_none());
+    let looked = stage::look(root, &removals.map(|staged| staged.entry.path.parent()).collect())?;
+    if let Backing::Manifest(owed) = &mut staged.backing {
+        for directory in staged.session.unknown(&looked) {
+            // A power loss could undo what others did to the directory, and so bring the removed file
+            // back.
+            owed.add(Unsynced::directory(directory.parent()));
+        }
+    }
+    if publish::may_hold_contents(root, staged)? { Ok(()) } else { make_durable(root, staged) }
 }
 
 /// Barrier 1, of long saves: makes everything that the manifest names, and the manifest itself, durable
@@ -177,7 +190,6 @@ fn mark_if_sync_failed(root: &Root, generation: Generation) {
 
 /// Publish, apply, retire: the second half of the protocol, under the lock.
 pub(crate) fn commit_batch(root: &Root, batch: Vec<Staged>) -> Answers {
-    let ids: Vec<_> = batch.iter().map(|staged| staged.id()).collect();
     let lock = || {
         root.may_change()?;
         let mut locked = lock::exclusive(root)?;
@@ -185,12 +197,12 @@ pub(crate) fn commit_batch(root: &Root, batch: Vec<Staged>) -> Answers {
         count_on(root, &mut locked)?;
         Ok(locked)
     };
-    let refuse = |ids: Vec<TransactionId>, error: &Error| -> Answers {
-        ids.into_iter().map(|id| (id, Err(Error::clone(error)))).collect()
+    let refuse = |batch: Vec<Staged>, error: &Error| -> Answers {
+        batch.into_iter().map(|staged| refused(staged, error.clone())).collect()
     };
     let mut locked = match lock() {
         Ok(locked) => locked,
-        Err(error) => return refuse(ids, &error),
+        Err(error) => return refuse(batch, &error),
     };
     let mut answers = Vec::new();
     let mut batch = batch;
@@ -206,13 +218,17 @@ pub(crate) fn commit_batch(root: &Root, batch: Vec<Staged>) -> Answers {
             return answers;
         }
         // They are checked against what is in place now, as if they were committed one after the other.
-        let ids = later.iter().map(|staged| staged.id()).collect();
         if let Err(error) = look_again(root, &mut locked) {
-            answers.extend(refuse(ids, &error));
+            answers.extend(refuse(later, &error));
             return answers;
         }
         batch = later;
     }
+}
+
+/// The answer to a transaction that is not published.
+fn refused(staged: Staged, error: Error) -> (TransactionId, Result<Receipt, Refused>) {
+    (staged.id(), Err(Refused::with(error, staged)))
 }
 
 fn look_again(root: &Root, locked: &mut Locked) -> Result<()> {
@@ -235,7 +251,7 @@ fn apart(root: &Root, batch: Vec<Staged>, answers: &mut Answers) -> (Vec<Staged>
                 now.push(staged);
             }
             Ok(_) => later.push(staged),
-            Err(error) => answers.push((staged.id(), Err(error))),
+            Err(error) => answers.push(refused(staged, error)),
         }
     }
     (now, later)
@@ -278,7 +294,7 @@ fn publish(
                 generation = generation.next();
                 renamed.push((generation, staged));
             }
-            Err(error) => answers.push((staged.id, Err(error))),
+            Err(error) => answers.push(refused(staged, error)),
         }
     }
     break_rules(root, locked, &renamed);
@@ -326,11 +342,11 @@ fn leave_in_doubt(
     root: &Root,
     (generation, mut staged): (Generation, Staged),
     error: &Error,
-) -> (TransactionId, Result<Receipt>) {
+) -> (TransactionId, Result<Receipt, Refused>) {
     root.mark_sync_failed(generation);
     root.mark(ControlName::InDoubt(staged.id));
     staged.cleanup.leave_to_recovery();
-    (staged.id, Err(error.clone().in_doubt(generation, staged.id)))
+    (staged.id, Err(error.clone().in_doubt(generation, staged.id).into()))
 }
 
 /// Checks a batch under the lock. Returns those that may be published in one wave.
@@ -349,7 +365,7 @@ fn check_all(
     for mut staged in batch {
         match check_under_lock(root, state, &mut staged) {
             Ok(()) => checked.push(staged),
-            Err(error) => answers.push((staged.id, Err(error))),
+            Err(error) => answers.push(refused(staged, error)),
         }
     }
     let first_small = checked.iter().position(Staged::is_small).unwrap_or(checked.len());
@@ -375,16 +391,25 @@ fn break_rules(root: &Root, locked: &Locked, renamed: &[(Generation, Staged)]) {
 fn check_under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> Result<()> {
     let Freshness::Outdated(changed) = check::under_lock(root, state, staged)? else { return Ok(()) };
     let mut wave = Wave::new(Barrier::Staged);
-    for (index, found) in changed {
+    let copied = changed.into_iter().try_for_each(|(index, found)| {
         wave.add(stage::copy_permissions(root, &mut staged.entries[index], &found)?);
-    }
+        Ok(())
+    });
     if let Backing::Manifest(owed) = &mut staged.backing {
         owed.absorb(wave);
+        copied?;
         // With the new permissions its bytes may be a secret.
         let stays_small = publish::may_hold_contents(root, staged)?;
         return if stays_small { Ok(()) } else { make_durable(root, staged) };
     }
-    let outdated = publish::rewrite_manifest(root, staged, &mut wave)?;
+    let outdated = match copied.and_then(|()| publish::rewrite_manifest(root, staged, &mut wave)) {
+        Ok(outdated) => outdated,
+        Err(error) => {
+            // If it is tried again, it still owes the wait for the permissions.
+            staged.backing = Backing::Manifest(wave);
+            return Err(error);
+        }
+    };
     // Lost without this sync: permissions, and the manifest's content behind its published name.
     let rewritten = root.sync(wave)?;
     if let Backing::StagedFiles(durable) = &mut staged.backing {
@@ -412,7 +437,7 @@ fn apply(root: &Root, published: Vec<Published>, answers: &mut Answers) -> Vec<(
                 // lives.
                 root.mark_sync_failed(published.generation);
                 failed.get_or_insert_with(|| error.clone());
-                answers.push((published.id, Err(error.not_applied(published.generation))));
+                answers.push((published.id, Err(error.not_applied(published.generation).into())));
             }
         }
     }
@@ -454,7 +479,8 @@ fn finish(root: &Root, locked: &mut Locked, in_place: Vec<(Published, Moved)>, a
             for published in moved_files {
                 published.session.leave_mark();
                 mark_if_sync_failed(root, published.generation);
-                answers.push((published.id, Err(error.clone().not_applied(published.generation))));
+                let error = error.clone().not_applied(published.generation);
+                answers.push((published.id, Err(error.into())));
             }
         }
     }

@@ -12,6 +12,7 @@
 //! apply     staged files over their targets; retire
 //! publish   one rename of the manifest
 //! check     what can be refused before the commit point
+//! refused   a commit that did nothing, to be tried again
 //! stage     changes, beside their targets
 //! cleanup   what goes if a transaction aborts
 //! lock      one writer, or many readers
@@ -46,6 +47,7 @@ pub(crate) mod publish;
 pub(crate) mod queue;
 pub(crate) mod read;
 pub(crate) mod recover;
+pub(crate) mod refused;
 pub(crate) mod resolve;
 pub(crate) mod root;
 pub(crate) mod session;

@@ -19,6 +19,7 @@ use super::lock;
 use super::queue;
 use super::read::{self, Reading};
 use super::recover;
+use super::refused::Refused;
 use super::root::{Root, guard};
 use super::session::Session;
 use super::stage::Collected;
@@ -110,7 +111,7 @@ impl Opened {
     }
 
     /// Commits what a transaction has collected.
-    pub(crate) fn commit(&self, collected: Collected) -> Result<Receipt> {
+    pub(crate) fn commit(&self, collected: Collected) -> Result<Receipt, Refused> {
         commit::commit(&self.root, &self.queue, collected)
     }
 
@@ -122,13 +123,16 @@ impl Opened {
 
     /// Stages what a transaction has collected, for a batch that a test makes.
     #[cfg(feature = "sim")]
-    pub(crate) fn stage(&self, collected: Collected) -> Result<Staged> {
+    pub(crate) fn stage(&self, collected: Collected) -> Result<Staged, Refused> {
         commit::stage(&self.root, collected)
     }
 
     /// Commits what a test has staged, in the batches that threads would make of it.
     #[cfg(feature = "sim")]
-    pub(crate) fn commit_batches(&self, mut staged: Vec<Staged>) -> Vec<(TransactionId, Result<Receipt>)> {
+    pub(crate) fn commit_batches(
+        &self,
+        mut staged: Vec<Staged>,
+    ) -> Vec<(TransactionId, Result<Receipt, Refused>)> {
         let mut answers = Vec::new();
         while !staged.is_empty() {
             let batch = queue::take_batch(&mut staged);

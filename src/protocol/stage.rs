@@ -24,7 +24,7 @@ use super::resolve::Target;
 use super::root::{Root, if_found};
 use super::session::{Looked, Session};
 use super::snapshot::Snapshot;
-use crate::error::{Operation, Result};
+use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, Identity, Kind, Metadata, NewFile, Unsynced, Wave, WriteFile};
 use crate::generation::TransactionId;
 use crate::manifest::{Action, Entry, StagedContent, Stamp};
@@ -91,6 +91,19 @@ impl StagedEntry {
             Action::Remove => 0o444,
         };
         after & self.like.map_or(0o444, |like| like.mode) & 0o444 == 0o444
+    }
+
+    /// The change that this entry was made of.
+    pub(crate) fn into_change(self) -> StagedChange {
+        let Self { entry, identity, like, bytes } = self;
+        let staged = entry.staged();
+        let target = Target { nearest: entry.path.parent(), path: entry.path, existing: like };
+        match (entry.action, staged) {
+            (Action::Write(content), Some(staged)) => {
+                StagedChange::Write(StagedFile { staged, target, content, identity, like, bytes })
+            }
+            (Action::Write(_) | Action::Remove, _) => StagedChange::Remove(target),
+        }
     }
 
     /// Whether the target's permissions have changed since they were copied.
@@ -166,6 +179,8 @@ pub(crate) struct Staging {
     pub(crate) cleanup: CleanupGuard,
     /// What is not durable yet.
     pub(crate) wave: Wave,
+    /// Why some of what it staged may never become durable, so that it cannot be committed.
+    pub(crate) unpaid: Option<Error>,
 }
 
 impl Staging {
@@ -175,6 +190,7 @@ impl Staging {
             cleanup: CleanupGuard::new(root, &session),
             session,
             wave: Wave::new(Barrier::Staged),
+            unpaid: None,
         }
     }
 }
@@ -266,11 +282,13 @@ pub(crate) fn copy_permissions(root: &Root, staged: &mut StagedEntry, found: &Me
     let (Some(name), Action::Write(content)) = (name, &mut staged.entry.action) else {
         return Ok(Unsynced::default());
     };
+    let path = &staged.entry.path;
+    let copied = root.fs.copy_permissions(path, found, &name);
+    let debt = copied.map_err(root.error(Operation::Stage, path))?;
     content.mode = found.mode;
     content.owner = Some(found.owner);
     staged.like = Some(*found);
-    let path = &staged.entry.path;
-    root.fs.copy_permissions(path, found, &name).map_err(root.error(Operation::Stage, path))
+    Ok(debt)
 }
 
 impl StagedWriter {

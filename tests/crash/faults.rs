@@ -287,6 +287,67 @@ fn a_second_error_does_not_undo_what_the_first_was_told() {
     }
 }
 
+/// Commits with an error at one call. If nothing was changed, tries again without one. Returns how often
+/// the second try was needed.
+fn tried_again(model: Model, error: i32, inline_max: usize) -> Result<u32, String> {
+    let mut again = 0;
+    for after in 0.. {
+        let disk = prepared(model);
+        let store = Store::options().inline_max(inline_max).open_on(disk.process()).unwrap();
+        let mut tx = store.begin().unwrap();
+        for (path, content) in TRANSACTIONS[0] {
+            match content {
+                Some(content) => tx.write(path, content).unwrap(),
+                None => tx.remove(path).unwrap(),
+            }
+        }
+        let first = disk.calls() + after;
+        disk.fail_at(&[fault(first, error, false, Aftermath::CacheShowsNew)]);
+        let told = tx.try_commit().map_err(|error| error.outcome());
+        let reached = disk.calls() > first;
+        disk.fail_at(&[]);
+        let told = match told {
+            // After a failed wait the transaction is over, and says so.
+            Err(Outcome::NothingHappened) => {
+                let second = tx.try_commit();
+                again += u32::from(second.is_ok());
+                second.map_err(|error| error.outcome())
+            }
+            told => told,
+        };
+        drop((tx, store));
+        let mut fates = [Fate::Gone; TRANSACTIONS.len()];
+        fates[0] = match told {
+            Ok(_) | Err(Outcome::Committed) => Fate::Kept,
+            Err(Outcome::NothingHappened) => Fate::Gone,
+            Err(Outcome::Unknown) => Fate::Either,
+        };
+        let found = |problem| format!("call {after}: {problem}");
+        check(&disk.kill(), &fates, Litter::None).map_err(found)?;
+        for lost in disk.power_losses(24, 1) {
+            let found = |problem| format!("call {after}, power loss: {problem}");
+            check(&lost, &fates, Litter::None).map_err(found)?;
+        }
+        if !reached {
+            break;
+        }
+    }
+    Ok(again)
+}
+
+/// A refused commit keeps what its waits still owe, or a second try would promise what nobody synced.
+#[test]
+fn a_commit_that_is_tried_again_after_an_error_is_whole_and_durable() {
+    for (error, inline_max) in [(ENOSPC, 0), (ENOSPC, 1 << 20), (EMFILE, 0), (EMFILE, 1 << 20)] {
+        for model in [Model::WeakPosix, Model::OrderedPrefix] {
+            match tried_again(model, error, inline_max) {
+                Ok(again) => assert!(again > 5, "only {again} commits were tried again"),
+                Err(problem) => panic!("{problem} (error {error}, {model:?}, inline_max {inline_max})"),
+            }
+        }
+    }
+}
+
 #[test]
 fn a_full_disk_refuses_and_keeps_the_old_state() {
     let full = prepared(Model::WeakPosix);

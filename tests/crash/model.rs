@@ -191,6 +191,7 @@ enum Refusal {
 fn refusal(error: Error) -> Refusal {
     match error {
         error if error.is_not_found() => Refusal::NotFound,
+        Error::Caller { source } if source.kind() == io::ErrorKind::NotFound => Refusal::NotFound,
         Error::Unfinished { .. } => Refusal::Unfinished,
         Error::Conflict { .. } => Refusal::Conflict,
         Error::Locked { .. } => Refusal::Locked,
@@ -911,14 +912,15 @@ fn answer(tx: &mut Transaction, change: Change) -> Answer<Option<String>> {
     let found = match change {
         Write(path, content) => tx.write(path, content).map(|()| None),
         WriteWith(path, content) => {
-            tx.write_with(path, |out| out.write_all(content.as_bytes())).map(|()| None)
+            let fill = |out: &mut FileWriter| out.write_all(content.as_bytes());
+            tx.write_with(path, fill).map(|()| None).map_err(Error::from)
         }
         FailToWrite(path) => {
             let fill = |out: &mut FileWriter| {
                 out.write_all(b"never")?;
                 Err(io::ErrorKind::NotFound.into())
             };
-            tx.write_with(path, fill).map(|()| None)
+            tx.write_with::<(), io::Error>(path, fill).map(|()| None).map_err(Error::from)
         }
         WriteIfChanged(path, content) => tx.write_if_changed(path, content).map(truth),
         CreateNew(path, content) => tx.create_new(path, content).map(|()| None),

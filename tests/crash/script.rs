@@ -341,12 +341,7 @@ impl Script {
             Err(error) => return Err(error),
         };
         let number = last + 1;
-        store.update(|tx| {
-            for path in SUCCESSOR {
-                tx.write(path, number.to_string())?;
-            }
-            Ok(())
-        })?;
+        store.update(|tx| SUCCESSOR.iter().try_for_each(|path| tx.write(path, number.to_string())))?;
         Ok(number)
     }
 

@@ -31,3 +31,4 @@ mod stamps;
 mod strangers;
 mod tidy;
 mod transactions;
+mod updates;

@@ -225,7 +225,7 @@ fn an_update_that_failed_over_stale_reads_is_tried_again() {
             put(&store, &[("ready", "yes")]);
         }
         if ready != b"yes" {
-            tx.write_with("count", |_| Err(std::io::Error::other("not ready")))?;
+            tx.write_with("count", |_| Err::<(), _>(std::io::Error::other("not ready")))?;
         }
         tx.write("count", "2")
     });
@@ -237,7 +237,7 @@ fn an_update_that_failed_over_stale_reads_is_tried_again() {
     let failed = store.update(|tx| {
         tries += 1;
         tx.read("ready")?;
-        tx.write_with("count", |_| Err(std::io::Error::other("not today")))
+        tx.write_with("count", |_| Err::<(), _>(std::io::Error::other("not today")))
     });
     assert!(format!("{:?}", failed.unwrap_err()).contains("not today"));
     assert_eq!(tries, 1);

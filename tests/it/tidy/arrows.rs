@@ -13,15 +13,16 @@ const PLAN: &str = "
 # what a program sees
 lib -> store transaction writer view single report error manifest options generation path
 store -> transaction view protocol::open protocol::sweep protocol::verify protocol::control protocol::root report error fs::os fs mutation options generation
-transaction -> writer draft protocol::open protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::copy protocol::root report error fs options generation path
+transaction::reading -> transaction draft protocol::snapshot protocol::stage protocol::root error fs path
+transaction -> writer draft protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::copy protocol::root report error fs options generation path
 writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path
 draft -> protocol::open protocol::commit protocol::stage protocol::resolve error path
 view -> protocol::open protocol::read protocol::snapshot protocol::resolve protocol::root protocol::layout error fs generation path
 single -> protocol::root protocol::layout error fs::os fs options path
 # the steps, each of which knows what stands below it
 protocol ->
-protocol::open -> protocol::commit protocol::read protocol::queue protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation
-protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::stage protocol::snapshot protocol::queue protocol::lock protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path
+protocol::open -> protocol::commit protocol::refused protocol::read protocol::queue protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation
+protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::refused protocol::stage protocol::snapshot protocol::queue protocol::lock protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path
 protocol::read -> protocol::pending protocol::recover protocol::snapshot protocol::lock protocol::original protocol::control protocol::root error manifest fs generation path
 protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path
 protocol::verify -> protocol::pending protocol::lock protocol::copy protocol::control protocol::root protocol::layout report error manifest fs generation
@@ -36,6 +37,7 @@ protocol::recover::plan -> protocol::original protocol::copy protocol::root repo
 protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path
 protocol::check -> protocol::stage protocol::snapshot protocol::original protocol::resolve protocol::root protocol::layout error manifest fs mutation path
+protocol::refused -> protocol::stage error fs
 protocol::stage -> protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error manifest fs mutation generation path
 protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs mutation options path
