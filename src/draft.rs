@@ -161,7 +161,9 @@ impl Draft {
                 if let Content::Kept(file) = &mut slot.content {
                     let mut staged = commit::stage_kept(&opened.root, staging, file, number)?;
                     self.kept_bytes -= file.bytes.len();
-                    staged.bytes = retained.then(|| std::mem::take(&mut file.bytes));
+                    // What a manifest holds is restored with the permissions of its target.
+                    let is_held = retained && file.target.attributes.are_inherited();
+                    staged.bytes = is_held.then(|| std::mem::take(&mut file.bytes));
                     slot.content = Content::Ready(StagedChange::Write(staged));
                 }
             }

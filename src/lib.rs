@@ -37,5 +37,6 @@ pub use single::{create_new, write, write_with};
 pub use single::{create_new_on, write_on};
 pub use store::Store;
 pub use transaction::Transaction;
+pub use transaction::operations::FileBuilder;
 pub use view::{FileReader, View};
 pub use writer::FileWriter;

@@ -69,6 +69,12 @@ pub enum InvalidPath {
     /// A symlink in the path leads outside the root.
     #[error("a symlink in the path leads outside the root")]
     Escapes,
+    /// A file would be copied to itself, or moved to where it is.
+    #[error("it is the file itself")]
+    Itself,
+    /// A symlink is where a file should be.
+    #[error("it is a symlink")]
+    Symlink,
     /// Two paths of one transaction are the same file.
     #[error("two paths of the transaction lead to the same file")]
     Alias,

@@ -4,11 +4,11 @@
 //! until then. A larger one is streamed to disk as it is written, so memory
 //! does not grow with it.
 
+pub(crate) mod operations;
 mod reading;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -21,6 +21,7 @@ use crate::generation::Generation;
 use crate::generation::TransactionId;
 use crate::options::Durability;
 use crate::path::{InvalidPath, RelativePath};
+use crate::protocol::check;
 #[cfg(feature = "sim")]
 use crate::protocol::commit::Receipt;
 use crate::protocol::open::Opened;
@@ -29,9 +30,10 @@ use crate::protocol::resolve::{self, Target};
 use crate::protocol::root::{Root, guard};
 use crate::protocol::snapshot::Snapshot;
 use crate::protocol::stage::{Collected, Presence, StagedChange};
-use crate::protocol::{check, copy};
 use crate::report::{Change, Commit};
 use crate::writer::FileWriter;
+
+pub use operations::FileBuilder;
 
 /// A set of changes that happen together, or not at all.
 ///
@@ -145,13 +147,17 @@ impl Transaction {
     pub fn writer(&mut self, path: impl AsRef<Path>) -> Result<FileWriter> {
         self.root().may_change()?;
         let target = self.resolve_to_stage(path.as_ref())?;
+        Ok(self.writer_of(target))
+    }
+
+    fn writer_of(&mut self, target: Target) -> FileWriter {
         let mut draft = guard(&self.draft);
         draft.numbers += 1;
         let number = draft.numbers;
         // An earlier write to this path is dropped only when this one is finished, so that a failed
         // write does not lose it.
         draft.put(Slot { path: target.path.clone(), number, content: Content::Open });
-        Ok(FileWriter::new(Arc::clone(&self.opened), Arc::clone(&self.draft), number, target))
+        FileWriter::new(Arc::clone(&self.opened), Arc::clone(&self.draft), number, target)
     }
 
     /// Like [`write`](Self::write), but the commit is a [`Conflict`](Error::Conflict) if the file
@@ -191,19 +197,6 @@ impl Transaction {
         }
         self.write(path, bytes)?;
         Ok(true)
-    }
-
-    /// Stages a copy of any file. The copy is streamed.
-    ///
-    /// # Errors
-    /// As for [`write`](Self::write), and [`Error::Io`] if `source` cannot be read.
-    pub fn copy_from(&mut self, path: impl AsRef<Path>, source: impl AsRef<Path>) -> Result<()> {
-        let unread = |error| Error::io(Operation::Read, source.as_ref())(error);
-        let mut file = File::open(source.as_ref()).map_err(unread)?;
-        // An error of the writer names the target, and any other is the source's.
-        self.write_with(path, |out| {
-            copy::bytes(&mut file, out).map_err(|error| error.downcast().unwrap_or_else(unread))
-        })
     }
 
     /// Removes a file. The commit is a [`Conflict`](Error::Conflict) if the file is gone by then.

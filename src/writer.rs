@@ -4,7 +4,8 @@
 //! which write counts in the end.
 
 use std::fmt;
-use std::io::{self, BufWriter, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -79,28 +80,80 @@ impl FileWriter {
     /// Writes all of `bytes`.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<()> {
         self.opened.root.refuse_child()?;
-        if let Body::Kept(kept) = &mut self.body {
-            let mut draft = guard(&self.draft);
-            if draft.closed {
-                return Err(Error::Unfinished { path: self.opened.root.full(&self.target.path) });
-            }
-            if draft.reserve(bytes.len(), self.opened.root.settings.inline_max) {
-                kept.extend_from_slice(bytes);
-                return Ok(());
-            }
-            let mut writer = draft.outgrow(&self.opened, &self.target, self.number)?;
-            if let Err(error) = writer.write_all(kept) {
-                draft.discard(writer.path());
-                return Err(self.opened.root.error(Operation::Stage, &self.target.path)(error));
-            }
-            draft.release(kept.len());
-            self.body = Body::Staged(Box::new(BufWriter::with_capacity(BUFFER_BYTES, writer)));
+        if self.keep(bytes)? {
+            return Ok(());
         }
         match &mut self.body {
             Body::Staged(writer) => {
                 writer.write_all(bytes).map_err(self.opened.root.error(Operation::Stage, &self.target.path))
             }
             Body::Kept(_) | Body::Finished => Err(Error::Unfinished { path: self.full_path() }),
+        }
+    }
+
+    /// Keeps bytes in memory, if the transaction is still in memory and has room for them. Otherwise this
+    /// file goes to disk from now on.
+    fn keep(&mut self, bytes: &[u8]) -> Result<bool> {
+        let Body::Kept(kept) = &mut self.body else { return Ok(false) };
+        let mut draft = guard(&self.draft);
+        if draft.closed {
+            return Err(Error::Unfinished { path: self.opened.root.full(&self.target.path) });
+        }
+        if draft.reserve(bytes.len(), self.opened.root.settings.inline_max) {
+            kept.extend_from_slice(bytes);
+            return Ok(true);
+        }
+        drop(draft);
+        self.leave_memory()?;
+        Ok(false)
+    }
+
+    /// Stages what is in memory, and lets this file go to disk.
+    fn leave_memory(&mut self) -> Result<()> {
+        let Body::Kept(kept) = &mut self.body else { return Ok(()) };
+        let mut draft = guard(&self.draft);
+        if draft.closed {
+            return Err(Error::Unfinished { path: self.opened.root.full(&self.target.path) });
+        }
+        let mut writer = draft.outgrow(&self.opened, &self.target, self.number)?;
+        if let Err(error) = writer.write_all(kept) {
+            draft.discard(writer.path());
+            return Err(self.opened.root.error(Operation::Stage, &self.target.path)(error));
+        }
+        draft.release(kept.len());
+        self.body = Body::Staged(Box::new(BufWriter::with_capacity(BUFFER_BYTES, writer)));
+        Ok(())
+    }
+
+    /// Writes all bytes of a file of this length, and returns their checksum. What is too long for memory
+    /// shares its blocks with the source, if the file system can. Nothing was written yet.
+    pub(crate) fn copy<R: Read + ?Sized>(
+        &mut self,
+        source: &mut R,
+        system_file: impl FnOnce(&R) -> Option<&File>,
+        length: u64,
+        unread: impl FnOnce(io::Error) -> Error,
+    ) -> Result<blake3::Hash> {
+        self.opened.root.refuse_child()?;
+        if length > self.opened.root.settings.inline_max as u64 {
+            self.leave_memory()?;
+            if let (Body::Staged(writer), Some(file)) = (&mut self.body, system_file(source)) {
+                if let Some(checksum) = writer.get_mut().share(&self.opened.root, file)? {
+                    return Ok(checksum);
+                }
+            }
+        }
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            let length = match source.read(&mut buffer) {
+                Ok(0) => return Ok(hasher.finalize()),
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(unread(error)),
+            };
+            hasher.update(&buffer[..length]);
+            self.take(&buffer[..length])?;
         }
     }
 

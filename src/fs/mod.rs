@@ -114,6 +114,11 @@ pub trait ReadFile: io::Read + io::Seek + Send + Sync + fmt::Debug {
     /// # Errors
     /// Any error of the system.
     fn metadata(&self) -> io::Result<Metadata>;
+
+    /// The system's own handle, if there is one.
+    fn system_file(&self) -> Option<&std::fs::File> {
+        None
+    }
 }
 
 /// A new file that is being written.
@@ -125,6 +130,28 @@ pub trait WriteFile: io::Write + Send + fmt::Debug {
     /// Any error of the system in setting the mode and the ACL. An owner that may not be set is no
     /// error.
     fn copy_permissions(&mut self, path: &RelativePath, like: &Metadata) -> io::Result<()>;
+
+    /// Gives the file this mode. Does nothing on systems without permission bits.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    fn set_mode(&mut self, mode: u32) -> io::Result<()>;
+
+    /// Sets the time of the last change of content. Nothing is written after that.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    fn set_modified(&mut self, modified: SystemTime) -> io::Result<()>;
+
+    /// Gives a new, empty file all bytes of another one, without copying them, if the file system can
+    /// (FICLONE: ioctl_ficlone(2)). Returns whether it has. If not, the file is still empty.
+    ///
+    /// # Errors
+    /// Any error of the system, except that it cannot do this.
+    fn share_bytes(&mut self, _source: &std::fs::File) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// Ends writing and asks the system to start write-back, which is a hint and promises nothing.
     /// Returns the final metadata and the debt. The debt keeps the handle open until it is synced.
     ///

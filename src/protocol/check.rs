@@ -89,7 +89,7 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
     for (index, staged_entry) in staged.entries.iter_mut().enumerate() {
         let entry = &mut staged_entry.entry;
         let found = look(root, &entry.path)?;
-        let target = Target { path: entry.path.clone(), existing: found, nearest: entry.path.parent() };
+        let target = Target::new(entry.path.clone(), found, entry.path.parent());
         if let Some(Kind::Symlink | Kind::Other | Kind::Directory) = found.map(|found| found.kind) {
             may_replace(root, &target)?;
         }
@@ -104,7 +104,11 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
         if keeps(Rule::CheckStaged) {
             still_staged(root, staged_entry)?;
         }
-        if let Some(found) = found.filter(|found| staged_entry.permissions_differ(found)) {
+        let model = match &staged_entry.attributes.model {
+            Some(model) => look(root, model)?,
+            None => found,
+        };
+        if let Some(found) = model.filter(|found| staged_entry.permissions_differ(found)) {
             changed.push((index, found));
         }
     }

@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 use super::root::{Root, if_found};
 use crate::error::{Error, Operation, Result};
@@ -16,6 +17,24 @@ use crate::path::{InvalidPath, RelativePath};
 
 /// As many symlinks as Linux follows in one path (path_resolution(7)).
 const LINKS_MAX: u32 = 40;
+
+/// What a file gets besides its bytes, where that does not come from the file that it replaces.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Attributes {
+    /// Its mode.
+    pub(crate) mode: Option<u32>,
+    /// The file whose owner, access list and mode it gets.
+    pub(crate) model: Option<RelativePath>,
+    /// The time of its last change of content.
+    pub(crate) modified: Option<SystemTime>,
+}
+
+impl Attributes {
+    /// Whether all of them come from the file that is replaced, or are those of a new file.
+    pub(crate) fn are_inherited(&self) -> bool {
+        self.mode.is_none() && self.model.is_none() && self.modified.is_none()
+    }
+}
 
 /// A path whose symlinks have been followed, inside the root.
 #[derive(Clone, Debug)]
@@ -26,9 +45,15 @@ pub(crate) struct Target {
     pub(crate) existing: Option<Metadata>,
     /// Its directory if that exists, otherwise the nearest existing directory above it.
     pub(crate) nearest: RelativePath,
+    /// What a file that is written there gets.
+    pub(crate) attributes: Attributes,
 }
 
 impl Target {
+    pub(crate) fn new(path: RelativePath, existing: Option<Metadata>, nearest: RelativePath) -> Self {
+        Self { path, existing, nearest, attributes: Attributes::default() }
+    }
+
     pub(crate) fn directory_exists(&self) -> bool {
         self.nearest == self.path.parent()
     }
@@ -59,7 +84,8 @@ impl Resolver {
             let existing = look(root, &target)?;
             // A link must be followed, and a directory refused, even if the parent was resolved before.
             if existing.is_none_or(|found| !matches!(found.kind, Kind::Symlink | Kind::Directory)) {
-                return Ok(Target { nearest: target.parent(), path: target, existing });
+                let nearest = target.parent();
+                return Ok(Target::new(target, existing, nearest));
             }
         }
         let Followed { target, last_is_link } = follow(root, path, Wanted::File)?;
@@ -69,6 +95,27 @@ impl Resolver {
             self.parents.insert(path.parent(), target.path.parent());
         }
         Ok(target)
+    }
+
+    /// Follows every symlink in `path` but the last.
+    pub(crate) fn resolve_name(&self, root: &Root, path: &RelativePath) -> Result<Target> {
+        let parent = path.parent();
+        let directory = match self.parents.get(&parent) {
+            _ if parent.is_root() => parent,
+            Some(known) => known.clone(),
+            None => {
+                let directory = follow(root, &parent, Wanted::Directory)?.target;
+                if directory.existing.is_none() {
+                    let path = directory.path.child(path.name());
+                    return Ok(Target::new(path, None, directory.nearest));
+                }
+                directory.path
+            }
+        };
+        let name = directory.child(path.name());
+        root.refuse_reserved(&name).map_err(|reason| Error::invalid(path.as_path(), reason))?;
+        let existing = look(root, &name)?;
+        Ok(Target::new(name, existing, directory))
     }
 
     /// Drops what was resolved, since directories may have been removed or replaced.
@@ -143,7 +190,7 @@ fn follow(root: &Root, path: &RelativePath, wanted: Wanted) -> Result<Followed> 
                 }
             }
             _ if ahead.is_empty() && wanted == Wanted::File => {
-                let target = Target { path: next, existing: found, nearest: reached };
+                let target = Target::new(next, found, reached);
                 return Ok(Followed { target, last_is_link });
             }
             Some(_) => return Err(invalid(InvalidPath::NotADirectory)),
@@ -158,7 +205,7 @@ fn follow(root: &Root, path: &RelativePath, wanted: Wanted) -> Result<Followed> 
         return Err(invalid(InvalidPath::Directory));
     }
     let existing = look(root, &reached)?;
-    let target = Target { nearest: reached.clone(), path: reached, existing };
+    let target = Target::new(reached.clone(), existing, reached);
     Ok(Followed { target, last_is_link })
 }
 
@@ -172,7 +219,7 @@ fn missing(
         return Err(InvalidPath::NotADirectory);
     }
     let path = ahead.iter().fold(first.clone(), |path, name| path.child(name));
-    Ok(Target { path, existing: None, nearest: nearest.clone() })
+    Ok(Target::new(path, None, nearest.clone()))
 }
 
 /// Puts the target of a link in front of the rest of the path.

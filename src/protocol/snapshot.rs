@@ -59,18 +59,38 @@ pub(crate) struct Snapshot {
     changed: Option<RelativePath>,
 }
 
+/// A file of a state, open and not read yet.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) file: Box<dyn ReadFile>,
+    pub(crate) metadata: Metadata,
+    is_proof: bool,
+}
+
+impl Found {
+    /// What was seen, once all bytes of the file were read.
+    pub(crate) fn seen(&self, checksum: blake3::Hash) -> Seen {
+        Seen { checksum: Some(checksum), proof: self.is_proof.then_some(self.metadata) }
+    }
+}
+
+/// Opens `path` in a state. The file can be read after the state's lock is released.
+pub(crate) fn find(root: &Root, state: &impl State, path: &RelativePath) -> Result<Option<Found>> {
+    let Some(file) = state.open(root, path)? else { return Ok(None) };
+    // The metadata comes before the bytes: a change during the read then changes the stamps.
+    let metadata = file.metadata().map_err(root.error(Operation::Read, path))?;
+    let is_proof = root.stamps.prove(&metadata) || !keeps(Rule::CompareContent);
+    Ok(Some(Found { file, metadata, is_proof }))
+}
+
 /// Reads `path` in a state.
 pub(crate) fn see(root: &Root, state: &impl State, path: &RelativePath) -> Result<(Option<Vec<u8>>, Seen)> {
-    let failed = |error| root.error(Operation::Read, path)(error);
-    let Some(mut file) = state.open(root, path)? else {
+    let Some(mut found) = find(root, state, path)? else {
         return Ok((None, Seen { checksum: None, proof: None }));
     };
-    // The metadata comes before the bytes: a change during the read then changes the stamps.
-    let found = file.metadata().map_err(failed)?;
-    let is_proof = root.stamps.prove(&found) || !keeps(Rule::CompareContent);
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(failed)?;
-    let seen = Seen { checksum: Some(blake3::hash(&bytes)), proof: is_proof.then_some(found) };
+    found.file.read_to_end(&mut bytes).map_err(root.error(Operation::Read, path))?;
+    let seen = found.seen(blake3::hash(&bytes));
     Ok((Some(bytes), seen))
 }
 

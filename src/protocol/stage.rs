@@ -20,7 +20,7 @@ use super::cleanup::CleanupGuard;
 use super::layout::{self, StagedId};
 use super::original;
 use super::queue::Job;
-use super::resolve::Target;
+use super::resolve::{Attributes, Target};
 use super::root::{Root, if_found};
 use super::session::{Looked, Session};
 use super::snapshot::Snapshot;
@@ -77,8 +77,11 @@ impl StagedFile {
 pub(crate) struct StagedEntry {
     pub(crate) entry: Entry,
     pub(crate) identity: Option<Identity>,
-    /// The file that is replaced or removed. A staged file gets its permissions.
+    /// The file whose permissions a staged file has, or the one that is removed.
     pub(crate) like: Option<Metadata>,
+    /// The file that is replaced or removed.
+    existing: Option<Metadata>,
+    pub(crate) attributes: Attributes,
     /// The bytes of a small save's file.
     pub(crate) bytes: Option<Vec<u8>>,
 }
@@ -90,14 +93,16 @@ impl StagedEntry {
             Action::Write(content) => content.mode,
             Action::Remove => 0o444,
         };
-        after & self.like.map_or(0o444, |like| like.mode) & 0o444 == 0o444
+        let mode = |found: Option<Metadata>| found.map_or(0o444, |found| found.mode);
+        after & mode(self.existing) & mode(self.like) & 0o444 == 0o444
     }
 
     /// The change that this entry was made of.
     pub(crate) fn into_change(self) -> StagedChange {
-        let Self { entry, identity, like, bytes } = self;
+        let Self { entry, identity, like, existing, attributes, bytes } = self;
         let staged = entry.staged();
-        let target = Target { nearest: entry.path.parent(), path: entry.path, existing: like };
+        let nearest = entry.path.parent();
+        let target = Target { path: entry.path, existing, nearest, attributes };
         match (entry.action, staged) {
             (Action::Write(content), Some(staged)) => {
                 StagedChange::Write(StagedFile { staged, target, content, identity, like, bytes })
@@ -106,9 +111,11 @@ impl StagedEntry {
         }
     }
 
-    /// Whether the target's permissions have changed since they were copied.
+    /// Whether the permissions of the file from which they were copied have changed since. A mode that
+    /// was asked for comes from no file.
     pub(crate) fn permissions_differ(&self, found: &Metadata) -> bool {
-        let same = |like: Metadata| (like.mode, like.owner) == (found.mode, found.owner);
+        let has_own_mode = self.attributes.mode.is_some();
+        let same = |like: Metadata| (has_own_mode || like.mode == found.mode) && like.owner == found.owner;
         let is_write = matches!(self.entry.action, Action::Write(_));
         is_write && found.kind == Kind::File && !self.like.is_some_and(same) && keeps(Rule::CheckPermissions)
     }
@@ -246,8 +253,8 @@ pub(crate) fn begin(
     let staged = layout::staged(&target.path.parent(), target.path.name(), id);
     let access = match target.existing {
         _ if !keeps(Rule::HideStaged) => NewFile::Ordinary,
-        Some(_) => NewFile::Private,
-        None => NewFile::Hidden,
+        None if target.attributes.are_inherited() => NewFile::Hidden,
+        _ => NewFile::Private,
     };
     let made = root.fs.create_new(&staged, access);
     let (file, name) = made.map_err(root.error(Operation::Stage, &target.path))?;
@@ -276,18 +283,23 @@ pub(crate) fn fill(
     }
 }
 
-/// Gives a staged file the current permissions of its target.
+/// Gives a staged file the current permissions of its target, or of its model.
 pub(crate) fn copy_permissions(root: &Root, staged: &mut StagedEntry, found: &Metadata) -> Result<Unsynced> {
     let name = staged.entry.staged();
     let (Some(name), Action::Write(content)) = (name, &mut staged.entry.action) else {
         return Ok(Unsynced::default());
     };
+    let wanted = Metadata { mode: staged.attributes.mode.unwrap_or(found.mode), ..*found };
     let path = &staged.entry.path;
-    let copied = root.fs.copy_permissions(path, found, &name);
+    let model = staged.attributes.model.as_ref();
+    let copied = root.fs.copy_permissions(model.unwrap_or(path), &wanted, &name);
     let debt = copied.map_err(root.error(Operation::Stage, path))?;
-    content.mode = found.mode;
+    content.mode = wanted.mode;
     content.owner = Some(found.owner);
     staged.like = Some(*found);
+    if model.is_none() {
+        staged.existing = Some(*found);
+    }
     Ok(debt)
 }
 
@@ -296,19 +308,46 @@ impl StagedWriter {
         &self.staged
     }
 
-    /// Finishes the file: gives it the current permissions of its target and starts its write-back,
-    /// without waiting for it.
+    /// Shares the bytes of an open file instead of copying them, if the file system can. Nothing was
+    /// written yet. Returns their checksum.
+    pub(crate) fn share(&mut self, root: &Root, source: &std::fs::File) -> Result<Option<blake3::Hash>> {
+        let failed = || root.error(Operation::Stage, &self.target.path);
+        if !self.file.share_bytes(source).map_err(failed())? {
+            return Ok(None);
+        }
+        // Read from the copy, which nobody else can change.
+        let shared = root.fs.open(&self.staged).map_err(failed())?;
+        self.hasher.update_reader(shared).map_err(failed())?;
+        Ok(Some(self.hasher.finalize()))
+    }
+
+    /// Finishes the file: gives it its permissions, which are the current ones of its target unless
+    /// others were asked for, and starts its write-back without waiting for it.
     pub(crate) fn finish(mut self, root: &Root) -> Result<(StagedFile, Unsynced)> {
         let path = &self.target.path;
         let failed = || root.error(Operation::Stage, path);
         let found = if_found(root.fs.metadata(path)).map_err(failed())?;
-        // If the target is gone or no file any more, its last known permissions are used.
-        let like = found.filter(|found| found.kind == Kind::File).or(self.target.existing);
-        if let Some(like) = &like {
-            self.file.copy_permissions(path, like).map_err(failed())?;
+        let Attributes { mode, model, modified } = &self.target.attributes;
+        let like = match model {
+            Some(model) => if_found(root.fs.metadata(model)).map_err(failed())?,
+            // If the target is gone or no file any more, its last known permissions are used.
+            None => found.filter(|found| found.kind == Kind::File).or(self.target.existing),
+        };
+        match (&like, mode) {
+            (Some(like), mode) => {
+                let like = Metadata { mode: mode.unwrap_or(like.mode), ..*like };
+                self.file.copy_permissions(model.as_ref().unwrap_or(path), &like).map_err(failed())?;
+            }
+            (None, Some(mode)) => self.file.set_mode(*mode).map_err(failed())?,
+            (None, None) => {}
+        }
+        if let Some(modified) = modified {
+            self.file.set_modified(*modified).map_err(failed())?;
         }
         let (metadata, content) = self.file.finish().map_err(failed())?;
-        root.stamps.note(&metadata);
+        if modified.is_none() {
+            root.stamps.note(&metadata);
+        }
         let file = StagedFile {
             content: StagedContent {
                 name: self.staged.name().to_owned(),
@@ -363,16 +402,18 @@ impl StagedChange {
 
     /// This change as an entry of the manifest.
     pub(crate) fn into_entry(self, root: &Root) -> StagedEntry {
-        match self {
+        let attributes = self.target().attributes.clone();
+        let existing = self.target().existing;
+        let (entry, identity, like, bytes) = match self {
             Self::Write(StagedFile { target, content, identity, like, bytes, .. }) => {
-                StagedEntry { entry: entry(root, target, Action::Write(content)), identity, like, bytes }
+                (entry(root, target, Action::Write(content)), identity, like, bytes)
             }
             Self::Remove(target) => {
                 let like = target.existing;
-                let entry = entry(root, target, Action::Remove);
-                StagedEntry { entry, identity: None, like, bytes: None }
+                (entry(root, target, Action::Remove), None, like, None)
             }
-        }
+        };
+        StagedEntry { entry, identity, like, existing, attributes, bytes }
     }
 }
 

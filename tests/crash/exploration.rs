@@ -112,6 +112,15 @@ fn every_crash_of_every_crashed_recovery_is_recovered_from() {
     assert!(report.states > 20_000_000, "{report}");
 }
 
+/// Explores the scenarios whose names contain `SCENARIO`, while somebody works on them.
+#[test]
+#[ignore = "needs the name of a scenario"]
+fn some_scenarios() {
+    let wanted = std::env::var("SCENARIO").unwrap();
+    let report = explore_all(1, OUTCOMES_MAX, |_, name| name.contains(&wanted));
+    assert!(report.states > 0, "no scenario is called {wanted}");
+}
+
 /// Runs the one case that `REPEAT` holds; `a_case_can_be_repeated_from_its_line` shows that it finds it.
 #[test]
 #[ignore = "needs a case to repeat"]

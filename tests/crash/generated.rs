@@ -74,8 +74,11 @@ fn script(acts_max: usize, changes_max: usize) -> impl Strategy<Value = Script> 
 const KEPT_BYTES: [usize; 3] = [1 << 20, 0, 3];
 
 fn path_of(change: &Change) -> &str {
-    let (Change::Write(path, _) | Change::Remove(path) | Change::SetMode(path, _)) = change;
-    path
+    match change {
+        Change::Write(path, _) | Change::Remove(path) | Change::SetMode(path, _) => path,
+        Change::WithMode(path, ..) | Change::SetPermissions(path, _) => path,
+        Change::Copy(_, path) | Change::Rename(_, path) => path,
+    }
 }
 
 /// Removes what no script may do. A transaction without changes has no generation. Transactions that
@@ -93,7 +96,7 @@ fn valid(files: &[(&str, &str)], acts: Vec<Act>) -> Vec<Act> {
                         && PATHS[..INITIAL_MAX].contains(&path)
                         && (path != "mnt/g/h" || files.iter().any(|(other, _)| *other == path))
                 }
-                Change::SetMode(..) => false,
+                _ => false,
             };
             is_kept && !taken.iter().any(|other| other == path)
         });
@@ -134,7 +137,7 @@ fn text_of(script: &Script) -> String {
     let changes = |changes: &Vec<Change>| -> String {
         let change = |change: &Change| match change {
             Change::Write(path, content) => format!(",{path}={content}"),
-            Change::Remove(path) | Change::SetMode(path, _) => format!(",{path}"),
+            other => format!(",{}", path_of(other)),
         };
         changes.iter().map(change).collect()
     };

@@ -16,6 +16,10 @@ pub enum Change {
     Remove(String),
     /// Another program durably changes a file's permissions.
     SetMode(String, u32),
+    WithMode(String, String, u32),
+    SetPermissions(String, u32),
+    Copy(String, String),
+    Rename(String, String),
 }
 
 /// One thing that a program does with its store.
@@ -90,12 +94,32 @@ pub fn set_mode(path: &str, mode: u32) -> Change {
     Change::SetMode(path.to_owned(), mode)
 }
 
+pub fn with_mode(path: &str, content: &str, mode: u32) -> Change {
+    Change::WithMode(path.to_owned(), content.to_owned(), mode)
+}
+
+pub fn set_permissions(path: &str, mode: u32) -> Change {
+    Change::SetPermissions(path.to_owned(), mode)
+}
+
+pub fn copy(from: &str, to: &str) -> Change {
+    Change::Copy(from.to_owned(), to.to_owned())
+}
+
+pub fn rename(from: &str, to: &str) -> Change {
+    Change::Rename(from.to_owned(), to.to_owned())
+}
+
 fn collect(disk: &SimDisk, tx: &mut Transaction, changes: &[Change]) -> cosave::Result<()> {
     for change in changes {
         match change {
             Change::SetMode(path, mode) => disk.set_mode(path, *mode),
             Change::Write(path, content) => tx.write(path, content)?,
             Change::Remove(path) => drop(tx.remove_if_exists(path)?),
+            Change::WithMode(path, content, mode) => tx.file(path).mode(*mode).write(content)?,
+            Change::SetPermissions(path, mode) => tx.set_permissions(path, *mode)?,
+            Change::Copy(from, to) => tx.copy(from, to)?,
+            Change::Rename(from, to) => tx.rename(from, to)?,
         }
     }
     Ok(())
@@ -104,9 +128,39 @@ fn collect(disk: &SimDisk, tx: &mut Transaction, changes: &[Change]) -> cosave::
 fn apply(tree: &mut Tree, changes: &[Change]) {
     for change in changes {
         match change {
-            Change::Write(path, content) => drop(tree.insert(path.clone(), content.clone().into_bytes())),
+            Change::Write(path, content) | Change::WithMode(path, content, _) => {
+                tree.insert(path.clone(), content.clone().into_bytes());
+            }
             Change::Remove(path) => drop(tree.remove(path)),
-            Change::SetMode(..) => {}
+            Change::SetMode(..) | Change::SetPermissions(..) => {}
+            Change::Copy(from, to) => drop(tree.insert(to.clone(), tree[from].clone())),
+            Change::Rename(from, to) => {
+                let moved = tree.remove(from).unwrap_or_default();
+                tree.insert(to.clone(), moved);
+            }
+        }
+    }
+}
+
+/// The modes that files must have after a transaction, where it says so.
+fn apply_modes(modes: &mut BTreeMap<String, u32>, changes: &[Change]) {
+    for change in changes {
+        match change {
+            Change::Write(..) => {}
+            Change::Remove(path) | Change::SetMode(path, _) => drop(modes.remove(path)),
+            Change::WithMode(path, _, mode) | Change::SetPermissions(path, mode) => {
+                modes.insert(path.clone(), *mode);
+            }
+            Change::Copy(from, to) => {
+                let mode = modes.get(from).copied();
+                modes.remove(to);
+                modes.extend(mode.map(|mode| (to.clone(), mode)));
+            }
+            Change::Rename(from, to) => {
+                let mode = modes.remove(from);
+                modes.remove(to);
+                modes.extend(mode.map(|mode| (to.clone(), mode)));
+            }
         }
     }
 }
@@ -179,18 +233,38 @@ impl Script {
         let mut tree: Tree =
             self.files.iter().map(|(path, content)| (path.clone(), content.clone().into_bytes())).collect();
         let mut trees = vec![tree.clone()];
-        for act in &self.acts {
-            let sets: Vec<&Vec<Change>> = match act {
-                Act::Commit(changes) => vec![changes],
-                Act::Together(sets) => sets.iter().collect(),
-                Act::Drop(_) | Act::Beside(_) | Act::Reopen => continue,
-            };
-            for changes in sets {
-                apply(&mut tree, changes);
-                trees.push(tree.clone());
-            }
+        for changes in self.commits() {
+            apply(&mut tree, changes);
+            trees.push(tree.clone());
         }
         trees
+    }
+
+    /// The changes of each generation.
+    fn commits(&self) -> impl Iterator<Item = &Vec<Change>> {
+        self.acts.iter().flat_map(|act| match act {
+            Act::Commit(changes) => std::slice::from_ref(changes),
+            Act::Together(sets) => sets.as_slice(),
+            Act::Drop(_) | Act::Beside(_) | Act::Reopen => &[],
+        })
+    }
+
+    /// The modes that files must have in a generation, where that is certain.
+    fn certain_modes(&self, generation: u64) -> BTreeMap<String, u32> {
+        let mut modes = self.files.iter().map(|(path, _)| (path.clone(), MODE)).collect();
+        let generation = usize::try_from(generation).unwrap_or(usize::MAX);
+        self.commits().take(generation).for_each(|changes| apply_modes(&mut modes, changes));
+        modes
+    }
+
+    /// Whether a transaction, and not the file that is replaced, decides a path's mode.
+    fn decides_mode(&self, path: &str) -> bool {
+        self.commits().flatten().any(|change| match change {
+            Change::WithMode(other, ..) | Change::SetPermissions(other, _) => other == path,
+            Change::Copy(_, to) => to == path,
+            Change::Rename(from, to) => from == path || to == path,
+            _ => false,
+        })
     }
 
     fn directories(&self, tree: &Tree) -> BTreeSet<String> {
@@ -297,7 +371,12 @@ impl Script {
                 return Err(format!("{path} is not beside its target"));
             }
             let mode = disk.mode(&path).unwrap_or_default();
-            if mode != HIDDEN_MODE && !self.modes(&target, 0).contains(&mode) {
+            let is_own = || {
+                (0..)
+                    .zip(self.trees())
+                    .any(|(generation, _)| self.certain_modes(generation).get(&target) == Some(&mode))
+            };
+            if mode != HIDDEN_MODE && !self.modes(&target, 0).contains(&mode) && !is_own() {
                 return Err(format!("{path} can be read by others: its mode is {mode:o}"));
             }
         }
@@ -311,7 +390,11 @@ impl Script {
             Act::Together(sets) => sets.as_slice(),
             Act::Reopen => &[],
         });
-        let own = sets.flatten().any(|change| matches!(change, Change::Write(other, _) if other == path));
+        let own = sets.flatten().any(|change| match change {
+            Change::Write(to, _) | Change::WithMode(to, ..) | Change::SetPermissions(to, _) => to == path,
+            Change::Copy(_, to) | Change::Rename(_, to) => to == path,
+            Change::Remove(_) | Change::SetMode(..) => false,
+        });
         own || self.successor && SUCCESSOR.contains(&path)
     }
 
@@ -489,7 +572,14 @@ impl Workload for Script {
         if let Some(problem) = self.tree_differs(disk, recovered) {
             return Err(problem);
         }
-        for (path, _) in self.files.iter().filter(|(path, _)| !self.removes(path)) {
+        for (path, mode) in self.certain_modes(recovered).into_iter().filter(|_| !self.successor) {
+            let found = disk.mode(&path).filter(|_| self.stranger.is_none());
+            if self.decides_mode(&path) && found.is_some_and(|found| found != mode) {
+                return Err(format!("{path} has the mode {found:?}, not {mode:o}"));
+            }
+        }
+        let is_own = |path: &String| self.removes(path) || self.decides_mode(path);
+        for (path, _) in self.files.iter().filter(|(path, _)| !is_own(path)) {
             if disk.mode(path).is_some_and(|mode| !self.modes(path, recovered).contains(&mode)) {
                 return Err(format!("{path} has lost its permissions"));
             }
@@ -698,6 +788,40 @@ fn small_scenarios() -> Vec<Script> {
                 Act::Commit(vec![write("a", "a3")]),
             ],
         )
+        .on_a_still_clock(),
+        Script::new(
+            "copies and modes",
+            &old,
+            vec![
+                Act::Commit(vec![copy("a", "x/y"), with_mode("s", "s1", 0o600), set_permissions("b", 0o750)]),
+                Act::Commit(vec![copy("b", "a"), write("s", "s2"), set_permissions("x/y", 0o604)]),
+            ],
+        ),
+        Script::new(
+            "moves that build on each other",
+            &old,
+            vec![
+                Act::Commit(vec![rename("d/c", "x/c"), rename("a", "d/c"), write("a", "a1")]),
+                Act::Commit(vec![rename("x/c", "b"), rename("b", "b2"), remove("a")]),
+            ],
+        ),
+        Script::new(
+            "two files swapped",
+            &[("a", "a0"), ("d/b", "b0"), ("untouched/me", "me")],
+            vec![
+                Act::Commit(vec![set_permissions("a", 0o600)]),
+                Act::Commit(vec![rename("a", "t"), rename("d/b", "a"), rename("t", "d/b")]),
+                Act::Commit(vec![rename("a", "t"), rename("d/b", "a"), rename("t", "d/b")]),
+            ],
+        )
+        .durability(Durability::Committed)
+        .on_a_still_clock(),
+        Script::new(
+            "somebody else makes a file anew that was moved away",
+            &[("a", "the original's"), ("b", "b0"), ("untouched/me", "me")],
+            vec![Act::Commit(vec![rename("a", "b")])],
+        )
+        .stranger(Stranger::Recreates("a".to_owned()))
         .on_a_still_clock(),
         Script::new("one file", &[("a", "a0")], vec![Act::Commit(vec![write("a", "a1")])]),
         Script::new(

@@ -14,6 +14,7 @@ mod fixtures;
 mod limits;
 mod messages;
 mod mounts;
+mod operations;
 mod outcomes;
 mod processes;
 mod prose;

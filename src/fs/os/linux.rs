@@ -89,6 +89,18 @@ fn attributes(directory: impl AsFd, name: &OsStr) -> rustix::io::Result<StatxAtt
     }
 }
 
+/// Gives an empty file the bytes of another one, as blocks that both share (ioctl_ficlone(2)). Whatever the
+/// reason for a refusal, they can be copied instead: the file system cannot do it, the two lie on different
+/// ones, or the disk is full.
+pub(super) fn share_bytes(source: &File, file: &File) -> std::io::Result<bool> {
+    if rustix::fs::ioctl_ficlone(file, source).is_ok() {
+        return Ok(true);
+    }
+    // A part may have been shared before the refusal.
+    file.set_len(0)?;
+    Ok(false)
+}
+
 /// The access control list that files inherit from their directory (acl(5)).
 const DEFAULT_LIST: &str = "system.posix_acl_default";
 /// The access control list of a file, if it says more than the mode.

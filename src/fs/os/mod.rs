@@ -101,7 +101,8 @@ impl OsFileSystem {
 
     fn writer(&self, file: File, path: &RelativePath) -> Writer {
         let directories = Arc::clone(&self.directories);
-        Writer { file, path: path.clone(), hidden_mode: None, directories, written: 0, kicked: 0 }
+        let path = path.clone();
+        Writer { file, path, hidden_mode: None, modified: None, directories, written: 0, kicked: 0 }
     }
 
     fn lock(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {
@@ -149,6 +150,11 @@ fn control_place(root: &Path, given: &Path) -> io::Result<PathBuf> {
         return refused("the path of the control directory climbs out of a directory that does not exist");
     }
     Ok(system::canonical(existing)?.join(missing).join(name))
+}
+
+/// What the system says about an open file.
+pub(crate) fn metadata(file: &File) -> io::Result<Metadata> {
+    system::file_metadata(file)
 }
 
 /// Accepts only a regular file.
@@ -199,6 +205,10 @@ impl ReadFile for Reader {
     fn metadata(&self) -> io::Result<Metadata> {
         system::file_metadata(&self.0)
     }
+
+    fn system_file(&self) -> Option<&File> {
+        Some(&self.0)
+    }
 }
 
 /// How many bytes are written before the system is asked to start write-back.
@@ -211,6 +221,8 @@ struct Writer {
     path: RelativePath,
     /// The mode that `finish` will give it.
     hidden_mode: Option<u32>,
+    /// The time of change that `finish` will give it.
+    modified: Option<SystemTime>,
     directories: Arc<system::Directories>,
     written: u64,
     kicked: u64,
@@ -238,6 +250,20 @@ impl WriteFile for Writer {
         self.directories.copy_permissions(&self.file, path, like)
     }
 
+    fn set_mode(&mut self, mode: u32) -> io::Result<()> {
+        self.hidden_mode = None;
+        system::set_mode(&self.file, mode)
+    }
+
+    fn set_modified(&mut self, modified: SystemTime) -> io::Result<()> {
+        self.modified = Some(modified);
+        Ok(())
+    }
+
+    fn share_bytes(&mut self, source: &File) -> io::Result<bool> {
+        system::share_bytes(source, &self.file)
+    }
+
     fn finish(self: Box<Self>) -> io::Result<(Metadata, Unsynced)> {
         if let Some(mode) = self.hidden_mode {
             system::set_mode(&self.file, mode)?;
@@ -245,7 +271,7 @@ impl WriteFile for Writer {
         if self.written > self.kicked {
             system::start_write_back(&self.file, self.kicked, self.written - self.kicked);
         }
-        let metadata = system::finish(&self.file)?;
+        let metadata = system::finish(&self.file, self.modified)?;
         let Self { file, path, .. } = *self;
         Ok((metadata, Unsynced::file(Box::new(Written { file, path }))))
     }

@@ -446,7 +446,10 @@ pub(super) fn file_metadata(file: &File) -> io::Result<Metadata> {
 }
 
 /// Ends writing, and returns what the file is now.
-pub(super) fn finish(file: &File) -> io::Result<Metadata> {
+pub(super) fn finish(file: &File, modified: Option<SystemTime>) -> io::Result<Metadata> {
+    if let Some(modified) = modified {
+        file.set_modified(modified)?;
+    }
     file_metadata(file)
 }
 
@@ -457,12 +460,20 @@ pub(super) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 pub(super) use super::linux::boot;
 #[cfg(target_os = "linux")]
+pub(super) use super::linux::share_bytes;
+#[cfg(target_os = "linux")]
 use super::linux::{copy_access_list, is_frozen, is_mount_point, new_file_mode};
 
 /// Other systems do not tell without a call that needs `unsafe`.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn boot() -> Option<uuid::Uuid> {
     None
+}
+
+/// Other systems share bytes between names only, not between open files.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn share_bytes(_source: &File, _file: &File) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// Other systems do not tell the umask.

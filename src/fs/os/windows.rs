@@ -291,14 +291,19 @@ pub(super) fn file_metadata(file: &File) -> io::Result<Metadata> {
 
 /// Ends writing. Setting the time stamp explicitly stops the system from changing it when the handle is
 /// closed (SetFileTime, Microsoft Learn).
-pub(super) fn finish(file: &File) -> io::Result<Metadata> {
-    file.set_modified(SystemTime::now())?;
+pub(super) fn finish(file: &File, modified: Option<SystemTime>) -> io::Result<Metadata> {
+    file.set_modified(modified.unwrap_or_else(SystemTime::now))?;
     file_metadata(file)
 }
 
 /// Windows has no permission bits for a new file.
 pub(super) fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
     Ok(())
+}
+
+/// The standard library has no call for it.
+pub(super) fn share_bytes(_source: &File, _file: &File) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// Windows has no such hint. The sync starts the write-back.

@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::disk::{Body, Number, Place};
 use super::machine::Shared;
@@ -79,6 +80,26 @@ impl WriteFile for SimWriter {
         machine.change(self.process)?;
         machine.set_mode(self.open.inode, like.mode)?;
         machine.state.touch(self.open.inode);
+        Ok(())
+    }
+
+    fn set_mode(&mut self, mode: u32) -> io::Result<()> {
+        self.hidden_mode = None;
+        let mut machine = self.machine.lock();
+        machine.change(self.process)?;
+        machine.set_mode(self.open.inode, mode)?;
+        machine.state.touch(self.open.inode);
+        Ok(())
+    }
+
+    fn set_modified(&mut self, modified: SystemTime) -> io::Result<()> {
+        let mut machine = self.machine.lock();
+        machine.change(self.process)?;
+        machine.state.touch(self.open.inode);
+        let since = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        if let Body::File { visible, .. } = machine.state.body_mut(self.open.inode)? {
+            visible.modified = since.as_secs();
+        }
         Ok(())
     }
 

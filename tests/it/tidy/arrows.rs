@@ -11,10 +11,11 @@ use super::source::{Source, Token, crate_sources, stands};
 /// Each module, and what it imports. From top to bottom: arrows only point down this list.
 const PLAN: &str = "
 # what a program sees
-lib -> store transaction writer view single report error manifest options generation path
+lib -> store transaction::operations transaction writer view single report error manifest options generation path
 store -> transaction view protocol::open protocol::sweep protocol::verify protocol::control protocol::root report error fs::os fs mutation options generation
+transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os fs path
 transaction::reading -> transaction draft protocol::snapshot protocol::stage protocol::root error fs path
-transaction -> writer draft protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::copy protocol::root report error fs options generation path
+transaction -> writer draft protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root report error fs options generation path
 writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path
 draft -> protocol::open protocol::commit protocol::stage protocol::resolve error path
 view -> protocol::open protocol::read protocol::snapshot protocol::resolve protocol::root protocol::layout error fs generation path

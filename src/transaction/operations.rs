@@ -1,0 +1,374 @@
+//! What a transaction does with files that exist: copies, moves, permissions.
+//!
+//! Each is a staged file like any other, so nothing below this module knows of
+//! them, and recovery finishes them from the same manifest. A file that was
+//! read from disk for this is part of the transaction's snapshot.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::Transaction;
+use crate::draft::{Content, Slot};
+use crate::error::{Error, Operation, Result};
+use crate::fs::os;
+use crate::fs::{Kind, ReadFile};
+use crate::path::{InvalidPath, RelativePath};
+use crate::protocol::check;
+use crate::protocol::resolve::{self, Attributes, Target};
+use crate::protocol::root::guard;
+use crate::protocol::snapshot::{self, Found};
+use crate::protocol::stage::StagedChange;
+use crate::writer::FileWriter;
+
+/// The bits that a mode can have (chmod(2)).
+const MODE_BITS: u32 = 0o7777;
+/// The bits of a mode that say who may read, write and execute.
+const PERMISSION_BITS: u32 = 0o777;
+
+/// A file of a transaction, before it is written: what it gets besides its bytes.
+///
+/// [`Transaction::file`] makes one.
+#[derive(Debug)]
+#[must_use = "nothing is written before `write` or `writer`"]
+pub struct FileBuilder<'a> {
+    transaction: &'a mut Transaction,
+    path: PathBuf,
+    mode: Option<u32>,
+}
+
+impl FileBuilder<'_> {
+    /// Gives the file this mode, whatever the umask says and whatever the file had that it replaces. It
+    /// keeps the owner of the file that it replaces. If it cannot have the owner's group, its own group
+    /// gets only the rights that all others have. A system without permission bits ignores the mode.
+    ///
+    /// No other user can read the file before it has its mode. A save that sets a mode waits for the
+    /// disk as a long one does.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
+    /// Stages the file with these bytes, as [`Transaction::write`] does.
+    ///
+    /// # Errors
+    /// As for [`writer`](Self::writer).
+    pub fn write(self, bytes: impl AsRef<[u8]>) -> Result<()> {
+        let mut writer = self.writer()?;
+        if let Err(error) = writer.take(bytes.as_ref()) {
+            writer.discard();
+            return Err(error);
+        }
+        writer.finish()
+    }
+
+    /// Returns a writer of the file's bytes, as [`Transaction::writer`] does.
+    ///
+    /// # Errors
+    /// As for [`Transaction::writer`], and [`Error::Unsupported`] if no file can have this mode.
+    pub fn writer(self) -> Result<FileWriter> {
+        let Self { transaction, path, mode } = self;
+        transaction.root().may_change()?;
+        transaction.refuse_mode(&path, mode)?;
+        let mut target = transaction.resolve_to_stage(&path)?;
+        target.attributes.mode = mode;
+        Ok(transaction.writer_of(target))
+    }
+}
+
+/// A file as a transaction would leave it, before it is copied.
+struct Source {
+    bytes: Bytes,
+    mode: Option<u32>,
+    /// What it got when it was staged, if this transaction has staged it.
+    attributes: Attributes,
+    modified: Option<SystemTime>,
+}
+
+enum Bytes {
+    InMemory(Vec<u8>),
+    Staged(Box<dyn ReadFile>),
+    /// From disk, as one of the transaction's reads.
+    Read(RelativePath, Found),
+}
+
+impl Transaction {
+    /// Begins a file that gets more than its bytes, such as a mode.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let mut tx = store.begin()?;
+    /// tx.file("secret").mode(0o600).write("hunter2")?;
+    /// tx.file("run.sh").mode(0o755).write("#!/bin/sh\n")?;
+    /// tx.commit()?;
+    /// # #[cfg(unix)]
+    /// # {
+    /// use std::os::unix::fs::PermissionsExt;
+    /// let mode = std::fs::metadata(dir.path().join("secret"))?.permissions().mode();
+    /// assert_eq!(mode & 0o777, 0o600);
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn file(&mut self, path: impl AsRef<Path>) -> FileBuilder<'_> {
+        FileBuilder { transaction: self, path: path.as_ref().to_path_buf(), mode: None }
+    }
+
+    /// Stages a copy of a file of the root, as this transaction would leave it. The copy has its mode,
+    /// without set-ID bits. It replaces any file at `to`, and has the owner of that file. Where the file
+    /// system can share blocks between files, a long file is not copied byte by byte.
+    ///
+    /// `from` counts as read: the commit is a [`Conflict`](Error::Conflict) if it has changed by then.
+    ///
+    /// # Errors
+    /// - [`Error::InvalidPath`] if no file can be read at `from` or written at `to`, or if they are one.
+    /// - [`Error::Io`], of kind `NotFound` if there is no file at `from`, or if staging fails.
+    /// - [`Error::Conflict`] as for [`read`](Self::read).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| tx.write("settings", "old"))?;
+    /// let mut tx = store.begin()?;
+    /// tx.copy("settings", "settings.bak")?;
+    /// tx.write("settings", "new")?;
+    /// tx.commit()?;
+    /// assert_eq!(std::fs::read(dir.path().join("settings.bak"))?, b"old");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn copy(&mut self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+        self.root().may_change()?;
+        let source = self.resolve(from.as_ref())?;
+        let mut target = self.resolve_to_stage(to.as_ref())?;
+        refuse_itself(&source, &target, to.as_ref())?;
+        let source = self.source(&source)?;
+        target.attributes.mode = source.mode.map(|mode| mode & PERMISSION_BITS);
+        self.stage_copy(source, target)?.finish()
+    }
+
+    /// Stages a copy of any file of the system, inside the root or outside. The copy has its mode,
+    /// without set-ID bits. Where the file system can share blocks between files, a long file is not
+    /// copied byte by byte.
+    ///
+    /// Nothing notices if `source` changes while it is copied. For a file of the root use
+    /// [`copy`](Self::copy).
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write), and [`Error::Io`] if `source` cannot be read.
+    pub fn copy_from(&mut self, path: impl AsRef<Path>, source: impl AsRef<Path>) -> Result<()> {
+        self.root().may_change()?;
+        let source = source.as_ref();
+        let unread = |error| Error::io(Operation::Read, source)(error);
+        let mut file = File::open(source).map_err(unread)?;
+        let found = os::metadata(&file).map_err(unread)?;
+        let mut target = self.resolve_to_stage(path.as_ref())?;
+        target.attributes.mode = Some(found.mode & PERMISSION_BITS);
+        let mut writer = self.writer_of(target);
+        if let Err(error) = writer.copy(&mut file, |file| Some(file), found.length, unread) {
+            writer.discard();
+            return Err(error);
+        }
+        writer.finish()
+    }
+
+    /// Moves a file, and replaces any file at `to`. It keeps its mode, its access control list, its time
+    /// stamp, and its owner if the system allows it. Other programs see it at both paths for a moment,
+    /// and never at none. Views see it at one.
+    ///
+    /// The new file is a staged copy, which shares its blocks with the old one where the file system can.
+    /// So a long file takes its time before the commit, and hard links to it stay where they are.
+    ///
+    /// Moves of one transaction build on each other: two files are swapped by way of a third name, which
+    /// then is never made. `from` counts as read, as in [`copy`](Self::copy).
+    ///
+    /// # Errors
+    /// As for [`copy`](Self::copy), and [`Error::InvalidPath`] if `from` or `to` is a symlink, or if
+    /// `from` cannot be removed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| { tx.write("a", "1")?; tx.write("b", "2") })?;
+    /// let mut tx = store.begin()?;
+    /// tx.rename("a", "swap")?;
+    /// tx.rename("b", "a")?;
+    /// tx.rename("swap", "b")?;
+    /// tx.commit()?;
+    /// assert_eq!(std::fs::read(dir.path().join("a"))?, b"2");
+    /// assert_eq!(std::fs::read(dir.path().join("b"))?, b"1");
+    /// assert!(!dir.path().join("swap").exists());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn rename(&mut self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+        let (from, to) = (from.as_ref(), to.as_ref());
+        self.root().may_change()?;
+        let source = self.resolve_to_remove(from)?;
+        let mut target = self.resolve_to_stage(to)?;
+        refuse_itself(&source, &target, to)?;
+        self.refuse_link(from)?;
+        self.refuse_link(to)?;
+        check::may_remove(self.root(), &source)?;
+        let moved = self.source(&source)?;
+        target.attributes = Attributes {
+            mode: moved.attributes.mode,
+            model: moved.attributes.model.clone().or_else(|| source.existing.map(|_| source.path.clone())),
+            modified: moved.modified,
+        };
+        self.stage_copy(moved, target)?.finish()?;
+        let mut draft = guard(&self.draft);
+        draft.take(&source.path, u64::MAX);
+        if source.existing.is_some() {
+            draft.numbers += 1;
+            let number = draft.numbers;
+            let path = source.path.clone();
+            draft.put(Slot { path, number, content: Content::Ready(StagedChange::Remove(source)) });
+        }
+        Ok(())
+    }
+
+    /// Gives a file this mode. It is a staged copy with the new mode, which keeps the file's time stamp:
+    /// a mode that is changed in place could not be undone. See [`FileBuilder::mode`] for owners and
+    /// groups, and [`copy`](Self::copy) for what is read.
+    ///
+    /// # Errors
+    /// As for [`copy`](Self::copy), and [`Error::Unsupported`] if no file can have this mode.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| tx.write("run.sh", "#!/bin/sh\n"))?;
+    /// let mut tx = store.begin()?;
+    /// tx.set_permissions("run.sh", 0o755)?;
+    /// tx.commit()?;
+    /// # #[cfg(unix)]
+    /// # {
+    /// use std::os::unix::fs::PermissionsExt;
+    /// let mode = std::fs::metadata(dir.path().join("run.sh"))?.permissions().mode();
+    /// assert_eq!(mode & 0o777, 0o755);
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_permissions(&mut self, path: impl AsRef<Path>, mode: u32) -> Result<()> {
+        self.root().may_change()?;
+        self.refuse_mode(path.as_ref(), Some(mode))?;
+        let mut target = self.resolve_to_stage(path.as_ref())?;
+        let source = self.source(&target)?;
+        let model = source.attributes.model.clone();
+        target.attributes = Attributes { mode: Some(mode), model, modified: source.modified };
+        self.stage_copy(source, target)?.finish()
+    }
+
+    /// The file at a path, as this transaction would leave it.
+    fn source(&self, target: &Target) -> Result<Source> {
+        let path = &target.path;
+        let failed = |error| self.root().error(Operation::Read, path)(error);
+        let staged = {
+            let draft = guard(&self.draft);
+            match draft.newest(path).map(|slot| &slot.content) {
+                Some(Content::Kept(file)) => {
+                    let attributes = file.target.attributes.clone();
+                    let mode = attributes.mode.or(self.mode_of_model(&file.target)?);
+                    let modified = attributes.modified;
+                    let bytes = Bytes::InMemory(file.bytes.clone());
+                    return Ok(Source { bytes, mode, attributes, modified });
+                }
+                Some(Content::Ready(StagedChange::Write(file))) => {
+                    Some((file.staged.clone(), file.target.attributes.clone()))
+                }
+                Some(Content::Ready(StagedChange::Remove(_))) => {
+                    return Err(failed(io::ErrorKind::NotFound.into()));
+                }
+                Some(Content::Open | Content::Unfinished) => {
+                    return Err(Error::Unfinished { path: self.root().full(path) });
+                }
+                None => None,
+            }
+        };
+        if let Some((staged, attributes)) = staged {
+            let file = self.root().fs.open(&staged).map_err(failed)?;
+            let mode = file.metadata().map_err(failed)?.mode;
+            let modified = attributes.modified;
+            return Ok(Source { bytes: Bytes::Staged(file), mode: Some(mode), attributes, modified });
+        }
+        let reading = self.opened.read()?;
+        guard(&self.snapshot).join(self.root(), &reading)?;
+        let found = snapshot::find(self.root(), &reading, path)?;
+        let found = found.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let (mode, modified) = (Some(found.metadata.mode), Some(found.metadata.modified));
+        let bytes = Bytes::Read(path.clone(), found);
+        Ok(Source { bytes, mode, attributes: Attributes::default(), modified })
+    }
+
+    /// The mode of the file whose permissions a staged file will get.
+    fn mode_of_model(&self, target: &Target) -> Result<Option<u32>> {
+        let found = match &target.attributes.model {
+            Some(model) => self.root().look(model)?,
+            None => target.existing,
+        };
+        Ok(found.map(|found| found.mode))
+    }
+
+    /// Stages a copy. What was read for it becomes one of the transaction's reads.
+    fn stage_copy(&mut self, source: Source, target: Target) -> Result<FileWriter> {
+        let mut writer = self.writer_of(target);
+        match self.fill(&mut writer, source.bytes) {
+            Ok(()) => Ok(writer),
+            Err(error) => {
+                writer.discard();
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&self, writer: &mut FileWriter, bytes: Bytes) -> Result<()> {
+        match bytes {
+            Bytes::InMemory(bytes) => writer.take(&bytes),
+            Bytes::Staged(mut file) => {
+                let path = writer.full_path();
+                let length = file.metadata().map_err(Error::io(Operation::Read, &path))?.length;
+                let unread = Error::io(Operation::Read, path);
+                writer.copy(&mut *file, |file| file.system_file(), length, unread).map(drop)
+            }
+            Bytes::Read(path, mut found) => {
+                let length = found.metadata.length;
+                let unread = self.root().error(Operation::Read, &path);
+                let checksum = writer.copy(&mut *found.file, |file| file.system_file(), length, unread)?;
+                guard(&self.snapshot).remember(self.root(), &path, found.seen(checksum))
+            }
+        }
+    }
+
+    fn refuse_mode(&self, path: &Path, mode: Option<u32>) -> Result<()> {
+        if mode.is_none_or(|mode| mode & !MODE_BITS == 0) {
+            return Ok(());
+        }
+        let reason = "no file can have this mode: it has bits beyond 0o7777";
+        Err(Error::Unsupported { path: self.root().path().join(path), reason })
+    }
+
+    /// Refuses a path whose last name is a symlink.
+    fn refuse_link(&self, given: &Path) -> Result<()> {
+        let path = resolve::relative(self.root(), given)?;
+        let found = guard(&self.draft).resolver.resolve_name(self.root(), &path)?.existing;
+        if found.is_some_and(|found| found.kind == Kind::Symlink) {
+            return Err(Error::invalid(given, InvalidPath::Symlink));
+        }
+        Ok(())
+    }
+}
+
+fn refuse_itself(source: &Target, target: &Target, given: &Path) -> Result<()> {
+    if source.path == target.path {
+        return Err(Error::invalid(given, InvalidPath::Itself));
+    }
+    Ok(())
+}

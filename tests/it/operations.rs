@@ -1,0 +1,281 @@
+//! Copies, moves and permissions in a transaction, on the real file system.
+
+use std::fs;
+use std::path::Path;
+
+use cosave::{Error, InvalidPath, Store};
+
+use crate::common::{LARGE_BYTES, assert_no_litter, modified, put, quick, text};
+
+fn invalid(error: &Error) -> Option<InvalidPath> {
+    match error {
+        Error::InvalidPath { reason, .. } => Some(*reason),
+        _ => None,
+    }
+}
+
+#[cfg(unix)]
+fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[cfg(not(unix))]
+fn set_mode(_path: &Path, _mode: u32) {}
+
+/// Checks a file's mode, on systems that have modes.
+#[cfg(unix)]
+fn assert_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::MetadataExt as _;
+    assert_eq!(fs::metadata(path).unwrap().mode() & 0o7777, mode, "{}", path.display());
+}
+
+#[cfg(not(unix))]
+fn assert_mode(path: &Path, _mode: u32) {
+    assert!(path.exists());
+}
+
+#[test]
+fn a_file_gets_the_mode_that_was_asked_for_whether_it_is_new_replaced_or_large() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("old"), "old").unwrap();
+    set_mode(&at("old"), 0o644);
+    let store = Store::open(dir.path()).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.file("new").mode(0o755).write("new").unwrap();
+    tx.file("old").mode(0o600).write("replaced").unwrap();
+    let mut writer = tx.file("large").mode(0o640).writer().unwrap();
+    std::io::Write::write_all(&mut writer, &vec![7; LARGE_BYTES]).unwrap();
+    writer.finish().unwrap();
+    tx.file("plain").write("as ever").unwrap();
+    tx.commit().unwrap();
+    for (name, mode) in [("new", 0o755), ("old", 0o600), ("large", 0o640)] {
+        assert_mode(&at(name), mode);
+    }
+    assert_eq!((text(at("old")), text(at("plain"))), ("replaced".to_owned(), "as ever".to_owned()));
+    drop(store);
+    assert_no_litter(dir.path());
+}
+
+#[test]
+fn a_mode_that_no_file_can_have_is_refused_before_anything_is_staged() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    put(&store, &[("a", "a0")]);
+    let mut tx = store.begin().unwrap();
+    assert!(matches!(tx.file("b").mode(0o10000).write(""), Err(Error::Unsupported { .. })));
+    assert!(matches!(tx.set_permissions("a", 0o10000), Err(Error::Unsupported { .. })));
+    assert!(tx.set_permissions("missing", 0o600).unwrap_err().is_not_found());
+    assert!(tx.changes().is_empty());
+}
+
+#[test]
+fn a_copy_has_the_bytes_and_the_mode_of_its_source_and_both_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let large = vec![42; LARGE_BYTES];
+    for (name, bytes) in [("small", b"small".as_slice()), ("large", &large), ("replaced", b"r")] {
+        fs::write(at(name), bytes).unwrap();
+        set_mode(&at(name), 0o604);
+    }
+    set_mode(&at("replaced"), 0o666);
+    let store = Store::open(dir.path()).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.copy("small", "d/small").unwrap();
+    tx.copy("large", "d/large").unwrap();
+    tx.copy("small", "replaced").unwrap();
+    tx.commit().unwrap();
+    for (name, bytes) in [("d/small", b"small".as_slice()), ("d/large", &large), ("replaced", b"small")] {
+        assert!(fs::read(at(name)).unwrap() == bytes, "{name}");
+        assert_mode(&at(name), 0o604);
+    }
+    assert!(fs::read(at("large")).unwrap() == large);
+    drop(store);
+    assert_no_litter(dir.path());
+}
+
+#[test]
+fn a_file_from_elsewhere_keeps_its_mode_but_no_set_id_bit() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let source = elsewhere.path().join("tool");
+    fs::write(&source, "#!/bin/sh\n").unwrap();
+    set_mode(&source, 0o4755);
+    let store = Store::open(dir.path()).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.copy_from("bin/tool", &source).unwrap();
+    tx.commit().unwrap();
+    assert_mode(&dir.path().join("bin/tool"), 0o755);
+    assert_eq!(text(dir.path().join("bin/tool")), "#!/bin/sh\n");
+}
+
+#[test]
+fn copies_and_moves_see_what_the_transaction_has_done_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    put(&store, &[("a", "a0"), ("b", "b0")]);
+    let mut tx = store.begin().unwrap();
+    tx.write("a", "a1").unwrap();
+    tx.copy("a", "copy").unwrap();
+    tx.write("large", vec![1; LARGE_BYTES]).unwrap();
+    tx.rename("large", "d/large").unwrap();
+    tx.rename("b", "c").unwrap();
+    assert!(tx.rename("b", "e").unwrap_err().is_not_found(), "it was moved away");
+    assert!(tx.copy("b", "e").unwrap_err().is_not_found());
+    assert_eq!(tx.read("c").unwrap(), b"b0");
+    assert_eq!(tx.read_if_exists("b").unwrap(), None);
+    let writer = tx.writer("open").unwrap();
+    assert!(matches!(tx.copy("open", "e"), Err(Error::Unfinished { .. })));
+    writer.finish().unwrap();
+    tx.commit().unwrap();
+    let view = store.view().unwrap();
+    assert_eq!((view.read("copy").unwrap(), view.read("c").unwrap()), (b"a1".to_vec(), b"b0".to_vec()));
+    assert_eq!(view.read("d/large").unwrap().len(), LARGE_BYTES);
+    for gone in ["b", "large", "e"] {
+        assert!(!view.exists(gone).unwrap(), "{gone}");
+    }
+    drop((view, store));
+    assert_no_litter(dir.path());
+}
+
+#[test]
+fn a_moved_file_keeps_its_mode_and_its_time_also_in_place_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let store = Store::open(dir.path()).unwrap();
+    put(&store, &[("a", "moved"), ("b", "replaced")]);
+    set_mode(&at("a"), 0o751);
+    set_mode(&at("b"), 0o600);
+    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    fs::File::options().write(true).open(at("a")).unwrap().set_modified(long_ago).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.rename("a", "b").unwrap();
+    let shown: Vec<_> = tx.changes().iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["replace b (5 bytes)", "remove  a"]);
+    tx.commit().unwrap();
+    assert!(!at("a").exists());
+    assert_eq!(text(at("b")), "moved");
+    assert_eq!(modified(&at("b")), 1_000_000_000_000_000_000);
+    assert_mode(&at("b"), 0o751);
+    let mut tx = store.begin().unwrap();
+    tx.set_permissions("b", 0o640).unwrap();
+    tx.commit().unwrap();
+    assert_mode(&at("b"), 0o640);
+    assert_eq!(modified(&at("b")), 1_000_000_000_000_000_000);
+    drop(store);
+    assert_no_litter(dir.path());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_mode_that_others_give_to_a_moved_file_before_the_commit_moves_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    put(&store, &[("a", "a0"), ("b", "b0")]);
+    let mut tx = store.begin().unwrap();
+    tx.rename("a", "b").unwrap();
+    tx.file("asked").mode(0o600).write("").unwrap();
+    fs::write(dir.path().join("asked"), "others make it").unwrap();
+    set_mode(&dir.path().join("asked"), 0o666);
+    set_mode(&dir.path().join("a"), 0o700);
+    tx.commit().unwrap();
+    assert_mode(&dir.path().join("b"), 0o700);
+    assert_mode(&dir.path().join("asked"), 0o600);
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_being_copied_or_moved_is_a_conflict() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    put(&store, &[("a", "a0")]);
+    let copy = |tx: &mut cosave::Transaction| tx.copy("a", "b");
+    let rename = |tx: &mut cosave::Transaction| tx.rename("a", "b");
+    let set_mode = |tx: &mut cosave::Transaction| tx.set_permissions("a", 0o600);
+    let operations: [&dyn Fn(&mut cosave::Transaction) -> cosave::Result<()>; 3] =
+        [&copy, &rename, &set_mode];
+    for (number, operation) in operations.into_iter().enumerate() {
+        let mut tx = store.begin().unwrap();
+        operation(&mut tx).unwrap();
+        fs::write(dir.path().join("a"), format!("a{}", number + 1)).unwrap();
+        let error = tx.commit().unwrap_err();
+        assert!(error.is_conflict(), "{number}: {error}");
+    }
+    assert_eq!(text(dir.path().join("a")), "a3");
+    assert!(!dir.path().join("b").exists());
+}
+
+#[test]
+fn a_file_is_neither_copied_to_itself_nor_moved_into_what_is_no_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    put(&store, &[("a", "a0"), ("d/b", "b0")]);
+    let mut tx = store.begin().unwrap();
+    for result in [tx.rename("a", "./a"), tx.copy("a", "a")] {
+        assert_eq!(invalid(&result.unwrap_err()), Some(InvalidPath::Itself));
+    }
+    for (from, to, reason) in [
+        ("a", "a/b", InvalidPath::NotADirectory),
+        ("d", "e", InvalidPath::Directory),
+        ("a", "d", InvalidPath::Directory),
+        ("a", ".cosave/a", InvalidPath::Control),
+        ("../a", "b", InvalidPath::Parent),
+    ] {
+        assert_eq!(invalid(&tx.rename(from, to).unwrap_err()), Some(reason), "{from} to {to}");
+        assert_eq!(invalid(&tx.copy(from, to).unwrap_err()), Some(reason), "{from} to {to}");
+    }
+    assert!(tx.rename("missing", "b").unwrap_err().is_not_found());
+    assert!(tx.copy("missing", "b").unwrap_err().is_not_found());
+    assert!(tx.changes().is_empty());
+    tx.commit().unwrap();
+    assert_eq!(text(dir.path().join("a")), "a0");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_symlink_is_copied_as_the_file_that_it_leads_to_and_not_moved() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    put(&store, &[("a", "a0"), ("b", "b0")]);
+    std::os::unix::fs::symlink("a", dir.path().join("link")).unwrap();
+    let mut tx = store.begin().unwrap();
+    for (from, to) in [("link", "x"), ("b", "link")] {
+        assert_eq!(invalid(&tx.rename(from, to).unwrap_err()), Some(InvalidPath::Symlink), "{from} to {to}");
+    }
+    assert_eq!(invalid(&tx.copy("link", "a").unwrap_err()), Some(InvalidPath::Itself));
+    tx.copy("link", "x").unwrap();
+    tx.commit().unwrap();
+    assert_eq!(text(dir.path().join("x")), "a0");
+    assert!(!fs::symlink_metadata(dir.path().join("x")).unwrap().is_symlink());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_file_that_is_moved_over_a_hard_link_of_itself_is_moved() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    put(&store, &[("a", "a0")]);
+    fs::hard_link(dir.path().join("a"), dir.path().join("b")).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.rename("a", "b").unwrap();
+    tx.commit().unwrap();
+    assert!(!dir.path().join("a").exists());
+    assert_eq!(text(dir.path().join("b")), "a0");
+    drop(store);
+    assert_no_litter(dir.path());
+}
+
+#[test]
+#[cfg(unix)]
+fn what_a_manifest_says_of_a_replaced_secret_stays_secret() {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    put(&store, &[("open", "open"), ("secret", "hunter2")]);
+    set_mode(&dir.path().join("secret"), 0o600);
+    let mut tx = store.begin().unwrap();
+    tx.rename("open", "secret").unwrap();
+    let generation = tx.commit().unwrap().generation();
+    let manifest = dir.path().join(format!(".cosave/{generation}.applied"));
+    assert_eq!(fs::metadata(manifest).unwrap().mode() & 0o077, 0);
+    assert_mode(&dir.path().join("secret"), 0o644);
+}
