@@ -33,8 +33,6 @@ use crate::protocol::stage::{Collected, Presence, StagedChange};
 use crate::report::{Change, Commit};
 use crate::writer::FileWriter;
 
-pub use operations::FileBuilder;
-
 /// A set of changes that happen together, or not at all.
 ///
 /// A transaction holds no lock and borrows nothing. So any number can be under way at once, and each

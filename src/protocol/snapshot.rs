@@ -59,6 +59,13 @@ pub(crate) struct Snapshot {
     changed: Option<RelativePath>,
 }
 
+impl Seen {
+    /// No file.
+    pub(crate) fn nothing() -> Self {
+        Self { checksum: None, proof: None }
+    }
+}
+
 /// A file of a state, open and not read yet.
 #[derive(Debug)]
 pub(crate) struct Found {
@@ -86,7 +93,7 @@ pub(crate) fn find(root: &Root, state: &impl State, path: &RelativePath) -> Resu
 /// Reads `path` in a state.
 pub(crate) fn see(root: &Root, state: &impl State, path: &RelativePath) -> Result<(Option<Vec<u8>>, Seen)> {
     let Some(mut found) = find(root, state, path)? else {
-        return Ok((None, Seen { checksum: None, proof: None }));
+        return Ok((None, Seen::nothing()));
     };
     let mut bytes = Vec::new();
     found.file.read_to_end(&mut bytes).map_err(root.error(Operation::Read, path))?;

@@ -18,7 +18,7 @@ use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::check;
 use crate::protocol::resolve::{self, Attributes, Target};
 use crate::protocol::root::guard;
-use crate::protocol::snapshot::{self, Found};
+use crate::protocol::snapshot::{self, Found, Seen};
 use crate::protocol::stage::StagedChange;
 use crate::writer::FileWriter;
 
@@ -121,7 +121,8 @@ impl Transaction {
     /// without set-ID bits. It replaces any file at `to`, and has the owner of that file. Where the file
     /// system can share blocks between files, a long file is not copied byte by byte.
     ///
-    /// `from` counts as read: the commit is a [`Conflict`](Error::Conflict) if it has changed by then.
+    /// `from` counts as read: the commit is a [`Conflict`](Error::Conflict) if it has changed by then, or is
+    /// there where nothing was.
     ///
     /// # Errors
     /// - [`Error::InvalidPath`] if no file can be read at `from` or written at `to`, or if they are one.
@@ -301,8 +302,11 @@ impl Transaction {
         }
         let reading = self.opened.read()?;
         guard(&self.snapshot).join(self.root(), &reading)?;
-        let found = snapshot::find(self.root(), &reading, path)?;
-        let found = found.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let Some(found) = snapshot::find(self.root(), &reading, path)? else {
+            // Others may make it before the commit.
+            guard(&self.snapshot).remember(self.root(), path, Seen::nothing())?;
+            return Err(failed(io::ErrorKind::NotFound.into()));
+        };
         let (mode, modified) = (Some(found.metadata.mode), Some(found.metadata.modified));
         let bytes = Bytes::Read(path.clone(), found);
         Ok(Source { bytes, mode, attributes: Attributes::default(), modified })

@@ -67,6 +67,8 @@ enum Change {
     Remove(&'static str),
     RemoveIfExists(&'static str),
     Read(&'static str),
+    CopyTo(&'static str, &'static str),
+    Rename(&'static str, &'static str),
 }
 
 /// What a crash does: it kills the processes, or it cuts the power, with one of the outcomes that the
@@ -111,11 +113,23 @@ impl Change {
         match self {
             Write(path, _) | WriteWith(path, _) | WriteIfChanged(path, _) | CreateNew(path, _) => path,
             FailToWrite(path) | Remove(path) | RemoveIfExists(path) | Read(path) => path,
+            CopyTo(_, to) | Rename(_, to) => to,
+        }
+    }
+
+    /// Whether it would change one of these files.
+    fn would_change(self, files: &BTreeSet<&'static str>) -> bool {
+        match self {
+            Read(_) => false,
+            Rename(from, to) => files.contains(from) || files.contains(to),
+            _ => files.contains(self.path()),
         }
     }
 }
 
-use Change::{CreateNew, FailToWrite, Read, Remove, RemoveIfExists, Write, WriteIfChanged, WriteWith};
+use Change::{
+    CopyTo, CreateNew, FailToWrite, Read, Remove, RemoveIfExists, Rename, Write, WriteIfChanged, WriteWith,
+};
 use Loss::{Kill, Power};
 use Step::{
     Abort, Begin, Chmod, Close, Commit, CrashSoon, DropView, DropWriter, FinishWriter, Flush, Freeze, Open,
@@ -125,6 +139,7 @@ use Step::{
 fn change() -> impl Strategy<Value = Change> {
     let path = || select(&PATHS[..]);
     let both = || (path(), select(&CONTENTS[..]));
+    let two_paths = || (path(), path()).prop_filter("two paths", |(from, to)| from != to);
     prop_oneof![
         6 => both().prop_map(|(path, content)| Write(path, content)),
         1 => both().prop_map(|(path, content)| WriteWith(path, content)),
@@ -134,6 +149,8 @@ fn change() -> impl Strategy<Value = Change> {
         2 => path().prop_map(Remove),
         2 => path().prop_map(RemoveIfExists),
         2 => path().prop_map(Read),
+        1 => two_paths().prop_map(|(from, to)| CopyTo(from, to)),
+        2 => two_paths().prop_map(|(from, to)| Rename(from, to)),
     ]
 }
 
@@ -587,7 +604,7 @@ impl World {
         if self.disk.has_crashed() {
             return Ok(());
         }
-        if self.frozen.contains(change.path()) && !matches!(change, Read(_)) {
+        if change.would_change(&self.frozen) {
             return Ok(());
         }
         let may_wait = self.readers_may_wait()?;
@@ -617,6 +634,8 @@ impl World {
             Verdict::Nothing => Ok((self.committed.generation, Vec::new())),
             Verdict::Commits(next) => Ok((next.generation, draft.changed())),
         };
+        // These get the modes of other files.
+        self.modes.retain(|path, _| !draft.has_copied(path));
         let found = transaction.commit().map_err(refusal).map(|commit| {
             let changed = commit.changes().iter().map(|change| change.path().to_string());
             (commit.generation().get(), changed.collect::<Vec<_>>())
@@ -927,6 +946,8 @@ fn answer(tx: &mut Transaction, change: Change) -> Answer<Option<String>> {
         Remove(path) => tx.remove(path).map(|()| None),
         RemoveIfExists(path) => tx.remove_if_exists(path).map(truth),
         Read(path) => tx.read(path).map(|bytes| Some(String::from_utf8_lossy(&bytes).into_owned())),
+        CopyTo(from, to) => tx.copy(from, to).map(|()| None),
+        Rename(from, to) => tx.rename(from, to).map(|()| None),
     };
     found.map_err(refusal)
 }
@@ -956,6 +977,17 @@ fn expect(draft: &mut Draft, now: &State, change: Change) -> Answer<Option<Strin
             Reading::Unfinished => Err(Refusal::Unfinished),
             Reading::Conflict => Err(Refusal::Conflict),
         },
+        CopyTo(from, to) => copied(draft.copy(now, from, to)),
+        Rename(from, to) => copied(draft.rename(now, from, to)),
+    }
+}
+
+fn copied(reading: Reading) -> Answer<Option<String>> {
+    match reading {
+        Reading::Content(_) => Ok(None),
+        Reading::NotFound => Err(Refusal::NotFound),
+        Reading::Unfinished => Err(Refusal::Unfinished),
+        Reading::Conflict => Err(Refusal::Conflict),
     }
 }
 

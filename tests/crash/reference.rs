@@ -89,6 +89,8 @@ pub struct Draft {
     snapshot: Option<u64>,
     doomed: bool,
     numbers: u64,
+    /// The paths to which a file was copied or moved, with its mode.
+    copied: BTreeSet<String>,
 }
 
 impl Draft {
@@ -214,6 +216,30 @@ impl Draft {
         }
         self.reads.insert(path.to_owned(), now.content(path).map(str::to_owned));
         now.content(path).map_or(Reading::NotFound, |content| Reading::Content(content.to_owned()))
+    }
+
+    /// Returns what was read, which is copied if it is a file's content.
+    pub fn copy(&mut self, now: &State, from: &str, to: &str) -> Reading {
+        let read = self.read(now, from);
+        if let Reading::Content(content) = &read {
+            self.write(to, content);
+            self.copied.insert(to.to_owned());
+        }
+        read
+    }
+
+    /// Like `copy`, and the source goes.
+    pub fn rename(&mut self, now: &State, from: &str, to: &str) -> Reading {
+        let read = self.copy(now, from, to);
+        if matches!(read, Reading::Content(_)) {
+            self.remove_if_exists(now, from);
+        }
+        read
+    }
+
+    /// Whether a file was ever copied to this path.
+    pub fn has_copied(&self, path: &str) -> bool {
+        self.copied.contains(path)
     }
 
     fn holds(&self, now: &State) -> bool {

@@ -801,7 +801,12 @@ fn small_scenarios() -> Vec<Script> {
             "moves that build on each other",
             &old,
             vec![
-                Act::Commit(vec![rename("d/c", "x/c"), rename("a", "d/c"), write("a", "a1")]),
+                Act::Commit(vec![
+                    rename("d/c", "x/c"),
+                    rename("a", "d/c"),
+                    write("a", "a1"),
+                    copy("b", "x/stays"),
+                ]),
                 Act::Commit(vec![rename("x/c", "b"), rename("b", "b2"), remove("a")]),
             ],
         ),
