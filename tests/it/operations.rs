@@ -188,11 +188,9 @@ fn a_file_that_changes_while_it_is_being_copied_or_moved_is_a_conflict() {
     let dir = tempfile::tempdir().unwrap();
     let store = quick(dir.path());
     put(&store, &[("a", "a0")]);
-    let copy = |tx: &mut cosave::Transaction| tx.copy("a", "b");
-    let rename = |tx: &mut cosave::Transaction| tx.rename("a", "b");
-    let set_mode = |tx: &mut cosave::Transaction| tx.set_permissions("a", 0o600);
-    let operations: [&dyn Fn(&mut cosave::Transaction) -> cosave::Result<()>; 3] =
-        [&copy, &rename, &set_mode];
+    type Work = fn(&mut cosave::Transaction) -> cosave::Result<()>;
+    let operations: [Work; 3] =
+        [|tx| tx.copy("a", "b"), |tx| tx.rename("a", "b"), |tx| tx.set_permissions("a", 0o600)];
     for (number, operation) in operations.into_iter().enumerate() {
         let mut tx = store.begin().unwrap();
         operation(&mut tx).unwrap();
