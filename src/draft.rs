@@ -8,11 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::error::Result;
+use crate::fs::Kind;
 use crate::path::RelativePath;
 use crate::protocol::commit;
 use crate::protocol::open::Opened;
 use crate::protocol::resolve::{Resolver, Target};
 use crate::protocol::stage::{KeptFile, Preconditions, StagedChange, StagedWriter, Staging};
+use crate::protocol::state::Names;
 
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
@@ -187,6 +189,38 @@ impl Draft {
             }
         }
         Some(slot)
+    }
+
+    /// The names that a directory would have after the transaction; `None` if there is no such directory.
+    pub(crate) fn names_in(&self, directory: &RelativePath, found: Option<Names>) -> Option<Names> {
+        let mut names = found;
+        for path in self.numbers_of.keys() {
+            let Some(rest) = path.as_path().strip_prefix(directory).ok().map(|rest| rest.iter()) else {
+                continue;
+            };
+            let rest: Vec<_> = rest.collect();
+            let Some(first) = rest.first() else { continue };
+            let kind = if rest.len() == 1 { Kind::File } else { Kind::Directory };
+            let slot = self.newest(path);
+            if matches!(slot, Some(Slot { content: Content::Ready(StagedChange::Remove(_)), .. })) {
+                if let (Kind::File, Some(names)) = (kind, &mut names) {
+                    names.remove(*first);
+                }
+            } else {
+                names.get_or_insert_default().insert((*first).to_owned(), kind);
+            }
+        }
+        names
+    }
+
+    /// Whether the transaction writes a file below this path.
+    pub(crate) fn makes_directory(&self, path: &RelativePath) -> bool {
+        let is_written = |below: &&RelativePath| {
+            let content = self.newest(below).map(|slot| &slot.content);
+            !matches!(content, None | Some(Content::Ready(StagedChange::Remove(_))))
+        };
+        let is_below = |below: &&RelativePath| *below != path && below.as_path().starts_with(path);
+        self.numbers_of.keys().filter(is_below).any(|below| is_written(&below))
     }
 
     /// Takes all changes, each of which is ready.

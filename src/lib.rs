@@ -4,12 +4,14 @@
 mod draft;
 mod error;
 mod generation;
+mod listed;
 mod manifest;
 #[cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "public with the feature `sim`"))]
 mod mutation;
 mod options;
 mod path;
 mod protocol;
+mod reader;
 mod report;
 mod single;
 mod store;
@@ -25,9 +27,11 @@ mod fs;
 
 pub use error::{Error, Operation, Outcome, Result};
 pub use generation::{Generation, InvalidTransactionId, TransactionId};
+pub use listed::{DirEntry, FileInfo, FileKind};
 pub use manifest::{Action, Before, Entry, Inline, Manifest, ManifestError, StagedContent, Stamp, TimeStamp};
 pub use options::{Durability, StoreOptions, SyncStrategy, Waiting};
 pub use path::{InvalidPath, RelativePath};
+pub use reader::{FileReader, Snapshot};
 pub use report::{
     Abandoned, Change, Commit, Difference, Finding, Mismatch, Problem, RecoveryReport, Status,
     TransactionOutcome,
@@ -38,5 +42,5 @@ pub use single::{create_new_on, write_on};
 pub use store::Store;
 pub use transaction::Transaction;
 pub use transaction::operations::FileBuilder;
-pub use view::{FileReader, View};
+pub use view::View;
 pub use writer::FileWriter;

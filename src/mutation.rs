@@ -71,6 +71,8 @@ pub enum Rule {
     KeepApplied,
     /// Publish one after the other two names that may be one file.
     TellPlacesApart,
+    /// Check a transaction that has listed a directory after the others of its batch that change it.
+    CheckNamesAfter,
     /// Treat a file whose directory is gone as missing, not as finished.
     MissDirectories,
     /// Make the removal of a directory durable before a commit whose file was in it is retired.

@@ -17,6 +17,7 @@ use crate::protocol::control::Control;
 use crate::protocol::open::{self, Opened};
 use crate::protocol::root::Root;
 use crate::protocol::{sweep, verify};
+use crate::reader::Snapshot;
 use crate::report::{Abandoned, Commit, Mismatch, RecoveryReport, Status, TransactionOutcome};
 use crate::transaction::Transaction;
 use crate::view::View;
@@ -184,6 +185,32 @@ impl Store {
     /// - [`Error::Corrupt`] if a published manifest cannot be trusted.
     pub fn view(&self) -> Result<View> {
         View::new(Arc::clone(&self.opened))
+    }
+
+    /// Opens several files of one generation, and holds no lock after that. So writers do not wait
+    /// however long the files are read. Each file stays open, and takes one file descriptor.
+    ///
+    /// # Errors
+    /// As for [`view`](Self::view) and [`View::open`], but a missing file is no error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| { tx.write("a", "1")?; tx.write("b", "1") })?;
+    /// let snapshot = store.snapshot(&["a", "b", "c"])?;
+    /// assert_eq!(snapshot.generation(), 1);
+    /// store.update(|tx| { tx.write("a", "2")?; tx.write("b", "2") })?;    // nobody is in the way
+    /// let read = |file: Option<cosave::FileReader>| file.map(std::io::read_to_string).transpose();
+    /// let texts: Vec<_> = snapshot.into_files().into_iter().map(read).collect::<Result<_, _>>()?;
+    /// assert_eq!(texts, [Some("1".into()), Some("1".into()), None]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn snapshot(&self, paths: &[impl AsRef<Path>]) -> Result<Snapshot> {
+        let view = self.view()?;
+        let files = paths.iter().map(|path| view.open_if_exists(path)).collect::<Result<_>>()?;
+        Ok(Snapshot { generation: view.generation(), files })
     }
 
     /// Finishes every published commit, whoever published it. `open` and every commit do this too.

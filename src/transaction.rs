@@ -345,7 +345,8 @@ impl Transaction {
         draft.closed = true;
         let changes = draft.take_changes();
         let preconditions = std::mem::take(&mut draft.preconditions);
-        let snapshot = std::mem::take(&mut *guard(&self.snapshot));
+        let mut snapshot = std::mem::take(&mut *guard(&self.snapshot));
+        snapshot.glances.own(staging.cleanup.directories());
         let removed = staging.cleanup.remove_all_but(changes.iter().filter_map(StagedChange::staged));
         staging.wave.add(removed);
         Ok(Collection::Changes(Box::new(Collected { staging, changes, preconditions, snapshot }), described))

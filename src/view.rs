@@ -1,22 +1,21 @@
 //! Views: one consistent state of a root, and files that stay readable after
 //! the view is closed.
 
-use std::collections::BTreeSet;
 use std::fmt;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Kind, ReadFile};
 use crate::generation::Generation;
+use crate::listed::{DirEntry, FileInfo, FileKind};
 use crate::path::RelativePath;
-use crate::protocol::layout;
 use crate::protocol::open::Opened;
 use crate::protocol::read::Reading;
 use crate::protocol::resolve::{self, Resolver};
-use crate::protocol::root::{Root, guard, if_found};
-use crate::protocol::snapshot::State as _;
+use crate::protocol::root::{Root, guard};
+use crate::protocol::state::State as _;
+use crate::reader::FileReader;
 
 /// One consistent state of a root: every commit up to its generation, and nothing of later ones.
 ///
@@ -93,19 +92,60 @@ impl View {
     /// As for [`read`](Self::read).
     pub fn open(&self, path: impl AsRef<Path>) -> Result<FileReader> {
         let path = self.resolve(path.as_ref())?;
-        match self.reading.open(self.root(), &path)? {
-            Some(file) => Ok(FileReader { file }),
-            None => Err(self.missing(&path)),
-        }
+        let file = self.reading.open(self.root(), &path)?.ok_or_else(|| self.missing(&path))?;
+        Ok(FileReader::new(file))
     }
 
-    /// Whether there is a file at `path` in this state.
+    /// Like [`open`](Self::open), but `None` if this state has no such file.
     ///
     /// # Errors
     /// As for [`read`](Self::read), but a missing file is no error.
-    pub fn exists(&self, path: impl AsRef<Path>) -> Result<bool> {
+    pub fn open_if_exists(&self, path: impl AsRef<Path>) -> Result<Option<FileReader>> {
         let path = self.resolve(path.as_ref())?;
-        Ok(self.reading.open(self.root(), &path)?.is_some())
+        Ok(self.reading.open(self.root(), &path)?.map(FileReader::new))
+    }
+
+    /// Like [`read`](Self::read), as text.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read), and [`Error::Io`](crate::Error::Io) of kind `InvalidData` if the file
+    /// is not UTF-8.
+    pub fn read_to_string(&self, path: impl AsRef<Path>) -> Result<String> {
+        let path = self.resolve(path.as_ref())?;
+        let bytes = self.read_resolved(&path)?.ok_or_else(|| self.missing(&path))?;
+        self.root().text(&path, bytes)
+    }
+
+    /// Whether there is a file or a directory at `path` in this state. A symlink is followed, and one
+    /// that leads nowhere does not exist.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read), but what is missing is no error.
+    pub fn exists(&self, path: impl AsRef<Path>) -> Result<bool> {
+        let path = self.resolve_any(path.as_ref())?;
+        Ok(self.reading.look(self.root(), &path)?.is_some())
+    }
+
+    /// What is at `path` in this state, without reading it. A symlink is followed.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read). A directory is no error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| tx.write("d/a", "123"))?;
+    /// let view = store.view()?;
+    /// assert_eq!(view.metadata("d/a")?.length(), 3);
+    /// assert!(view.metadata("d")?.is_directory());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn metadata(&self, path: impl AsRef<Path>) -> Result<FileInfo> {
+        let path = self.resolve_any(path.as_ref())?;
+        let found = self.reading.look(self.root(), &path)?.ok_or_else(|| self.missing(&path))?;
+        Ok(found.into())
     }
 
     /// The paths of the files and directories in a directory, in this state, sorted. `""` and `"."` are
@@ -116,30 +156,57 @@ impl View {
     ///   path.
     /// - [`Error::Io`](crate::Error::Io), of kind `NotFound` if there is no such directory.
     pub fn list(&self, directory: impl AsRef<Path>) -> Result<Vec<RelativePath>> {
+        Ok(self.entries(directory)?.into_iter().map(DirEntry::into_path).collect())
+    }
+
+    /// Like [`list`](Self::list), and says of each whether it is a file, a directory or a symlink.
+    ///
+    /// # Errors
+    /// As for [`list`](Self::list).
+    pub fn entries(&self, directory: impl AsRef<Path>) -> Result<Vec<DirEntry>> {
         let directory = self.resolve_directory(directory.as_ref())?;
-        let failed = |error| self.root().error(Operation::Read, &directory)(error);
-        let mut names: BTreeSet<RelativePath> = self
-            .reading
-            .list(self.root(), &directory)?
-            .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?
-            .into_iter()
-            .filter(|entry| !layout::is_reserved(&entry.name))
-            .map(|entry| directory.child(&entry.name))
-            .filter(|path| !self.root().is_control(path))
-            .collect();
-        for path in self.reading.overlaid_in(&directory) {
-            // A directory that another program has put there stays in the list, and cannot be opened as
-            // a file.
-            let found = if_found(self.root().fs.metadata(path)).map_err(failed)?;
-            if found.is_some_and(|found| found.kind == Kind::Directory) {
-                continue;
+        self.entries_in(&directory)?.ok_or_else(|| self.missing(&directory))
+    }
+
+    /// Everything below a directory, in this state: each directory before what is in it, and otherwise
+    /// sorted. Symlinks are listed, and not followed.
+    ///
+    /// # Errors
+    /// As for [`list`](Self::list).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| tx.write("d/e/a", "1"))?;
+    /// use cosave::FileKind::{Directory, File};
+    ///
+    /// let found = store.view()?.walk("")?;
+    /// let found: Vec<_> = found.iter().map(|entry| (entry.to_string(), entry.kind())).collect();
+    /// let expected = [("d", Directory), ("d/e", Directory), ("d/e/a", File)];
+    /// assert_eq!(found, expected.map(|(path, kind)| (path.to_owned(), kind)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn walk(&self, directory: impl AsRef<Path>) -> Result<Vec<DirEntry>> {
+        let mut ahead = self.entries(directory)?;
+        ahead.reverse();
+        let mut walked = Vec::new();
+        while let Some(entry) = ahead.pop() {
+            if entry.kind() == FileKind::Directory {
+                // Another program may have removed it meanwhile.
+                let below = self.entries_in(entry.path())?.unwrap_or_default();
+                ahead.extend(below.into_iter().rev());
             }
-            match self.reading.open(self.root(), path)? {
-                Some(_) => names.insert(path.clone()),
-                None => names.remove(path),
-            };
+            walked.push(entry);
         }
-        Ok(names.into_iter().collect())
+        Ok(walked)
+    }
+
+    fn entries_in(&self, directory: &RelativePath) -> Result<Option<Vec<DirEntry>>> {
+        let names = self.reading.names(self.root(), directory)?;
+        let entry = |(name, kind)| DirEntry::new(directory.child(name), kind);
+        Ok(names.map(|names| names.into_iter().map(entry).collect()))
     }
 
     fn root(&self) -> &Root {
@@ -163,40 +230,16 @@ impl View {
         Ok(guard(&self.resolver).resolve(self.root(), &path)?.path)
     }
 
+    fn resolve_any(&self, path: &Path) -> Result<RelativePath> {
+        self.opened.root.refuse_child()?;
+        resolve::resolve_any(self.root(), &mut guard(&self.resolver), path)
+    }
+
     fn resolve_directory(&self, path: &Path) -> Result<RelativePath> {
         self.opened.root.refuse_child()?;
-        let is_root = path.components().all(|c| matches!(c, std::path::Component::CurDir));
-        if is_root || self.root().below(path).is_some_and(|rest| rest.as_os_str().is_empty()) {
+        if resolve::is_root(self.root(), path) {
             return Ok(RelativePath::root());
         }
         resolve::resolve_directory(self.root(), &resolve::relative(self.root(), path)?)
-    }
-}
-
-/// A file of a view, open for reading.
-#[derive(Debug)]
-pub struct FileReader {
-    file: Box<dyn ReadFile>,
-}
-
-impl FileReader {
-    /// Its length in bytes.
-    ///
-    /// # Errors
-    /// Any error of the system.
-    pub fn length(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.length)
-    }
-}
-
-impl Read for FileReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buffer)
-    }
-}
-
-impl Seek for FileReader {
-    fn seek(&mut self, position: io::SeekFrom) -> io::Result<u64> {
-        self.file.seek(position)
     }
 }

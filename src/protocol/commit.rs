@@ -28,8 +28,8 @@ use super::queue::{Job as _, Queue};
 use super::refused::Refused;
 use super::resolve::Target;
 use super::root::Root;
-use super::snapshot::InPlace;
 use super::stage::{self, Backing, Collected, KeptFile, Staged, StagedFile, StagedWriter, Staging};
+use super::state::InPlace;
 use super::{apply, check, recover};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, Unsynced, Wave};
@@ -244,10 +244,17 @@ fn apart(root: &Root, batch: Vec<Staged>, answers: &mut Answers) -> (Vec<Staged>
     }
     let (mut now, mut later) = (Vec::new(), Vec::new());
     let mut taken = HashSet::new();
+    let mut changed = BTreeSet::new();
     for staged in batch {
+        // It may have listed a directory in which another one makes a file, and is checked after that.
+        if staged.snapshot.glances.may_change_with(&changed) && keeps(Rule::CheckNamesAfter) {
+            later.push(staged);
+            continue;
+        }
         match check::places(root, staged.keys()) {
             Ok(places) if taken.is_disjoint(&places) => {
                 taken.extend(places);
+                changed.extend(staged.entries.iter().map(|staged| staged.entry.path.clone()));
                 now.push(staged);
             }
             Ok(_) => later.push(staged),

@@ -17,6 +17,8 @@
 //! cleanup   what goes if a transaction aborts
 //! lock      one writer, or many readers
 //! snapshot  what a transaction has read
+//! glance    what it has seen without reading
+//! state     the root under a lock
 //! session   who lives, and where it stages
 //! resolve   what a caller's path leads to, inside the root
 //! queue     who commits for whom
@@ -38,6 +40,7 @@ pub(crate) mod commit;
 pub(crate) mod control;
 pub(crate) mod copy;
 pub(crate) mod deferred;
+pub(crate) mod glance;
 pub(crate) mod layout;
 pub(crate) mod lock;
 pub(crate) mod open;
@@ -54,6 +57,7 @@ pub(crate) mod session;
 pub(crate) mod snapshot;
 pub(crate) mod stage;
 mod stamps;
+pub(crate) mod state;
 pub(crate) mod sweep;
 mod sync;
 pub(crate) mod verify;

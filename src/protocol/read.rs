@@ -15,9 +15,9 @@ use super::original;
 use super::pending::{self, Pending};
 use super::recover;
 use super::root::{Root, if_found};
-use super::snapshot::State;
+use super::state::{self, Names, State};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{DirectoryEntry, Kind, Metadata, ReadFile};
+use crate::fs::{Kind, Metadata, ReadFile};
 use crate::generation::Generation;
 use crate::manifest::{Action, Before, Entry, Manifest};
 use crate::path::RelativePath;
@@ -181,18 +181,8 @@ impl Reading {
         }
     }
 
-    /// The current names in a directory; `None` if there is no such directory.
-    pub(crate) fn list(&self, root: &Root, directory: &RelativePath) -> Result<Option<Vec<DirectoryEntry>>> {
-        let names = if_found(root.fs.list(directory)).map_err(root.error(Operation::Read, directory))?;
-        self.share.confirm(root)?;
-        Ok(names)
-    }
-
     /// The paths in `directory` for which a listing may be wrong.
-    pub(crate) fn overlaid_in<'a>(
-        &'a self,
-        directory: &'a RelativePath,
-    ) -> impl Iterator<Item = &'a RelativePath> {
+    fn overlaid_in<'a>(&'a self, directory: &'a RelativePath) -> impl Iterator<Item = &'a RelativePath> {
         self.overlay.keys().filter(move |path| path.parent() == *directory)
     }
 }
@@ -206,5 +196,42 @@ impl State for Reading {
         let found = self.find(root, path)?;
         self.share.confirm(root)?;
         Ok(found)
+    }
+
+    fn look(&self, root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
+        let found = match self.overlay.get(path) {
+            None => state::look(root, path)?,
+            Some(Overlay::Held(held)) => Some(held.metadata),
+            Some(Overlay::Removed(before)) => match state::look(root, path)? {
+                Some(found) if found.kind == Kind::File => {
+                    (!original::is_itself(root, path, before.as_ref(), &found)?).then_some(found)
+                }
+                found => found,
+            },
+            Some(Overlay::Staged(staged)) => match state::look(root, staged)? {
+                Some(found) => Some(found),
+                None => state::look(root, path)?,
+            },
+        };
+        self.share.confirm(root)?;
+        Ok(found)
+    }
+
+    fn names(&self, root: &Root, directory: &RelativePath) -> Result<Option<Names>> {
+        let names = root.names(directory)?;
+        self.share.confirm(root)?;
+        let Some(mut names) = names else { return Ok(None) };
+        for path in self.overlaid_in(directory) {
+            // A directory that another program has put there stays in the list, and cannot be opened as
+            // a file.
+            if state::look(root, path)?.is_some_and(|found| found.kind == Kind::Directory) {
+                continue;
+            }
+            match self.look(root, path)? {
+                Some(found) => _ = names.insert(path.name().to_owned(), found.kind),
+                None => _ = names.remove(path.name()),
+            }
+        }
+        Ok(Some(names))
     }
 }

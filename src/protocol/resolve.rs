@@ -143,6 +143,27 @@ pub(crate) fn resolve_directory(root: &Root, path: &RelativePath) -> Result<Rela
     }
 }
 
+/// Where a path leads, whether to a file, a directory or nothing. A path below a file stays as it is,
+/// since nothing can be there.
+pub(crate) fn resolve_any(root: &Root, resolver: &mut Resolver, given: &Path) -> Result<RelativePath> {
+    if is_root(root, given) {
+        return Ok(RelativePath::root());
+    }
+    let path = relative(root, given)?;
+    match resolver.resolve(root, &path) {
+        Ok(target) => Ok(target.path),
+        Err(Error::InvalidPath { reason: InvalidPath::Directory, .. }) => resolve_directory(root, &path),
+        Err(Error::InvalidPath { reason: InvalidPath::NotADirectory, .. }) => Ok(path),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the caller means the root itself.
+pub(crate) fn is_root(root: &Root, given: &Path) -> bool {
+    given.components().all(|component| matches!(component, Component::CurDir))
+        || root.below(given).is_some_and(|rest| rest.as_os_str().is_empty())
+}
+
 /// What a path should lead to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wanted {

@@ -6,8 +6,10 @@
 //! steps ask of the file system stands here once, with errors that name the
 //! path.
 
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +19,9 @@ use super::layout;
 use super::layout::{ControlName, Fate};
 use super::stamps::Stamps;
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, DirectoryEntry, Durable, FileSystem, Metadata, NewFile, SyncError, Unsynced, Wave};
+use crate::fs::{
+    Barrier, DirectoryEntry, Durable, FileSystem, Kind, Metadata, NewFile, SyncError, Unsynced, Wave,
+};
 use crate::generation::Generation;
 use crate::mutation::{Rule, keeps};
 use crate::options::{Durability, Settings};
@@ -150,6 +154,24 @@ impl Root {
     pub(crate) fn list(&self, directory: &RelativePath) -> Result<Vec<DirectoryEntry>> {
         let names = if_found(self.fs.list(directory)).map_err(self.error(Operation::Look, directory))?;
         Ok(names.unwrap_or_default())
+    }
+
+    /// The names in a directory that are not cosave's own; `None` if there is no such directory.
+    pub(crate) fn names(&self, directory: &RelativePath) -> Result<Option<BTreeMap<OsString, Kind>>> {
+        let listed = match self.fs.list(directory) {
+            Err(error) if is_gone(&error) => return Ok(None),
+            listed => listed.map_err(self.error(Operation::Read, directory))?,
+        };
+        let is_own = |name: &OsStr| layout::is_reserved(name) || self.is_control(&directory.child(name));
+        let others = listed.into_iter().filter(|entry| !is_own(&entry.name));
+        Ok(Some(others.map(|entry| (entry.name, entry.kind)).collect()))
+    }
+
+    /// A file's bytes as text.
+    pub(crate) fn text(&self, path: &RelativePath, bytes: Vec<u8>) -> Result<String> {
+        let is_no_text =
+            |error| self.error(Operation::Read, path)(io::Error::new(ErrorKind::InvalidData, error));
+        String::from_utf8(bytes).map_err(is_no_text)
     }
 
     /// Reads a whole file of the control directory.

@@ -8,37 +8,16 @@
 //! nothing.
 
 use std::collections::HashMap;
-use std::io::{ErrorKind, Read as _};
+use std::io::{ErrorKind, Read as _, Seek as _};
 
+use super::glance::{Answer, Glances, Question};
 use super::root::{Root, if_found};
+use super::state::State;
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, Metadata, ReadFile};
 use crate::generation::Generation;
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
-
-/// A state of the root, in which paths are looked up under a lock.
-pub(crate) trait State {
-    /// The newest generation that it shows.
-    fn generation(&self) -> Generation;
-
-    /// Opens the file at `path` (without symlinks); `None` if there is none.
-    fn open(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>>;
-}
-
-/// The state that the exclusive lock shows once everything published is in place.
-#[derive(Debug)]
-pub(crate) struct InPlace(pub(crate) Generation);
-
-impl State for InPlace {
-    fn generation(&self) -> Generation {
-        self.0
-    }
-
-    fn open(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
-        if_found(root.fs.open(path)).map_err(root.error(Operation::Read, path))
-    }
-}
 
 /// What was found at a path.
 #[derive(Clone, Debug)]
@@ -55,6 +34,7 @@ pub(crate) struct Snapshot {
     /// The newest generation in which all of it was the same.
     generation: Generation,
     reads: HashMap<RelativePath, Seen>,
+    pub(crate) glances: Glances,
     /// A path that was found changed, so that the transaction can no longer be committed.
     changed: Option<RelativePath>,
 }
@@ -101,13 +81,28 @@ pub(crate) fn see(root: &Root, state: &impl State, path: &RelativePath) -> Resul
     Ok((Some(bytes), seen))
 }
 
+/// Opens `path` in a state. The file is read once, so that it is known again.
+pub(crate) fn open(
+    root: &Root,
+    state: &impl State,
+    path: &RelativePath,
+) -> Result<(Option<Box<dyn ReadFile>>, Seen)> {
+    let failed = |error| root.error(Operation::Read, path)(error);
+    let Some(mut found) = find(root, state, path)? else { return Ok((None, Seen::nothing())) };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(&mut *found.file).map_err(failed)?;
+    found.file.rewind().map_err(failed)?;
+    let seen = found.seen(hasher.finalize());
+    Ok((Some(found.file), seen))
+}
+
 impl Snapshot {
     pub(crate) fn is_empty(&self) -> bool {
-        self.reads.is_empty() && self.changed.is_none()
+        self.reads.is_empty() && self.glances.is_empty() && self.changed.is_none()
     }
 
     pub(crate) fn paths(&self) -> impl Iterator<Item = &RelativePath> {
-        self.reads.keys()
+        self.reads.keys().chain(self.glances.paths())
     }
 
     /// Returns a conflict if something was found changed.
@@ -143,6 +138,21 @@ impl Snapshot {
         self.intact(root)
     }
 
+    /// Looks at `path` without reading it, and notes what was found.
+    pub(crate) fn glance(
+        &mut self,
+        root: &Root,
+        state: &impl State,
+        path: &RelativePath,
+        question: Question,
+    ) -> Result<Answer> {
+        let answer = self.glances.ask(root, state, path, question)?;
+        if !self.glances.remember(path, question, &answer) {
+            self.changed = Some(path.clone());
+        }
+        self.intact(root).map(|()| answer)
+    }
+
     fn find_changed(&self, root: &Root, state: &impl State) -> Result<Option<RelativePath>> {
         for (path, seen) in &self.reads {
             let found = match if_found(root.fs.metadata(path)) {
@@ -162,7 +172,7 @@ impl Snapshot {
                 return Ok(Some(path.clone()));
             }
         }
-        Ok(None)
+        self.glances.find_changed(root, state)
     }
 }
 

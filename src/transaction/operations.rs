@@ -300,8 +300,7 @@ impl Transaction {
             let modified = attributes.modified;
             return Ok(Source { bytes: Bytes::Staged(file), mode: Some(mode), attributes, modified });
         }
-        let reading = self.opened.read()?;
-        guard(&self.snapshot).join(self.root(), &reading)?;
+        let reading = self.join()?;
         let Some(found) = snapshot::find(self.root(), &reading, path)? else {
             // Others may make it before the commit.
             guard(&self.snapshot).remember(self.root(), path, Seen::nothing())?;

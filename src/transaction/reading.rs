@@ -8,13 +8,18 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use super::Transaction;
-use crate::draft::{Content, Slot};
+use crate::draft::{Content, Draft};
 use crate::error::{Error, Operation, Result};
 use crate::fs::ReadFile;
+use crate::listed::{DirEntry, FileInfo};
 use crate::path::RelativePath;
+use crate::protocol::glance::{Answer, Question};
+use crate::protocol::read::Reading;
+use crate::protocol::resolve;
 use crate::protocol::root::guard;
 use crate::protocol::snapshot::{self, Seen};
 use crate::protocol::stage::StagedChange;
+use crate::reader::FileReader;
 
 impl Transaction {
     /// Reads a file as this transaction would leave it, with the transaction's own writes. The commit
@@ -33,8 +38,7 @@ impl Transaction {
     /// - Those of [`Store::view`](crate::Store::view).
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
         let path = self.resolve(path.as_ref())?.path;
-        let missing = || self.root().error(Operation::Read, &path)(io::ErrorKind::NotFound.into());
-        self.read_target(&path)?.ok_or_else(missing)
+        self.read_target(&path)?.ok_or_else(|| self.missing(&path))
     }
 
     /// Like [`read`](Self::read), but `None` if there is no such file. The commit is a
@@ -59,33 +63,192 @@ impl Transaction {
         self.read_target(&self.resolve(path.as_ref())?.path)
     }
 
+    /// Like [`read`](Self::read), as text.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read), and [`Error::Io`] of kind `InvalidData` if the file is not UTF-8.
+    pub fn read_to_string(&self, path: impl AsRef<Path>) -> Result<String> {
+        let path = self.resolve(path.as_ref())?.path;
+        let bytes = self.read_target(&path)?.ok_or_else(|| self.missing(&path))?;
+        self.root().text(&path, bytes)
+    }
+
+    /// Opens a file as this transaction would leave it. A file on disk is read once now, so that the
+    /// commit can tell whether it has changed, and need not fit into memory. It stays readable and
+    /// unchanged when others replace it.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<FileReader> {
+        let path = self.resolve(path.as_ref())?.path;
+        match self.own_content(&path)? {
+            Some(Own::Kept(bytes)) => Ok(FileReader::in_memory(bytes)),
+            Some(Own::Staged(staged)) => {
+                let opened = self.root().fs.open(&staged);
+                opened.map(FileReader::new).map_err(self.root().error(Operation::Read, &path))
+            }
+            Some(Own::Removed) => Err(self.missing(&path)),
+            None => {
+                let reading = self.join()?;
+                let (file, seen) = snapshot::open(self.root(), &reading, &path)?;
+                guard(&self.snapshot).remember(self.root(), &path, seen)?;
+                file.map(FileReader::new).ok_or_else(|| self.missing(&path))
+            }
+        }
+    }
+
+    /// Whether there would be a file or a directory at `path` after this transaction. The commit is a
+    /// [`Conflict`](Error::Conflict) if that has changed by then on disk. New content alone is none.
+    /// Symlinks are followed.
+    ///
+    /// This, [`metadata`](Self::metadata) and [`list`](Self::list) are of one state with everything that
+    /// is [read](Self::read). A directory that another transaction has made for its files is seen as
+    /// soon as it is made.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read), but what is missing is no error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let mut tx = store.begin()?;
+    /// if !tx.exists("config.json")? {
+    ///     tx.write("config.json", "{}")?;
+    /// }
+    /// assert!(tx.exists("config.json")?);
+    /// tx.commit()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn exists(&self, path: impl AsRef<Path>) -> Result<bool> {
+        let path = self.resolve_any(path.as_ref())?;
+        if let Some(own) = self.own_info(&path)? {
+            return Ok(own.is_some());
+        }
+        Ok(self.glance(&path, Question::Kind)? != Answer::Kind(None))
+    }
+
+    /// What would be at `path` after this transaction, without reading it. The commit is a
+    /// [`Conflict`](Error::Conflict) if its kind, its length, its time or its mode has changed on disk
+    /// by then. Symlinks are followed.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read). A directory is no error.
+    pub fn metadata(&self, path: impl AsRef<Path>) -> Result<FileInfo> {
+        let path = self.resolve_any(path.as_ref())?;
+        let found = match self.own_info(&path)? {
+            Some(own) => own,
+            None => match self.glance(&path, Question::Info)? {
+                Answer::Info(found) => found,
+                Answer::Kind(_) | Answer::Names(_) => None,
+            },
+        };
+        found.ok_or_else(|| self.missing(&path))
+    }
+
+    /// The paths of the files and directories that would be in a directory after this transaction,
+    /// sorted. The commit is a [`Conflict`](Error::Conflict) if others have added a name to it or removed
+    /// one. `""` and `"."` are the root.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read), with kind `NotFound` if there is no such directory.
+    pub fn list(&self, directory: impl AsRef<Path>) -> Result<Vec<RelativePath>> {
+        Ok(self.entries(directory)?.into_iter().map(DirEntry::into_path).collect())
+    }
+
+    /// Like [`list`](Self::list), and says of each whether it is a file, a directory or a symlink.
+    ///
+    /// # Errors
+    /// As for [`list`](Self::list).
+    pub fn entries(&self, directory: impl AsRef<Path>) -> Result<Vec<DirEntry>> {
+        let directory = self.resolve_any(directory.as_ref())?;
+        let names = match self.glance(&directory, Question::Names)? {
+            Answer::Names(names) => names,
+            Answer::Kind(_) | Answer::Info(_) => None,
+        };
+        let names = guard(&self.draft).names_in(&directory, names).ok_or_else(|| self.missing(&directory))?;
+        Ok(names.into_iter().map(|(name, kind)| DirEntry::new(directory.child(name), kind)).collect())
+    }
+
+    /// What this transaction itself has made of a path. The inner `None` is a removal.
+    fn own_info(&self, path: &RelativePath) -> Result<Option<Option<FileInfo>>> {
+        let draft = guard(&self.draft);
+        Ok(match draft.newest(path).map(|slot| &slot.content) {
+            Some(Content::Kept(file)) => Some(Some(FileInfo::uncommitted(file.bytes.len() as u64))),
+            Some(Content::Ready(StagedChange::Write(file))) => {
+                Some(Some(FileInfo::uncommitted(file.length())))
+            }
+            Some(Content::Ready(StagedChange::Remove(_))) => Some(None),
+            Some(Content::Open | Content::Unfinished) => {
+                return Err(Error::Unfinished { path: self.root().full(path) });
+            }
+            None => draft.makes_directory(path).then(|| Some(FileInfo::directory())),
+        })
+    }
+
+    fn own_content(&self, path: &RelativePath) -> Result<Option<Own>> {
+        let draft = guard(&self.draft);
+        Ok(match draft.newest(path).map(|slot| &slot.content) {
+            Some(Content::Kept(file)) => Some(Own::Kept(file.bytes.clone())),
+            Some(Content::Ready(StagedChange::Write(file))) => Some(Own::Staged(file.staged.clone())),
+            Some(Content::Ready(StagedChange::Remove(_))) => Some(Own::Removed),
+            Some(Content::Open | Content::Unfinished) => {
+                return Err(Error::Unfinished { path: self.root().full(path) });
+            }
+            None => None,
+        })
+    }
+
+    fn missing(&self, path: &RelativePath) -> Error {
+        self.root().error(Operation::Read, path)(io::ErrorKind::NotFound.into())
+    }
+
+    fn resolve_any(&self, path: &Path) -> Result<RelativePath> {
+        self.root().refuse_child()?;
+        let mut draft = guard(&self.draft);
+        self.refuse_if_over(&draft)?;
+        resolve::resolve_any(self.root(), &mut draft.resolver, path)
+    }
+
     /// Reads a file whose path is resolved; `None` if there is none.
     fn read_target(&self, path: &RelativePath) -> Result<Option<Vec<u8>>> {
-        let staged = {
-            let draft = guard(&self.draft);
-            match draft.newest(path) {
-                Some(Slot { content: Content::Kept(file), .. }) => return Ok(Some(file.bytes.clone())),
-                Some(Slot { content: Content::Ready(StagedChange::Write(file)), .. }) => {
-                    Some(file.staged.clone())
-                }
-                Some(Slot { content: Content::Ready(StagedChange::Remove(_)), .. }) => return Ok(None),
-                Some(_) => return Err(Error::Unfinished { path: self.root().full(path) }),
-                None => None,
+        match self.own_content(path)? {
+            Some(Own::Kept(bytes)) => Ok(Some(bytes)),
+            Some(Own::Staged(staged)) => {
+                let bytes = self.root().fs.open(&staged).and_then(read_all);
+                bytes.map(Some).map_err(self.root().error(Operation::Read, path))
             }
-        };
-        if let Some(staged) = staged {
-            let bytes = self.root().fs.open(&staged).and_then(read_all);
-            return bytes.map(Some).map_err(self.root().error(Operation::Read, path));
+            Some(Own::Removed) => Ok(None),
+            None => {
+                let (content, seen) = self.see(path)?;
+                guard(&self.snapshot).remember(self.root(), path, seen)?;
+                Ok(content)
+            }
         }
-        let (content, seen) = self.see(path)?;
-        guard(&self.snapshot).remember(self.root(), path, seen)?;
-        Ok(content)
+    }
+
+    /// Begins to read the newest state, if everything that was read before is the same in it.
+    pub(super) fn join(&self) -> Result<Reading> {
+        let reading = self.opened.read()?;
+        let staging =
+            |draft: &Draft| draft.staging.as_ref().map(|staging| staging.cleanup.directories().to_vec());
+        let made = staging(&guard(&self.draft)).unwrap_or_default();
+        let mut snapshot = guard(&self.snapshot);
+        snapshot.glances.own(&made);
+        snapshot.join(self.root(), &reading)?;
+        Ok(reading)
+    }
+
+    /// Looks at `path` in one state with everything that was read before.
+    fn glance(&self, path: &RelativePath, question: Question) -> Result<Answer> {
+        let reading = self.join()?;
+        guard(&self.snapshot).glance(self.root(), &reading, path, question)
     }
 
     /// Reads the committed file at `path`, in one state with everything that was read before.
     pub(super) fn see(&self, path: &RelativePath) -> Result<(Option<Vec<u8>>, Seen)> {
-        let reading = self.opened.read()?;
-        guard(&self.snapshot).join(self.root(), &reading)?;
+        let reading = self.join()?;
         // The lock is still held, so this is the state that was joined.
         snapshot::see(self.root(), &reading, path)
     }
@@ -114,4 +277,11 @@ fn read_all(mut file: Box<dyn ReadFile>) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// A path's content that the transaction itself has made.
+enum Own {
+    Kept(Vec<u8>),
+    Staged(RelativePath),
+    Removed,
 }

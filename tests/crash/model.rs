@@ -69,6 +69,7 @@ enum Change {
     Read(&'static str),
     CopyTo(&'static str, &'static str),
     Rename(&'static str, &'static str),
+    Exists(&'static str),
 }
 
 /// What a crash does: it kills the processes, or it cuts the power, with one of the outcomes that the
@@ -112,7 +113,7 @@ impl Change {
     fn path(self) -> &'static str {
         match self {
             Write(path, _) | WriteWith(path, _) | WriteIfChanged(path, _) | CreateNew(path, _) => path,
-            FailToWrite(path) | Remove(path) | RemoveIfExists(path) | Read(path) => path,
+            FailToWrite(path) | Remove(path) | RemoveIfExists(path) | Read(path) | Exists(path) => path,
             CopyTo(_, to) | Rename(_, to) => to,
         }
     }
@@ -120,7 +121,7 @@ impl Change {
     /// Whether it would change one of these files.
     fn would_change(self, files: &BTreeSet<&'static str>) -> bool {
         match self {
-            Read(_) => false,
+            Read(_) | Exists(_) => false,
             Rename(from, to) => files.contains(from) || files.contains(to),
             _ => files.contains(self.path()),
         }
@@ -128,7 +129,8 @@ impl Change {
 }
 
 use Change::{
-    CopyTo, CreateNew, FailToWrite, Read, Remove, RemoveIfExists, Rename, Write, WriteIfChanged, WriteWith,
+    CopyTo, CreateNew, Exists, FailToWrite, Read, Remove, RemoveIfExists, Rename, Write, WriteIfChanged,
+    WriteWith,
 };
 use Loss::{Kill, Power};
 use Step::{
@@ -148,6 +150,7 @@ fn plain_change() -> impl Strategy<Value = Change> {
         2 => path().prop_map(Remove),
         2 => path().prop_map(RemoveIfExists),
         2 => path().prop_map(Read),
+        1 => path().prop_map(Exists),
     ]
 }
 
@@ -963,6 +966,7 @@ fn answer(tx: &mut Transaction, change: Change) -> Answer<Option<String>> {
         CreateNew(path, content) => tx.create_new(path, content).map(|()| None),
         Remove(path) => tx.remove(path).map(|()| None),
         RemoveIfExists(path) => tx.remove_if_exists(path).map(truth),
+        Exists(path) => tx.exists(path).map(truth),
         Read(path) => tx.read(path).map(|bytes| Some(String::from_utf8_lossy(&bytes).into_owned())),
         CopyTo(from, to) => tx.copy(from, to).map(|()| None),
         Rename(from, to) => tx.rename(from, to).map(|()| None),
@@ -989,11 +993,10 @@ fn expect(draft: &mut Draft, now: &State, change: Change) -> Answer<Option<Strin
         Remove(path) if draft.remove(now, path) => Ok(None),
         Remove(_) => Err(Refusal::NotFound),
         RemoveIfExists(path) => truth(draft.remove_if_exists(now, path)),
-        Read(path) => match draft.read(now, path) {
-            Reading::Content(content) => Ok(Some(content)),
-            Reading::NotFound => Err(Refusal::NotFound),
-            Reading::Unfinished => Err(Refusal::Unfinished),
-            Reading::Conflict => Err(Refusal::Conflict),
+        Read(path) => read(draft.read(now, path)),
+        Exists(path) => match read(draft.exists(now, path)) {
+            Err(Refusal::NotFound) => truth(false),
+            found => found.and_then(|_| truth(true)),
         },
         CopyTo(from, to) => copied(draft.copy(now, from, to)),
         Rename(from, to) => copied(draft.rename(now, from, to)),
@@ -1003,6 +1006,15 @@ fn expect(draft: &mut Draft, now: &State, change: Change) -> Answer<Option<Strin
 fn copied(reading: Reading) -> Answer<Option<String>> {
     match reading {
         Reading::Content(_) => Ok(None),
+        Reading::NotFound => Err(Refusal::NotFound),
+        Reading::Unfinished => Err(Refusal::Unfinished),
+        Reading::Conflict => Err(Refusal::Conflict),
+    }
+}
+
+fn read(reading: Reading) -> Answer<Option<String>> {
+    match reading {
+        Reading::Content(content) => Ok(Some(content)),
         Reading::NotFound => Err(Refusal::NotFound),
         Reading::Unfinished => Err(Refusal::Unfinished),
         Reading::Conflict => Err(Refusal::Conflict),

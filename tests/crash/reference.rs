@@ -85,6 +85,8 @@ pub struct Draft {
     intents: BTreeMap<u64, (String, Intent)>,
     conditions: Vec<Condition>,
     reads: BTreeMap<String, Option<String>>,
+    /// Whether there was a file, for those that were asked for and not read.
+    seen: BTreeMap<String, bool>,
     /// The generation that all reads show.
     snapshot: Option<u64>,
     doomed: bool,
@@ -171,7 +173,9 @@ impl Draft {
     }
 
     fn reads_hold(&self, now: &State) -> bool {
+        let is_there = |path: &str| now.content(path).is_some();
         self.reads.iter().all(|(path, content)| now.content(path) == content.as_deref())
+            && self.seen.iter().all(|(path, seen)| is_there(path) == *seen)
     }
 
     /// Whether a read has found another state, so that the transaction can no longer be committed.
@@ -205,6 +209,21 @@ impl Draft {
     }
 
     pub fn read(&mut self, now: &State, path: &str) -> Reading {
+        let read = |draft: &mut Self, content: Option<&str>| {
+            draft.reads.insert(path.to_owned(), content.map(str::to_owned));
+        };
+        self.find(now, path, read)
+    }
+
+    /// Like `read`, but new content is no conflict.
+    pub fn exists(&mut self, now: &State, path: &str) -> Reading {
+        let see = |draft: &mut Self, content: Option<&str>| {
+            draft.seen.insert(path.to_owned(), content.is_some());
+        };
+        self.find(now, path, see)
+    }
+
+    fn find(&mut self, now: &State, path: &str, note: impl Fn(&mut Self, Option<&str>)) -> Reading {
         match self.newest(path) {
             Some(Intent::Write(content)) => return Reading::Content(content.clone()),
             Some(Intent::Remove) => return Reading::NotFound,
@@ -214,7 +233,7 @@ impl Draft {
         if !self.joins(now) {
             return Reading::Conflict;
         }
-        self.reads.insert(path.to_owned(), now.content(path).map(str::to_owned));
+        note(self, now.content(path));
         now.content(path).map_or(Reading::NotFound, |content| Reading::Content(content.to_owned()))
     }
 

@@ -385,6 +385,18 @@ fn a_file_whose_directory_is_gone_is_missing(disk: &SimDisk) -> Result<(), Strin
     unreachable!("a commit has an end")
 }
 
+fn a_directory_that_another_of_the_batch_fills_has_changed(disk: &SimDisk) -> Result<(), String> {
+    let store = open(disk);
+    let (mut one, mut other) = (store.begin().unwrap(), store.begin().unwrap());
+    one.write("made/new", "one").unwrap();
+    expect(!other.exists("made").unwrap(), "the directory is there already")?;
+    other.write("b", "not made").unwrap();
+    let answers = Transaction::commit_together(vec![one, other]);
+    expect(answers[0].is_ok(), "the one that relies on nothing was refused")?;
+    let is_conflict = answers[1].as_ref().is_err_and(|error| error.is_conflict());
+    expect(is_conflict, "what it relied on had changed in a generation before its own")
+}
+
 /// Two transactions of one batch created the same file by way of a directory that is mounted twice, and
 /// both were told that it was theirs.
 fn two_names_of_one_new_file_are_one_conflict(disk: &SimDisk) -> Result<(), String> {
@@ -627,6 +639,7 @@ const CASES: &[Case] = &[
     (Rule::CheckFlags, a_target_that_was_frozen_since_is_not_published),
     (Rule::MissDirectories, a_file_whose_directory_is_gone_is_missing),
     (Rule::TellPlacesApart, two_names_of_one_new_file_are_one_conflict),
+    (Rule::CheckNamesAfter, a_directory_that_another_of_the_batch_fills_has_changed),
     (Rule::FinishEarlier, a_commit_finishes_earlier_ones_first),
     (Rule::VerifyManifest, a_manifest_with_another_path_is_refused),
     (Rule::LookFirst, nothing_is_moved_before_everything_was_looked_at),

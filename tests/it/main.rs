@@ -19,6 +19,7 @@ mod outcomes;
 mod processes;
 mod prose;
 mod readers;
+mod reading;
 mod recovery;
 mod roots;
 mod several;

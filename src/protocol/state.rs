@@ -1,0 +1,61 @@
+//! State: the root as it is under a lock, in which paths are looked up.
+//!
+//! A view's state may show a file before it is in place. A commit's state is what
+//! lies on the disk. Reads, and changes nothing.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use super::root::{Root, if_found, is_gone};
+use crate::error::{Operation, Result};
+use crate::fs::{Kind, Metadata, ReadFile};
+use crate::generation::Generation;
+use crate::path::RelativePath;
+
+/// The names in a directory, and what they stand for.
+pub(crate) type Names = BTreeMap<OsString, Kind>;
+
+/// A state of the root, in which paths are looked up under a lock.
+pub(crate) trait State {
+    /// The newest generation that it shows.
+    fn generation(&self) -> Generation;
+
+    /// Opens the file at `path` (without symlinks); `None` if there is none.
+    fn open(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>>;
+
+    /// What is at `path` (without symlinks); `None` if there is nothing.
+    fn look(&self, root: &Root, path: &RelativePath) -> Result<Option<Metadata>>;
+
+    /// The names in a directory, without those of cosave; `None` if there is no such directory.
+    fn names(&self, root: &Root, directory: &RelativePath) -> Result<Option<Names>>;
+}
+
+/// What is at a path; nothing if a parent of it is no directory.
+pub(crate) fn look(root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
+    match root.fs.metadata(path) {
+        Err(error) if is_gone(&error) => Ok(None),
+        found => found.map(Some).map_err(root.error(Operation::Look, path)),
+    }
+}
+
+/// The state that the exclusive lock shows once everything published is in place.
+#[derive(Debug)]
+pub(crate) struct InPlace(pub(crate) Generation);
+
+impl State for InPlace {
+    fn generation(&self) -> Generation {
+        self.0
+    }
+
+    fn open(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
+        if_found(root.fs.open(path)).map_err(root.error(Operation::Read, path))
+    }
+
+    fn look(&self, root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
+        look(root, path)
+    }
+
+    fn names(&self, root: &Root, directory: &RelativePath) -> Result<Option<Names>> {
+        root.names(directory)
+    }
+}
