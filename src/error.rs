@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::expect::Clash;
 use crate::generation::{Generation, TransactionId};
 use crate::path::InvalidPath;
 
@@ -51,7 +52,7 @@ pub enum Error {
         /// The file in question.
         path: PathBuf,
         /// What was found instead of the expected state.
-        found: &'static str,
+        found: Clash,
     },
     /// The lock was held by others for longer than the time-out. Nothing was changed; try again later.
     #[error("cannot lock `{}` within {} ms{}; nothing was changed, try again later", path.display(), waited.as_millis(), held_by(holder.as_ref()))]

@@ -1,9 +1,12 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+mod checksum;
 mod draft;
 mod error;
+mod expect;
 mod generation;
+mod lease;
 mod listed;
 mod manifest;
 #[cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "public with the feature `sim`"))]
@@ -25,8 +28,11 @@ pub mod fs;
 #[allow(unreachable_pub, reason = "public with the feature `sim`")]
 mod fs;
 
+pub use checksum::{Checksum, InvalidChecksum};
 pub use error::{Error, Operation, Outcome, Result};
+pub use expect::{Clash, Expect};
 pub use generation::{Generation, InvalidTransactionId, TransactionId};
+pub use lease::Lease;
 pub use listed::{DirEntry, FileInfo, FileKind};
 pub use manifest::{Action, Before, Entry, Inline, Manifest, ManifestError, StagedContent, Stamp, TimeStamp};
 pub use options::{Durability, StoreOptions, SyncStrategy, Waiting};

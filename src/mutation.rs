@@ -73,6 +73,8 @@ pub enum Rule {
     TellPlacesApart,
     /// Check a transaction that has listed a directory after the others of its batch that change it.
     CheckNamesAfter,
+    /// Commit nothing while another store has the root to itself.
+    HonourLease,
     /// Treat a file whose directory is gone as missing, not as finished.
     MissDirectories,
     /// Make the removal of a directory durable before a commit whose file was in it is retired.

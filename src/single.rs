@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Operation, Result};
+use crate::expect::Clash;
 use crate::fs::os::{OsFileSystem, Parents};
 use crate::fs::{Barrier, FileSystem, Kind, Metadata, NewFile, SyncError, Wave, WriteFile};
 use crate::options::SyncStrategy;
@@ -231,7 +232,7 @@ fn may_replace(
 }
 
 fn exists(given: &Path) -> Error {
-    Error::Conflict { path: given.to_path_buf(), found: "exists already" }
+    Error::Conflict { path: given.to_path_buf(), found: Clash::Exists }
 }
 
 /// Splits a path, with every symlink followed, into the nearest existing directory and the target below

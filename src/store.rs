@@ -11,6 +11,7 @@ use crate::error::{Error, Operation, Result};
 use crate::fs::FileSystem;
 use crate::fs::os::{OsFileSystem, Parents};
 use crate::generation::{Generation, TransactionId};
+use crate::lease::Lease;
 use crate::mutation::{Rule, keeps};
 use crate::options::StoreOptions;
 use crate::protocol::control::Control;
@@ -211,6 +212,40 @@ impl Store {
         let view = self.view()?;
         let files = paths.iter().map(|path| view.open_if_exists(path)).collect::<Result<_>>()?;
         Ok(Snapshot { generation: view.generation(), files })
+    }
+
+    /// Has the root to itself as long as the [`Lease`] lives: the commits of every other store, in this
+    /// process or another, are refused. Views go on, and so does recovery. Waits for the commits that
+    /// are under way, and for another store's lease, as long as
+    /// [`lock_timeout`](StoreOptions::lock_timeout) says.
+    ///
+    /// A commit of this store, of its clones and of its transactions is not refused. The lease of a
+    /// process that dies ends at once. If another program removes the control directory, the lease is
+    /// gone with it.
+    ///
+    /// # Errors
+    /// - [`Error::Locked`], with the name of the holder, if another store has the lease. The commits of
+    ///   other stores get the same error.
+    /// - Those of [`begin`](Self::begin).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use std::time::Duration;
+    /// use cosave::{Error, Store};
+    ///
+    /// let store = Store::open(dir.path())?;
+    /// let other = Store::options().lock_timeout(Duration::ZERO).open(dir.path())?;
+    /// let lease = store.exclusive()?;
+    /// store.update(|tx| tx.write("a", "mine"))?;
+    /// assert!(matches!(other.update(|tx| tx.write("a", "theirs")), Err(Error::Locked { .. })));
+    /// drop(lease);
+    /// other.update(|tx| tx.write("a", "theirs"))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn exclusive(&self) -> Result<Lease> {
+        Lease::take(Arc::clone(&self.opened))
     }
 
     /// Finishes every published commit, whoever published it. `open` and every commit do this too.

@@ -4,6 +4,7 @@
 //! until then. A larger one is streamed to disk as it is written, so memory
 //! does not grow with it.
 
+mod expecting;
 pub(crate) mod operations;
 mod reading;
 
@@ -368,7 +369,9 @@ impl Transaction {
         let reading = self.opened.read()?;
         let mut draft = guard(&self.draft);
         check::preconditions(self.root(), &draft.preconditions)?;
-        guard(&self.snapshot).check(self.root(), &reading)?;
+        let mut snapshot = guard(&self.snapshot);
+        snapshot.check(self.root(), &reading)?;
+        snapshot.check_expected(self.root(), &reading)?;
         draft.closed = true;
         Ok(Commit {
             generation: reading.generation,

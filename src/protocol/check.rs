@@ -15,6 +15,7 @@ use super::root::{Root, if_found};
 use super::stage::{Preconditions, Presence, Staged, StagedEntry};
 use super::state::InPlace;
 use crate::error::{Error, Operation, Result};
+use crate::expect::Clash;
 use crate::fs::{Identity, Kind, Metadata};
 use crate::manifest::{Action, Stamp};
 use crate::mutation::{Rule, keeps};
@@ -82,6 +83,7 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
     if keeps(Rule::CheckPreconditions) {
         preconditions(root, &staged.preconditions)?;
         staged.snapshot.check(root, state)?;
+        staged.snapshot.check_expected(root, state)?;
     }
     refuse_twins(root, &staged.entries)?;
     let mut outdated = false;
@@ -123,11 +125,11 @@ fn still_staged(root: &Root, staged: &StagedEntry) -> Result<()> {
     let (Some(path), Action::Write(content)) = (entry.staged(), &entry.action) else { return Ok(()) };
     let conflict = |found| Err(Error::Conflict { path: root.full(&entry.path), found });
     match look(root, &path)? {
-        None => conflict("has lost its staged file"),
+        None => conflict(Clash::StagedMissing),
         Some(found) if found.kind != Kind::File || Stamp::of(&found) != content.after => {
-            conflict("has a staged file that was changed")
+            conflict(Clash::StagedChanged)
         }
-        Some(found) if found.identity != staged.identity => conflict("has a staged file that was replaced"),
+        Some(found) if found.identity != staged.identity => conflict(Clash::StagedReplaced),
         Some(_) => Ok(()),
     }
 }
@@ -244,8 +246,8 @@ fn folded(name: &str) -> String {
 pub(crate) fn preconditions(root: &Root, preconditions: &Preconditions) -> Result<()> {
     for (path, presence) in preconditions {
         let found = match (presence, look(root, path)?) {
-            (Presence::Absent, Some(_)) => "exists already",
-            (Presence::Exists, None) => "does not exist any more",
+            (Presence::Absent, Some(_)) => Clash::Exists,
+            (Presence::Exists, None) => Clash::Missing,
             _ => continue,
         };
         return Err(Error::Conflict { path: root.full(path), found });

@@ -30,7 +30,7 @@ use super::resolve::Target;
 use super::root::Root;
 use super::stage::{self, Backing, Collected, KeptFile, Staged, StagedFile, StagedWriter, Staging};
 use super::state::InPlace;
-use super::{apply, check, recover};
+use super::{apply, check, lease, recover};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
@@ -192,7 +192,7 @@ fn mark_if_sync_failed(root: &Root, generation: Generation) {
 pub(crate) fn commit_batch(root: &Root, batch: Vec<Staged>) -> Answers {
     let lock = || {
         root.may_change()?;
-        let mut locked = lock::exclusive(root)?;
+        let mut locked = lease::exclusive(root)?;
         recover::finish_earlier(root, &mut locked, root.settings.durability)?;
         count_on(root, &mut locked)?;
         Ok(locked)
@@ -247,7 +247,7 @@ fn apart(root: &Root, batch: Vec<Staged>, answers: &mut Answers) -> (Vec<Staged>
     let mut changed = BTreeSet::new();
     for staged in batch {
         // It may have listed a directory in which another one makes a file, and is checked after that.
-        if staged.snapshot.glances.may_change_with(&changed) && keeps(Rule::CheckNamesAfter) {
+        if staged.snapshot.may_change_with(&changed) && keeps(Rule::CheckNamesAfter) {
             later.push(staged);
             continue;
         }

@@ -242,6 +242,11 @@ pub(crate) fn make(root: &Root) -> Result<Wave> {
     Ok(wave)
 }
 
+/// Makes the file that the holder of the lease locks.
+pub(crate) fn make_lease(root: &Root) -> Result<()> {
+    create_with(root, &layout::LEASE.path(), b"")
+}
+
 /// Marks the control directory as durable, as the last step.
 pub(crate) fn prove_durable(root: &Root) -> Result<()> {
     create_with(root, &layout::IGNORE.path(), b"*\n")

@@ -90,7 +90,7 @@ impl Glances {
     }
 
     /// Whether the transaction has made this directory, and nothing of others is in it.
-    fn is_own(&self, root: &Root, directory: &RelativePath) -> Result<bool> {
+    pub(crate) fn is_own(&self, root: &Root, directory: &RelativePath) -> Result<bool> {
         if !self.own.contains(directory) {
             return Ok(false);
         }
@@ -115,12 +115,5 @@ impl Glances {
             }
         }
         Ok(None)
-    }
-
-    /// Whether a change of these paths may change what was seen. That can be the path itself. Or it is a
-    /// directory above, which is made for it, or in which it is a new name.
-    pub(crate) fn may_change_with(&self, changed: &BTreeSet<RelativePath>) -> bool {
-        let above: BTreeSet<_> = changed.iter().flat_map(RelativePath::chain).collect();
-        !changed.is_empty() && self.paths().any(|seen| seen.is_root() || above.contains(seen))
     }
 }

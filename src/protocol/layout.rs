@@ -35,6 +35,10 @@ pub(crate) const LOCK: ControlName = ControlName::Part("lock");
 /// Everybody locks this file before `LOCK`. Writers hold it until they have `LOCK`, so that an endless
 /// series of readers cannot keep a writer waiting.
 pub(crate) const QUEUE: ControlName = ControlName::Part("queue");
+/// Locked by the store that has the root to itself. Made by the first one that wants that.
+pub(crate) const LEASE: ControlName = ControlName::Part("lease");
+/// Who holds the lease, for an error message. A locked file cannot be read on Windows.
+pub(crate) const LEASE_HOLDER: ControlName = ControlName::Part("lease-holder");
 /// The directory of the sessions.
 pub(crate) const SESSIONS: ControlName = ControlName::Part("sessions");
 /// Names the root of a control directory that lies outside of it.
@@ -45,7 +49,7 @@ pub(crate) const UNNAMED_OWNER: ControlName = ControlName::Part("root.tmp");
 /// the control directory is durable.
 pub(crate) const IGNORE: ControlName = ControlName::Part(".gitignore");
 
-const PARTS: [ControlName; 6] = [LOCK, QUEUE, SESSIONS, OWNER, UNNAMED_OWNER, IGNORE];
+const PARTS: [ControlName; 8] = [LOCK, QUEUE, LEASE, LEASE_HOLDER, SESSIONS, OWNER, UNNAMED_OWNER, IGNORE];
 
 /// What a name in the control directory means. Each has one form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

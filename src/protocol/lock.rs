@@ -22,6 +22,7 @@ use super::control::{self, Control, Owner};
 use super::root::{Reader, Root};
 use super::{layout, session};
 use crate::error::{Error, Operation, Result};
+use crate::expect::Clash;
 use crate::fs::{Lock, LockKind};
 use crate::mutation::{Rule, keeps};
 use crate::options::{OnWait, Waiting};
@@ -69,7 +70,7 @@ impl Share {
         if self.lock.is_some() || Control::look(root)?.shows_the_state_of(&self.control) {
             return Ok(());
         }
-        Err(Error::Conflict { path: root.path(), found: "was committed to while it was read without a lock" })
+        Err(Error::Conflict { path: root.path(), found: Clash::NotLocked })
     }
 }
 
@@ -203,7 +204,7 @@ fn if_supported(lock: Result<Box<dyn Lock>>) -> Result<Option<Box<dyn Lock>>> {
 }
 
 /// One wait, from the first try to the time-out.
-struct Wait<'a> {
+pub(crate) struct Wait<'a> {
     root: &'a Root,
     started: Duration,
     deadline: Duration,
@@ -212,7 +213,7 @@ struct Wait<'a> {
 }
 
 impl<'a> Wait<'a> {
-    fn new(root: &'a Root) -> Self {
+    pub(crate) fn new(root: &'a Root) -> Self {
         let started = root.fs.elapsed();
         Self {
             root,
@@ -223,7 +224,7 @@ impl<'a> Wait<'a> {
         }
     }
 
-    fn take(&mut self, path: &RelativePath, kind: LockKind) -> Result<Box<dyn Lock>> {
+    pub(crate) fn take(&mut self, path: &RelativePath, kind: LockKind) -> Result<Box<dyn Lock>> {
         loop {
             if let Some(lock) = self.try_once(path, kind)? {
                 return Ok(lock);

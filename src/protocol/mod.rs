@@ -15,8 +15,10 @@
 //! refused   a commit that did nothing, to be tried again
 //! stage     changes, beside their targets
 //! cleanup   what goes if a transaction aborts
+//! lease     one store alone, for longer than a commit
 //! lock      one writer, or many readers
 //! snapshot  what a transaction has read
+//! expected  what the caller says must be true
 //! glance    what it has seen without reading
 //! state     the root under a lock
 //! session   who lives, and where it stages
@@ -40,8 +42,10 @@ pub(crate) mod commit;
 pub(crate) mod control;
 pub(crate) mod copy;
 pub(crate) mod deferred;
+pub(crate) mod expected;
 pub(crate) mod glance;
 pub(crate) mod layout;
+pub(crate) mod lease;
 pub(crate) mod lock;
 pub(crate) mod open;
 pub(crate) mod original;

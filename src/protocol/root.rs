@@ -50,6 +50,8 @@ pub(crate) struct Root {
     poisoned: AtomicBool,
     looked_for_losses: AtomicBool,
     copied: AtomicBool,
+    /// Whether this store has the root to itself.
+    leased: AtomicBool,
     recovered: Mutex<RecoveryReport>,
     /// The newest generation that this store has published.
     newest: Mutex<Generation>,
@@ -72,6 +74,7 @@ impl Root {
             poisoned,
             looked_for_losses,
             copied,
+            leased: AtomicBool::new(false),
             recovered,
             newest,
         }
@@ -235,6 +238,15 @@ impl Root {
     /// Notes that a target was copied over, so that its mark is removed later.
     pub(crate) fn note_copy(&self) {
         self.copied.store(true, Ordering::SeqCst);
+    }
+
+    /// Notes whether this store has the root to itself.
+    pub(crate) fn note_lease(&self, has_lease: bool) {
+        self.leased.store(has_lease, Ordering::SeqCst);
+    }
+
+    pub(crate) fn has_lease(&self) -> bool {
+        self.leased.load(Ordering::SeqCst)
     }
 
     /// Whether a target was copied over since the last call.

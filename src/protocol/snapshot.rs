@@ -7,13 +7,15 @@
 //! stamps prove that they are the same. Runs under any lock, and changes
 //! nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{ErrorKind, Read as _, Seek as _};
 
+use super::expected::Expectations;
 use super::glance::{Answer, Glances, Question};
 use super::root::{Root, if_found};
 use super::state::State;
 use crate::error::{Error, Operation, Result};
+use crate::expect::Clash;
 use crate::fs::{Kind, Metadata, ReadFile};
 use crate::generation::Generation;
 use crate::mutation::{Rule, keeps};
@@ -35,6 +37,7 @@ pub(crate) struct Snapshot {
     generation: Generation,
     reads: HashMap<RelativePath, Seen>,
     pub(crate) glances: Glances,
+    pub(crate) expectations: Expectations,
     /// A path that was found changed, so that the transaction can no longer be committed.
     changed: Option<RelativePath>,
 }
@@ -102,7 +105,7 @@ impl Snapshot {
     }
 
     pub(crate) fn paths(&self) -> impl Iterator<Item = &RelativePath> {
-        self.reads.keys().chain(self.glances.paths())
+        self.reads.keys().chain(self.glances.paths()).chain(self.expectations.paths())
     }
 
     /// Returns a conflict if something was found changed.
@@ -127,6 +130,23 @@ impl Snapshot {
         self.intact(root)?;
         self.changed = self.find_changed(root, state)?;
         self.intact(root)
+    }
+
+    /// Checks what the caller expects.
+    pub(crate) fn check_expected(&self, root: &Root, state: &impl State) -> Result<()> {
+        self.expectations.check(root, state, &self.glances)
+    }
+
+    /// Whether a change of these paths, in a generation before its own, may change what the transaction
+    /// relies on, though none of them is among its own paths.
+    pub(crate) fn may_change_with(&self, changed: &BTreeSet<RelativePath>) -> bool {
+        if changed.is_empty() {
+            return false;
+        }
+        let above: BTreeSet<_> = changed.iter().flat_map(RelativePath::chain).collect();
+        let seen = self.glances.paths().chain(self.expectations.paths());
+        let is_above = |path: &RelativePath| path.is_root() || above.contains(path);
+        self.expectations.is_of_one_generation() || seen.into_iter().any(is_above)
     }
 
     /// Notes what was read. Also notices if another program changed the file between two reads of it.
@@ -167,6 +187,10 @@ impl Snapshot {
             if self.generation == state.generation() && seen.proof.is_some() && seen.proof == found {
                 continue;
             }
+            // A directory that the transaction has made for its own files is nothing that it missed.
+            if seen.checksum.is_none() && found.is_some() && self.glances.is_own(root, path)? {
+                continue;
+            }
             let is_file = found.is_none_or(|found| found.kind == Kind::File);
             if !is_file || checksum(root, path, state.open(root, path)?)? != seen.checksum {
                 return Ok(Some(path.clone()));
@@ -188,5 +212,5 @@ fn checksum(
 }
 
 fn conflict(root: &Root, path: &RelativePath) -> Error {
-    Error::Conflict { path: root.full(path), found: "has changed since it was read" }
+    Error::Conflict { path: root.full(path), found: Clash::Changed }
 }

@@ -204,7 +204,7 @@ impl Transaction {
         self.root().error(Operation::Read, path)(io::ErrorKind::NotFound.into())
     }
 
-    fn resolve_any(&self, path: &Path) -> Result<RelativePath> {
+    pub(super) fn resolve_any(&self, path: &Path) -> Result<RelativePath> {
         self.root().refuse_child()?;
         let mut draft = guard(&self.draft);
         self.refuse_if_over(&draft)?;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use cosave::fs::Barrier;
 use cosave::fs::sim::{Crash, Granularity, Model, Mutation, Part, Rule, SimDisk, without};
-use cosave::{Difference, Durability, Error, FileWriter, Finding, Store, Transaction, View};
+use cosave::{Difference, Durability, Error, Expect, FileWriter, Finding, Store, Transaction, View};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -70,6 +70,8 @@ enum Change {
     CopyTo(&'static str, &'static str),
     Rename(&'static str, &'static str),
     Exists(&'static str),
+    ExpectAbsent(&'static str),
+    ExpectPresent(&'static str),
 }
 
 /// What a crash does: it kills the processes, or it cuts the power, with one of the outcomes that the
@@ -114,6 +116,7 @@ impl Change {
         match self {
             Write(path, _) | WriteWith(path, _) | WriteIfChanged(path, _) | CreateNew(path, _) => path,
             FailToWrite(path) | Remove(path) | RemoveIfExists(path) | Read(path) | Exists(path) => path,
+            ExpectAbsent(path) | ExpectPresent(path) => path,
             CopyTo(_, to) | Rename(_, to) => to,
         }
     }
@@ -121,7 +124,7 @@ impl Change {
     /// Whether it would change one of these files.
     fn would_change(self, files: &BTreeSet<&'static str>) -> bool {
         match self {
-            Read(_) | Exists(_) => false,
+            Read(_) | Exists(_) | ExpectAbsent(_) | ExpectPresent(_) => false,
             Rename(from, to) => files.contains(from) || files.contains(to),
             _ => files.contains(self.path()),
         }
@@ -129,8 +132,8 @@ impl Change {
 }
 
 use Change::{
-    CopyTo, CreateNew, Exists, FailToWrite, Read, Remove, RemoveIfExists, Rename, Write, WriteIfChanged,
-    WriteWith,
+    CopyTo, CreateNew, Exists, ExpectAbsent, ExpectPresent, FailToWrite, Read, Remove, RemoveIfExists,
+    Rename, Write, WriteIfChanged, WriteWith,
 };
 use Loss::{Kill, Power};
 use Step::{
@@ -151,6 +154,8 @@ fn plain_change() -> impl Strategy<Value = Change> {
         2 => path().prop_map(RemoveIfExists),
         2 => path().prop_map(Read),
         1 => path().prop_map(Exists),
+        1 => path().prop_map(ExpectAbsent),
+        1 => path().prop_map(ExpectPresent),
     ]
 }
 
@@ -967,6 +972,8 @@ fn answer(tx: &mut Transaction, change: Change) -> Answer<Option<String>> {
         Remove(path) => tx.remove(path).map(|()| None),
         RemoveIfExists(path) => tx.remove_if_exists(path).map(truth),
         Exists(path) => tx.exists(path).map(truth),
+        ExpectAbsent(path) => tx.expect(path, Expect::Absent).map(|()| None),
+        ExpectPresent(path) => tx.expect(path, Expect::Present).map(|()| None),
         Read(path) => tx.read(path).map(|bytes| Some(String::from_utf8_lossy(&bytes).into_owned())),
         CopyTo(from, to) => tx.copy(from, to).map(|()| None),
         Rename(from, to) => tx.rename(from, to).map(|()| None),
@@ -994,6 +1001,10 @@ fn expect(draft: &mut Draft, now: &State, change: Change) -> Answer<Option<Strin
         Remove(_) => Err(Refusal::NotFound),
         RemoveIfExists(path) => truth(draft.remove_if_exists(now, path)),
         Read(path) => read(draft.read(now, path)),
+        ExpectAbsent(path) | ExpectPresent(path) => {
+            let is_present = matches!(change, ExpectPresent(_));
+            draft.expect(now, path, is_present).then_some(None).ok_or(Refusal::Conflict)
+        }
         Exists(path) => match read(draft.exists(now, path)) {
             Err(Refusal::NotFound) => truth(false),
             found => found.and_then(|_| truth(true)),

@@ -87,6 +87,8 @@ pub struct Draft {
     reads: BTreeMap<String, Option<String>>,
     /// Whether there was a file, for those that were asked for and not read.
     seen: BTreeMap<String, bool>,
+    /// Whether there must be a file, whatever the transaction does with it.
+    expected: Vec<(String, bool)>,
     /// The generation that all reads show.
     snapshot: Option<u64>,
     doomed: bool,
@@ -223,6 +225,15 @@ impl Draft {
         self.find(now, path, see)
     }
 
+    /// Expects a file to be there, or not to be. Returns whether that is so now.
+    pub fn expect(&mut self, now: &State, path: &str, is_present: bool) -> bool {
+        if !self.joins(now) {
+            return false;
+        }
+        self.expected.push((path.to_owned(), is_present));
+        now.files.contains_key(path) == is_present
+    }
+
     fn find(&mut self, now: &State, path: &str, note: impl Fn(&mut Self, Option<&str>)) -> Reading {
         match self.newest(path) {
             Some(Intent::Write(content)) => return Reading::Content(content.clone()),
@@ -266,7 +277,8 @@ impl Draft {
             Condition::Absent(path) => !now.files.contains_key(path),
             Condition::Exists(path) => now.files.contains_key(path),
         });
-        conditions && !self.doomed && self.reads_hold(now)
+        let expected = self.expected.iter().all(|(path, is_there)| now.files.contains_key(path) == *is_there);
+        conditions && expected && !self.doomed && self.reads_hold(now)
     }
 
     /// Whether a commit would change nothing.

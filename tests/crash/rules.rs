@@ -2,7 +2,9 @@
 //! passes with the whole protocol, and fails if the rule is broken.
 
 use cosave::fs::sim::{Aftermath, Fault, Granularity, Model, Rule, SimDisk, without};
-use cosave::{Error, Outcome, RelativePath, Store, Transaction, TransactionOutcome};
+use std::time::Duration;
+
+use cosave::{Error, Expect, Outcome, RelativePath, Store, Transaction, TransactionOutcome};
 
 pub(crate) fn sim() -> SimDisk {
     let disk = SimDisk::new(Model::WeakPosix);
@@ -397,6 +399,39 @@ fn a_directory_that_another_of_the_batch_fills_has_changed(disk: &SimDisk) -> Re
     expect(is_conflict, "what it relied on had changed in a generation before its own")
 }
 
+fn of_two_that_expect_one_generation_one_commits(disk: &SimDisk) -> Result<(), String> {
+    let store = open(disk);
+    let generation = store.generation().unwrap();
+    let (mut one, mut other) = (store.begin().unwrap(), store.begin().unwrap());
+    for (tx, path) in [(&mut one, "a"), (&mut other, "b")] {
+        tx.expect_generation(generation).unwrap();
+        tx.write(path, "next").unwrap();
+    }
+    let answers = Transaction::commit_together(vec![one, other]);
+    let won = answers.iter().filter(|answer| answer.is_ok()).count();
+    expect(won == 1, "two commits are the next after one generation")
+}
+
+fn what_is_expected_is_looked_for_under_the_lock(disk: &SimDisk) -> Result<(), String> {
+    let store = open(disk);
+    let mut tx = store.begin().unwrap();
+    tx.expect("new", Expect::Absent).unwrap();
+    tx.write("b", "mine").unwrap();
+    disk.put("new", b"theirs", 0o644);
+    expect(tx.commit().is_err_and(|error| error.is_conflict()), "a file that must not exist was not noticed")
+}
+
+fn nobody_commits_in_a_root_that_another_store_has_to_itself(disk: &SimDisk) -> Result<(), String> {
+    let holder = open(disk);
+    let other = Store::options().lock_timeout(Duration::ZERO).open_on(disk.process()).unwrap();
+    let lease = holder.exclusive().unwrap();
+    holder.update(|tx| tx.write("a", "the holder's")).unwrap();
+    let refused = other.update(|tx| tx.write("a", "another's"));
+    expect(refused.is_err(), "a commit came between those of a store that has the root to itself")?;
+    drop(lease);
+    expect(other.update(|tx| tx.write("a", "another's")).is_ok(), "the lease outlives its holder")
+}
+
 /// Two transactions of one batch created the same file by way of a directory that is mounted twice, and
 /// both were told that it was theirs.
 fn two_names_of_one_new_file_are_one_conflict(disk: &SimDisk) -> Result<(), String> {
@@ -640,6 +675,9 @@ const CASES: &[Case] = &[
     (Rule::MissDirectories, a_file_whose_directory_is_gone_is_missing),
     (Rule::TellPlacesApart, two_names_of_one_new_file_are_one_conflict),
     (Rule::CheckNamesAfter, a_directory_that_another_of_the_batch_fills_has_changed),
+    (Rule::CheckNamesAfter, of_two_that_expect_one_generation_one_commits),
+    (Rule::CheckPreconditions, what_is_expected_is_looked_for_under_the_lock),
+    (Rule::HonourLease, nobody_commits_in_a_root_that_another_store_has_to_itself),
     (Rule::FinishEarlier, a_commit_finishes_earlier_ones_first),
     (Rule::VerifyManifest, a_manifest_with_another_path_is_refused),
     (Rule::LookFirst, nothing_is_moved_before_everything_was_looked_at),

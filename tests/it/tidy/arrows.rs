@@ -11,19 +11,21 @@ use super::source::{Source, Token, crate_sources, stands};
 /// Each module, and what it imports. From top to bottom: arrows only point down this list.
 const PLAN: &str = "
 # what a program sees
-lib -> store transaction::operations transaction writer view single reader listed report error manifest options generation path
-store -> transaction view protocol::open protocol::sweep protocol::verify protocol::control protocol::root reader report error fs::os fs mutation options generation
+lib -> store transaction::operations transaction writer view single reader listed report error manifest options generation path lease expect checksum
+store -> transaction view protocol::open protocol::sweep protocol::verify protocol::control protocol::root reader report error fs::os fs mutation options generation lease
+transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::root error expect generation
 transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os fs path
 transaction::reading -> transaction draft protocol::read protocol::snapshot protocol::glance protocol::stage protocol::resolve protocol::root reader listed error fs path
 transaction -> writer draft protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root report error fs options generation path
 writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path
 draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve error fs path
 view -> protocol::open protocol::read protocol::state protocol::resolve protocol::root reader listed error generation path
-single -> protocol::root protocol::layout error fs::os fs options path
+lease -> protocol::open protocol::lease error fs
+single -> protocol::root protocol::layout error expect fs::os fs options path
 # the steps, each of which knows what stands below it
 protocol ->
 protocol::open -> protocol::commit protocol::refused protocol::read protocol::queue protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation
-protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lock protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path
+protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lease protocol::lock protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path
 protocol::read -> protocol::pending protocol::recover protocol::state protocol::lock protocol::original protocol::control protocol::root error manifest fs generation path
 protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path
 protocol::verify -> protocol::pending protocol::lock protocol::copy protocol::control protocol::root protocol::layout report error manifest fs generation
@@ -37,13 +39,15 @@ protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol:
 protocol::recover::plan -> protocol::original protocol::copy protocol::root report error manifest fs mutation generation path
 protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path
-protocol::check -> protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error manifest fs mutation path
+protocol::check -> protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path
 protocol::refused -> protocol::stage error fs
 protocol::stage -> protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error manifest fs mutation generation path
 protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs mutation options path
-protocol::lock -> protocol::session protocol::control protocol::root protocol::layout error fs mutation options path
-protocol::snapshot -> protocol::glance protocol::state protocol::root error fs mutation generation path
+protocol::lease -> protocol::lock protocol::control protocol::root protocol::layout error fs mutation
+protocol::lock -> protocol::session protocol::control protocol::root protocol::layout error expect fs mutation options path
+protocol::snapshot -> protocol::expected protocol::glance protocol::state protocol::root error expect fs mutation generation path
+protocol::expected -> protocol::glance protocol::state protocol::root error expect checksum fs generation path
 protocol::glance -> protocol::state protocol::root listed error fs path
 protocol::state -> protocol::root error fs generation path
 protocol::session -> protocol::root protocol::layout error manifest::text fs mutation generation path
@@ -61,7 +65,9 @@ protocol::sync ->
 reader -> fs generation
 listed -> fs path
 report -> options generation path
-error -> generation path
+error -> expect generation path
+expect -> checksum generation
+checksum ->
 manifest::text -> manifest generation path
 manifest -> fs generation path
 # the real disk

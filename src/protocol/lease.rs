@@ -1,0 +1,71 @@
+//! Lease: one store may have the root to itself for longer than a commit.
+//!
+//! It holds a lock file of its own. Whoever commits looks, under the lock, whether
+//! another store holds that. The one that takes the lease waits once for the lock,
+//! so that no commit is under way that has looked before. The kernel releases the
+//! lease of a process that dies.
+
+use super::control;
+use super::layout;
+use super::lock::{self, Locked, Wait};
+use super::root::Root;
+use crate::error::{Error, Operation, Result};
+use crate::fs::{Lock, LockKind};
+use crate::mutation::{Rule, keeps};
+
+/// Takes the lease. Waits for the one who has it, and for commits that are under way.
+pub(crate) fn take(root: &Root) -> Result<Box<dyn Lock>> {
+    lock::ensure(root)?;
+    control::make_lease(root)?;
+    let lease = named(root, Wait::new(root).take(&layout::LEASE.path(), LockKind::Exclusive))?;
+    let _under_way = lock::exclusive(root)?;
+    let holder = layout::LEASE_HOLDER.path();
+    root.try_remove(&holder, "it names an earlier holder, and is made anew");
+    // Without the name an error says only that somebody holds it.
+    if let Ok((name, content)) = root.make(&holder, format!("process {}", root.fs.process()).as_bytes()) {
+        name.waive("after a power loss nobody holds it");
+        content.waive("after a power loss nobody holds it");
+    }
+    root.note_lease(true);
+    Ok(lease)
+}
+
+/// Says that the lease ends. Its lock is released after this.
+pub(crate) fn end(root: &Root) {
+    root.try_remove(&layout::LEASE_HOLDER.path(), "a name that comes back is that of nobody");
+    root.note_lease(false);
+}
+
+/// Waits until all others have released the lock, and nobody else has the root to itself.
+pub(crate) fn exclusive(root: &Root) -> Result<Locked> {
+    loop {
+        let locked = lock::exclusive(root)?;
+        if root.has_lease() || !keeps(Rule::HonourLease) || is_free(root)? {
+            return Ok(locked);
+        }
+        drop(locked);
+        drop(named(root, Wait::new(root).take(&layout::LEASE.path(), LockKind::Shared))?);
+    }
+}
+
+fn is_free(root: &Root) -> Result<bool> {
+    let path = layout::LEASE.path();
+    if root.look(&path)?.is_none() {
+        return Ok(true);
+    }
+    let tried = root.fs.try_lock(&path, LockKind::Shared).map_err(root.error(Operation::Lock, &path))?;
+    Ok(tried.is_some())
+}
+
+/// Names the holder of the lease in the error of a wait for it.
+fn named<T>(root: &Root, waited: Result<T>) -> Result<T> {
+    waited.map_err(|error| match error {
+        Error::Locked { path, waited, holder } => {
+            let name = root.read(&layout::LEASE_HOLDER.path()).ok().flatten();
+            let name = name.and_then(|name| String::from_utf8(name).ok());
+            let named = name.map(|name| format!("{name}, which has the root to itself"));
+            Error::Locked { path, waited, holder: named.or(holder) }
+        }
+        error => error,
+    })
+}
