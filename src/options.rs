@@ -88,12 +88,23 @@ pub(crate) struct Settings {
     pub(crate) strategy: SyncStrategy,
     pub(crate) lock_timeout: Duration,
     pub(crate) read_only: bool,
+    /// Whether its transactions only say what they would change.
+    pub(crate) dry_run: Option<DryRun>,
     /// Whether opening recovers and sweeps, unless it is read-only.
     pub(crate) recover: bool,
     /// The longest small save.
     pub(crate) inline_max: usize,
     pub(crate) root_moved: bool,
     pub(crate) on_wait: Option<OnWait>,
+}
+
+/// What a dry run takes for granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DryRun {
+    /// Nothing: what the system would refuse is refused.
+    Nothing,
+    /// The permission to write, which a read-only store does not need.
+    Permission,
 }
 
 /// A lock for which a call is waiting.
@@ -126,6 +137,7 @@ impl Default for StoreOptions {
             strategy: SyncStrategy::default(),
             lock_timeout: LOCK_TIMEOUT_DEFAULT,
             read_only: false,
+            dry_run: None,
             recover: true,
             inline_max: INLINE_MAX_DEFAULT,
             root_moved: false,

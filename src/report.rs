@@ -21,6 +21,8 @@ pub enum Change {
     Replace {
         /// The file.
         path: RelativePath,
+        /// Its length in bytes when it was last looked at.
+        old_length: u64,
         /// Its new length in bytes.
         length: u64,
     },
@@ -28,6 +30,8 @@ pub enum Change {
     Remove {
         /// The file.
         path: RelativePath,
+        /// Its length in bytes when it was last looked at.
+        old_length: u64,
     },
 }
 
@@ -35,7 +39,7 @@ impl Change {
     /// The changed file, with every symlink in its path resolved.
     #[must_use]
     pub fn path(&self) -> &RelativePath {
-        let (Self::Create { path, .. } | Self::Replace { path, .. } | Self::Remove { path }) = self;
+        let (Self::Create { path, .. } | Self::Replace { path, .. } | Self::Remove { path, .. }) = self;
         path
     }
 }
@@ -44,8 +48,10 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Create { path, length } => write!(f, "create  {path} ({length} bytes)"),
-            Self::Replace { path, length } => write!(f, "replace {path} ({length} bytes)"),
-            Self::Remove { path } => write!(f, "remove  {path}"),
+            Self::Replace { path, old_length, length } => {
+                write!(f, "replace {path} ({old_length} -> {length} bytes)")
+            }
+            Self::Remove { path, old_length } => write!(f, "remove  {path} ({old_length} bytes)"),
         }
     }
 }

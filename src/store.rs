@@ -107,6 +107,39 @@ impl Store {
         Ok(Transaction::new(Arc::clone(&self.opened)))
     }
 
+    /// Begins a transaction that only says what it [would change](Transaction::changes). It writes
+    /// nothing at all, neither staged files nor a control directory. It reads like any other, and sees
+    /// its own changes. What it writes stays in memory, whatever its length. Its commit is refused.
+    ///
+    /// A read-only store can do this, too. Then nobody asks whether the changes would be allowed.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] in a child after a `fork`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # cosave::write(dir.path().join("Cargo.lock"), "version = 3\n")?;
+    /// use cosave::{Store, Transaction};
+    ///
+    /// fn upgrade(tx: &mut Transaction) -> cosave::Result<()> {
+    ///     tx.write("Cargo.lock", "version = 4\n# new\n")?;
+    ///     tx.write("Cargo.toml", "[package]\n")
+    /// }
+    ///
+    /// let store = Store::options().read_only(true).open(dir.path())?;
+    /// let mut plan = store.dry_run()?;
+    /// upgrade(&mut plan)?;
+    /// let shown: Vec<_> = plan.changes().iter().map(ToString::to_string).collect();
+    /// assert_eq!(shown, ["replace Cargo.lock (12 -> 18 bytes)", "create  Cargo.toml (10 bytes)"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn dry_run(&self) -> Result<Transaction> {
+        self.root().refuse_child()?;
+        Ok(Transaction::new(Arc::new(self.opened.for_dry_run())))
+    }
+
     /// Runs `change` in a transaction and commits it. Runs it again if a file that it read, or a
     /// precondition, has changed meanwhile, even if `change` itself failed. Everything that it reads is
     /// of one state, so it never sees a mix of two commits. If nobody else changes what it read, it

@@ -144,7 +144,7 @@ impl Transaction {
     /// # Errors
     /// As for [`write`](Self::write).
     pub fn writer(&mut self, path: impl AsRef<Path>) -> Result<FileWriter> {
-        self.root().may_change()?;
+        self.root().may_collect()?;
         let target = self.resolve_to_stage(path.as_ref())?;
         Ok(self.writer_of(target))
     }
@@ -225,11 +225,9 @@ impl Transaction {
         self.remove_target(target)
     }
 
-    /// The changes that a commit would make now. A dry run calls this, and then
-    /// [`abort`](Self::abort).
-    ///
-    /// A dry run needs a store that may write. It makes the control directory if it reads, or if it
-    /// writes more than stays in memory.
+    /// The changes that a commit would make now, in the order of the last write to each path. Stages
+    /// nothing that is not staged already. [`Store::dry_run`](crate::Store::dry_run) begins a
+    /// transaction that never stages.
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
         let draft = guard(&self.draft);
@@ -497,11 +495,14 @@ fn describe(slot: &Slot) -> Option<Change> {
     let (target, length) = match &slot.content {
         Content::Kept(file) => (&file.target, file.bytes.len() as u64),
         Content::Ready(StagedChange::Write(file)) => (&file.target, file.length()),
-        Content::Ready(StagedChange::Remove(_)) => return Some(Change::Remove { path }),
+        Content::Ready(StagedChange::Remove(target)) => {
+            let old_length = target.existing.map_or(0, |found| found.length);
+            return Some(Change::Remove { path, old_length });
+        }
         Content::Open | Content::Unfinished => return None,
     };
     Some(match target.existing {
-        Some(_) => Change::Replace { path, length },
+        Some(found) => Change::Replace { path, old_length: found.length, length },
         None => Change::Create { path, length },
     })
 }

@@ -30,7 +30,7 @@ use crate::error::Result;
 use crate::fs::FileSystem;
 use crate::generation::{Generation, TransactionId};
 use crate::mutation::{Rule, keeps};
-use crate::options::Settings;
+use crate::options::{DryRun, Settings};
 use crate::report::{Abandoned, RecoveryReport, TransactionOutcome};
 
 /// An open root, and everything that its transactions share.
@@ -62,6 +62,20 @@ pub(crate) fn open(fs: Arc<dyn FileSystem>, settings: Settings) -> Result<Opened
 }
 
 impl Opened {
+    /// The same root for a dry run: nothing is written in it, not even a lock file, and all that is
+    /// collected stays in memory.
+    pub(crate) fn for_dry_run(&self) -> Self {
+        let assumed = if self.root.settings.read_only { DryRun::Permission } else { DryRun::Nothing };
+        let settings = Settings {
+            read_only: true,
+            dry_run: Some(assumed),
+            inline_max: usize::MAX,
+            ..self.root.settings.clone()
+        };
+        let root = Arc::new(Root::new(Arc::clone(&self.root.fs), settings));
+        Self { root, session: Mutex::default(), queue: CommitQueue::default() }
+    }
+
     /// Finishes every published commit, whoever published it.
     pub(crate) fn recover(&self) -> Result<RecoveryReport> {
         let mut locked = lock::exclusive(&self.root)?;

@@ -24,7 +24,7 @@ use crate::fs::{
 };
 use crate::generation::Generation;
 use crate::mutation::{Rule, keeps};
-use crate::options::{Durability, Settings};
+use crate::options::{DryRun, Durability, Settings};
 use crate::path::{InvalidPath, RelativePath};
 use crate::report::RecoveryReport;
 
@@ -302,6 +302,9 @@ impl Root {
     /// sync.
     pub(crate) fn may_change(&self) -> Result<()> {
         self.refuse_child()?;
+        if self.settings.dry_run.is_some() {
+            return Err(Error::Unsupported { path: self.path(), reason: "a dry run changes nothing" });
+        }
         if self.settings.read_only {
             let reason = "the store was opened read-only";
             return Err(Error::Unsupported { path: self.path(), reason });
@@ -310,6 +313,19 @@ impl Root {
             return Err(Error::Poisoned { path: self.path() });
         }
         Ok(())
+    }
+
+    /// Refuses to collect changes, as `may_change` does. A dry run may collect them.
+    pub(crate) fn may_collect(&self) -> Result<()> {
+        match self.settings.dry_run {
+            Some(_) => self.refuse_child(),
+            None => self.may_change(),
+        }
+    }
+
+    /// Whether a dry run does not ask if the system would allow its changes.
+    pub(crate) fn assumes_permission(&self) -> bool {
+        self.settings.dry_run == Some(DryRun::Permission)
     }
 
     pub(crate) fn path(&self) -> PathBuf {

@@ -69,7 +69,7 @@ impl FileBuilder<'_> {
     /// As for [`Transaction::writer`], and [`Error::Unsupported`] if no file can have this mode.
     pub fn writer(self) -> Result<FileWriter> {
         let Self { transaction, path, mode } = self;
-        transaction.root().may_change()?;
+        transaction.root().may_collect()?;
         transaction.refuse_mode(&path, mode)?;
         let mut target = transaction.resolve_to_stage(&path)?;
         target.attributes.mode = mode;
@@ -143,7 +143,7 @@ impl Transaction {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn copy(&mut self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
-        self.root().may_change()?;
+        self.root().may_collect()?;
         let source = self.resolve(from.as_ref())?;
         let mut target = self.resolve_to_stage(to.as_ref())?;
         refuse_itself(&source, &target, to.as_ref())?;
@@ -162,7 +162,7 @@ impl Transaction {
     /// # Errors
     /// As for [`write`](Self::write), and [`Error::Io`] if `source` cannot be read.
     pub fn copy_from(&mut self, path: impl AsRef<Path>, source: impl AsRef<Path>) -> Result<()> {
-        self.root().may_change()?;
+        self.root().may_collect()?;
         let source = source.as_ref();
         let unread = |error| Error::io(Operation::Read, source)(error);
         let mut file = File::open(source).map_err(unread)?;
@@ -209,7 +209,7 @@ impl Transaction {
     /// ```
     pub fn rename(&mut self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let (from, to) = (from.as_ref(), to.as_ref());
-        self.root().may_change()?;
+        self.root().may_collect()?;
         let source = self.resolve_to_remove(from)?;
         let mut target = self.resolve_to_stage(to)?;
         refuse_itself(&source, &target, to)?;
@@ -259,7 +259,7 @@ impl Transaction {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn set_permissions(&mut self, path: impl AsRef<Path>, mode: u32) -> Result<()> {
-        self.root().may_change()?;
+        self.root().may_collect()?;
         self.refuse_mode(path.as_ref(), Some(mode))?;
         let mut target = self.resolve_to_stage(path.as_ref())?;
         let source = self.source(&target)?;

@@ -203,7 +203,7 @@ fn the_first_view_or_commit_makes_the_control_directory() {
 }
 
 #[test]
-fn a_dry_run_makes_a_control_directory_only_if_it_reads_or_is_large() {
+fn a_transaction_makes_a_control_directory_only_if_it_reads_or_is_large() {
     for (reads, bytes, makes) in [(false, 1, false), (true, 1, true), (false, LARGE_BYTES, true)] {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path()).unwrap();

@@ -151,7 +151,7 @@ fn a_moved_file_keeps_its_mode_and_its_time_also_in_place_of_another() {
     let mut tx = store.begin().unwrap();
     tx.rename("a", "b").unwrap();
     let shown: Vec<_> = tx.changes().iter().map(ToString::to_string).collect();
-    assert_eq!(shown, ["replace b (5 bytes)", "remove  a"]);
+    assert_eq!(shown, ["replace b (8 -> 5 bytes)", "remove  a (5 bytes)"]);
     tx.commit().unwrap();
     assert!(!at("a").exists());
     assert_eq!(text(at("b")), "moved");

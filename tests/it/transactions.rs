@@ -83,7 +83,7 @@ fn a_dry_run_says_what_a_commit_would_do() {
         assert!(matches!(&changes[1], Change::Create { path, length: 1, .. } if path.to_string() == "new/c"));
         assert!(matches!(&changes[2], Change::Remove { path, .. } if path.to_string() == "b"));
         let shown: Vec<_> = changes.iter().map(ToString::to_string).collect();
-        assert_eq!(shown, ["replace a (5 bytes)", "create  new/c (1 bytes)", "remove  b"]);
+        assert_eq!(shown, ["replace a (3 -> 5 bytes)", "create  new/c (1 bytes)", "remove  b (3 bytes)"]);
         tx.abort();
         assert_eq!(text(root.path().join("a")), "old");
     }
