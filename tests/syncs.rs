@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use cosave::{Durability, Store};
+use cosave::{Durability, Store, SyncStrategy};
 
 /// What a traced process did, in order. Paths are below the scenario's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,13 @@ enum Event {
     Mark(String),
 }
 
+/// What is synced by the one call for a whole file system.
+const WHOLE: &str = "everything";
+
 use Event::{Link, MakeDirectory, Mark, Remove, Rename, Sync};
+
+/// More files than are always synced one by one.
+const MANY: usize = 20;
 
 /// Enough for a small save.
 const SMALL: usize = 1 << 20;
@@ -47,6 +53,26 @@ const SCENARIOS: &[Scenario] = &[
         store.update(|tx| tx.write("a", "1")).unwrap();
         mark("begin");
         store.update(|tx| tx.write("a", "2")).unwrap();
+        mark("end");
+    }),
+    ("whole file systems", |root| {
+        let store = Store::options().sync_strategy(SyncStrategy::FileSystem).open(root).unwrap();
+        let save = |content: &str| {
+            store.update(|tx| {
+                tx.write("a", content)?;
+                tx.write("d/b", content)
+            })
+        };
+        save("1").unwrap();
+        mark("begin");
+        save("2").unwrap();
+        mark("end");
+    }),
+    ("many files", |root| {
+        let store = Store::open(root).unwrap();
+        store.update(|tx| tx.write("d/b", "1")).unwrap();
+        mark("begin");
+        store.update(|tx| (0..MANY).try_for_each(|file| tx.write(format!("d/{file}"), "2"))).unwrap();
         mark("end");
     }),
     ("process", |root| replace(root, Durability::Process, SMALL)),
@@ -194,7 +220,8 @@ fn event(line: &str, root: &str) -> Option<Event> {
         false => format!("{directory}/{name}"),
     };
     match name {
-        "fsync" | "fdatasync" | "syncfs" => Some(Sync(below(handle?.to_owned())?)),
+        "syncfs" => below(handle?.to_owned()).map(|_| Sync(WHOLE.to_owned())),
+        "fsync" | "fdatasync" => Some(Sync(below(handle?.to_owned())?)),
         "renameat" | "renameat2" | "linkat" => {
             let second = rest.split('<').nth(2).and_then(|path| path.split_once('>')).map(|(path, _)| path);
             let from = below(joined(handle?, quoted.first()?))?;
@@ -208,7 +235,11 @@ fn event(line: &str, root: &str) -> Option<Event> {
 }
 
 fn prepared() -> tempfile::TempDir {
-    let root = tempfile::tempdir().unwrap();
+    prepared_in(&std::env::temp_dir())
+}
+
+fn prepared_in(place: &Path) -> tempfile::TempDir {
+    let root = tempfile::tempdir_in(place).unwrap();
     std::fs::create_dir(root.path().join("d")).unwrap();
     std::fs::write(root.path().join("a"), "0").unwrap();
     std::fs::write(root.path().join("d/b"), "0").unwrap();
@@ -312,6 +343,45 @@ fn one_save_of_one_process_waits_for_three_waves() {
     assert_eq!(waits[0], "sync .cosave/sessions .cosave/sessions/session", "the record: {phases:?}");
     assert!(waits[1].contains(".cosave/2.pending-inline") && waits[1].contains("staged-a"), "{phases:?}");
     assert_eq!(waits[2], "sync .", "{phases:?}");
+}
+
+/// One call is enough on a file system that then commits and flushes. The server of a FUSE file system
+/// would not even be told; a file system in memory stands for all that are not known.
+#[test]
+fn whole_file_systems_are_synced_only_where_that_reaches_the_medium() {
+    let whole = ["rename pending-inline", "sync everything", "move a", "move d/b", "sync everything"];
+    let each = ["rename pending-inline", SMALL_SAVE, "move a", "move d/b", "sync . d"];
+    for (place, known) in [(std::env::temp_dir(), true), ("/dev/shm".into(), false)] {
+        let kind = Command::new("stat").args(["-f", "-c", "%T"]).arg(&place).output();
+        let kind = kind.map(|kind| String::from_utf8_lossy(&kind.stdout).trim().to_owned());
+        let is_as_wanted = kind.as_ref().is_ok_and(|kind| match known {
+            true => ["ext2/ext3", "xfs", "btrfs"].contains(&kind.as_str()),
+            false => kind == "tmpfs",
+        });
+        if !is_as_wanted {
+            common::skipped("whole file systems", &format!("{} is {kind:?}", place.display()));
+            continue;
+        }
+        let root = prepared_in(&place);
+        let Some(events) = trace("whole file systems", root.path()) else { return };
+        assert_eq!(phases(&events)[..5], if known { whole } else { each }, "{events:#?}");
+    }
+}
+
+/// How many are synced with one call depends on what else waits to be written.
+#[test]
+fn many_files_are_synced_together_or_each_on_its_own_and_none_is_left_out() {
+    let root = prepared();
+    let Some(events) = trace("many files", root.path()) else { return };
+    let phases = phases(&events);
+    let waits: Vec<_> = phases.iter().filter(|phase| phase.starts_with("sync ")).collect();
+    let staged: Vec<_> = (0..MANY).map(|file| format!("d/staged-{file}")).collect();
+    let members: BTreeSet<_> = waits[0].split(' ').skip(1).collect();
+    let others = [".cosave", ".cosave/2.pending-inline", "d"];
+    let each = staged.iter().map(String::as_str).chain(others).collect();
+    assert!(members == BTreeSet::from([WHOLE]) || members == each, "{phases:?}");
+    assert_eq!(waits[1..], ["sync d"], "{phases:?}");
+    assert_eq!(phases.iter().position(|phase| phase == waits[0]), Some(1), "before the moves: {phases:?}");
 }
 
 #[test]

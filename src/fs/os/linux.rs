@@ -1,6 +1,7 @@
 //! What Linux can do beyond other Unix systems.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::num::NonZeroU64;
@@ -21,8 +22,11 @@ use crate::path::RelativePath;
 /// `POSIX_FADV_DONTNEED` starts write-back of dirty pages (mm/fadvise.c) and then drops the clean ones.
 /// A range that was just written has no clean pages.
 pub(super) fn start_write_back(file: &File, offset: u64, length: u64) {
-    // Only a hint: the sync will report any failure.
-    let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(length), Advice::DontNeed);
+    // Without a length the hint would be for the whole file, and drop what readers have in memory. It is
+    // only a hint: the sync will report any failure.
+    if length > 0 {
+        let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(length), Advice::DontNeed);
+    }
 }
 
 /// Waits until the bytes of a file are written, without a flush of the disk. Promises nothing.
@@ -42,8 +46,20 @@ pub(super) fn boot() -> Option<Uuid> {
     *BOOT.get_or_init(read)
 }
 
+/// How many bytes wait to be written, or are being written, on all file systems together (`Dirty` and
+/// `Writeback` in proc_meminfo(5)).
+pub(super) fn dirty_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let field = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    Some((field("Dirty:")? + field("Writeback:")?) * 1024)
+}
+
 /// Syncs the file systems of these handles, with one call for each (syncfs(2)). Returns `None` on
-/// kernels before 5.8, which do not report errors of write-back.
+/// kernels before 5.8, which do not report errors of write-back, and if one of the file systems is not
+/// known to reach the medium by this call.
 pub(super) fn sync_each_file_system<'a>(
     handles: impl Iterator<Item = (BorrowedFd<'a>, &'a RelativePath)>,
 ) -> Result<Option<Durable>, SyncError> {
@@ -52,10 +68,14 @@ pub(super) fn sync_each_file_system<'a>(
     }
     let mut devices = BTreeMap::new();
     for (handle, path) in handles {
-        let stat = rustix::fs::fstat(handle);
-        let stat =
-            stat.map_err(|error| SyncError { path: path.clone(), attempted: false, source: error.into() })?;
-        devices.entry(stat.st_dev).or_insert((handle, path));
+        let failed = |error: Errno| SyncError { path: path.clone(), attempted: false, source: error.into() };
+        let device = rustix::fs::fstat(handle).map_err(failed)?.st_dev;
+        if let Entry::Vacant(vacant) = devices.entry(device) {
+            if !reaches_the_medium(handle, device).map_err(failed)? {
+                return Ok(None);
+            }
+            vacant.insert((handle, path));
+        }
     }
     let mut failed = None;
     for (handle, path) in devices.into_values() {
@@ -65,6 +85,32 @@ pub(super) fn sync_each_file_system<'a>(
         }
     }
     failed.map_or(Ok(Some(Durable::Synced)), Err)
+}
+
+/// Whether syncfs makes everything on this file system durable, including the disk's cache.
+///
+/// ext4, XFS and btrfs commit and flush (`ext4_sync_fs`, `xfs_fs_sync_fs`, `btrfs_sync_fs`). The server of
+/// a FUSE file system is not even told (`fuse_sync_fs`), and the old ext2 does not flush the disk. ext2
+/// has the magic number of ext4, so the table of mounts decides.
+fn reaches_the_medium(handle: BorrowedFd<'_>, device: u64) -> rustix::io::Result<bool> {
+    const EXT: u64 = 0xef53;
+    const XFS: u64 = 0x5846_5342;
+    const BTRFS: u64 = 0x9123_683e;
+    Ok(match u64::try_from(rustix::fs::fstatfs(handle)?.f_type) {
+        Ok(XFS | BTRFS) => true,
+        Ok(EXT) => {
+            let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+            let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            mounts.lines().any(|line| is_mount_of(line, &number, "ext4"))
+        }
+        _ => false,
+    })
+}
+
+/// Whether a line of the table of mounts is of this device and type (proc_pid_mountinfo(5)).
+fn is_mount_of(line: &str, device: &str, kind: &str) -> bool {
+    let mut fields = line.split(' ');
+    fields.nth(2) == Some(device) && fields.skip_while(|field| *field != "-").nth(1) == Some(kind)
 }
 
 /// Whether this name is a mount point, which cannot be removed (rmdir(2) and unlink(2), EBUSY). The
@@ -193,4 +239,24 @@ fn reports_errors() -> bool {
         let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         version >= (5, 8)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{dirty_bytes, is_mount_of};
+
+    #[test]
+    fn a_mount_is_told_by_its_device_and_its_type() {
+        let line = "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext4 /dev/root rw,errors=continue";
+        assert!(is_mount_of(line, "98:0", "ext4"));
+        assert!(is_mount_of("36 35 98:0 / / rw - ext4 /dev/root rw", "98:0", "ext4"), "no optional field");
+        assert!(!is_mount_of(line, "98:1", "ext4"), "another device");
+        assert!(!is_mount_of(line, "98:0", "ext2"), "another type");
+        assert!(!is_mount_of("36 35 98:0 / ext4", "98:0", "ext4"), "no type at all");
+    }
+
+    #[test]
+    fn what_waits_to_be_written_is_known() {
+        assert!(dirty_bytes().is_some());
+    }
 }

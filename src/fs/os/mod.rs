@@ -213,6 +213,9 @@ impl ReadFile for Reader {
 
 /// How many bytes are written before the system is asked to start write-back.
 const KICK_BYTES: u64 = 8 * 1024 * 1024;
+/// From this many bytes on, the rest of a finished file is written at once. Fewer are left to its wave,
+/// which may write many small files with one request.
+const KICK_BYTES_LAST: u64 = 128 * 1024;
 
 /// A file that is being written.
 #[derive(Debug)]
@@ -268,12 +271,13 @@ impl WriteFile for Writer {
         if let Some(mode) = self.hidden_mode {
             system::set_mode(&self.file, mode)?;
         }
-        if self.written > self.kicked {
-            system::start_write_back(&self.file, self.kicked, self.written - self.kicked);
-        }
         let metadata = system::finish(&self.file, self.modified)?;
-        let Self { file, path, .. } = *self;
-        Ok((metadata, Unsynced::file(Box::new(Written { file, path }))))
+        let Self { file, path, written, mut kicked, .. } = *self;
+        if written - kicked >= KICK_BYTES_LAST {
+            system::start_write_back(&file, kicked, written - kicked);
+            kicked = written;
+        }
+        Ok((metadata, Unsynced::file(Box::new(Written::new(file, path, kicked..written)))))
     }
 }
 
@@ -374,7 +378,7 @@ impl FileSystem for OsFileSystem {
     ) -> io::Result<Unsynced> {
         let file = self.directories.open_to_sync(path)?;
         self.directories.copy_permissions(&file, model, like)?;
-        Ok(Unsynced::file(Box::new(Written { file, path: path.clone() })))
+        Ok(Unsynced::file(Box::new(Written::new(file, path.clone(), 0..0))))
     }
 
     fn overwrite(&self, path: &RelativePath) -> io::Result<Box<dyn WriteFile>> {
@@ -411,7 +415,7 @@ impl FileSystem for OsFileSystem {
 
     fn inherit(&self, path: &RelativePath) -> io::Result<Unsynced> {
         let file = regular(self.directories.open_to_sync(path)?)?;
-        Ok(Unsynced::file(Box::new(Written { file, path: path.clone() })))
+        Ok(Unsynced::file(Box::new(Written::new(file, path.clone(), 0..0))))
     }
 
     fn sync(&self, wave: Wave, strategy: SyncStrategy) -> Result<Durable, SyncError> {

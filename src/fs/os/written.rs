@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 
 use crate::fs::OpenFile;
 use crate::path::RelativePath;
@@ -12,6 +13,22 @@ use crate::path::RelativePath;
 pub(super) struct Written {
     pub(super) file: File,
     pub(super) path: RelativePath,
+    /// The bytes that the kernel was not yet asked to write to the disk. They end with the last one.
+    #[cfg(target_os = "linux")]
+    pub(super) unstarted: Range<u64>,
+}
+
+impl Written {
+    #[cfg(target_os = "linux")]
+    pub(super) fn new(file: File, path: RelativePath, unstarted: Range<u64>) -> Self {
+        Self { file, path, unstarted }
+    }
+
+    /// Elsewhere the sync starts the write-back.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn new(file: File, path: RelativePath, _unstarted: Range<u64>) -> Self {
+        Self { file, path }
+    }
 }
 
 impl OpenFile for Written {

@@ -113,6 +113,10 @@ impl Plan {
         if random.one_in(6) {
             paths.insert(format!("new{writer}/{step}/twig/bud/leaf"));
         }
+        // So many are synced together.
+        if random.one_in(5) {
+            paths.extend((0..20).map(|file| format!("many{writer}/{file}")));
+        }
         let mut changes: Vec<_> = paths
             .into_iter()
             .map(|path| match before.contains_key(&path) && random.one_in(4) {
