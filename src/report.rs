@@ -311,6 +311,10 @@ pub enum Problem {
     Changed,
     /// Its bytes differ, but its length and time stamp do not: the medium is damaged.
     Damaged,
+    /// This user may not read it, so it was not compared. The path may be that of a manifest: then no
+    /// file of its commit, and of all earlier ones, was compared. The manifest of a small save is read
+    /// only by those who may write in the root.
+    Unreadable,
 }
 
 impl fmt::Display for Problem {
@@ -320,6 +324,7 @@ impl fmt::Display for Problem {
             Self::Present => "should have been removed, but is there",
             Self::Changed => "was changed later",
             Self::Damaged => "is damaged: its bytes differ, but its length and time stamp do not",
+            Self::Unreadable => "could not be read by this user, so it was not compared",
         })
     }
 }

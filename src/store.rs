@@ -380,10 +380,11 @@ impl Store {
     }
 
     /// Compares the files of the newest commits with the checksums in their manifests. Reads every byte
-    /// of them, and changes nothing.
+    /// of them, and changes nothing. What this user may not read is
+    /// [`Unreadable`](crate::Problem::Unreadable), and was not compared.
     ///
     /// # Errors
-    /// - [`Error::Io`] if a file cannot be read.
+    /// - [`Error::Io`] if a file cannot be read for another reason.
     /// - [`Error::Corrupt`] if a manifest is damaged.
     pub fn verify(&self) -> Result<Vec<Mismatch>> {
         verify::verify(self.root())

@@ -1,23 +1,30 @@
 //! Verify: compares the files of the newest commits with the checksums in their
-//! manifests. Reads every byte of them, and changes nothing.
+//! manifests. Reads every byte of them, and changes nothing. Tells what this user
+//! may not read, and compares the rest.
 
 use std::collections::HashSet;
+use std::io;
 
+use super::control::Control;
 use super::layout::Fate;
 use super::root::Root;
 use super::{control, copy, lock, pending};
-use crate::error::{Operation, Result};
+use crate::error::{Error, Operation, Result};
 use crate::fs::Kind;
 use crate::generation::Generation;
 use crate::manifest::{Action, Entry, Stamp};
 use crate::report::{Mismatch, Problem};
 
 /// Compares every path in the newest manifests, down to the first gap, with the newest entry that names
-/// it.
+/// it. Ends at a manifest that this user may not read. It may have replaced any file, so nothing older
+/// says what should be there.
 pub(crate) fn verify(root: &Root) -> Result<Vec<Mismatch>> {
     let share = lock::shared(root)?;
     // Recovery has yet to discard these.
-    let beyond = pending::read(root, &share.control)?.beyond;
+    let Some(pending) = if_allowed(pending::read(root, &share.control))? else {
+        return unreadable(root, &share.control);
+    };
+    let beyond = pending.beyond;
     let mut later: Option<Generation> = None;
     let mut seen = HashSet::new();
     let mut mismatches = Vec::new();
@@ -32,16 +39,40 @@ pub(crate) fn verify(root: &Root) -> Result<Vec<Mismatch>> {
         if share.control.has(Fate::Abandoned.of(generation)) {
             continue;
         }
-        let Some(manifest) = control::manifest(root, &path)? else { continue };
-        for entry in manifest.entries {
+        let Some(found) = if_allowed(control::manifest(root, &path))? else {
+            mismatches.push(Mismatch { path, generation, problem: Problem::Unreadable });
+            break;
+        };
+        for entry in found.into_iter().flat_map(|manifest| manifest.entries) {
             if seen.insert(entry.path.clone()) {
-                let problem = compare(root, &entry)?;
+                let problem = if_allowed(compare(root, &entry))?.unwrap_or(Some(Problem::Unreadable));
                 let mismatch = |problem| Mismatch { path: entry.path, generation, problem };
                 mismatches.extend(problem.map(mismatch));
             }
         }
     }
     Ok(mismatches)
+}
+
+/// The pending manifests that this user may not read.
+fn unreadable(root: &Root, control: &Control) -> Result<Vec<Mismatch>> {
+    let mut found = Vec::new();
+    for generation in control.open() {
+        let path = control.published(generation);
+        if if_allowed(root.read(&path))?.is_none() {
+            found.push(Mismatch { path, generation, problem: Problem::Unreadable });
+        }
+    }
+    Ok(found)
+}
+
+/// Turns a refusal to read into `None`.
+fn if_allowed<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn compare(root: &Root, entry: &Entry) -> Result<Option<Problem>> {

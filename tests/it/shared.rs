@@ -246,6 +246,40 @@ fn another_user_reads_what_a_living_store_has_put_in_place() {
     assert_eq!(run(child_as(ANOTHER, ANOTHER, "shared::child_that_reads", root)), ["done"]);
 }
 
+/// The manifest of a small save is closed to those who may not write in the root. For them `verify` was an
+/// error, and the files that they may read were not compared.
+#[test]
+fn a_check_by_another_user_says_what_it_could_not_read_and_compares_the_rest() {
+    let Some(root) = given_root(0o755) else { return };
+    let root = root.path();
+    let verified = || run(child_as(ANOTHER, ANOTHER, "shared::child_that_verifies", root));
+    let long = Store::options().inline_max(0).open(root).unwrap();
+    put(&long, &[("a", "a"), ("b", "b"), ("d/c", "c")]);
+    assert_eq!(verified(), ["done"]);
+    fs::set_permissions(root.join("a"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(root.join("d"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(root.join("b"), "other").unwrap();
+    let told = ["a Unreadable", "b Changed", "d/c Unreadable", "done"];
+    assert_eq!(verified(), told);
+    put(&Store::open(root).unwrap(), &[("b", "b2")]);
+    assert_eq!(verified(), [".cosave/2.applied Unreadable", "done"]);
+    let store = Store::options().durability(Durability::Committed).open(root).unwrap();
+    put(&store, &[("b", "b3")]);
+    assert_eq!(verified(), [".cosave/3.pending-inline Unreadable", "done"]);
+    assert!(store.verify().unwrap().is_empty());
+}
+
+#[test]
+#[ignore = "child of a_check_by_another_user_says_what_it_could_not_read_and_compares_the_rest"]
+fn child_that_verifies() {
+    let Some(root) = child_root() else { return };
+    let store = Store::options().read_only(true).open(&root).unwrap();
+    for found in store.verify().unwrap() {
+        say(format!("{} {:?}", found.path, found.problem));
+    }
+    say("done");
+}
+
 #[test]
 #[ignore = "child of a_reader_that_may_not_open_the_lock_is_told_so"]
 fn child_that_may_not_read() {
