@@ -66,7 +66,9 @@ pub(crate) fn may_remove(root: &Root, target: &Target) -> Result<()> {
     if target.existing.is_none() || root.assumes_permission() {
         return Ok(());
     }
-    root.fs.may_remove(&target.path).map_err(root.error(Operation::Remove, &target.path))
+    // Another program may have removed it meanwhile. Then nothing is left to remove.
+    let allowed = if_found(root.fs.may_remove(&target.path));
+    allowed.map(drop).map_err(root.error(Operation::Remove, &target.path))
 }
 
 /// What the checks under the lock have found.

@@ -66,13 +66,24 @@ pub(crate) fn commit(root: &Root, queue: &CommitQueue, collected: Collected) -> 
 /// made it is aborted.
 const BEGIN_TRIES_MAX: u32 = 4;
 
-/// Durably records where a transaction will stage and which directories it will make, and makes them.
-/// This is one wait for all of them, and none if all are on record.
+/// Durably records where a transaction will stage and which directories it will make, and makes them. An
+/// aborted transaction may have removed a directory since it was found; then it is made again.
 pub(crate) fn prepare(
     root: &Root,
     staging: &mut Staging,
     directories: &BTreeSet<RelativePath>,
 ) -> Result<()> {
+    for _ in 1..BEGIN_TRIES_MAX {
+        match prepare_once(root, staging, directories) {
+            Err(error) if error.is_not_found() => root.fs.forget_directories(),
+            result => return result,
+        }
+    }
+    prepare_once(root, staging, directories)
+}
+
+/// This is one wait for all directories, and none if all are on record.
+fn prepare_once(root: &Root, staging: &mut Staging, directories: &BTreeSet<RelativePath>) -> Result<()> {
     // Another transaction of this session may have made one of them, and may not have synced it.
     for directory in staging.session.undurable(directories) {
         staging.wave.add(Unsynced::directory(directory.parent()));

@@ -241,6 +241,77 @@ fn transactions_that_make_and_remove_one_directory_do_not_fail_each_other() {
     }
 }
 
+/// Commits a file, while another process removes something at the call 0, 1, 2 ... of this.
+fn while_something_goes(path: &str, gone: &str, inline_max: usize) {
+    for after in 0.. {
+        let disk = sim();
+        disk.make_directory("new", 0);
+        disk.settle();
+        let store = Store::options().inline_max(inline_max).open_on(disk.process()).unwrap();
+        let mut tx = store.begin().unwrap();
+        let gone_at = disk.calls() + after;
+        disk.remove_at(gone_at, gone);
+        let committed = tx.write(path, "x1").and_then(|()| tx.commit());
+        let is_over = disk.calls() <= gone_at;
+        let case = format!("{path}, {inline_max} bytes in the manifest, {gone} gone at call {after}");
+        assert!(committed.is_ok(), "{case}: {}", committed.unwrap_err());
+        // A program may remove the committed file, too.
+        let is_there = disk.files().contains_key(path);
+        for found in disk.power_losses(10, after).into_iter().filter(|_| is_there) {
+            drop(open(&found));
+            assert_eq!(content(&found, path), "x1", "{case}");
+        }
+        if is_over {
+            assert!(after > 20 && is_there, "{case}: a transaction of {after} calls");
+            break;
+        }
+    }
+}
+
+/// Another process had made the directory, and removed it again between the look at it and the first file or
+/// directory in it. That was an error, and only two threads could show it, by chance.
+#[test]
+fn a_directory_that_goes_at_any_call_of_a_transaction_is_made_again() {
+    for (path, inline_max) in [("new/x", 0), ("new/x", 100), ("new/dir/x", 0), ("new/dir/x", 100)] {
+        while_something_goes(path, "new", inline_max);
+    }
+}
+
+/// A file that may be missing went between two looks at it, and could not be removed.
+#[test]
+fn a_file_that_goes_at_any_call_of_a_transaction_is_removed() {
+    for after in 0.. {
+        let disk = sim();
+        let store = Store::options().inline_max(0).open_on(disk.process()).unwrap();
+        let mut tx = store.begin().unwrap();
+        let gone_at = disk.calls() + after;
+        disk.remove_at(gone_at, "a");
+        let removed = tx.remove_if_exists("a").and_then(|_| tx.commit());
+        assert!(removed.is_ok(), "gone at call {after}: {}", removed.unwrap_err());
+        let is_over = disk.calls() <= gone_at;
+        drop(store);
+        assert_eq!(content(&disk, "a"), "nothing");
+        let generation = open(&disk).generation().unwrap();
+        assert!(disk.power_losses(10, after).iter().all(|found| generation == 0 || !has(found, "a")));
+        if is_over {
+            assert!(after > 10 && generation == 1, "a transaction of {after} calls");
+            break;
+        }
+    }
+}
+
+fn has(disk: &SimDisk, path: &str) -> bool {
+    disk.files().contains_key(path)
+}
+
+/// It may go between two looks at it. Then there is nothing that could not be replaced.
+#[test]
+fn a_target_that_goes_at_any_call_of_a_transaction_is_made_anew() {
+    for inline_max in [0, 100] {
+        while_something_goes("a", "a", inline_max);
+    }
+}
+
 /// A store that makes `new` in a transaction, which is aborted when somebody else uses the directory.
 fn with_an_orphan(disk: &SimDisk, use_it: impl FnOnce()) -> Store {
     let store = Store::options().inline_max(0).open_on(disk.process()).unwrap();

@@ -35,6 +35,8 @@ pub(super) struct Machine {
     pub(super) calls: u64,
     pub(super) crash: Option<Crash>,
     pub(super) panic: Option<u64>,
+    /// A file or empty directory that another process removes before this call.
+    pub(super) removal: Option<(u64, RelativePath)>,
     pub(super) faults: Vec<Fault>,
     pub(super) mutation: Option<Mutation>,
     pub(super) free_bytes: Option<u64>,
@@ -78,6 +80,7 @@ impl Machine {
             calls: 0,
             crash: None,
             panic: None,
+            removal: None,
             faults: Vec::new(),
             mutation: None,
             free_bytes: None,
@@ -109,10 +112,24 @@ impl Machine {
         }
         let number = self.calls;
         self.calls += 1;
+        if let Some((_, path)) = self.removal.take_if(|(after, _)| *after <= number) {
+            self.remove_unless_full(&path);
+        }
         let hit = |fault: &&Fault| number == fault.after || fault.persistent && number > fault.after;
         match self.faults.iter().find(hit) {
             Some(fault) => Err(io::Error::from_raw_os_error(fault.error)),
             None => Ok(()),
+        }
+    }
+
+    fn remove_unless_full(&mut self, path: &RelativePath) {
+        let (Ok(inode), Ok(parent)) = (self.state.lookup(path), self.state.directory(&path.parent())) else {
+            return;
+        };
+        let is_full =
+            matches!(self.state.body(inode), Ok(Body::Directory { visible, .. }) if !visible.is_empty());
+        if !is_full {
+            self.state.operate(self.model, vec![(parent, disk::shared(path.name()), None)]);
         }
     }
 

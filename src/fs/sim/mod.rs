@@ -154,6 +154,12 @@ impl SimDisk {
         self.lock().faults = faults.to_vec();
     }
 
+    /// Lets another process remove a file or directory before a call, but no directory that has
+    /// something in it then. An aborted transaction removes the directories that it has made.
+    pub fn remove_at(&self, call: u64, path: &str) {
+        self.lock().removal = path_of(path).ok().map(|path| (call, path));
+    }
+
     /// Removes a sync from the protocol. To break a rule, use [`without`](crate::mutation::without).
     #[doc(hidden)]
     pub fn mutate(&self, mutation: Option<Mutation>) {

@@ -194,7 +194,8 @@ impl FileSystem for SimFileSystem {
         }
     }
 
-    fn may_write(&self, _path: &RelativePath, known: &Metadata) -> io::Result<()> {
+    fn may_write(&self, path: &RelativePath, known: &Metadata) -> io::Result<()> {
+        self.directories.lookup(&self.machine.lock().state, path)?;
         if known.mode & 0o200 == 0 { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
     }
 
