@@ -57,6 +57,8 @@ pub enum Rule {
     InheritStaged,
     /// Put no bytes into a manifest that more people can read than the file.
     KeepSecrets,
+    /// Ask again under the lock who may read the manifest, and whether it may have bytes.
+    AskAgain,
     /// Look at every entry before moving the first.
     LookFirst,
     /// Set a target aside when it is neither the old file nor the new one.

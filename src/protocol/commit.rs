@@ -32,7 +32,7 @@ use super::stage::{self, Backing, Collected, KeptFile, Staged, StagedFile, Stage
 use super::state::InPlace;
 use super::{apply, check, lease, recover};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, Durable, Unsynced, Wave};
+use crate::fs::{Barrier, Durable, NewFile, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
 use crate::mutation::{Rule, keeps};
 use crate::options::Durability;
@@ -155,7 +155,9 @@ pub(crate) fn stage(root: &Root, collected: Collected) -> Result<Staged, Refused
     let entries: Vec<_> = changes.into_iter().map(|change| change.into_entry(root)).collect();
     let (unpublished, backing) = (ControlName::Unpublished(id).path(), Backing::Manifest(wave));
     cleanup.add_file(unpublished.clone());
-    let mut staged = Staged { id, entries, preconditions, snapshot, unpublished, cleanup, session, backing };
+    let readers = NewFile::Private;
+    let mut staged =
+        Staged { id, entries, preconditions, snapshot, unpublished, readers, cleanup, session, backing };
     match end_staging(root, &mut staged) {
         Ok(()) => Ok(staged),
         Err(error) => Err(Refused::with(error, staged)),
@@ -178,7 +180,7 @@ fn end_staging(root: &Root, staged: &mut Staged) -> Result<()> {
 /// Barrier 1, of long saves: makes everything that the manifest names, and the manifest itself, durable
 /// in one wave.
 fn make_durable(root: &Root, staged: &mut Staged) -> Result<()> {
-    let content = publish::write_manifest(root, staged, &staged.unpublished)?;
+    let content = publish::write_manifest(root, staged, &staged.unpublished.clone())?;
     let Backing::Manifest(owed) = &mut staged.backing else { return Ok(()) };
     let mut wave = std::mem::replace(owed, Wave::new(Barrier::Staged));
     wave.add(content);
@@ -407,18 +409,25 @@ fn break_rules(root: &Root, locked: &Locked, renamed: &[(Generation, Staged)]) {
 
 /// Checks a transaction under the lock, and updates what is out of date.
 fn check_under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> Result<()> {
-    let Freshness::Outdated(changed) = check::under_lock(root, state, staged)? else { return Ok(()) };
+    let changed = match check::under_lock(root, state, staged)? {
+        Freshness::Current => None,
+        Freshness::Outdated(changed) => Some(changed),
+    };
     let mut wave = Wave::new(Barrier::Staged);
-    let copied = changed.into_iter().try_for_each(|(index, found)| {
-        wave.add(stage::copy_permissions(root, &mut staged.entries[index], &found)?);
+    let copied = changed.iter().flatten().try_for_each(|(index, found)| {
+        wave.add(stage::copy_permissions(root, &mut staged.entries[*index], found)?);
         Ok(())
     });
+    let asks_again = changed.is_some() || keeps(Rule::AskAgain);
     if let Backing::Manifest(owed) = &mut staged.backing {
         owed.absorb(wave);
         copied?;
-        // With the new permissions its bytes may be a secret.
-        let stays_small = publish::may_hold_contents(root, staged)?;
+        // Files and directories may have been closed since this was asked, and the bytes be a secret.
+        let stays_small = !asks_again || publish::may_hold_contents(root, staged)?;
         return if stays_small { Ok(()) } else { make_durable(root, staged) };
+    }
+    if changed.is_none() && !(asks_again && publish::is_too_open(root, staged)?) {
+        return Ok(());
     }
     let outdated = match copied.and_then(|()| publish::rewrite_manifest(root, staged, &mut wave)) {
         Ok(outdated) => outdated,

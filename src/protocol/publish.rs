@@ -55,11 +55,11 @@ impl Staged {
 }
 
 /// Writes the manifest of a long save under its temporary name. Returns what it owes.
-pub(crate) fn write_manifest(root: &Root, staged: &Staged, path: &RelativePath) -> Result<Unsynced> {
-    let readers = readers(root, &staged.entries).map_err(root.error(Operation::Stage, path))?;
+pub(crate) fn write_manifest(root: &Root, staged: &mut Staged, path: &RelativePath) -> Result<Unsynced> {
+    staged.readers = readers(root, &staged.entries).map_err(root.error(Operation::Stage, path))?;
     let entries = staged.entries.iter().map(|staged| &staged.entry);
     let bytes = Manifest::encode_entries(staged.id, root.fs.now().into(), None, entries);
-    write(root, path, readers, &bytes)
+    write(root, path, staged.readers, &bytes)
 }
 
 /// Writes the manifest of a small save, with the bytes of its files. Nobody may read it but those who
@@ -96,6 +96,20 @@ fn readers(root: &Root, entries: &[StagedEntry]) -> io::Result<NewFile> {
     let is_public = entries.iter().all(StagedEntry::is_readable_by_all)
         && every_directory(root, entries.iter(), |found| found.mode & 0o555 == 0o555)?;
     Ok(if is_public { NewFile::Ordinary } else { NewFile::Private })
+}
+
+fn is_open_to_all(directory: &Metadata) -> bool {
+    directory.mode & 0o555 == 0o555
+}
+
+/// Whether a directory was closed since the manifest of a long save was written for all to read. Whatever
+/// happens to a file is noticed elsewhere, and its manifest written again.
+pub(crate) fn is_too_open(root: &Root, staged: &Staged) -> Result<bool> {
+    if staged.readers != NewFile::Ordinary {
+        return Ok(false);
+    }
+    let is_public = every_directory(root, staged.entries.iter(), is_open_to_all);
+    is_public.map(|is_public| !is_public).map_err(root.error(Operation::Look, &RelativePath::root()))
 }
 
 /// Whether every directory on the paths of these entries exists and is as wanted.

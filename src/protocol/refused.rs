@@ -37,7 +37,17 @@ impl Refused {
 impl Staged {
     /// The transaction before it was staged to its end: without a manifest.
     fn unstage(self) -> Collected {
-        let Self { id, entries, preconditions, snapshot, unpublished, mut cleanup, session, backing } = self;
+        let Self {
+            id,
+            entries,
+            preconditions,
+            snapshot,
+            unpublished,
+            readers: _,
+            mut cleanup,
+            session,
+            backing,
+        } = self;
         cleanup.remove(&unpublished);
         let wave = match backing {
             Backing::Manifest(wave) => wave,

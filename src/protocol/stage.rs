@@ -140,6 +140,8 @@ pub(crate) struct Staged {
     pub(crate) snapshot: Snapshot,
     /// The manifest under its temporary name.
     pub(crate) unpublished: RelativePath,
+    /// Who may read that.
+    pub(crate) readers: NewFile,
     /// Removes everything if it is dropped before publication.
     pub(crate) cleanup: CleanupGuard,
     pub(crate) session: Arc<Session>,

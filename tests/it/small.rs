@@ -432,6 +432,45 @@ mod readers {
         assert!(has("2.applied"), "both were published in one wave");
     }
 
+    /// Whether the bytes may be in the manifest, and who may read it, was asked before the wait for the lock.
+    /// What was closed during the wait stood open in the manifest.
+    #[test]
+    fn what_is_closed_while_a_save_waits_for_the_lock_is_not_open_in_its_manifest() {
+        let saved = |limit: usize, closed: &'static str, mode: u32| {
+            let directory = tempfile::tempdir().unwrap();
+            let root = directory.path().to_owned();
+            fs::create_dir(root.join("d")).unwrap();
+            for (path, mode) in [("", if closed.is_empty() { 0o755 } else { 0o775 }), ("d", 0o755)] {
+                set_mode(&root.join(path), mode);
+            }
+            fs::write(root.join("d/file"), "0").unwrap();
+            set_mode(&root.join("d/file"), if closed.is_empty() { 0o600 } else { 0o644 });
+            drop(Store::open(&root).unwrap().update(|tx| tx.write("c", "1")).unwrap());
+            let reader = Store::options().read_only(true).open(&root).unwrap();
+            let view = Mutex::new(Some(reader.view().unwrap()));
+            let path = root.join(closed);
+            let options = Store::options().durability(Durability::Committed).inline_max(limit);
+            let options = options.on_wait(move |_| {
+                set_mode(&path, mode);
+                view.lock().unwrap().take();
+            });
+            let store = options.open(&root).unwrap();
+            put(&store, &[("d/file", "the secret")]);
+            let is_small = root.join(".cosave/2.pending-inline").exists();
+            let name = if is_small { "2.pending-inline" } else { "2.pending" };
+            let found = fs::metadata(root.join(".cosave").join(name)).unwrap().permissions().mode();
+            (is_small, format!("{:o}", found & 0o777))
+        };
+        let asked_once = |limit, closed, mode| without(Some(Rule::AskAgain), || saved(limit, closed, mode));
+        assert_eq!(saved(100, "d", 0o755), (true, "660".to_owned()), "nothing is closed");
+        assert_eq!(saved(100, "d", 0o700), (false, "660".to_owned()), "a directory is closed");
+        assert_eq!(saved(100, "", 0o777), (false, "666".to_owned()), "all may write in the root");
+        assert_eq!(saved(0, "d", 0o755), (false, "664".to_owned()), "a long save");
+        assert_eq!(saved(0, "d", 0o700), (false, "660".to_owned()), "a long save in a closed directory");
+        assert_eq!(asked_once(100, "d", 0o700), (true, "660".to_owned()));
+        assert_eq!(asked_once(0, "d", 0o700), (false, "664".to_owned()));
+    }
+
     /// A stranger who could write in a root published a manifest with the bytes of a program. The next opening
     /// by root made this program, owned by root and with the set-user-ID bit.
     #[test]
