@@ -31,6 +31,8 @@ pub enum Rule {
     CheckPreconditions,
     /// Check under the lock that no target or its directory is append-only or immutable.
     CheckFlags,
+    /// Let an update go first that has failed too often because of others.
+    TakeTurns,
     /// Recognise what was read by its content if stamps prove nothing.
     CompareContent,
     /// Read earlier reads again if others have committed meanwhile.

@@ -73,6 +73,9 @@ impl Drop for Closing {
 /// How often [`Store::update`] tries before it returns a conflict.
 const UPDATE_TRIES_MAX: u32 = 100;
 
+/// After how many tries [`Store::update`] asks others to let it go first.
+const UPDATE_TRIES_BEFORE_TURN: u32 = 4;
+
 impl Store {
     fn new(opened: Opened) -> Self {
         let opened = Arc::new(opened);
@@ -145,6 +148,11 @@ impl Store {
     /// of one state, so it never sees a mix of two commits. If nobody else changes what it read, it
     /// runs once.
     ///
+    /// After four conflicts in a row, other commits to this root wait up to two seconds before they begin,
+    /// whoever makes them. So a `change` that takes less than that gets its turn beside writers that never
+    /// pause. It holds no lock that a view, a read or a commit of its own would need; only such a commit
+    /// waits these two seconds, too.
+    ///
     /// `change` may return a value and an error of its own, so `?` works in it on every error that yours
     /// is made of. The value is in the [`Commit`]. Nothing is committed if it returns an error.
     ///
@@ -193,8 +201,12 @@ impl Store {
         mut change: impl FnMut(&mut Transaction) -> Result<T, E>,
     ) -> Result<Commit<T>, E> {
         let mut tries = 0;
+        let mut turn = None;
         loop {
             tries += 1;
+            if tries > UPDATE_TRIES_BEFORE_TURN && turn.is_none() && keeps(Rule::TakeTurns) {
+                turn = self.opened.turn();
+            }
             let mut transaction = self.begin()?;
             let value = match change(&mut transaction) {
                 Ok(value) => value,
@@ -202,7 +214,7 @@ impl Store {
                 Err(_) if tries < UPDATE_TRIES_MAX && transaction.has_read_what_changed() => continue,
                 Err(error) => return Err(error),
             };
-            match transaction.try_commit() {
+            match transaction.try_commit_in(turn.as_ref()) {
                 Ok(commit) => return Ok(commit.with(value)),
                 Err(error) if tries < UPDATE_TRIES_MAX && transaction.may_be_mended(&error) => {}
                 Err(error) => return Err(error.into()),

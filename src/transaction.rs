@@ -25,6 +25,7 @@ use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::check;
 #[cfg(feature = "sim")]
 use crate::protocol::commit::Receipt;
+use crate::protocol::lock::Turn;
 use crate::protocol::open::Opened;
 use crate::protocol::refused::Refused;
 use crate::protocol::resolve::{self, Target};
@@ -279,13 +280,18 @@ impl Transaction {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn try_commit(&mut self) -> Result<Commit> {
+        self.try_commit_in(None)
+    }
+
+    /// Commits in the turn of an update, if there is one.
+    pub(crate) fn try_commit_in(&mut self, turn: Option<&Turn>) -> Result<Commit> {
         self.root().may_change()?;
         let (collected, changes) = match self.collect()? {
             Collection::Changes(collected, changes) => (*collected, changes),
             Collection::Nothing(id) => return self.commit_nothing(id),
         };
         let id = collected.staging.id;
-        let receipt = self.opened.commit(collected).map_err(|refused| self.take_back(refused))?;
+        let receipt = self.opened.commit(collected, turn).map_err(|refused| self.take_back(refused))?;
         Ok(Commit {
             generation: receipt.generation,
             transaction: id,

@@ -22,7 +22,7 @@ use super::check::Freshness;
 use super::control::{self, Control, WAIVED_MAX};
 use super::deferred::{Applied, Moved};
 use super::layout::{ControlName, Fate};
-use super::lock::{self, Locked};
+use super::lock::{self, Locked, Turn};
 use super::publish::{self, Published};
 use super::queue::{Job as _, Queue};
 use super::refused::Refused;
@@ -51,9 +51,19 @@ pub(crate) type CommitQueue = Queue<Staged, Result<Receipt, Refused>>;
 /// What each transaction of a batch gets as its answer.
 type Answers = Vec<(TransactionId, Result<Receipt, Refused>)>;
 
-/// Commits what a transaction has collected, in one batch with others that are ready.
-pub(crate) fn commit(root: &Root, queue: &CommitQueue, collected: Collected) -> Result<Receipt, Refused> {
+/// Commits what a transaction has collected, in one batch with others that are ready. Without a turn of its
+/// own it first lets an update go whose turn it is. It does so before it can lead others, who may have
+/// this turn.
+pub(crate) fn commit(
+    root: &Root,
+    queue: &CommitQueue,
+    collected: Collected,
+    turn: Option<&Turn>,
+) -> Result<Receipt, Refused> {
     let staged = stage(root, collected)?;
+    if turn.is_none() {
+        lock::give_way(root);
+    }
     let panicked = |id: TransactionId| {
         let source = io::Error::other("the thread that published this batch panicked");
         let error = Error::io(Operation::Publish, id.to_string())(source);

@@ -252,6 +252,11 @@ pub(crate) fn prove_durable(root: &Root) -> Result<()> {
     create_with(root, &layout::IGNORE.path(), b"*\n")
 }
 
+/// Makes the file that an update locks when others let it go first.
+pub(crate) fn make_turn(root: &Root) -> Result<()> {
+    create_with(root, &layout::TURN.path(), b"")
+}
+
 /// Makes a file unless it exists. If a power loss undoes the file or its content, it is made again.
 fn create_with(root: &Root, path: &RelativePath, bytes: &[u8]) -> Result<()> {
     match root.make(path, bytes) {

@@ -39,6 +39,9 @@ pub(crate) const QUEUE: ControlName = ControlName::Part("queue");
 pub(crate) const LEASE: ControlName = ControlName::Part("lease");
 /// Who holds the lease, for an error message. A locked file cannot be read on Windows.
 pub(crate) const LEASE_HOLDER: ControlName = ControlName::Part("lease-holder");
+/// Locked by an update that has failed too often because of others, which then let it go first. It is made
+/// when it is first needed.
+pub(crate) const TURN: ControlName = ControlName::Part("turn");
 /// The directory of the sessions.
 pub(crate) const SESSIONS: ControlName = ControlName::Part("sessions");
 /// Names the root of a control directory that lies outside of it.
@@ -49,7 +52,8 @@ pub(crate) const UNNAMED_OWNER: ControlName = ControlName::Part("root.tmp");
 /// the control directory is durable.
 pub(crate) const IGNORE: ControlName = ControlName::Part(".gitignore");
 
-const PARTS: [ControlName; 8] = [LOCK, QUEUE, LEASE, LEASE_HOLDER, SESSIONS, OWNER, UNNAMED_OWNER, IGNORE];
+const PARTS: [ControlName; 9] =
+    [LOCK, QUEUE, LEASE, LEASE_HOLDER, TURN, SESSIONS, OWNER, UNNAMED_OWNER, IGNORE];
 
 /// What a name in the control directory means. Each has one form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

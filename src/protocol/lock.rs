@@ -41,6 +41,10 @@ const QUEUE_OPEN: Duration = Duration::from_millis(10);
 const TELL_AFTER: Duration = Duration::from_millis(100);
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a commit lets an update go first that has failed too often. Long enough for most updates, and
+/// short for a commit that the update itself waits for.
+const TURN_MAX: Duration = Duration::from_secs(2);
+
 /// How often to look for the control directory and its lock. Two tries are enough unless another
 /// program removes it.
 const SHARE_TRIES_MAX: u32 = 8;
@@ -107,6 +111,34 @@ fn made_if_missing<'a>(
         }
         lock => lock,
     }
+}
+
+/// The turn of one update. As long as this lives, the commits of others wait before they begin.
+#[must_use = "the turn is over when this is dropped"]
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _lock: Box<dyn Lock>,
+}
+
+/// Asks all others to let this update go first. `None` if the turn is another's for too long, or cannot be
+/// had. Then the update goes on without it.
+pub(crate) fn turn(root: &Root) -> Option<Turn> {
+    let path = layout::TURN.path();
+    let mut wait = Wait::new(root).at_most(TURN_MAX);
+    let lock = match wait.take(&path, LockKind::Exclusive) {
+        Err(error) if error.is_not_found() => {
+            control::make_turn(root).ok()?;
+            wait.take(&path, LockKind::Exclusive)
+        }
+        lock => lock,
+    };
+    lock.ok().map(|lock| Turn { _lock: lock })
+}
+
+/// Lets an update go first whose turn it is. This is a courtesy and protects nothing, so the wait is short
+/// and every error is ignored. So an update can wait for a commit of another thread or process, too.
+pub(crate) fn give_way(root: &Root) {
+    drop(Wait::new(root).at_most(TURN_MAX).take(&layout::TURN.path(), LockKind::Shared));
 }
 
 /// Makes the control directory, unless it exists, is complete and durable.
@@ -222,6 +254,11 @@ impl<'a> Wait<'a> {
             tell: started.saturating_add(TELL_AFTER),
             pause: PAUSE_MIN,
         }
+    }
+
+    fn at_most(mut self, timeout: Duration) -> Self {
+        self.deadline = self.deadline.min(self.started.saturating_add(timeout));
+        self
     }
 
     pub(crate) fn take(&mut self, path: &RelativePath, kind: LockKind) -> Result<Box<dyn Lock>> {

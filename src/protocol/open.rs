@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use super::commit::{self, CommitQueue, Receipt};
 use super::control::{self, Control, Owner};
-use super::lock;
+use super::lock::{self, Turn};
 #[cfg(feature = "sim")]
 use super::queue;
 use super::read::{self, Reading};
@@ -125,8 +125,13 @@ impl Opened {
     }
 
     /// Commits what a transaction has collected.
-    pub(crate) fn commit(&self, collected: Collected) -> Result<Receipt, Refused> {
-        commit::commit(&self.root, &self.queue, collected)
+    pub(crate) fn commit(&self, collected: Collected, turn: Option<&Turn>) -> Result<Receipt, Refused> {
+        commit::commit(&self.root, &self.queue, collected, turn)
+    }
+
+    /// Asks all others to let an update go first.
+    pub(crate) fn turn(&self) -> Option<Turn> {
+        lock::turn(&self.root)
     }
 
     /// Waits until every commit is durably in place.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 
-use cosave::{Error, Outcome, Store};
+use cosave::fs::sim::{Rule, without};
+use cosave::{Commit, Durability, Error, Outcome, Store, Transaction};
 
 use crate::common::{LARGE_BYTES, assert_no_litter, put, quick, text};
 
@@ -24,6 +25,55 @@ fn two_stores_of_one_process_are_strangers_that_get_along() {
     assert_eq!(one.generation().unwrap(), two.generation().unwrap());
     drop((one, two));
     assert_no_litter(root.path());
+}
+
+/// Updates a file beside a writer that never pauses. Every try waits until the writer has committed once
+/// more, or has to let the update go first. Returns the number of tries, too.
+fn update_beside_a_busy_writer() -> (cosave::Result<Commit>, u32) {
+    let root = tempfile::tempdir().unwrap();
+    let (is_over, gives_way) = (AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
+    let store = quick(root.path());
+    put(&store, &[("a", "0")]);
+    let waits = Arc::clone(&gives_way);
+    let options = Store::options().durability(Durability::Process).on_wait(move |waiting| {
+        if waiting.path.ends_with(".cosave/turn") {
+            waits.store(true, Ordering::SeqCst);
+        }
+    });
+    let writer = options.open(root.path()).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 1.. {
+                put(&writer, &[("a", &format!("{number}"))]);
+                if is_over.load(Ordering::SeqCst) {
+                    break;
+                }
+            }
+        });
+        let mut tries = 0;
+        let updated = store.update(|tx| {
+            tries += 1;
+            let seen = tx.read("a")?;
+            let is_newer = || store.view().is_ok_and(|view| view.read("a").is_ok_and(|now| now != seen));
+            while !gives_way.load(Ordering::SeqCst) && !is_newer() {
+                thread::yield_now();
+            }
+            tx.write("seen", &seen)
+        });
+        is_over.store(true, Ordering::SeqCst);
+        (updated, tries)
+    })
+}
+
+/// The update lost every race, and gave up after 100 tries.
+#[test]
+fn an_update_gets_its_turn_beside_a_writer_that_never_pauses() {
+    let (updated, tries) = update_beside_a_busy_writer();
+    assert!(updated.is_ok(), "after {tries} tries: {}", updated.unwrap_err());
+    assert!((2..20).contains(&tries), "{tries} tries");
+    let (updated, tries) = without(Some(Rule::TakeTurns), update_beside_a_busy_writer);
+    assert!(updated.is_err_and(|error| error.is_conflict()), "the rule is broken, and nobody notices");
+    assert_eq!(tries, 100);
 }
 
 #[test]

@@ -16,7 +16,7 @@ store -> transaction view protocol::open protocol::sweep protocol::verify protoc
 transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::root error expect generation
 transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os fs path
 transaction::reading -> transaction draft protocol::read protocol::snapshot protocol::glance protocol::stage protocol::resolve protocol::root reader listed error fs path
-transaction -> writer draft protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root report error fs options generation path
+transaction -> writer draft protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::lock protocol::resolve protocol::root report error fs options generation path
 writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path
 draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve error fs path
 view -> protocol::open protocol::read protocol::state protocol::resolve protocol::root reader listed error generation path
