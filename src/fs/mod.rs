@@ -258,6 +258,16 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// `PermissionDenied` or `ReadOnlyFilesystem` if it would not.
     fn may_write(&self, path: &RelativePath, known: &Metadata) -> io::Result<()>;
 
+    /// Whether the file or directory has an access control list that says more than its mode, and can close
+    /// it to some whom the mode lets in (acl(5)). `false` if the system does not tell.
+    ///
+    /// # Errors
+    /// `NotFound` if a directory above it is missing, or any other error of the system.
+    fn has_access_list(&self, path: &RelativePath) -> io::Result<bool> {
+        let _ = path;
+        Ok(false)
+    }
+
     /// Whether the name can be given to another file, as far as flags decide that permissions do not
     /// show. These are `chattr +a` and `+i` (append-only, immutable), on the file at `path`, if there
     /// is one, or on its directory.

@@ -94,7 +94,8 @@ fn is_readable(bytes: u64) -> bool {
 /// manifest. They need it for recovery.
 fn readers(root: &Root, entries: &[StagedEntry]) -> io::Result<NewFile> {
     let is_public = entries.iter().all(StagedEntry::is_readable_by_all)
-        && every_directory(root, entries.iter(), |found| found.mode & 0o555 == 0o555)?;
+        && !has_lists(root, entries.iter())?
+        && every_directory(root, entries.iter(), is_open_to_all)?;
     Ok(if is_public { NewFile::Ordinary } else { NewFile::Private })
 }
 
@@ -122,11 +123,27 @@ fn every_directory<'a>(
     let directories: BTreeSet<_> = parents.iter().flat_map(RelativePath::chain).collect();
     for directory in directories {
         // In a directory that is gone there may have been secrets.
-        if !if_found(root.fs.metadata(&directory))?.is_some_and(|found| is_wanted(&found)) {
+        if !if_found(root.fs.metadata(&directory))?.is_some_and(|found| is_wanted(&found))
+            || is_listed(root, &directory)?
+        {
             return Ok(false);
         }
     }
-    Ok(true)
+    Ok(!is_listed(root, &RelativePath::root())?)
+}
+
+/// Whether one of these files has an access control list, either now or once it is in place.
+fn has_lists<'a>(root: &Root, mut entries: impl Iterator<Item = &'a StagedEntry>) -> io::Result<bool> {
+    entries.try_fold(false, |found, StagedEntry { entry, .. }| {
+        let staged = || entry.staged().map_or(Ok(false), |staged| is_listed(root, &staged));
+        Ok(found || is_listed(root, &entry.path)? || staged()?)
+    })
+}
+
+/// Whether an access control list may close this file or directory to some whom its mode lets in. What the
+/// list says does not matter here: such a file is saved like a secret.
+fn is_listed(root: &Root, path: &RelativePath) -> io::Result<bool> {
+    Ok(if_found(root.fs.has_access_list(path))?.unwrap_or(false))
 }
 
 /// Whether the manifest may hold the bytes of a transaction's files. All of them must be at hand, and all
@@ -166,9 +183,11 @@ pub(crate) fn may_hold_contents(root: &Root, staged: &Staged) -> Result<bool> {
         Action::Remove => true,
     };
     let is_reachable = |found: &Metadata| is_open(found.mode, found.owner, 0o5);
-    let are_open =
-        written().all(is_readable) && every_directory(root, written(), is_reachable).map_err(failed)?;
-    Ok(are_open || !keeps(Rule::KeepSecrets))
+    let are_open = || {
+        let are_readable = written().all(is_readable) && !has_lists(root, written())?;
+        Ok(are_readable && every_directory(root, written(), is_reachable)?)
+    };
+    Ok(are_open().map_err(failed)? || !keeps(Rule::KeepSecrets))
 }
 
 /// Writes an outdated manifest of a long save again, under a new name. Returns the old name.

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use cosave::{Store, Transaction};
+use cosave::{Change, Durability, Store, Transaction};
 
 use crate::common::{
     LARGE_BYTES, ROOT, assert_no_litter, child_arguments, child_root, put, quick, run, say, skipped, tree,
@@ -248,6 +248,36 @@ fn a_replaced_file_keeps_its_own_access_control_list() {
         paths.iter().for_each(|path| tx.write(path, vec![1; bytes]).unwrap());
         tx.commit().unwrap();
         assert_eq!(paths.map(|path| access_list(&root.path().join(path))), before);
+    }
+}
+
+// A list that names a user can close a file to this user alone. By its mode the file was open to all, and its
+// bytes lay in a manifest of the whole group, its checksum in one of everybody.
+#[test]
+fn the_bytes_of_a_file_with_an_access_control_list_are_in_no_manifest() {
+    let saved = |listed: &str, inline_max| {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        set_mode(root, 0o775);
+        fs::create_dir(root.join("d")).unwrap();
+        set_mode(&root.join("d"), 0o755);
+        fs::write(root.join("d/file"), "0").unwrap();
+        set_mode(&root.join("d/file"), 0o644);
+        if !listed.is_empty() && !can("setfacl", &["-m", "u:1234:-"], &root.join(listed)) {
+            return None;
+        }
+        let options = Store::options().durability(Durability::Committed).inline_max(inline_max);
+        let store = options.open(root).unwrap();
+        put(&store, &[("d/file", "the secret")]);
+        let is_small = root.join(".cosave/1.pending-inline").exists();
+        let manifest = if is_small { ".cosave/1.pending-inline" } else { ".cosave/1.pending" };
+        Some((is_small, format!("{:o}", mode(&root.join(manifest)))))
+    };
+    assert_eq!(saved("", 100), Some((true, "660".to_owned())));
+    assert_eq!(saved("", 0), Some((false, "664".to_owned())));
+    for (listed, inline_max) in [("d/file", 100), ("d", 100), (".", 100), ("d/file", 0), ("d", 0), (".", 0)] {
+        let Some(found) = saved(listed, inline_max) else { return };
+        assert_eq!(found, (false, "660".to_owned()), "{listed:?}, up to {inline_max} bytes");
     }
 }
 

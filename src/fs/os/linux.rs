@@ -195,14 +195,23 @@ fn list_mode(list: &[u8]) -> Option<u32> {
     Some(owner? << 6 | mask.or(group)? << 3 | other?)
 }
 
-/// Gives a file the access control list of the file `name` in `directory`. If that has none, removes an
-/// inherited one. Returns whether the list has changed, and the file's mode with it.
+/// The access control list of the file `name` in `directory`, if it has one.
 ///
 /// Before Linux 6.13 no call reads attributes relative to a directory's handle, so this uses the
 /// handle's name in `/proc`.
-pub(super) fn copy_access_list(directory: &OwnedFd, name: &OsStr, file: &File) -> rustix::io::Result<bool> {
+fn access_list(directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<Option<Vec<u8>>> {
     let path = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
-    let wanted = attribute(|buffer| rustix::fs::lgetxattr(&path, ACCESS_LIST, buffer))?;
+    attribute(|buffer| rustix::fs::lgetxattr(&path, ACCESS_LIST, buffer))
+}
+
+pub(super) fn has_access_list(directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<bool> {
+    Ok(access_list(directory, name)?.is_some())
+}
+
+/// Gives a file the access control list of the file `name` in `directory`. If that has none, removes an
+/// inherited one. Returns whether the list has changed, and the file's mode with it.
+pub(super) fn copy_access_list(directory: &OwnedFd, name: &OsStr, file: &File) -> rustix::io::Result<bool> {
+    let wanted = access_list(directory, name)?;
     let own = attribute(|buffer| rustix::fs::fgetxattr(file, ACCESS_LIST, buffer))?;
     match wanted {
         wanted if wanted == own => return Ok(false),

@@ -346,6 +346,10 @@ impl FileSystem for OsFileSystem {
         self.directories.may_write(path, known)
     }
 
+    fn has_access_list(&self, path: &RelativePath) -> io::Result<bool> {
+        self.directories.has_access_list(path)
+    }
+
     fn may_rename_over(&self, path: &RelativePath) -> io::Result<()> {
         self.directories.may_rename_over(path)
     }

@@ -311,6 +311,10 @@ impl Directories {
         Ok(())
     }
 
+    pub(super) fn has_access_list(&self, path: &RelativePath) -> io::Result<bool> {
+        self.at(path, has_access_list)
+    }
+
     /// These flags bind the superuser too, and `access` ignores the append-only one.
     pub(super) fn may_rename_over(&self, path: &RelativePath) -> io::Result<()> {
         let frozen = |directory: &OwnedFd, name: &OsStr| {
@@ -462,7 +466,7 @@ pub(super) use super::linux::boot;
 #[cfg(target_os = "linux")]
 pub(super) use super::linux::share_bytes;
 #[cfg(target_os = "linux")]
-use super::linux::{copy_access_list, is_frozen, is_mount_point, new_file_mode};
+use super::linux::{copy_access_list, has_access_list, is_frozen, is_mount_point, new_file_mode};
 
 /// Other systems do not tell without a call that needs `unsafe`.
 #[cfg(not(target_os = "linux"))]
@@ -486,6 +490,11 @@ fn new_file_mode(_directory: &OwnedFd) -> Option<u32> {
 /// inherited.
 #[cfg(not(target_os = "linux"))]
 fn copy_access_list(_from: &OwnedFd, _name: &OsStr, _to: &File) -> rustix::io::Result<bool> {
+    Ok(false)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn has_access_list(_directory: &OwnedFd, _name: &OsStr) -> rustix::io::Result<bool> {
     Ok(false)
 }
 

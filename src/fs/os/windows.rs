@@ -192,6 +192,11 @@ impl Directories {
         if known.mode & 0o200 == 0 { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
     }
 
+    /// Access control lists are not part of a file's mode here. Files inherit those of their directory.
+    pub(super) fn has_access_list(&self, _path: &RelativePath) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// The only such attribute is the one that `may_write` checks.
     pub(super) fn may_rename_over(&self, _path: &RelativePath) -> io::Result<()> {
         Ok(())
