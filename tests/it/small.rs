@@ -293,7 +293,7 @@ fn a_save_that_makes_a_directory_is_a_long_one() {
 #[cfg(unix)]
 mod readers {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt as _, chown};
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
     use std::sync::{Arc, Mutex};
 
     use cosave::fs::sim::{Rule, without};
@@ -471,13 +471,55 @@ mod readers {
         assert_eq!(asked_once(0, "d", 0o700), (false, "664".to_owned()));
     }
 
+    /// The owner of a restored file stood in the manifest. So whoever could write one, and waited for root to
+    /// recover, gave a file to anybody.
+    #[test]
+    fn a_restored_file_belongs_to_whoever_wrote_its_manifest_unless_that_is_root() {
+        const ANOTHER: u32 = NOBODY - 1;
+        for (writer, named, expected) in [
+            (0, (ANOTHER, ANOTHER), (ANOTHER, ANOTHER)),
+            (NOBODY, (NOBODY, NOBODY), (NOBODY, NOBODY)),
+            (NOBODY, (0, 0), (NOBODY, 0)),
+            (NOBODY, (ANOTHER, ANOTHER), (NOBODY, NOBODY)),
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            forge(root.path(), "file", 0o644, Some(named), None);
+            let manifest = root.path().join(".cosave/1.pending-inline");
+            if chown(&manifest, Some(writer), Some(writer)).is_err() {
+                return skipped("small", "only a privileged process can recover for somebody else");
+            }
+            drop(Store::open(root.path()).unwrap());
+            let found = fs::metadata(root.path().join("file")).unwrap();
+            assert_eq!((found.uid(), found.gid()), expected, "of {writer}, named {named:?}");
+        }
+    }
+
+    /// Publishes a small save of one file, whose staged file is lost.
+    fn forge(root: &Path, name: &str, mode: u32, owner: Option<(u32, u32)>, before: Option<Before>) {
+        fs::create_dir_all(root.join(".cosave")).unwrap();
+        let bytes = b"#!/bin/sh\n".to_vec();
+        let transaction: TransactionId = format!("{}-1", Uuid::new_v4().simple()).parse().unwrap();
+        let content = StagedContent {
+            name: format!(".{name}.{transaction}-1.cosave").into(),
+            after: Stamp { length: bytes.len() as u64, modified: std::time::SystemTime::now().into() },
+            mode,
+            owner,
+            checksum: blake3::hash(&bytes),
+        };
+        let path = RelativePath::new(name).unwrap();
+        let entries = vec![Entry { path, before, action: Action::Write(content) }];
+        let time = std::time::SystemTime::now().into();
+        let inline = Some(Inline { wave: Generation::from(1), bytes });
+        let manifest = Manifest { transaction, time, entries, inline };
+        fs::write(root.join(".cosave/1.pending-inline"), manifest.encode()).unwrap();
+    }
+
     /// A stranger who could write in a root published a manifest with the bytes of a program. The next opening
     /// by root made this program, owned by root and with the set-user-ID bit.
     #[test]
     fn a_forged_manifest_makes_no_program_that_runs_with_the_rights_of_another() {
         for (name, mode) in [("program", 0o4755), ("taken", 0o6711), ("plain", 0o755)] {
             let root = tempfile::tempdir().unwrap();
-            fs::create_dir(root.path().join(".cosave")).unwrap();
             let mut before = None;
             if name == "taken" {
                 let path = root.path().join(name);
@@ -485,21 +527,7 @@ mod readers {
                 set_mode(&path, mode);
                 before = Some(Before { stamp: stamp(&path), checksum: None });
             }
-            let bytes = b"#!/bin/sh\n".to_vec();
-            let transaction: TransactionId = format!("{}-1", Uuid::new_v4().simple()).parse().unwrap();
-            let content = StagedContent {
-                name: format!(".{name}.{transaction}-1.cosave").into(),
-                after: Stamp { length: bytes.len() as u64, modified: std::time::SystemTime::now().into() },
-                mode,
-                owner: Some((0, 0)),
-                checksum: blake3::hash(&bytes),
-            };
-            let path = RelativePath::new(name).unwrap();
-            let entries = vec![Entry { path, before, action: Action::Write(content) }];
-            let time = std::time::SystemTime::now().into();
-            let inline = Some(Inline { wave: Generation::from(1), bytes });
-            let manifest = Manifest { transaction, time, entries, inline };
-            fs::write(root.path().join(".cosave/1.pending-inline"), manifest.encode()).unwrap();
+            forge(root.path(), name, mode, Some((0, 0)), before);
             drop(Store::open(root.path()).unwrap());
             assert_eq!(text(root.path().join(name)), "#!/bin/sh\n");
             let found = fs::metadata(root.path().join(name)).unwrap().permissions().mode();

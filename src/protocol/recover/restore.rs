@@ -69,12 +69,13 @@ impl<'a> Lost<'a> {
         let mut restored = Vec::new();
         let mut wave = Wave::new(Barrier::Restored);
         let transaction = rewrite::own_transaction(root, manifest);
+        let writer = root.look(&self.control.published(generation))?.map(|found| found.owner);
         for ((entry, bytes), number) in manifest.contents().zip(0..) {
             let (Action::Write(content), Some(bytes)) = (&entry.action, bytes) else { continue };
             if self.is_gone_or_torn(generation, entry)? {
                 let id = StagedId { transaction, number };
                 let fresh = layout::staged(&entry.path.parent(), entry.path.name(), id);
-                write(root, (entry, content), bytes, &fresh, &mut wave)?;
+                write(root, (entry, content, writer), bytes, &fresh, &mut wave)?;
                 restored.push((fresh, entry.path.with_name(&content.name)));
                 root.sync_if_full(&mut wave, Barrier::Restored)?;
             }
@@ -124,6 +125,19 @@ fn is_older(found: &Metadata, content: &StagedContent) -> bool {
     found.kind == Kind::File && found.changed.is_some_and(is_older)
 }
 
+/// The owner and group that a restored file gets. The administrator can give a file to anybody, others can
+/// name anybody in a manifest. So only the administrator's own manifest is believed. A file of any other
+/// belongs to whoever the manifest belongs to, in this group or in that of a new file here.
+fn believed(named: (u32, u32), new_file: (u32, u32), writer: Option<(u32, u32)>) -> (u32, u32) {
+    const ADMINISTRATOR: u32 = 0;
+    match writer {
+        Some((ADMINISTRATOR, _)) => named,
+        Some((user, _)) if named.1 == new_file.1 => (user, named.1),
+        Some(writer) => writer,
+        None => new_file,
+    }
+}
+
 /// Writes a file with the permissions that the lost one had.
 ///
 /// A manifest can be forged. If an administrator recovers it, a set-user-ID bit would make a program of
@@ -131,7 +145,7 @@ fn is_older(found: &Metadata, content: &StagedContent) -> bool {
 /// is never in a manifest.
 fn write(
     root: &Root,
-    (entry, content): (&Entry, &StagedContent),
+    (entry, content, writer): (&Entry, &StagedContent, Option<(u32, u32)>),
     bytes: &[u8],
     fresh: &RelativePath,
     wave: &mut Wave,
@@ -145,7 +159,7 @@ fn write(
         Some(existing) => (&entry.path, existing),
         None => {
             let own = root.fs.metadata(fresh).map_err(failed)?;
-            let owner = content.owner.unwrap_or(own.owner);
+            let owner = content.owner.map_or(own.owner, |named| believed(named, own.owner, writer));
             // Its own access list is the one that its directory gives to a new file.
             (fresh, Metadata { mode: content.mode, owner, ..own })
         }
