@@ -324,6 +324,10 @@ fn publish(
                 generation = generation.next();
                 renamed.push((generation, staged));
             }
+            Err(error) if staged.is_small() && error.is_out_of_room() => match make_long(root, &mut staged) {
+                Ok(()) => later.push(staged),
+                Err(error) => answers.push(refused(staged, error)),
+            },
             Err(error) => answers.push(refused(staged, error)),
         }
     }
@@ -364,6 +368,12 @@ fn publish(
             (Vec::new(), later)
         }
     }
+}
+
+/// Makes a small save a long one, because there is no room for its bytes in a manifest, too.
+fn make_long(root: &Root, staged: &mut Staged) -> Result<()> {
+    root.remove(Operation::Stage, &staged.unpublished, "it is written anew, or swept")?;
+    make_durable(root, staged)
 }
 
 /// The manifest is visible, but a power loss may undo it. Only recovery can tell, so everything stays

@@ -312,6 +312,37 @@ fn a_target_that_goes_at_any_call_of_a_transaction_is_made_anew() {
     }
 }
 
+/// A small save needs room for its bytes twice. It was refused where a long one had room.
+#[test]
+fn a_save_that_does_not_fit_with_its_bytes_in_the_manifest_is_a_long_one() {
+    let (mut refused, mut long, mut small) = (0, 0, 0);
+    for free in (0..8000).step_by(100) {
+        let disk = sim();
+        let store = Store::options().durability(Durability::Committed).open_on(disk.process()).unwrap();
+        store.update(|tx| tx.write("a", "a1")).unwrap();
+        store.flush().unwrap();
+        disk.free_bytes(Some(free));
+        let committed = store.update(|tx| tx.write("a", [7; 2000]));
+        let name = |name| disk.control_names().iter().any(|other| other == name);
+        match committed {
+            Ok(_) if name("2.pending") => long += 1,
+            Ok(_) => small += 1,
+            Err(error) => {
+                assert_eq!((long, small), (0, 0), "{free} bytes are too few: {error}");
+                assert_eq!(content(&disk, "a"), "a1");
+                refused += 1;
+                continue;
+            }
+        }
+        assert!(name("2.pending") || name("2.pending-inline"));
+        for found in disk.power_losses(20, free) {
+            drop(open(&found));
+            assert_eq!(found.files()["a"], [7; 2000], "{free} bytes");
+        }
+    }
+    assert!(refused > 20 && long > 10 && small > 20, "{refused} refused, {long} long, {small} small");
+}
+
 /// A store that makes `new` in a transaction, which is aborted when somebody else uses the directory.
 fn with_an_orphan(disk: &SimDisk, use_it: impl FnOnce()) -> Store {
     let store = Store::options().inline_max(0).open_on(disk.process()).unwrap();
