@@ -212,7 +212,13 @@ impl Directories {
 
     /// A handle for syncing; on Linux any handle will do (fsync(2)). `O_NONBLOCK` as above.
     pub(super) fn open_to_sync(&self, path: &RelativePath) -> io::Result<File> {
-        self.open_to_read(path)
+        match self.open_to_read(path) {
+            // Its owner may write it and not read it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.open_with(path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()).map_err(|_| error)
+            }
+            opened => opened,
+        }
     }
 
     pub(super) fn open_to_write(&self, path: &RelativePath) -> io::Result<File> {
