@@ -343,6 +343,23 @@ fn a_save_that_does_not_fit_with_its_bytes_in_the_manifest_is_a_long_one() {
     assert!(refused > 20 && long > 10 && small > 20, "{refused} refused, {long} long, {small} small");
 }
 
+/// A file was removed by a commit that did not wait, and later its directory was, too. The next stronger
+/// commit told that the file might still exist.
+#[test]
+fn a_directory_that_goes_after_the_file_in_it_is_not_told() {
+    let disk = sim();
+    disk.make_directory("d", 0);
+    disk.put("d/x", b"x0", 0o644);
+    disk.settle();
+    let store = Store::options().durability(Durability::Process).open_on(disk.process()).unwrap();
+    store.update(|tx| tx.remove("d/x")).unwrap();
+    disk.delete("d");
+    drop(store);
+    let store = open(&disk);
+    store.update(|tx| tx.write("a", "a1")).unwrap();
+    assert!(store.last_recovery().differences.is_empty(), "{}", store.last_recovery());
+}
+
 /// A store that makes `new` in a transaction, which is aborted when somebody else uses the directory.
 fn with_an_orphan(disk: &SimDisk, use_it: impl FnOnce()) -> Store {
     let store = Store::options().inline_max(0).open_on(disk.process()).unwrap();

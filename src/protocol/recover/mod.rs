@@ -72,6 +72,7 @@ fn finish_all(root: &Root, locked: &mut Locked) -> Result<Recovered> {
 
     let trust = |generation| if control.is_waived(generation) { Trust::Waived } else { Trust::Durable };
     let named = Named::new(&manifests, trust);
+    let not_in_place = control.not_in_place();
     let mut wave = Wave::new(Barrier::Recovered);
     let mut moved = Vec::new();
     let mut of_the_living = HashSet::new();
@@ -86,7 +87,8 @@ fn finish_all(root: &Root, locked: &mut Locked) -> Result<Recovered> {
                 of_the_living.insert(generation);
             }
             // Once the files are in place, others may remove them, directory and all.
-            let may_miss = is_living || control.is_in_place(root, generation);
+            let may_miss =
+                is_living || control.is_in_place(root, generation) || !not_in_place.contains(&generation);
             let published = (generation, &manifest, trust, may_miss);
             roll_forward(root, published, &copying, &named, &mut wave, &mut report)?;
             if sync_failed && keeps(Rule::WriteAnew) {
@@ -233,7 +235,14 @@ fn roll_forward(
         });
         moves.map_err(|error| error.not_applied(generation))?;
     }
-    findings.retain(|difference| named.is_last(generation, &difference.path));
+    // A file that was removed already is not in the directory, wherever that is now.
+    let removes =
+        |path: &_| manifest.entries.iter().any(|entry| entry.path == *path && entry.staged().is_none());
+    let is_news = |difference: &Difference| {
+        named.is_last(generation, &difference.path)
+            && !(may_miss && difference.finding == Finding::DirectoryMissing && removes(&difference.path))
+    };
+    findings.retain(is_news);
     report.differences.extend(findings);
     Ok(())
 }
