@@ -41,6 +41,20 @@ fn a_first_commit_leaves_a_whole_control_directory_or_fails() {
     });
 }
 
+/// The missing part was looked for and not found, and nobody was told what had gone wrong.
+#[test]
+fn a_part_that_cannot_be_made_is_told_as_what_it_is() {
+    let told = std::cell::Cell::new(0);
+    at_every_call(&sim(), ENOSPC, |machine| {
+        let viewed = Store::options().open_on(machine.process()).and_then(|store| store.view().map(drop));
+        if let Err(error) = viewed {
+            assert!(!error.is_not_found(), "{error}");
+            told.set(told.get() + 1);
+        }
+    });
+    assert!(told.get() > 5, "{} errors were told", told.get());
+}
+
 /// Only where nothing is left of the owner, its root was moved.
 #[test]
 fn a_control_directory_whose_owner_cannot_be_looked_at_is_not_taken_over() {

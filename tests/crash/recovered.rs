@@ -1,7 +1,7 @@
 //! What a recovery tells, keeps and leaves, beyond the files that it finishes.
 
 use cosave::fs::sim::{Aftermath, Crash, Fault, Granularity, Model, SimDisk};
-use cosave::{Durability, Finding, Generation, Store};
+use cosave::{Durability, Finding, Generation, Manifest, RelativePath, Store};
 
 use crate::rules::{content, open, sim};
 
@@ -118,6 +118,23 @@ fn an_edit_that_cannot_be_read_is_not_taken_for_the_original() {
     }
 }
 
+/// Where a stamp proves nothing, the bytes say whether it is still the file that was to be removed.
+#[test]
+fn an_edit_is_not_removed_in_place_of_the_original() {
+    let disk = sim();
+    disk.clock(Granularity::Still);
+    disk.put("a", b"a0", 0o644);
+    disk.settle();
+    let edited = published(&disk, |tx| tx.remove("a"));
+    let same = edited.copy();
+    drop(open(&same));
+    assert_eq!(content(&same, "a"), "nothing");
+    edited.put("a", b"e9", 0o644);
+    let differences = open(&edited).last_recovery().differences;
+    assert_eq!(content(&edited, "a"), "e9");
+    assert!(matches!(&differences[..], [found] if found.finding == Finding::NotRemoved), "{differences:?}");
+}
+
 /// Where no file can have two names, an edit is set aside as a copy. The copy takes nobody's name.
 #[test]
 fn an_edit_is_set_aside_as_a_copy_where_there_are_no_hard_links() {
@@ -190,6 +207,30 @@ fn every_lost_generation_up_to_the_newest_name_is_told() {
         lost += expected.len();
     }
     assert!(lost > 10, "only {lost} generations were lost");
+}
+
+/// A power loss had torn the newest manifest of commits that did not wait, and left its name. The next such
+/// commit was lost together with it, without any further power loss.
+#[test]
+fn a_commit_that_did_not_wait_rests_on_no_torn_one() {
+    let mut torn = 0;
+    for found in saved_without_waiting(&["a1", "a2"]).power_losses(500, 1) {
+        torn += found.control_names().iter().filter(|name| is_torn(&found, name)).count();
+        let store = Store::options().durability(Durability::Process).open_on(found.process()).unwrap();
+        let generation = store.update(|tx| tx.write("b", "b9")).unwrap().generation();
+        let store = open(&found.kill());
+        assert!(store.generation().unwrap() >= generation, "{}", store.last_recovery());
+        assert_eq!(store.view().unwrap().read("b").unwrap(), b"b9", "{:?}", found.control_names());
+    }
+    assert!(torn > 5, "only {torn} manifests are torn");
+}
+
+fn is_torn(disk: &SimDisk, name: &str) -> bool {
+    let mut bytes = Vec::new();
+    let path = RelativePath::new(format!(".cosave/{name}")).unwrap();
+    name.ends_with(".applied-waived")
+        && disk.process().open(&path).unwrap().read_to_end(&mut bytes).is_ok()
+        && Manifest::decode(&bytes).is_err()
 }
 
 /// Another transaction has staged in a directory that an aborted one had made, so it stays. Who goes

@@ -2,7 +2,7 @@
 //! they meet, they touch no living session's files, and the next sweep finds what this one has left.
 
 use cosave::Store;
-use cosave::fs::sim::{Aftermath, Fault, SimDisk};
+use cosave::fs::sim::{Aftermath, Crash, Fault, Model, SimDisk};
 
 use crate::rules::{content, open, sim, staged_names};
 
@@ -73,6 +73,10 @@ fn what_a_frozen_directory_keeps_is_swept_once_it_lets_go() {
             let store = open(&machine);
             let unswept = store.last_recovery().unswept;
             assert_eq!(unswept.iter().map(ToString::to_string).collect::<Vec<_>>(), [left], "{frozen}");
+            if frozen == "new" {
+                // Nothing staged is left in it, so only the directory that was made stays.
+                assert_eq!(store.deep_sweep().unwrap().unswept, unswept, "{frozen}");
+            }
             assert!(staged_names(&machine).iter().all(|name| name.starts_with(frozen)), "{frozen}");
         }
         machine.freeze(frozen, false);
@@ -143,4 +147,32 @@ fn a_made_directory_that_cannot_be_removed_yet_is_swept_later() {
     tx.abort();
     drop(store);
     assert_swept(&disk);
+}
+
+/// A killed process had removed the directory that it had made, and nobody had synced that. Once the record was
+/// gone, a power loss brought the directory back for ever.
+#[test]
+fn a_made_directory_that_a_killed_process_has_removed_stays_removed() {
+    let mut removed = 0;
+    for after in 0.. {
+        let disk = SimDisk::new(Model::WeakPosix);
+        disk.crash_at(Crash { after, reversed: false });
+        let aborted = Store::options().inline_max(0).open_on(disk.process()).and_then(|store| {
+            let mut tx = store.begin()?;
+            tx.write("new/x", "never")?;
+            tx.abort();
+            Ok(())
+        });
+        let killed = disk.kill();
+        removed += u32::from(aborted.is_ok() && killed.directories().is_empty());
+        drop(open(&killed));
+        for found in killed.power_losses(100, after) {
+            drop(open(&found));
+            assert_eq!(found.directories(), [""; 0], "killed after {after} steps");
+        }
+        if !disk.has_crashed() {
+            assert!(removed > 3, "only {removed} processes were killed after they had removed the directory");
+            break;
+        }
+    }
 }

@@ -76,6 +76,31 @@ fn an_update_gets_its_turn_beside_a_writer_that_never_pauses() {
     assert_eq!(tries, 100);
 }
 
+/// Both wait to be published at the same time, so neither can see the other's file in place.
+#[test]
+fn what_one_transaction_has_read_is_not_changed_by_another_one_in_its_batch() {
+    for is_first in [true, false] {
+        let root = tempfile::tempdir().unwrap();
+        let store = quick(root.path());
+        put(&store, &[("a", "0")]);
+        let mut reader = store.begin().unwrap();
+        assert_eq!(reader.read("a").unwrap(), b"0");
+        reader.write("b", "a was 0").unwrap();
+        let mut writer = store.begin().unwrap();
+        writer.write("a", "1").unwrap();
+        let together = if is_first { vec![writer, reader] } else { vec![reader, writer] };
+        let mut answers = Transaction::commit_together(together);
+        let (last, first) = (answers.pop().unwrap(), answers.pop().unwrap());
+        assert_eq!(first.unwrap(), 2);
+        if is_first {
+            assert!(last.unwrap_err().is_conflict());
+        } else {
+            assert_eq!(last.unwrap(), 3);
+        }
+        assert_eq!(root.path().join("b").exists(), !is_first);
+    }
+}
+
 #[test]
 fn clones_share_one_session_and_can_outlive_the_first() {
     let root = tempfile::tempdir().unwrap();

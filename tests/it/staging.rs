@@ -4,6 +4,7 @@
 
 #![cfg(unix)]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -382,4 +383,40 @@ fn child_that_makes_files() {
         assert_like_a_file_made_here(&root.join(path));
     }
     say("done");
+}
+
+// A record that names every directory again each time makes staging in many directories quadratic.
+#[test]
+fn most_records_of_a_session_name_only_what_is_new() {
+    let root = tempfile::tempdir().unwrap();
+    let store = quick(root.path());
+    let (mut seen, mut named) = (BTreeSet::new(), 0);
+    for number in 0..64 {
+        let mut tx = store.begin().unwrap();
+        stage_large(&mut tx, &format!("{number}/file"), 1);
+        tx.commit().unwrap();
+        for entry in fs::read_dir(root.path().join(".cosave/sessions")).unwrap() {
+            let path = entry.unwrap().path();
+            if seen.insert(path.clone()) {
+                let record = fs::read_to_string(&path).unwrap();
+                named += (0..64).filter(|other| record.contains(&format!("\"{other}\""))).count();
+            }
+        }
+    }
+    assert!((64..500).contains(&named), "64 directories are named {named} times");
+}
+
+// What was found when the writer began would be told as created, though it replaces a file.
+#[test]
+fn a_file_that_somebody_makes_while_it_is_staged_is_replaced() {
+    let root = tempfile::tempdir().unwrap();
+    let store = quick(root.path());
+    let mut tx = store.begin().unwrap();
+    let mut writer = tx.writer("a").unwrap();
+    writer.write_all(&vec![7; LARGE_BYTES]).unwrap();
+    fs::write(root.path().join("a"), "somebody's").unwrap();
+    writer.finish().unwrap();
+    assert!(matches!(tx.changes().as_slice(), [Change::Replace { .. }]), "{:?}", tx.changes());
+    assert!(matches!(tx.commit().unwrap().changes(), [Change::Replace { .. }]));
+    assert_eq!(fs::metadata(root.path().join("a")).unwrap().len(), LARGE_BYTES as u64);
 }

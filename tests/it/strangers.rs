@@ -195,3 +195,16 @@ fn a_directory_that_is_removed_after_a_living_writers_commit_keeps_no_root_close
     assert_eq!(put(&writer, &[("build/a", "3")]).generation(), 3);
     assert_eq!((text(root.join("b")), text(root.join("build/a"))), ("2".to_owned(), "3".to_owned()));
 }
+
+/// The directory was missing when the transaction first looked. Now it is a link, and is followed.
+#[cfg(unix)]
+#[test]
+fn a_missing_directory_that_somebody_makes_as_a_link_is_followed() {
+    let root = tempfile::tempdir().unwrap();
+    let store = quick(root.path());
+    put(&store, &[("real/a", "1"), ("real/b", "2")]);
+    let tx = store.begin().unwrap();
+    assert_eq!(tx.read_if_exists("later/a").unwrap(), None);
+    std::os::unix::fs::symlink("real", root.path().join("later")).unwrap();
+    assert_eq!(tx.read_if_exists("later/b").unwrap().as_deref(), Some(&b"2"[..]));
+}
