@@ -38,7 +38,7 @@ pub enum SyncStrategy {
     /// few syncs are made one after another, and many with 8 threads. Such disks are in memory, or have
     /// a cache that survives power loss.
     ///
-    /// On Linux a wave of 16 files or more is synced like [`FileSystem`](Self::FileSystem), if little
+    /// On Linux a wave of 48 files or more is synced like [`FileSystem`](Self::FileSystem), if little
     /// else waits to be written: at most 256 KiB for each file of the wave.
     #[default]
     Auto,

@@ -35,7 +35,7 @@ const WHOLE: &str = "everything";
 use Event::{Link, MakeDirectory, Mark, Remove, Rename, Sync};
 
 /// More files than are always synced one by one.
-const MANY: usize = 20;
+const MANY: usize = 60;
 
 /// Enough for a small save.
 const SMALL: usize = 1 << 20;

@@ -38,9 +38,12 @@ const QUICK_MANY: usize = 16;
 const QUICK_IN_FLIGHT: usize = 8;
 
 /// From this many files on, `Auto` may sync their file system with one call. The kernel then writes
-/// neighbouring files with one request (`blk_start_plug` in `wb_writeback`), and waits for one commit.
+/// neighbouring files with one request (`blk_start_plug` in `wb_writeback`). But ext4 begins a commit
+/// before it has written them, and needs another (`sync_filesystem`). Measured for saves on ext4, on a disk
+/// that flushes in 2 ms: 14 files take 17 ms instead of 14 ms, and 40 files take 20 ms either way. 64
+/// files take 22 ms instead of 24 ms, and 100 files 26 ms instead of 32 ms.
 #[cfg(target_os = "linux")]
-const TOGETHER_MIN: u64 = 16;
+const TOGETHER_MIN: u64 = 48;
 
 /// How many unwritten bytes of others such a call may wait for, for each file of the wave. A disk writes
 /// about so many in the time that a request of its own would cost.

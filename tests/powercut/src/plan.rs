@@ -115,7 +115,7 @@ impl Plan {
         }
         // So many are synced together.
         if random.one_in(5) {
-            paths.extend((0..20).map(|file| format!("many{writer}/{file}")));
+            paths.extend((0..50).map(|file| format!("many{writer}/{file}")));
         }
         let mut changes: Vec<_> = paths
             .into_iter()
