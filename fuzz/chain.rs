@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cosave::fs::{Kind, Metadata};
-use cosave::{Action, Before, Entry, Manifest, RelativePath, TimeStamp};
+use cosave::{Action, Before, Checksum, Entry, Manifest, RelativePath, TimeStamp};
 
 use super::{Files, Scene, files, is_temporary, is_whole, small};
 
@@ -161,7 +161,7 @@ pub(crate) fn each_path_once(chain: &[Published]) -> bool {
 /// Whether a file is what a manifest expects at a path.
 pub(crate) fn is_expected(before: Before, found: &Metadata, bytes: &[u8]) -> bool {
     match before.checksum {
-        Some(checksum) => checksum == blake3::hash(bytes),
+        Some(checksum) => checksum == Checksum::of(bytes),
         None => is_stamped(before, found),
     }
 }

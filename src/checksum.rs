@@ -21,7 +21,12 @@ impl Checksum {
     /// The checksum of these bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        blake3::hash(bytes).into()
+        Self(blake3::hash(bytes).into())
+    }
+
+    /// The checksum of all that a hasher has seen.
+    pub(crate) fn of_all(seen: &blake3::Hasher) -> Self {
+        Self(seen.finalize().into())
     }
 
     /// The checksum whose bytes are known.
@@ -34,12 +39,6 @@ impl Checksum {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
-    }
-}
-
-impl From<blake3::Hash> for Checksum {
-    fn from(hash: blake3::Hash) -> Self {
-        Self(hash.into())
     }
 }
 
@@ -65,7 +64,7 @@ impl FromStr for Checksum {
 
     /// Parses what `Display` prints.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        blake3::Hash::from_hex(text).map(Self::from).map_err(|_| InvalidChecksum)
+        blake3::Hash::from_hex(text).map(|hash| Self(hash.into())).map_err(|_| InvalidChecksum)
     }
 }
 

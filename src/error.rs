@@ -79,7 +79,7 @@ pub enum Error {
         /// The path in question.
         path: PathBuf,
         /// Why it is not possible.
-        reason: &'static str,
+        reason: Reason,
     },
     /// The control directory belongs to another root. Nothing was changed. Give each root its own. If
     /// the root was moved or replaced, say so with
@@ -183,6 +183,42 @@ pub enum Error {
     },
 }
 
+/// Why something is not possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The store was opened read-only.
+    #[error("the store was opened read-only")]
+    ReadOnly,
+    /// The transaction is a dry run.
+    #[error("a dry run changes nothing")]
+    DryRun,
+    /// The process was forked after the store was opened.
+    #[error("this store was opened before a fork; open the root in the child")]
+    Forked,
+    /// The transaction was committed, or a wait for the disk has failed.
+    #[error("the transaction is over, since it was committed or a wait for the disk failed")]
+    TransactionOver,
+    /// The file system has no locks.
+    #[error("files cannot be locked here, so nobody could tell which sessions live")]
+    NoLocks,
+    /// A deep sweep of a root that lies in another one.
+    #[error("it is a root that encloses this one, and may have staged files in it")]
+    EnclosingRoot,
+    /// The transaction is too large for a manifest.
+    #[error("it changes more than one manifest can hold; commit less at once")]
+    TooMuch,
+    /// Every number of a generation is used.
+    #[error("it has used all generation numbers")]
+    NoMoreGenerations,
+    /// A generation is to be given up, and an earlier one is still pending.
+    #[error("an earlier generation is still pending; recover, or give that one up first")]
+    EarlierPending,
+    /// A mode that no file can have.
+    #[error("no file can have this mode: it has bits beyond 0o7777")]
+    Mode,
+}
+
 fn held_by(holder: Option<&String>) -> String {
     holder.map(|holder| format!(" (held by {holder})")).unwrap_or_default()
 }
@@ -197,6 +233,16 @@ pub enum Outcome {
     /// It is not known. [`Store::outcome_of`](crate::Store::outcome_of) tells once the root is open
     /// again.
     Unknown,
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NothingHappened => "nothing was changed",
+            Self::Committed => "committed; recovery finishes what is left to do",
+            Self::Unknown => "not known; ask for the transaction's outcome once the root is open again",
+        })
+    }
 }
 
 impl Error {
@@ -221,10 +267,23 @@ impl Error {
         }
     }
 
-    /// Whether the same work, done again, may succeed without any repair.
+    /// Whether something is not as the caller relied on: a precondition, or what was read. Nothing was
+    /// changed.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict { .. })
+    }
+
+    /// Whether the same work, done again from its beginning, may succeed without any repair: what was in
+    /// the way may be gone by itself. It is so for a conflict, unless an expected generation or checksum
+    /// is not there, and for a lock that others hold.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Conflict { found, .. } => !matches!(found, Clash::Generation { .. } | Clash::Checksum),
+            Self::Locked { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether the path of the operation does not exist.

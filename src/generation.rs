@@ -85,6 +85,13 @@ impl std::str::FromStr for TransactionId {
 #[error("not the id of a transaction")]
 pub struct InvalidTransactionId;
 
+impl Serialize for TransactionId {
+    /// As `Display` prints it.
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
 impl fmt::Display for TransactionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.session.simple(), self.number)

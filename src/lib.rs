@@ -29,7 +29,7 @@ pub mod fs;
 mod fs;
 
 pub use checksum::{Checksum, InvalidChecksum};
-pub use error::{Error, Operation, Outcome, Result};
+pub use error::{Error, Operation, Outcome, Reason, Result};
 pub use expect::{Clash, Expect};
 pub use generation::{Generation, InvalidTransactionId, TransactionId};
 pub use lease::Lease;

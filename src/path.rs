@@ -226,6 +226,13 @@ impl AsRef<Path> for RelativePath {
     }
 }
 
+impl serde::Serialize for RelativePath {
+    /// As text, with `/` between the names. What is not Unicode is replaced, as by `Display`.
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
 impl fmt::Display for RelativePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_root() {

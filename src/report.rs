@@ -2,15 +2,19 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::generation::{Generation, TransactionId};
 use crate::options::Durability;
 use crate::path::RelativePath;
 
 /// One change that a commit makes, or would make.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
+#[serde(rename_all = "snake_case")]
 pub enum Change {
     /// A new file.
+    #[non_exhaustive]
     Create {
         /// The file.
         path: RelativePath,
@@ -18,6 +22,7 @@ pub enum Change {
         length: u64,
     },
     /// A file that replaces another.
+    #[non_exhaustive]
     Replace {
         /// The file.
         path: RelativePath,
@@ -27,6 +32,7 @@ pub enum Change {
         length: u64,
     },
     /// A file that is removed.
+    #[non_exhaustive]
     Remove {
         /// The file.
         path: RelativePath,
@@ -60,13 +66,14 @@ impl fmt::Display for Change {
 ///
 /// [`Store::update`](crate::Store::update) gives the value of its closure. A commit without a closure has
 /// no value.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Commit<T = ()> {
     pub(crate) generation: Generation,
     pub(crate) transaction: TransactionId,
     pub(crate) durability: Durability,
     pub(crate) names_are_durable: bool,
     pub(crate) changes: Vec<Change>,
+    #[serde(skip)]
     pub(crate) value: T,
 }
 
@@ -124,8 +131,19 @@ impl<T> Commit<T> {
     }
 }
 
+impl<T> fmt::Display for Commit<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.changes.len();
+        if count == 0 {
+            return write!(f, "nothing to commit after generation {}", self.generation);
+        }
+        let files = if count == 1 { "file" } else { "files" };
+        write!(f, "generation {}: {count} {files} changed", self.generation)
+    }
+}
+
 /// What a recovery and its sweep did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RecoveryReport {
     /// Commits whose writer was killed after publishing them, and that are now finished.
@@ -150,6 +168,47 @@ impl RecoveryReport {
     #[must_use]
     pub fn is_clean(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+/// A recovery in one line.
+struct Summary<'a>(&'a RecoveryReport);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(report) = self;
+        let counts = [
+            (report.rolled_forward.len(), "finished"),
+            (report.discarded.len(), "discarded"),
+            (report.lost.len(), "lost"),
+            (report.swept.len(), "files or directories removed"),
+            (report.unswept.len(), "directories not swept"),
+            (report.differences.len(), "files not as committed"),
+        ];
+        let told: Vec<_> = counts.iter().filter(|(count, _)| *count > 0).collect();
+        if told.is_empty() {
+            return f.write_str("nothing to recover");
+        }
+        let told: Vec<_> = told.into_iter().map(|(count, what)| format!("{count} {what}")).collect();
+        f.write_str(&told.join(", "))
+    }
+}
+
+impl RecoveryReport {
+    /// The report in one line, however much there is to tell: how many commits were finished, how many
+    /// files were removed. `Display` has a line for each of them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// assert_eq!(store.last_recovery().summary().to_string(), "nothing to recover");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn summary(&self) -> impl fmt::Display + '_ {
+        Summary(self)
     }
 }
 
@@ -186,8 +245,9 @@ impl fmt::Display for RecoveryReport {
 }
 
 /// The outcome of a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
+#[serde(rename_all = "snake_case")]
 pub enum TransactionOutcome {
     /// It is committed.
     Committed {
@@ -201,7 +261,7 @@ pub enum TransactionOutcome {
 }
 
 /// A generation that was given up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Abandoned {
     /// The generation.
@@ -213,7 +273,7 @@ pub struct Abandoned {
 }
 
 /// A file that was not what a manifest says; never destroyed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Difference {
     /// The file.
@@ -248,8 +308,9 @@ impl fmt::Display for Difference {
 }
 
 /// What was found instead of what a manifest says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
+#[serde(rename_all = "snake_case")]
 pub enum Finding {
     /// Another program changed the target between crash and recovery. Its file is kept under this name.
     SetAside(RelativePath),
@@ -268,7 +329,7 @@ pub enum Finding {
 }
 
 /// The state of a root.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Status {
     /// The newest generation that is published.
@@ -281,8 +342,20 @@ pub struct Status {
     pub needs_sweep: bool,
 }
 
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "generation {}", self.generation)?;
+        if !self.pending.is_empty() {
+            let pending: Vec<_> = self.pending.iter().map(ToString::to_string).collect();
+            write!(f, ", pending: {}", pending.join(" "))?;
+        }
+        write!(f, ", living sessions: {}", self.sessions_alive)?;
+        f.write_str(if self.needs_sweep { ", something to sweep" } else { "" })
+    }
+}
+
 /// A file whose content differs from what the last commits wrote.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Mismatch {
     /// The file.
@@ -300,8 +373,9 @@ impl fmt::Display for Mismatch {
 }
 
 /// What is wrong with a committed file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
+#[serde(rename_all = "snake_case")]
 pub enum Problem {
     /// It is missing.
     Missing,

@@ -4,10 +4,11 @@
 //! and views, and knows nothing of the protocol's steps.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Operation, Result};
+#[cfg(feature = "sim")]
 use crate::fs::FileSystem;
 use crate::fs::os::{OsFileSystem, Parents};
 use crate::generation::{Generation, TransactionId};
@@ -51,13 +52,22 @@ use crate::view::View;
 #[derive(Clone)]
 pub struct Store {
     opened: Arc<Opened>,
+    /// How it was opened.
+    origin: Arc<Origin>,
     _closing: Arc<Closing>,
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.root().debug(f, "Store").finish_non_exhaustive()
+        self.state().debug(f, "Store").finish_non_exhaustive()
     }
+}
+
+/// Where a store comes from, so that it can be opened again.
+enum Origin {
+    System(StoreOptions),
+    #[cfg(feature = "sim")]
+    Other(StoreOptions),
 }
 
 /// Closes the store when its last clone is dropped, also while a transaction or a view is still open.
@@ -77,9 +87,9 @@ const UPDATE_TRIES_MAX: u32 = 100;
 const UPDATE_TRIES_BEFORE_TURN: u32 = 4;
 
 impl Store {
-    fn new(opened: Opened) -> Self {
+    fn new(opened: Opened, origin: Origin) -> Self {
         let opened = Arc::new(opened);
-        Self { _closing: Arc::new(Closing(Arc::clone(&opened))), opened }
+        Self { _closing: Arc::new(Closing(Arc::clone(&opened))), origin: Arc::new(origin), opened }
     }
 
     /// Opens an existing directory. Finishes what was published before a crash, and removes what dead
@@ -102,10 +112,10 @@ impl Store {
     /// - [`Error::Unsupported`] in a read-only store, or in a child after a `fork`.
     /// - [`Error::Poisoned`] after a failed sync.
     pub fn begin(&self) -> Result<Transaction> {
-        self.root().may_change()?;
+        self.state().may_change()?;
         // Others may have moved or removed directories since the last transaction.
         if keeps(Rule::LookAgain) {
-            self.root().fs.forget_directories();
+            self.state().fs.forget_directories();
         }
         Ok(Transaction::new(Arc::clone(&self.opened)))
     }
@@ -139,7 +149,7 @@ impl Store {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn dry_run(&self) -> Result<Transaction> {
-        self.root().refuse_child()?;
+        self.state().refuse_child()?;
         Ok(Transaction::new(Arc::new(self.opened.for_dry_run())))
     }
 
@@ -298,7 +308,7 @@ impl Store {
     /// # Errors
     /// As for [`StoreOptions::open`].
     pub fn recover(&self) -> Result<RecoveryReport> {
-        self.root().may_change()?;
+        self.state().may_change()?;
         self.opened.recover()
     }
 
@@ -308,7 +318,7 @@ impl Store {
     /// # Errors
     /// As for [`StoreOptions::open`].
     pub fn sweep(&self) -> Result<RecoveryReport> {
-        self.root().may_change()?;
+        self.state().may_change()?;
         self.opened.sweep()
     }
 
@@ -328,7 +338,7 @@ impl Store {
     ///   files here.
     /// - [`Error::Io`] if a directory cannot be read.
     pub fn deep_sweep(&self) -> Result<RecoveryReport> {
-        self.root().may_change()?;
+        self.state().may_change()?;
         self.opened.deep_sweep()
     }
 
@@ -357,7 +367,7 @@ impl Store {
     /// - [`Error::Unsupported`] if an earlier one is still pending: what can be recovered is recovered
     ///   first.
     pub fn abandon(&self, generation: impl Into<Generation>) -> Result<Abandoned> {
-        self.root().may_change()?;
+        self.state().may_change()?;
         self.opened.abandon(generation.into())
     }
 
@@ -373,7 +383,7 @@ impl Store {
     /// # Errors
     /// As for [`StoreOptions::open`].
     pub fn outcome_of(&self, transaction: TransactionId) -> Result<TransactionOutcome> {
-        self.root().may_change()?;
+        self.state().may_change()?;
         self.opened.outcome_of(transaction)
     }
 
@@ -382,12 +392,12 @@ impl Store {
     /// # Errors
     /// [`Error::Io`] if the control directory cannot be read.
     pub fn status(&self) -> Result<Status> {
-        let control = Control::look(self.root())?;
+        let control = Control::look(self.state())?;
         Ok(Status {
             generation: control.newest(),
             pending: control.not_in_place().into_iter().collect(),
-            sessions_alive: sweep::alive(self.root(), &control)?,
-            needs_sweep: sweep::is_needed(self.root(), &control)?,
+            sessions_alive: sweep::alive(self.state(), &control)?,
+            needs_sweep: sweep::is_needed(self.state(), &control)?,
         })
     }
 
@@ -399,14 +409,14 @@ impl Store {
     /// - [`Error::Io`] if a file cannot be read for another reason.
     /// - [`Error::Corrupt`] if a manifest is damaged.
     pub fn verify(&self) -> Result<Vec<Mismatch>> {
-        verify::verify(self.root())
+        verify::verify(self.state())
     }
 
     /// What this store's last recovery did, if it found anything: at open, or before a commit or a view
     /// that found a dead writer's commit.
     #[must_use]
     pub fn last_recovery(&self) -> RecoveryReport {
-        self.root().last_recovery()
+        self.state().last_recovery()
     }
 
     /// The newest generation that is published; 0 before the first commit.
@@ -414,10 +424,64 @@ impl Store {
     /// # Errors
     /// [`Error::Io`] if the control directory cannot be read.
     pub fn generation(&self) -> Result<Generation> {
-        Ok(Control::look(self.root())?.newest())
+        Ok(Control::look(self.state())?.newest())
     }
 
-    fn root(&self) -> &Root {
+    /// The root's path, with every symlink resolved.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.state().path()
+    }
+
+    /// Whether a sync of this store has failed, so that it refuses to go on ([`Error::Poisoned`]).
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.state().is_poisoned()
+    }
+
+    /// Drops this store, and opens its root again with the same options. After a failed sync this is the
+    /// way to go on: the new store's recovery writes anew what may be lost. Other clones, transactions
+    /// and views still belong to the old store, so drop them first.
+    ///
+    /// # Errors
+    /// As for [`StoreOptions::open`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let mut store = cosave::Store::open(dir.path())?;
+    /// if store.is_poisoned() {
+    ///     store = store.reopen()?;
+    /// }
+    /// store.update(|tx| tx.write("a", "1"))?;
+    /// store.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reopen(self) -> Result<Self> {
+        let (origin, path) = (Arc::clone(&self.origin), self.root());
+        #[cfg(feature = "sim")]
+        let file_system = Arc::clone(&self.state().fs);
+        drop(self);
+        match &*origin {
+            Origin::System(options) => options.clone().open(path),
+            #[cfg(feature = "sim")]
+            Origin::Other(options) => options.clone().open_on(file_system),
+        }
+    }
+
+    /// Closes the store, and says what dropping it cannot say: whether the waits that were put off by
+    /// [`Durability::Committed`](crate::Durability::Committed) have succeeded. Other clones go on.
+    ///
+    /// # Errors
+    /// - [`Error::Io`] if a sync fails. The commits stay published, and the next opening finishes them.
+    /// - [`Error::Locked`] if others hold the lock for too long.
+    /// - [`Error::Poisoned`] after an earlier failed sync.
+    pub fn close(self) -> Result<()> {
+        self.opened.finish()
+    }
+
+    fn state(&self) -> &Root {
         &self.opened.root
     }
 }
@@ -438,7 +502,9 @@ impl StoreOptions {
         }
         let parents = if self.settings.read_only { Parents::Leave } else { Parents::Make };
         let fs = OsFileSystem::open(root, self.control.as_deref(), parents).map_err(failed)?;
-        self.open_any(Arc::new(fs))
+        let opened = open::open(Arc::new(fs), self.settings.clone())?;
+        // The root exists now. If it is gone when it is opened again, that is an error.
+        Ok(Store::new(opened, Origin::System(Self { create: false, ..self })))
     }
 
     /// Opens a root on a file system of your choice, such as a simulated one.
@@ -447,10 +513,7 @@ impl StoreOptions {
     /// As for [`open`](Self::open).
     #[cfg(feature = "sim")]
     pub fn open_on(self, file_system: Arc<dyn FileSystem>) -> Result<Store> {
-        self.open_any(file_system)
-    }
-
-    fn open_any(self, file_system: Arc<dyn FileSystem>) -> Result<Store> {
-        open::open(file_system, self.settings).map(Store::new)
+        let opened = open::open(file_system, self.settings.clone())?;
+        Ok(Store::new(opened, Origin::Other(self)))
     }
 }

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::draft::{Content, Draft, Slot};
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::{Durable, Metadata};
 #[cfg(feature = "sim")]
 use crate::generation::Generation;
@@ -392,7 +392,7 @@ impl Transaction {
         if !draft.closed {
             return Ok(());
         }
-        let reason = "the transaction is over, since it was committed or a wait for the disk failed";
+        let reason = Reason::TransactionOver;
         Err(Error::Unsupported { path: self.root().path(), reason })
     }
 

@@ -9,6 +9,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use crate::checksum::Checksum;
 use crate::draft::{Content, Draft};
 use crate::error::{Error, Operation, Result};
 use crate::path::RelativePath;
@@ -133,7 +134,7 @@ impl FileWriter {
         system_file: impl FnOnce(&R) -> Option<&File>,
         length: u64,
         unread: impl FnOnce(io::Error) -> Error,
-    ) -> Result<blake3::Hash> {
+    ) -> Result<Checksum> {
         self.opened.root.refuse_child()?;
         if length > self.opened.root.settings.inline_max as u64 {
             self.leave_memory()?;
@@ -147,7 +148,7 @@ impl FileWriter {
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             let length = match source.read(&mut buffer) {
-                Ok(0) => return Ok(hasher.finalize()),
+                Ok(0) => return Ok(Checksum::of_all(&hasher)),
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(unread(error)),

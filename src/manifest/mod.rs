@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::checksum::Checksum;
 use crate::fs::Metadata;
 use crate::generation::{Generation, TransactionId};
 use crate::path::RelativePath;
@@ -79,7 +80,7 @@ pub struct Before {
     pub stamp: Stamp,
     /// The BLAKE3 of its bytes, if it was so young that its stamp could not tell it from a later file
     /// in its place.
-    pub checksum: Option<blake3::Hash>,
+    pub checksum: Option<Checksum>,
 }
 
 /// What is done with a path.
@@ -103,7 +104,7 @@ pub struct StagedContent {
     /// Its user and group; (0, 0) on systems without owners, `None` if the manifest does not tell.
     pub owner: Option<(u32, u32)>,
     /// The BLAKE3 of its bytes.
-    pub checksum: blake3::Hash,
+    pub checksum: Checksum,
 }
 
 impl Entry {
@@ -200,9 +201,7 @@ impl fmt::Display for Manifest {
                 Action::Write(content) => write!(
                     f,
                     "\nwrite  {} ({} bytes, blake3 {})",
-                    entry.path,
-                    content.after.length,
-                    content.checksum.to_hex()
+                    entry.path, content.after.length, content.checksum
                 )?,
                 Action::Remove => write!(f, "\nremove {}", entry.path)?,
             }

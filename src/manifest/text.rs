@@ -12,6 +12,7 @@ use std::ffi::{OsStr, OsString};
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Before, Entry, Inline, Manifest, ManifestError, StagedContent, Stamp, TimeStamp};
+use crate::checksum::Checksum;
 use crate::generation::{Generation, TransactionId, parse_number};
 use crate::path::RelativePath;
 
@@ -110,7 +111,7 @@ fn os_string(_bytes: Vec<u8>) -> Option<OsString> {
 
 impl BeforeText {
     fn new(Before { stamp: Stamp { length, modified }, checksum }: Before) -> Self {
-        Self { length, modified, blake3: checksum.map(|checksum| checksum.to_hex().to_string()) }
+        Self { length, modified, blake3: checksum.map(|checksum| checksum.to_string()) }
     }
 
     fn decode(self) -> Result<Before, ManifestError> {
@@ -119,8 +120,8 @@ impl BeforeText {
     }
 }
 
-fn hash(text: &str) -> Result<blake3::Hash, ManifestError> {
-    blake3::Hash::from_hex(text).map_err(|_| content("no BLAKE3 checksum"))
+fn hash(text: &str) -> Result<Checksum, ManifestError> {
+    text.parse().map_err(|_| content("no BLAKE3 checksum"))
 }
 
 impl EntryText {
@@ -146,7 +147,7 @@ impl EntryText {
                 modified: Some(content.after.modified),
                 mode: Some(content.mode),
                 owner: content.owner,
-                blake3: Some(content.checksum.to_hex().to_string()),
+                blake3: Some(content.checksum.to_string()),
                 ..empty
             },
         }
@@ -280,7 +281,7 @@ impl Manifest {
         for (entry, bytes) in manifest.contents() {
             let Action::Write(content) = &entry.action else { continue };
             let bytes = bytes.ok_or(ManifestError::Checksum)?;
-            if blake3::hash(bytes) != content.checksum {
+            if Checksum::of(bytes) != content.checksum {
                 return Err(ManifestError::Checksum);
             }
             found += bytes.len();
@@ -361,13 +362,13 @@ mod tests {
         };
         let path = |text| RelativePath::new(text).expect("valid");
         let old = Before { stamp, checksum: None };
-        let young = Before { stamp, checksum: Some(blake3::hash(b"c")) };
+        let young = Before { stamp, checksum: Some(Checksum::of(b"c")) };
         let content = StagedContent {
             name: ".a.x.cosave".into(),
             after: stamp,
             mode: 0o640,
             owner: Some((1, 2)),
-            checksum: blake3::hash(b"abc"),
+            checksum: Checksum::of(b"abc"),
         };
         Manifest {
             transaction: TransactionId { session: Uuid::from_u128(1), number: 2 },

@@ -4,6 +4,7 @@
 use std::io::{self, BufWriter, Read, Write};
 
 use super::root::Root;
+use crate::checksum::Checksum;
 use crate::fs::{Metadata, NewFile, Wave};
 use crate::path::RelativePath;
 
@@ -37,8 +38,8 @@ pub(crate) fn file(
 }
 
 /// The checksum of a file's bytes.
-pub(crate) fn checksum(root: &Root, path: &RelativePath) -> io::Result<blake3::Hash> {
+pub(crate) fn checksum(root: &Root, path: &RelativePath) -> io::Result<Checksum> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(root.fs.open(path)?)?;
-    Ok(hasher.finalize())
+    Ok(Checksum::of_all(&hasher))
 }

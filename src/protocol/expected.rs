@@ -80,7 +80,7 @@ pub(crate) fn check(
             let Some(file) = state.open(root, path)? else { return conflict(Clash::Missing) };
             let mut hasher = blake3::Hasher::new();
             hasher.update_reader(file).map_err(root.error(Operation::Read, path))?;
-            if Checksum::from(hasher.finalize()) == expected { Ok(()) } else { conflict(Clash::Checksum) }
+            if Checksum::of_all(&hasher) == expected { Ok(()) } else { conflict(Clash::Checksum) }
         }
         (Expected::Checksum(_), _) => conflict(Clash::Checksum),
     }

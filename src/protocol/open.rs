@@ -176,6 +176,16 @@ impl Opened {
         Ok(session)
     }
 
+    /// Waits for what was put off.
+    pub(crate) fn finish(&self) -> Result<()> {
+        self.root.refuse_child()?;
+        if self.root.settings.read_only {
+            return Ok(());
+        }
+        self.root.may_change()?;
+        commit::close(&self.root)
+    }
+
     /// Waits for what was put off, and ends the session as soon as no transaction needs it.
     pub(crate) fn close(&self) {
         if !self.root.is_own_process() {

@@ -11,6 +11,7 @@ use std::io;
 
 use super::copy;
 use super::root::Root;
+use crate::checksum::Checksum;
 use crate::error::{Operation, Result};
 use crate::fs::{Kind, Metadata};
 use crate::manifest::{Before, Stamp};
@@ -76,7 +77,7 @@ pub(crate) fn has_bytes(
     path: &RelativePath,
     found: &Metadata,
     stamp: Stamp,
-    checksum: blake3::Hash,
+    checksum: Checksum,
 ) -> Result<bool> {
     if found.kind != Kind::File || found.length != stamp.length {
         return Ok(false);

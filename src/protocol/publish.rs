@@ -14,7 +14,7 @@ use super::layout::{self, ControlName, Fate};
 use super::root::{MANIFEST_BYTES_MAX, Root, if_found};
 use super::session::Session;
 use super::stage::{Backing, Staged, StagedEntry};
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::{Barrier, Durable, Metadata, NewFile, SET_ID, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
 use crate::manifest::{Action, Entry, Manifest};
@@ -73,7 +73,7 @@ fn write_with_contents(root: &Root, staged: &Staged, wave: Generation) -> Result
 
 fn write(root: &Root, path: &RelativePath, readers: NewFile, bytes: &[u8]) -> Result<Unsynced> {
     if !is_readable(bytes.len() as u64) {
-        let reason = "it changes more than one manifest can hold; commit less at once";
+        let reason = Reason::TooMuch;
         return Err(Error::Unsupported { path: root.path(), reason });
     }
     let failed = |error| root.error(Operation::Stage, path)(error);
@@ -219,7 +219,7 @@ pub(crate) fn publish(
 ) -> Result<()> {
     let pending = published_name(root, staged, generation).path();
     if ControlName::parse(pending.name()).is_none() {
-        let reason = "it has used all generation numbers";
+        let reason = Reason::NoMoreGenerations;
         return Err(Error::Unsupported { path: root.path(), reason });
     }
     let content = match staged.is_small() {

@@ -18,7 +18,7 @@ use super::deferred::Deferred;
 use super::layout;
 use super::layout::{ControlName, Fate};
 use super::stamps::Stamps;
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::{
     Barrier, DirectoryEntry, Durable, FileSystem, Kind, Metadata, NewFile, SyncError, Unsynced, Wave,
 };
@@ -294,7 +294,7 @@ impl Root {
         if self.is_own_process() {
             return Ok(());
         }
-        let reason = "this store was opened before a fork; open the root in the child";
+        let reason = Reason::Forked;
         Err(Error::Unsupported { path: self.path(), reason })
     }
 
@@ -303,10 +303,10 @@ impl Root {
     pub(crate) fn may_change(&self) -> Result<()> {
         self.refuse_child()?;
         if self.settings.dry_run.is_some() {
-            return Err(Error::Unsupported { path: self.path(), reason: "a dry run changes nothing" });
+            return Err(Error::Unsupported { path: self.path(), reason: Reason::DryRun });
         }
         if self.settings.read_only {
-            let reason = "the store was opened read-only";
+            let reason = Reason::ReadOnly;
             return Err(Error::Unsupported { path: self.path(), reason });
         }
         if self.is_poisoned() {

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::layout::{self, SessionName};
 use super::root::{Root, guard, if_found};
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::{Barrier, Durable, Identity, Lock, LockKind, NewFile, Unsynced, Wave};
 use crate::generation::TransactionId;
 use crate::manifest::text::{Name, seal, unseal};
@@ -155,10 +155,7 @@ impl Session {
                 return Ok((id, lock));
             }
         }
-        Err(Error::Unsupported {
-            path: root.full(&layout::SESSIONS.path()),
-            reason: "files cannot be locked here, so nobody could tell which sessions live",
-        })
+        Err(Error::Unsupported { path: root.full(&layout::SESSIONS.path()), reason: Reason::NoLocks })
     }
 
     pub(crate) fn id(&self) -> Uuid {

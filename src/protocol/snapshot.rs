@@ -14,6 +14,7 @@ use super::expected::Expectations;
 use super::glance::{Answer, Glances, Question};
 use super::root::{Root, if_found};
 use super::state::State;
+use crate::checksum::Checksum;
 use crate::error::{Error, Operation, Result};
 use crate::expect::Clash;
 use crate::fs::{Kind, Metadata, ReadFile};
@@ -25,7 +26,7 @@ use crate::path::RelativePath;
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     /// The BLAKE3 of the file's bytes; `None` if there was no file.
-    checksum: Option<blake3::Hash>,
+    checksum: Option<Checksum>,
     /// Metadata that proves that a file is the one that was read.
     proof: Option<Metadata>,
 }
@@ -59,7 +60,7 @@ pub(crate) struct Found {
 
 impl Found {
     /// What was seen, once all bytes of the file were read.
-    pub(crate) fn seen(&self, checksum: blake3::Hash) -> Seen {
+    pub(crate) fn seen(&self, checksum: Checksum) -> Seen {
         Seen { checksum: Some(checksum), proof: self.is_proof.then_some(self.metadata) }
     }
 }
@@ -80,7 +81,7 @@ pub(crate) fn see(root: &Root, state: &impl State, path: &RelativePath) -> Resul
     };
     let mut bytes = Vec::new();
     found.file.read_to_end(&mut bytes).map_err(root.error(Operation::Read, path))?;
-    let seen = found.seen(blake3::hash(&bytes));
+    let seen = found.seen(Checksum::of(&bytes));
     Ok((Some(bytes), seen))
 }
 
@@ -95,7 +96,7 @@ pub(crate) fn open(
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(&mut *found.file).map_err(failed)?;
     found.file.rewind().map_err(failed)?;
-    let seen = found.seen(hasher.finalize());
+    let seen = found.seen(Checksum::of_all(&hasher));
     Ok((Some(found.file), seen))
 }
 
@@ -200,15 +201,11 @@ impl Snapshot {
     }
 }
 
-fn checksum(
-    root: &Root,
-    path: &RelativePath,
-    file: Option<Box<dyn ReadFile>>,
-) -> Result<Option<blake3::Hash>> {
+fn checksum(root: &Root, path: &RelativePath, file: Option<Box<dyn ReadFile>>) -> Result<Option<Checksum>> {
     let Some(file) = file else { return Ok(None) };
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file).map_err(root.error(Operation::Read, path))?;
-    Ok(Some(hasher.finalize()))
+    Ok(Some(Checksum::of_all(&hasher)))
 }
 
 fn conflict(root: &Root, path: &RelativePath) -> Error {

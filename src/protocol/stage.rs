@@ -24,6 +24,7 @@ use super::resolve::{Attributes, Target};
 use super::root::{Root, if_found};
 use super::session::{Looked, Session};
 use super::snapshot::Snapshot;
+use crate::checksum::Checksum;
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, Identity, Kind, Metadata, NewFile, Unsynced, Wave, WriteFile};
 use crate::generation::TransactionId;
@@ -312,7 +313,7 @@ impl StagedWriter {
 
     /// Shares the bytes of an open file instead of copying them, if the file system can. Nothing was
     /// written yet. Returns their checksum.
-    pub(crate) fn share(&mut self, root: &Root, source: &std::fs::File) -> Result<Option<blake3::Hash>> {
+    pub(crate) fn share(&mut self, root: &Root, source: &std::fs::File) -> Result<Option<Checksum>> {
         let failed = || root.error(Operation::Stage, &self.target.path);
         if !self.file.share_bytes(source).map_err(failed())? {
             return Ok(None);
@@ -320,7 +321,7 @@ impl StagedWriter {
         // Read from the copy, which nobody else can change.
         let shared = root.fs.open(&self.staged).map_err(failed())?;
         self.hasher.update_reader(shared).map_err(failed())?;
-        Ok(Some(self.hasher.finalize()))
+        Ok(Some(Checksum::of_all(&self.hasher)))
     }
 
     /// Finishes the file: gives it its permissions, which are the current ones of its target unless
@@ -356,7 +357,7 @@ impl StagedWriter {
                 after: Stamp::of(&metadata),
                 mode: metadata.mode,
                 owner: Some(metadata.owner),
-                checksum: self.hasher.finalize(),
+                checksum: Checksum::of_all(&self.hasher),
             },
             identity: metadata.identity,
             like,

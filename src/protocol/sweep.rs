@@ -19,7 +19,7 @@ use super::lock::Locked;
 use super::recover::Recovered;
 use super::root::{Root, if_found, is_gone};
 use super::session::Record;
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::{Barrier, CONTROL_DIRECTORY, DirectoryEntry, Kind, Lock, LockKind, Unsynced, Wave};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
@@ -269,7 +269,7 @@ pub(crate) fn deep(
 ) -> Result<Vec<RelativePath>> {
     let enclosing = root.fs.enclosing_root().map_err(root.error(Operation::Sweep, &RelativePath::root()))?;
     if let Some(path) = enclosing {
-        let reason = "it is a root that encloses this one, and may have staged files in it";
+        let reason = Reason::EnclosingRoot;
         return Err(Error::Unsupported { path, reason });
     }
     let mut sessions = Sessions::find(root, &locked.control)?;

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use super::Transaction;
 use crate::draft::{Content, Slot};
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::os;
 use crate::fs::{Kind, ReadFile};
 use crate::path::{InvalidPath, RelativePath};
@@ -354,7 +354,7 @@ impl Transaction {
         if mode.is_none_or(|mode| mode & !MODE_BITS == 0) {
             return Ok(());
         }
-        let reason = "no file can have this mode: it has bits beyond 0o7777";
+        let reason = Reason::Mode;
         Err(Error::Unsupported { path: self.root().path().join(path), reason })
     }
 

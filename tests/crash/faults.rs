@@ -348,6 +348,65 @@ fn a_commit_that_is_tried_again_after_an_error_is_whole_and_durable() {
     }
 }
 
+/// Whoever met a failed sync had to keep the options and the path, to open the root again.
+#[test]
+fn a_poisoned_store_is_opened_again_and_goes_on() {
+    let mut poisoned = 0;
+    for after in 0.. {
+        let disk = prepared(Model::WeakPosix);
+        let store = Store::options().open_on(disk.process()).unwrap();
+        let first = disk.calls() + after;
+        disk.fail_at(&[fault(first, EIO, false, Aftermath::CacheShowsNew)]);
+        let told = store.update(|tx| tx.write("a", "a1"));
+        let reached = disk.calls() > first;
+        disk.fail_at(&[]);
+        if store.is_poisoned() {
+            poisoned += 1;
+            assert!(told.is_err(), "call {after}");
+            assert!(store.clone().close().is_err() && store.begin().is_err(), "call {after}");
+            let store = store.reopen().unwrap();
+            assert!(!store.is_poisoned(), "call {after}");
+            store.update(|tx| tx.write("d/b", "b1")).unwrap();
+            for lost in disk.power_losses(24, 1) {
+                drop(Store::options().open_on(lost.process()).unwrap());
+                assert_eq!(lost.files()["d/b"], b"b1", "call {after}");
+            }
+        }
+        if !reached {
+            break;
+        }
+    }
+    assert!(poisoned > 2, "only {poisoned} syncs failed");
+}
+
+/// A drop cannot say that the last waits have failed.
+#[test]
+fn closing_says_whether_the_last_waits_have_succeeded() {
+    let (mut closed, mut refused) = (0, 0);
+    for after in 0.. {
+        let disk = prepared(Model::WeakPosix);
+        let store = Store::options().durability(Durability::Committed).open_on(disk.process()).unwrap();
+        store.update(|tx| tx.write("a", "a1")).unwrap();
+        let first = disk.calls() + after;
+        disk.fail_at(&[fault(first, EIO, false, Aftermath::CacheShowsOld)]);
+        let told = store.close();
+        let reached = disk.calls() > first;
+        disk.fail_at(&[]);
+        if told.is_ok() {
+            closed += 1;
+            for lost in disk.power_losses(24, 1) {
+                assert_eq!(lost.files()["a"], b"a1", "call {after}: not in place, though it was said to be");
+            }
+        } else {
+            refused += 1;
+        }
+        if !reached {
+            break;
+        }
+    }
+    assert!(closed > 0 && refused > 0, "{closed} closed, {refused} refused");
+}
+
 #[test]
 fn a_full_disk_refuses_and_keeps_the_old_state() {
     let full = prepared(Model::WeakPosix);

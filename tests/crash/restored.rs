@@ -21,7 +21,7 @@ fn with_a_manifest_alone(path: &str, bytes: &[u8], mode: u32) -> SimDisk {
         after: Stamp { length: bytes.len() as u64, modified: SystemTime::UNIX_EPOCH.into() },
         mode,
         owner: None,
-        checksum: blake3::hash(bytes),
+        checksum: cosave::Checksum::of(bytes),
     };
     let path = RelativePath::new(path).unwrap();
     let entries = vec![Entry { path, before: None, action: Action::Write(content) }];

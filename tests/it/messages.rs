@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use cosave::{Error, Manifest, Problem, Store};
+use cosave::{Error, Manifest, Outcome, Problem, Reason, Store};
 
 use crate::common::{Crash, put, quick};
 
@@ -111,4 +111,107 @@ fn a_thread_that_waits_for_its_own_view_is_told_so() {
     assert!(error.to_string().contains("(held by this process: is a view still open?)"), "{error}");
     drop(view);
     put(&store, &[("a", "1")]);
+}
+
+#[test]
+fn a_commit_a_status_and_an_outcome_are_shown_in_one_line() {
+    let root = tempfile::tempdir().unwrap();
+    let store = quick(root.path());
+    assert_eq!(put(&store, &[("a", "1"), ("b", "1")]).to_string(), "generation 1: 2 files changed");
+    assert_eq!(put(&store, &[("a", "2")]).to_string(), "generation 2: 1 file changed");
+    assert_eq!(put(&store, &[]).to_string(), "nothing to commit after generation 2");
+    assert_eq!(store.status().unwrap().to_string(), "generation 2, living sessions: 1");
+    let mut crash = Crash::new(root.path());
+    crash.write("a", "3");
+    crash.publish(3);
+    let status = store.status().unwrap().to_string();
+    assert!(status.starts_with("generation 3, pending: 3, "), "{status}");
+    let outcomes = [Outcome::NothingHappened, Outcome::Committed, Outcome::Unknown];
+    let shown: Vec<_> = outcomes.iter().map(ToString::to_string).collect();
+    assert_eq!(shown[0], "nothing was changed");
+    assert!(shown.iter().all(|shown| !shown.contains('\n')) && shown[1] != shown[2]);
+}
+
+/// A report of 300 files had 300 lines, and nothing shorter.
+#[test]
+fn a_long_report_has_a_short_form() {
+    let root = tempfile::tempdir().unwrap();
+    put(&Store::open(root.path()).unwrap(), &[("a", "1")]);
+    let mut crash = Crash::new(root.path());
+    (0..300).for_each(|number| drop(crash.write(&format!("{number}"), "new")));
+    crash.publish(2);
+    fs::write(root.path().join("7"), "by hand").unwrap();
+    let report = Store::open(root.path()).unwrap().last_recovery();
+    let summary = report.summary().to_string();
+    let expected = format!("1 finished, {} files or directories removed", report.swept.len());
+    assert!(summary.starts_with("1 finished") && summary.ends_with("1 files not as committed"), "{summary}");
+    assert!(report.swept.is_empty() || summary.starts_with(&expected), "{summary}");
+    assert_eq!(summary.lines().count(), 1);
+    assert_eq!(cosave::RecoveryReport::default().summary().to_string(), "nothing to recover");
+}
+
+#[test]
+fn reports_and_changes_can_be_serialised() {
+    let root = tempfile::tempdir().unwrap();
+    let store = quick(root.path());
+    put(&store, &[("d/a", "12"), ("gone", "1")]);
+    let commit = store.update(|tx| {
+        tx.write("d/a", "123")?;
+        tx.write("new", "")?;
+        tx.remove("gone")
+    });
+    let commit = serde_json::to_value(commit.unwrap()).unwrap();
+    assert_eq!((&commit["generation"], &commit["durability"]), (&2.into(), &"process".into()));
+    let changes = serde_json::json!([
+        { "replace": { "path": "d/a", "old_length": 2, "length": 3 } },
+        { "create": { "path": "new", "length": 0 } },
+        { "remove": { "path": "gone", "old_length": 1 } },
+    ]);
+    assert_eq!(commit["changes"], changes);
+    assert_eq!(serde_json::to_value(store.status().unwrap()).unwrap()["generation"], 2);
+    fs::remove_file(root.path().join("new")).unwrap();
+    let mismatches = serde_json::to_value(store.verify().unwrap()).unwrap();
+    assert_eq!(mismatches, serde_json::json!([{ "path": "new", "generation": 2, "problem": "missing" }]));
+    let report = serde_json::to_value(store.last_recovery()).unwrap();
+    assert_eq!(report["rolled_forward"], serde_json::json!([]));
+}
+
+#[test]
+fn an_error_says_whether_the_same_work_may_succeed_later() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::options().lock_timeout(Duration::ZERO).open(root.path()).unwrap();
+    put(&store, &[("a", "1")]);
+    let view = store.view().unwrap();
+    let locked = store.update(|tx| tx.write("a", "2")).unwrap_err();
+    drop(view);
+    let exists = cosave::create_new(root.path().join("a"), "2").unwrap_err();
+    let late = store.begin().unwrap().expect_generation(7).unwrap_err();
+    let missing = store.begin().unwrap().read("missing").unwrap_err();
+    let told = |error: &Error| (error.is_conflict(), error.is_retryable());
+    assert_eq!(
+        [&locked, &exists, &late, &missing].map(told),
+        [(false, true), (true, true), (true, false), (false, false)]
+    );
+    let closed = store.dry_run().unwrap().commit().unwrap_err();
+    assert!(matches!(closed, Error::Unsupported { reason: Reason::DryRun, .. }), "{closed}");
+}
+
+#[test]
+fn a_store_is_closed_and_opened_again_as_it_was() {
+    let root = tempfile::tempdir().unwrap();
+    let options = Store::options().durability(cosave::Durability::Committed).control_dir("control");
+    let store = options.open(root.path()).unwrap();
+    assert_eq!((store.root(), store.is_poisoned()), (root.path().canonicalize().unwrap(), false));
+    put(&store, &[("a", "1")]);
+    let store = store.reopen().unwrap();
+    assert!(format!("{store:?}").contains("Committed"), "{store:?}");
+    put(&store, &[("a", "2")]);
+    assert_eq!(store.status().unwrap().pending.len(), 1, "the last waits were put off");
+    store.close().unwrap();
+    let names = fs::read_dir(root.path().join("control")).unwrap();
+    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().contains("pending")), "{names:?}");
+    let again = Store::options().read_only(true).control_dir("control").open(root.path()).unwrap();
+    again.close().unwrap();
+    assert!(!root.path().join(".cosave").exists());
 }

@@ -504,7 +504,7 @@ mod readers {
             after: Stamp { length: bytes.len() as u64, modified: std::time::SystemTime::now().into() },
             mode,
             owner,
-            checksum: blake3::hash(&bytes),
+            checksum: cosave::Checksum::of(&bytes),
         };
         let path = RelativePath::new(name).unwrap();
         let entries = vec![Entry { path, before, action: Action::Write(content) }];

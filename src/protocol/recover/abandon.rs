@@ -6,7 +6,7 @@ use super::super::layout::Fate;
 use super::super::lock::Locked;
 use super::super::root::Root;
 use super::restore::Lost;
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::{Barrier, Wave};
 use crate::generation::Generation;
 use crate::manifest::Entry;
@@ -18,7 +18,7 @@ pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> R
     let path = control.published(generation);
     if control.open().first().is_some_and(|earlier| *earlier < generation) {
         // Otherwise the earlier generation would count as finished.
-        let reason = "an earlier generation is still pending; recover, or give that one up first";
+        let reason = Reason::EarlierPending;
         return Err(Error::Unsupported { path: root.full(&path), reason });
     }
     let mut abandoned = Abandoned { generation, in_place: Vec::new(), left: Vec::new() };

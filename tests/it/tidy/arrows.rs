@@ -17,7 +17,7 @@ transaction::expecting -> transaction protocol::snapshot protocol::expected prot
 transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os fs path
 transaction::reading -> transaction draft protocol::read protocol::snapshot protocol::glance protocol::stage protocol::resolve protocol::root reader listed error fs path
 transaction -> writer draft protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::lock protocol::resolve protocol::root report error fs options generation path
-writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path
+writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path checksum
 draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve error fs path
 view -> protocol::open protocol::read protocol::state protocol::resolve protocol::root reader listed error generation path
 lease -> protocol::open protocol::lease error fs
@@ -41,20 +41,20 @@ protocol::apply -> protocol::control protocol::publish protocol::deferred protoc
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path
 protocol::check -> protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path
 protocol::refused -> protocol::stage error fs
-protocol::stage -> protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error manifest fs mutation generation path
+protocol::stage -> protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error manifest fs mutation generation path checksum
 protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs mutation options path
 protocol::lease -> protocol::lock protocol::control protocol::root protocol::layout error fs mutation
 protocol::lock -> protocol::session protocol::control protocol::root protocol::layout error expect fs mutation options path
-protocol::snapshot -> protocol::expected protocol::glance protocol::state protocol::root error expect fs mutation generation path
+protocol::snapshot -> protocol::expected protocol::glance protocol::state protocol::root error expect fs mutation generation path checksum
 protocol::expected -> protocol::glance protocol::state protocol::root error expect checksum fs generation path
 protocol::glance -> protocol::state protocol::root listed error fs path
 protocol::state -> protocol::root error fs generation path
 protocol::session -> protocol::root protocol::layout error manifest::text fs mutation generation path
 protocol::resolve -> protocol::root error fs path
 protocol::pending -> protocol::control protocol::root protocol::layout error manifest fs mutation generation
-protocol::original -> protocol::copy protocol::root error manifest fs mutation path
-protocol::copy -> protocol::root fs path
+protocol::original -> protocol::copy protocol::root error manifest fs mutation path checksum
+protocol::copy -> protocol::root fs path checksum
 protocol::control -> protocol::root protocol::layout error manifest::text manifest fs mutation generation path
 protocol::root -> protocol::deferred protocol::stamps protocol::layout report error fs mutation options generation path
 protocol::deferred -> fs mutation generation
@@ -67,9 +67,8 @@ listed -> fs path
 report -> options generation path
 error -> expect generation path
 expect -> checksum generation
-checksum ->
-manifest::text -> manifest generation path
-manifest -> fs generation path
+manifest::text -> manifest generation path checksum
+manifest -> fs generation path checksum
 # the real disk
 fs::os -> fs::os::sync fs::os::unix fs::os::windows fs::os::written fs options path
 fs::os::sync -> fs::os::unix fs::os::linux fs::os::windows fs::os::written fs options path
@@ -93,6 +92,7 @@ fs::sim::plan -> fs mutation
 fs -> fs::wave options path
 fs::wave -> path
 # leaves
+checksum ->
 mutation ->
 options ->
 generation ->
