@@ -3,8 +3,9 @@
 //!
 //! If nothing notices that a step is missing, the step is not needed or not
 //! tested. On some models a step is superfluous: on ext4 and XFS any sync makes
-//! a directory's names durable. There its absence must not be noticed, which
-//! keeps the models honest. Rules that no crash alone can test are in `rules`.
+//! all earlier names of its file system durable. There no scenario may notice
+//! its absence, which keeps the models honest. Rules that no crash alone can
+//! test are in `rules`.
 
 use cosave::fs::Barrier;
 use cosave::fs::sim::explore::{Explorer, Workload};
@@ -35,28 +36,28 @@ const MUTATIONS: &[(Mutation, usize)] = &[
     (all_of(Barrier::Staged), EVERYWHERE),
     (Mutation::Skip(Barrier::Staged, Part::Files), EVERYWHERE),
     (Mutation::Skip(Barrier::Staged, Part::ControlFiles), EVERYWHERE),
-    (Mutation::Skip(Barrier::Staged, Part::Directories), FROM_WEAK),
+    (Mutation::Skip(Barrier::Staged, Part::Directories), FROM_JUMPING),
     (all_of(Barrier::Published), EVERYWHERE),
     (Mutation::Skip(Barrier::Published, Part::Files), EVERYWHERE),
     (Mutation::Skip(Barrier::Published, Part::ControlFiles), EVERYWHERE),
-    (Mutation::Skip(Barrier::Published, Part::ControlDirectories), FROM_JUMPING),
-    (Mutation::Skip(Barrier::Published, Part::Directories), FROM_WEAK),
-    (all_of(Barrier::Applied), FROM_JUMPING),
+    (Mutation::Skip(Barrier::Published, Part::ControlDirectories), EVERYWHERE),
+    (Mutation::Skip(Barrier::Published, Part::Directories), FROM_JUMPING),
+    (all_of(Barrier::Applied), EVERYWHERE),
     (all_of(Barrier::Restored), EVERYWHERE),
     (all_of(Barrier::Inherited), EVERYWHERE),
     (Mutation::Skip(Barrier::Inherited, Part::ControlDirectories), FROM_WEAK),
-    (all_of(Barrier::Discarded), FROM_WEAK),
+    (all_of(Barrier::Discarded), FROM_JUMPING),
     (all_of(Barrier::SetAside), FROM_WEAK),
-    (all_of(Barrier::Recovered), FROM_JUMPING),
-    (all_of(Barrier::Swept), FROM_WEAK),
+    (all_of(Barrier::Recovered), EVERYWHERE),
+    (all_of(Barrier::Swept), EVERYWHERE),
     (all_of(Barrier::SingleStaged), EVERYWHERE),
     (all_of(Barrier::SingleRenamed), EVERYWHERE),
     (Mutation::Break(Rule::PublishByRename), EVERYWHERE),
     (Mutation::Break(Rule::ApplyAfterPublish), EVERYWHERE),
     (Mutation::Break(Rule::HideStaged), EVERYWHERE),
     (Mutation::Break(Rule::CheckPermissions), EVERYWHERE),
-    (Mutation::Break(Rule::RemoveThenForget), FROM_WEAK),
-    (Mutation::Break(Rule::StopAtGap), FROM_WEAK),
+    (Mutation::Break(Rule::RemoveThenForget), FROM_JUMPING),
+    (Mutation::Break(Rule::StopAtGap), EVERYWHERE),
     (Mutation::Break(Rule::AttachDeferred), FROM_JUMPING),
     (Mutation::Break(Rule::DiscardTorn), EVERYWHERE),
     (Mutation::Break(Rule::RestoreStaged), EVERYWHERE),
@@ -71,15 +72,16 @@ const MUTATIONS: &[(Mutation, usize)] = &[
 /// The scenario to begin with, if most others would not notice.
 fn first(mutation: Mutation) -> &'static str {
     match mutation {
-        Mutation::Skip(Barrier::Applied, _) | Mutation::Break(Rule::StopAtGap) => {
-            "several published together"
-        }
-        Mutation::Break(Rule::LeaveWritten | Rule::SetAside)
-        | Mutation::Skip(Barrier::Published, Part::Directories) => "somebody else writes into a file",
+        Mutation::Break(Rule::StopAtGap) => "several published together",
+        Mutation::Break(Rule::LeaveWritten | Rule::SetAside) => "somebody else writes into a file",
         Mutation::Break(Rule::KeepApplied) => "three commits",
-        Mutation::Skip(Barrier::Recovered, _) => "two file systems",
+        Mutation::Skip(Barrier::Staged, Part::Directories) => "new nested directories, as long saves",
+        Mutation::Skip(Barrier::Applied | Barrier::Recovered | Barrier::Swept, _)
+        | Mutation::Skip(Barrier::Published, Part::ControlDirectories) => "two file systems",
         Mutation::Skip(Barrier::Discarded, _) => "whoever recovers goes on",
-        Mutation::Break(Rule::AttachDeferred) => "a commit after an unretired one, elsewhere",
+        Mutation::Break(Rule::AttachDeferred) | Mutation::Skip(Barrier::Published, Part::Directories) => {
+            "a commit after an unretired one, elsewhere"
+        }
         Mutation::Break(Rule::RemoveThenForget) => "dropped after staging",
         Mutation::Break(Rule::CheckPermissions) => "somebody else changes permissions",
         _ => "one file",
