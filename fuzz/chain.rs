@@ -100,7 +100,7 @@ impl Published {
 fn is_of_later_version(bytes: &[u8]) -> bool {
     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return false };
     let words = std::str::from_utf8(&bytes[..end]).unwrap_or_default().split(' ').collect::<Vec<_>>();
-    matches!(words[..], ["cosave-manifest", version, ..] if version != "1" && version != "2")
+    matches!(words[..], ["cosave-manifest", version, ..] if !["1", "2", "3"].contains(&version))
 }
 
 /// Whether a text that does not fit its contents would be valid if it did.
@@ -109,9 +109,10 @@ fn has_valid_entries(text: &[u8]) -> bool {
     fitted.is_some_and(|manifest| manifest.entries.iter().all(has_names_of_ours))
 }
 
-/// Whether it is of format 1, with a right checksum.
+/// Whether it is of a format without contents, with a right checksum.
 fn is_sealed_text(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"cosave-manifest 1") && is_whole(bytes)
+    [b"cosave-manifest 1", b"cosave-manifest 3"].iter().any(|first| bytes.starts_with(*first))
+        && is_whole(bytes)
 }
 
 /// Whether an entry names what cosave would name: no target in its own directory or with one of its own
@@ -130,7 +131,7 @@ fn has_names_of_ours(entry: &Entry) -> bool {
     };
     let staged_is_ours = match &entry.action {
         Action::Write(content) => content.name.to_str().is_some_and(is_staged),
-        Action::Remove => true,
+        _ => true,
     };
     staged_is_ours && !is_temporary(&entry.path.to_string())
 }
@@ -139,7 +140,7 @@ fn has_names_of_ours(entry: &Entry) -> bool {
 pub(crate) fn staged(entry: &Entry) -> Option<RelativePath> {
     match &entry.action {
         Action::Write(content) => entry.path.parent().join(&content.name).ok(),
-        Action::Remove => None,
+        _ => None,
     }
 }
 
@@ -292,11 +293,12 @@ impl Scene {
         })
     }
 
-    /// Whether the directory of a file to write is gone. It may have been renamed, so this is no reason to
+    /// Whether the directory of a file to write, or of one to make, is gone. It may have been renamed, so this is no reason to
     /// finish without it.
     pub(crate) fn misses_a_directory(&self, published: &Published) -> bool {
         let process = self.disk.copy().process();
-        let mut parents = published.entries().filter_map(staged).map(|staged| staged.parent());
+        let is_made = |entry: &&Entry| staged(entry).is_some() || entry.action == Action::CreateDirectory;
+        let mut parents = published.entries().filter(is_made).map(|entry| entry.path.parent());
         parents.any(|parent| !parent.is_root() && process.metadata(&parent).is_err())
     }
 
@@ -351,7 +353,7 @@ fn contents(published: &Published) -> Vec<(&Entry, Option<&[u8]>)> {
             rest = Some(others);
             Some(own)
         }
-        Action::Remove => None,
+        _ => None,
     };
     let mut own = own;
     published.entries().map(|entry| (entry, own(entry))).collect()

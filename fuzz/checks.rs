@@ -31,6 +31,7 @@ pub fn manifest(bytes: &[u8]) {
     let end = bytes.iter().position(|byte| *byte == b'\n');
     for body in [Some(bytes), end.map(|end| &bytes[end + 1..])].into_iter().flatten() {
         decode(&sealed("cosave-manifest", body));
+        decode(&sealed_as("cosave-manifest", 3, body));
         small::with_any_length(body).iter().for_each(|bytes| decode(bytes));
         small::fitted(body).iter().for_each(|bytes| decode(bytes));
     }
@@ -38,7 +39,11 @@ pub fn manifest(bytes: &[u8]) {
 
 /// Puts the first line with the right checksum before `body`.
 fn sealed(format: &str, body: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("{format} 1 {}\n", blake3::hash(body).to_hex()).into_bytes();
+    sealed_as(format, 1, body)
+}
+
+fn sealed_as(format: &str, version: u32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{format} {version} {}\n", blake3::hash(body).to_hex()).into_bytes();
     bytes.extend(body);
     bytes
 }
@@ -46,7 +51,10 @@ fn sealed(format: &str, body: &[u8]) -> Vec<u8> {
 /// Whether the first line of `bytes` matches the rest, and the entries match the contents.
 fn is_whole(bytes: &[u8]) -> bool {
     let end = bytes.iter().position(|byte| *byte == b'\n');
-    let is_text = end.is_some_and(|end| sealed("cosave-manifest", &bytes[end + 1..]) == bytes);
+    let is_text = end.is_some_and(|end| {
+        let body = &bytes[end + 1..];
+        [1, 3].iter().any(|version| sealed_as("cosave-manifest", *version, body) == bytes)
+    });
     is_text || small::is_whole(bytes)
 }
 
@@ -73,7 +81,7 @@ fn decode(bytes: &[u8]) {
     }
     let lengths = manifest.entries.iter().map(|entry| match &entry.action {
         Action::Write(content) => content.after.length,
-        Action::Remove => 0,
+        _ => 0,
     });
     if let Some(inline) = &manifest.inline {
         assert_eq!(inline.bytes.len() as u64, lengths.sum::<u64>(), "other bytes than the entries say");
@@ -240,6 +248,8 @@ fn options() -> StoreOptions {
 /// M generation|session|flags  a published manifest, of what the lines after it say
 /// w path|content|flags        it writes, and the staged file is there
 /// r path|flags                it removes
+/// c path                      it makes a directory
+/// x path                      it removes a directory
 /// ```
 ///
 /// Flags of `M`:
@@ -345,6 +355,11 @@ impl Scene {
                 });
             }
             "w" => self.write(path, content, field(2)),
+            "c" | "x" => {
+                let operation = if kind == "c" { "create-directory" } else { "remove-directory" };
+                let entry = serde_json::json!({"path": path, "operation": operation, "before": null});
+                self.open.iter_mut().for_each(|open| open.entries.push(entry.clone()));
+            }
             "r" => {
                 let before = self.before(path, content);
                 let entry = serde_json::json!({"path": path, "operation": "remove", "before": before});
@@ -436,14 +451,18 @@ impl Scene {
             let whole = [text.as_bytes(), &open.contents].concat();
             small::sealed(&whole, text.len(), &text.len().to_string())
         } else {
-            sealed("cosave-manifest", body.to_string().as_bytes())
+            let is_of_directory = |entry: &serde_json::Value| {
+                entry["operation"].as_str().is_some_and(|operation| operation.ends_with("directory"))
+            };
+            let version = if open.entries.iter().any(is_of_directory) { 3 } else { 1 };
+            sealed_as("cosave-manifest", version, body.to_string().as_bytes())
         };
         let seal = "cosave-manifest 1 ".len();
         if flags.contains('c') {
             bytes[seal] = if bytes[seal] == b'0' { b'1' } else { b'0' };
         }
         if flags.contains('v') {
-            bytes[seal - 2] = b'3';
+            bytes[seal - 2] = b'4';
         }
         let place = |letter| {
             let number = number_after(flags, letter)?;

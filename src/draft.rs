@@ -32,6 +32,10 @@ pub(crate) struct Draft {
     pub(crate) numbers: u64,
     /// Whether the transaction is committed or aborted. A writer that finishes now is too late.
     pub(crate) closed: bool,
+    /// Whether directories that it empties go, too.
+    pub(crate) prunes: bool,
+    /// Those that went when it was last collected. It may be collected again, with other changes.
+    pub(crate) pruned: Vec<RelativePath>,
     /// The slots whose content is kept in memory.
     kept: BTreeSet<u64>,
     /// How many bytes are kept in memory, including those of open writers.
@@ -193,17 +197,26 @@ impl Draft {
 
     /// The names that a directory would have after the transaction; `None` if there is no such directory.
     pub(crate) fn names_in(&self, directory: &RelativePath, found: Option<Names>) -> Option<Names> {
-        let mut names = found;
+        let mut names = match self.newest(directory).map(|slot| &slot.content) {
+            Some(Content::Ready(StagedChange::RemoveDirectory(_))) => return None,
+            Some(Content::Ready(StagedChange::CreateDirectory(_))) => Some(found.unwrap_or_default()),
+            _ => found,
+        };
         for path in self.numbers_of.keys() {
             let Some(rest) = path.as_path().strip_prefix(directory).ok().map(|rest| rest.iter()) else {
                 continue;
             };
             let rest: Vec<_> = rest.collect();
             let Some(first) = rest.first() else { continue };
-            let kind = if rest.len() == 1 { Kind::File } else { Kind::Directory };
-            let slot = self.newest(path);
-            if matches!(slot, Some(Slot { content: Content::Ready(StagedChange::Remove(_)), .. })) {
-                if let (Kind::File, Some(names)) = (kind, &mut names) {
+            let is_own = rest.len() == 1;
+            let change = match self.newest(path).map(|slot| &slot.content) {
+                Some(Content::Ready(change)) => Some(change),
+                _ => None,
+            };
+            let is_directory = !is_own || matches!(change, Some(StagedChange::CreateDirectory(_)));
+            let kind = if is_directory { Kind::Directory } else { Kind::File };
+            if change.is_some_and(StagedChange::is_removal) {
+                if let (true, Some(names)) = (is_own, &mut names) {
                     names.remove(*first);
                 }
             } else {
@@ -217,7 +230,11 @@ impl Draft {
     pub(crate) fn makes_directory(&self, path: &RelativePath) -> bool {
         let is_written = |below: &&RelativePath| {
             let content = self.newest(below).map(|slot| &slot.content);
-            !matches!(content, None | Some(Content::Ready(StagedChange::Remove(_))))
+            match content {
+                None => false,
+                Some(Content::Ready(change)) => !change.is_removal(),
+                Some(_) => true,
+            }
         };
         let is_below = |below: &&RelativePath| *below != path && below.as_path().starts_with(path);
         self.numbers_of.keys().filter(is_below).any(|below| is_written(&below))

@@ -52,6 +52,15 @@ pub enum Clash {
     /// Another program has replaced a staged file.
     #[error("has a staged file that was replaced")]
     StagedReplaced,
+    /// The directory in which one is to be made is gone.
+    #[error("has lost its directory")]
+    DirectoryMissing,
+    /// Something else is where a directory is to be made or removed.
+    #[error("is no directory any more")]
+    NoDirectory,
+    /// Something is in a directory that is to be removed.
+    #[error("is not empty any more")]
+    NotEmpty,
     /// Others have committed while it was read, and nothing could be locked.
     #[error("was committed to while it was read without a lock")]
     NotLocked,

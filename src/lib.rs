@@ -14,6 +14,7 @@ mod mutation;
 mod options;
 mod path;
 mod protocol;
+mod pruning;
 mod reader;
 mod report;
 mod single;

@@ -39,14 +39,26 @@ pub enum Change {
         /// Its length in bytes when it was last looked at.
         old_length: u64,
     },
+    /// A directory that is made for itself, and not for a file.
+    CreateDirectory {
+        /// The directory.
+        path: RelativePath,
+    },
+    /// A directory that is removed.
+    RemoveDirectory {
+        /// The directory.
+        path: RelativePath,
+    },
 }
 
 impl Change {
-    /// The changed file, with every symlink in its path resolved.
+    /// The changed file or directory, with every symlink in its path resolved.
     #[must_use]
     pub fn path(&self) -> &RelativePath {
-        let (Self::Create { path, .. } | Self::Replace { path, .. } | Self::Remove { path, .. }) = self;
-        path
+        match self {
+            Self::Create { path, .. } | Self::Replace { path, .. } | Self::Remove { path, .. } => path,
+            Self::CreateDirectory { path } | Self::RemoveDirectory { path } => path,
+        }
     }
 }
 
@@ -58,6 +70,8 @@ impl fmt::Display for Change {
                 write!(f, "replace {path} ({old_length} -> {length} bytes)")
             }
             Self::Remove { path, old_length } => write!(f, "remove  {path} ({old_length} bytes)"),
+            Self::CreateDirectory { path } => write!(f, "create  {path}/"),
+            Self::RemoveDirectory { path } => write!(f, "remove  {path}/"),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! until then. A larger one is streamed to disk as it is written, so memory
 //! does not grow with it.
 
+mod directories;
 mod expecting;
 pub(crate) mod operations;
 mod reading;
@@ -32,6 +33,7 @@ use crate::protocol::resolve::{self, Target};
 use crate::protocol::root::{Root, guard};
 use crate::protocol::snapshot::Snapshot;
 use crate::protocol::stage::{Collected, Presence, StagedChange};
+use crate::pruning;
 use crate::report::{Change, Commit};
 use crate::writer::FileWriter;
 
@@ -340,6 +342,8 @@ impl Transaction {
             let id = TransactionId { session: uuid::Uuid::nil(), number: 0 };
             return Ok(Collection::Nothing(draft.staging.as_ref().map_or(id, |staging| staging.id)));
         }
+        pruning::prune(self.root(), &mut draft)?;
+        pruning::refuse_contradictions(self.root(), &draft)?;
         refuse_aliases(self.root(), draft.slots.values().filter_map(Slot::target))?;
         let described = draft.slots.values().filter_map(describe).collect();
         let is_small = draft.is_small();
@@ -444,6 +448,9 @@ impl Transaction {
             // It is removed already, and that removal stays with its precondition.
             return Ok(false);
         }
+        if matches!(newest, Some(Content::Ready(StagedChange::CreateDirectory(_)))) {
+            return Err(Error::invalid(path.as_path(), InvalidPath::Directory));
+        }
         let removed = draft.take(&path, u64::MAX);
         if target.existing.is_some() {
             draft.numbers += 1;
@@ -505,6 +512,8 @@ fn describe(slot: &Slot) -> Option<Change> {
             let old_length = target.existing.map_or(0, |found| found.length);
             return Some(Change::Remove { path, old_length });
         }
+        Content::Ready(StagedChange::CreateDirectory(_)) => return Some(Change::CreateDirectory { path }),
+        Content::Ready(StagedChange::RemoveDirectory(_)) => return Some(Change::RemoveDirectory { path }),
         Content::Open | Content::Unfinished => return None,
     };
     Some(match target.existing {

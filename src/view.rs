@@ -240,6 +240,10 @@ impl View {
         if resolve::is_root(self.root(), path) {
             return Ok(RelativePath::root());
         }
-        resolve::resolve_directory(self.root(), &resolve::relative(self.root(), path)?)
+        let path = resolve::relative(self.root(), path)?;
+        match resolve::resolve_directory(self.root(), &path) {
+            Err(error) if error.is_not_found() && self.reading.makes_directory(&path) => Ok(path),
+            result => result,
+        }
     }
 }

@@ -85,11 +85,23 @@ pub struct Before {
 
 /// What is done with a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Action {
     /// The staged file replaces whatever is at the path.
     Write(StagedContent),
     /// The path is removed.
     Remove,
+    /// A directory is made, unless there is one.
+    CreateDirectory,
+    /// A directory is removed, if it is empty by then.
+    RemoveDirectory,
+}
+
+impl Action {
+    /// Whether it makes or removes a directory, and so changes nothing that has content.
+    pub(crate) fn is_of_directory(&self) -> bool {
+        matches!(self, Self::CreateDirectory | Self::RemoveDirectory)
+    }
 }
 
 /// The next content of a file, staged beside it.
@@ -108,11 +120,11 @@ pub struct StagedContent {
 }
 
 impl Entry {
-    /// Where the staged file lies; `None` for a removal.
+    /// Where the staged file lies, if something is written.
     pub(crate) fn staged(&self) -> Option<RelativePath> {
         match &self.action {
             Action::Write(content) => Some(self.path.with_name(&content.name)),
-            Action::Remove => None,
+            Action::Remove | Action::CreateDirectory | Action::RemoveDirectory => None,
         }
     }
 }
@@ -204,6 +216,8 @@ impl fmt::Display for Manifest {
                     entry.path, content.after.length, content.checksum
                 )?,
                 Action::Remove => write!(f, "\nremove {}", entry.path)?,
+                Action::CreateDirectory => write!(f, "\nmake the directory {}", entry.path)?,
+                Action::RemoveDirectory => write!(f, "\nremove the directory {}", entry.path)?,
             }
         }
         Ok(())

@@ -6,7 +6,7 @@
 //! follow the text. Each entry has the checksum of its own. Whatever does not
 //! match exactly is refused: no bytes can make decoding panic or guess.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,10 @@ const FORMAT: &str = "cosave-manifest";
 const VERSION: &str = "1";
 /// The version of manifests that hold the bytes of their files.
 const VERSION_INLINE: &str = "2";
+/// The version of manifests that make or remove directories.
+const VERSION_DIRECTORIES: &str = "3";
+
+const VERSIONS: [&str; 3] = [VERSION, VERSION_INLINE, VERSION_DIRECTORIES];
 
 /// An entry as JSON.
 #[derive(Serialize, Deserialize)]
@@ -52,10 +56,12 @@ struct BeforeText {
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 enum OperationText {
     Write,
     Remove,
+    CreateDirectory,
+    RemoveDirectory,
 }
 
 /// A path or name: as text if it is text, otherwise its bytes in hexadecimal (Unix).
@@ -140,6 +146,8 @@ impl EntryText {
         };
         match &entry.action {
             Action::Remove => empty,
+            Action::CreateDirectory => Self { operation: OperationText::CreateDirectory, ..empty },
+            Action::RemoveDirectory => Self { operation: OperationText::RemoveDirectory, ..empty },
             Action::Write(content) => Self {
                 operation: OperationText::Write,
                 staged: Some(Name::new(&content.name)),
@@ -156,7 +164,12 @@ impl EntryText {
     fn decode(self) -> Result<Entry, ManifestError> {
         let path = path(self.path)?;
         let action = match (self.operation, self.staged, self.length, self.modified, self.mode, self.blake3) {
-            (OperationText::Remove, None, None, None, None, None) if self.owner.is_none() => Action::Remove,
+            (operation, None, None, None, None, None) if self.owner.is_none() => match operation {
+                OperationText::Remove => Action::Remove,
+                OperationText::CreateDirectory if self.before.is_none() => Action::CreateDirectory,
+                OperationText::RemoveDirectory if self.before.is_none() => Action::RemoveDirectory,
+                _ => return Err(content("an entry's fields do not fit its operation")),
+            },
             (OperationText::Write, Some(name), Some(length), Some(modified), Some(mode), Some(text)) => {
                 Action::Write(StagedContent {
                     name: plain_name(name.decode()?)?,
@@ -192,11 +205,27 @@ fn each_file_once(entries: &[Entry]) -> Result<(), ManifestError> {
             }
         }
     }
-    for entry in entries {
+    let directories: HashMap<_, _> = entries
+        .iter()
+        .enumerate()
+        .filter(|(_, entry)| entry.action.is_of_directory())
+        .map(|(place, entry)| (&entry.path, (place, &entry.action)))
+        .collect();
+    for (place, entry) in entries.iter().enumerate() {
         let mut above = entry.path.parent();
         while !above.is_root() {
-            if seen.contains(&above) {
-                return Err(content(format!("it names `{}` below a file", entry.path)));
+            let fits = match directories.get(&above) {
+                None => !seen.contains(&above),
+                Some((made, Action::CreateDirectory)) => {
+                    entry.action != Action::CreateDirectory || *made < place
+                }
+                // What is in a directory goes before it does.
+                Some((removed, _)) => {
+                    matches!(entry.action, Action::Remove | Action::RemoveDirectory) && *removed > place
+                }
+            };
+            if !fits {
+                return Err(content(format!("it names `{}` below what is no directory then", entry.path)));
             }
             above = above.parent();
         }
@@ -232,6 +261,7 @@ impl Manifest {
         wave: Option<Generation>,
         entries: impl Iterator<Item = &'a Entry>,
     ) -> Vec<u8> {
+        let mut has_directories = false;
         let mut body = format!("{{\"transaction\":\"{transaction}\",\"time\":{},", time.nanoseconds());
         // Names, strings and numbers always have a JSON form, so the empty default is never used. If it
         // were, decoding would refuse the manifest before it is published.
@@ -240,11 +270,16 @@ impl Manifest {
         }
         body.push_str("\"entries\":[");
         for (index, entry) in entries.enumerate() {
+            has_directories |= entry.action.is_of_directory();
             body.push_str(if index == 0 { "\n" } else { ",\n" });
             body.push_str(&serde_json::to_string(&EntryText::new(entry)).unwrap_or_default());
         }
         body.push_str("\n]}\n");
-        if wave.is_some() { seal_inline(&body) } else { seal(FORMAT, &body) }
+        match wave {
+            Some(_) => seal_inline(&body),
+            None if has_directories => seal_as(FORMAT, VERSION_DIRECTORIES, &body),
+            None => seal(FORMAT, &body),
+        }
     }
 
     /// Reads a manifest, and verifies its checksum.
@@ -255,11 +290,24 @@ impl Manifest {
         let (header, body) = split(bytes)?;
         match header[..] {
             [FORMAT, VERSION_INLINE, hash, length] => Self::decode_inline(hash, length, body),
-            _ => match Self::parse(unseal(FORMAT, bytes)?)? {
-                Self { inline: Some(_), .. } => Err(content("it has a wave, but no contents")),
-                manifest => Ok(manifest),
-            },
+            [FORMAT, VERSION_DIRECTORIES, hash] => Self::parse(verified(hash, body)?)?.without_contents(true),
+            _ => Self::parse(unseal(FORMAT, bytes)?)?.without_contents(false),
         }
+    }
+
+    /// Checks a manifest that has no contents behind its text. It has directories if its version says so.
+    fn without_contents(self, has_directories: bool) -> Result<Self, ManifestError> {
+        if self.inline.is_some() {
+            return Err(content("it has a wave, but no contents"));
+        }
+        if self.has_directories() != has_directories {
+            return Err(content("its version does not fit its operations"));
+        }
+        Ok(self)
+    }
+
+    fn has_directories(&self) -> bool {
+        self.entries.iter().any(|entry| entry.action.is_of_directory())
     }
 
     /// Like `decode`, but accepts a wrong checksum. Only for tests that look at the consequences.
@@ -275,6 +323,9 @@ impl Manifest {
         let parts = body.split_at_checked(length.ok_or(ManifestError::Header)?);
         let (text, contents) = parts.ok_or(ManifestError::Checksum)?;
         let mut manifest = Self::parse(verified(hash, text)?)?;
+        if manifest.has_directories() {
+            return Err(content("its version does not fit its operations"));
+        }
         let inline = manifest.inline.as_mut().ok_or_else(|| content("it has no wave"))?;
         inline.bytes = contents.to_vec();
         let mut found: usize = 0;
@@ -318,8 +369,12 @@ fn seal_inline(body: &str) -> Vec<u8> {
 
 /// Puts a first line before `body`: the format, and a checksum that proves that `body` is whole.
 pub(crate) fn seal(format: &str, body: &str) -> Vec<u8> {
+    seal_as(format, VERSION, body)
+}
+
+fn seal_as(format: &str, version: &str, body: &str) -> Vec<u8> {
     let hash = blake3::hash(body.as_bytes()).to_hex();
-    format!("{format} {VERSION} {hash}\n{body}").into_bytes()
+    format!("{format} {version} {hash}\n{body}").into_bytes()
 }
 
 /// Checks the first line and returns the rest.
@@ -327,7 +382,7 @@ pub(crate) fn unseal<'a>(format: &str, bytes: &'a [u8]) -> Result<&'a str, Manif
     let (header, body) = split(bytes)?;
     match header[..] {
         [name, VERSION, hash] if name == format => verified(hash, body),
-        [name, version, ..] if name == format && ![VERSION, VERSION_INLINE].contains(&version) => {
+        [name, version, ..] if name == format && !VERSIONS.contains(&version) => {
             Err(ManifestError::Version(version.chars().take(20).collect()))
         }
         _ => Err(ManifestError::Header),
@@ -410,8 +465,45 @@ mod tests {
     #[test]
     fn a_later_version_is_named() {
         let text = String::from_utf8(manifest().encode()).expect("text");
-        let later = text.replacen("cosave-manifest 1 ", "cosave-manifest 3 ", 1);
-        assert_eq!(Manifest::decode(later.as_bytes()), Err(ManifestError::Version("3".to_owned())));
+        let later = text.replacen("cosave-manifest 1 ", "cosave-manifest 4 ", 1);
+        assert_eq!(Manifest::decode(later.as_bytes()), Err(ManifestError::Version("4".to_owned())));
+    }
+
+    fn directories(entries: &[(&str, Action)]) -> Manifest {
+        let path = |text: &str| RelativePath::new(text).expect("valid");
+        let entry = |(text, action): &(&str, Action)| Entry {
+            path: path(text),
+            before: None,
+            action: action.clone(),
+        };
+        Manifest { entries: entries.iter().map(entry).collect(), ..manifest() }
+    }
+
+    #[test]
+    fn directories_are_of_a_version_of_their_own_and_of_no_other() {
+        use Action::{CreateDirectory, RemoveDirectory};
+        let written =
+            directories(&[("new", CreateDirectory), ("new/x", CreateDirectory), ("b", RemoveDirectory)]);
+        let text = String::from_utf8(written.encode()).expect("text");
+        assert!(text.starts_with("cosave-manifest 3 "), "{text}");
+        assert_eq!(Manifest::decode(text.as_bytes()), Ok(written));
+        let earlier = text.replacen("cosave-manifest 3 ", "cosave-manifest 1 ", 1);
+        assert!(matches!(Manifest::decode(earlier.as_bytes()), Err(ManifestError::Content(_))));
+        let plain = String::from_utf8(manifest().encode()).expect("text");
+        let later = plain.replacen("cosave-manifest 1 ", "cosave-manifest 3 ", 1);
+        assert!(matches!(Manifest::decode(later.as_bytes()), Err(ManifestError::Content(_))));
+    }
+
+    #[test]
+    fn what_is_in_a_directory_is_removed_before_it_and_made_after_it() {
+        use Action::{CreateDirectory, Remove, RemoveDirectory};
+        let fits = |entries: &[(&str, Action)]| Manifest::decode(&directories(entries).encode()).is_ok();
+        assert!(fits(&[("d/a", Remove), ("d", RemoveDirectory)]));
+        assert!(!fits(&[("d", RemoveDirectory), ("d/a", Remove)]));
+        assert!(!fits(&[("d/a", CreateDirectory), ("d", RemoveDirectory)]));
+        assert!(fits(&[("d", CreateDirectory), ("d/a", CreateDirectory)]));
+        assert!(!fits(&[("d/a", CreateDirectory), ("d", CreateDirectory)]));
+        assert!(!fits(&[("d", Remove), ("d/a", CreateDirectory)]));
     }
 
     #[test]

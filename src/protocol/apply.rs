@@ -12,11 +12,11 @@ use super::copy;
 use super::deferred::{Applied, Moved};
 use super::layout::{ControlName, Fate};
 use super::publish::Published;
-use super::root::Root;
+use super::root::{Root, is_gone};
 use crate::error::{Operation, Result};
-use crate::fs::{Barrier, Durable, NewFile, Unsynced, Wave};
+use crate::fs::{Barrier, Durable, Kind, Metadata, NewFile, Unsynced, Wave};
 use crate::generation::Generation;
-use crate::manifest::Entry;
+use crate::manifest::{Action, Entry};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
@@ -29,7 +29,11 @@ pub(crate) fn apply(root: &Root, published: &Published) -> Result<Moved> {
         wave.add(debt);
     }
     for entry in &published.entries {
-        published.session.adopt(&entry.path);
+        match entry.action {
+            Action::CreateDirectory => published.session.adopt(&entry.path),
+            Action::RemoveDirectory => published.session.forget(&entry.path),
+            _ => published.session.adopt(&entry.path.parent()),
+        }
     }
     Ok(Moved { generation: published.generation, wave })
 }
@@ -42,13 +46,15 @@ pub(crate) fn move_all<'a>(
 ) -> Result<Wave> {
     let mut wave = Wave::new(Barrier::Applied);
     for (number, entry) in (0..).zip(entries) {
-        match entry.staged() {
-            Some(staged) => {
+        wave.add(match (&entry.action, entry.staged()) {
+            (_, Some(staged)) => {
                 let mark = || ControlName::Copying(generation, number).path();
-                wave.add(replace(root, &staged, &entry.path, mark)?);
+                replace(root, &staged, &entry.path, mark)?
             }
-            None => wave.add(remove(root, &entry.path)?),
-        }
+            (Action::CreateDirectory, None) => make_directory(root, &entry.path)?,
+            (Action::RemoveDirectory, None) => remove_directory(root, &entry.path)?,
+            (_, None) => remove(root, &entry.path)?,
+        });
     }
     Ok(wave)
 }
@@ -108,6 +114,31 @@ pub(crate) fn remove(root: &Root, target: &RelativePath) -> Result<Unsynced> {
     match root.fs.remove_file(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => others_removal(root, target),
         result => result.map_err(root.error(Operation::Remove, target)),
+    }
+}
+
+/// Makes a directory. Others may have made it, and may not have synced it.
+pub(crate) fn make_directory(root: &Root, path: &RelativePath) -> Result<Unsynced> {
+    let is_there = |error: &io::Error| {
+        let is_directory = || root.look(path).is_ok_and(|found| found.is_some_and(is_directory));
+        error.kind() == io::ErrorKind::AlreadyExists && is_directory()
+    };
+    match root.fs.create_dir(path) {
+        Err(error) if is_there(&error) => Ok(Unsynced::directory(path.parent())),
+        result => result.map_err(root.error(Operation::Create, path)),
+    }
+}
+
+fn is_directory(found: Metadata) -> bool {
+    found.kind == Kind::Directory
+}
+
+/// Removes a directory. If others have put something there since the commit was checked, it stays.
+pub(crate) fn remove_directory(root: &Root, path: &RelativePath) -> Result<Unsynced> {
+    match root.fs.remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(Unsynced::default()),
+        Err(error) if is_gone(&error) => others_removal(root, path),
+        result => result.map_err(root.error(Operation::Remove, path)),
     }
 }
 

@@ -71,6 +71,20 @@ pub(crate) fn may_remove(root: &Root, target: &Target) -> Result<()> {
     allowed.map(drop).map_err(root.error(Operation::Remove, &target.path))
 }
 
+/// Whether a directory may be removed, once it is empty.
+pub(crate) fn may_remove_directory(root: &Root, path: &RelativePath) -> Result<()> {
+    not_frozen(root, path)?;
+    root.fs.may_remove(path).map_err(root.error(Operation::Remove, path))
+}
+
+/// Whether a directory may be made here: in its own directory, or in the nearest existing one above.
+pub(crate) fn may_make_directory(root: &Root, target: &Target) -> Result<()> {
+    if target.directory_exists() {
+        not_frozen(root, &target.path)?;
+    }
+    root.fs.may_create_in(&target.nearest).map_err(root.error(Operation::Create, &target.path))
+}
+
 /// What the checks under the lock have found.
 #[derive(Debug)]
 #[must_use = "an outdated manifest must be written again"]
@@ -88,14 +102,19 @@ pub(crate) enum Freshness {
 pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> Result<Freshness> {
     if keeps(Rule::CheckPreconditions) {
         preconditions(root, &staged.preconditions)?;
+        are_emptied(root, staged)?;
         staged.snapshot.check(root, state)?;
         staged.snapshot.check_expected(root, state)?;
     }
     refuse_twins(root, &staged.entries)?;
     let mut outdated = false;
     let mut changed = Vec::new();
+    directories(root, &staged.entries)?;
     for (index, staged_entry) in staged.entries.iter_mut().enumerate() {
         let entry = &mut staged_entry.entry;
+        if entry.action.is_of_directory() {
+            continue;
+        }
         let found = look(root, &entry.path)?;
         let target = Target::new(entry.path.clone(), found, entry.path.parent());
         if let Some(Kind::Symlink | Kind::Other | Kind::Directory) = found.map(|found| found.kind) {
@@ -122,6 +141,58 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
     }
     let is_current = !outdated && changed.is_empty();
     Ok(if is_current { Freshness::Current } else { Freshness::Outdated(changed) })
+}
+
+/// Checks that each directory can still be made or removed.
+fn directories(root: &Root, entries: &[StagedEntry]) -> Result<()> {
+    let mut made = HashSet::new();
+    for entry in entries.iter().map(|staged| &staged.entry).filter(|entry| entry.action.is_of_directory()) {
+        let conflict = |found| Err(Error::Conflict { path: root.full(&entry.path), found });
+        let parent = entry.path.parent();
+        let is_made = entry.action == Action::CreateDirectory;
+        if is_made && !made.contains(&parent) && look(root, &parent)?.is_none() {
+            return conflict(Clash::DirectoryMissing);
+        }
+        let found = if made.contains(&parent) { None } else { look(root, &entry.path)? };
+        match found.map(|found| found.kind) {
+            None => {}
+            Some(Kind::Directory) => not_frozen(root, &entry.path)?,
+            Some(_) => return conflict(Clash::NoDirectory),
+        }
+        if is_made {
+            made.insert(entry.path.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a directory would be empty without what a transaction removes.
+pub(crate) fn is_emptied(
+    root: &Root,
+    directory: &RelativePath,
+    is_removed: impl Fn(&RelativePath) -> bool,
+) -> Result<bool> {
+    Ok(root.list(directory)?.into_iter().all(|entry| is_removed(&directory.child(&entry.name))))
+}
+
+/// Checks that the directories to be removed are empty without what the transaction removes.
+fn are_emptied(root: &Root, staged: &Staged) -> Result<()> {
+    let emptied = |(path, presence): &(&RelativePath, &Presence)| {
+        (**presence == Presence::Emptied).then_some(()).map(|()| (*path).clone())
+    };
+    let emptied: Vec<_> = staged.preconditions.iter().filter_map(|one| emptied(&one)).collect();
+    if emptied.is_empty() {
+        return Ok(());
+    }
+    let goes =
+        |staged: &&StagedEntry| matches!(staged.entry.action, Action::Remove | Action::RemoveDirectory);
+    let removed: HashSet<_> = staged.entries.iter().filter(goes).map(|staged| &staged.entry.path).collect();
+    for path in emptied {
+        if look(root, &path)?.is_some() && !is_emptied(root, &path, |path| removed.contains(path))? {
+            return Err(Error::Conflict { path: root.full(&path), found: Clash::NotEmpty });
+        }
+    }
+    Ok(())
 }
 
 /// Checks that a staged file is still the one that was written. Another program, or a sweep where locks
@@ -253,7 +324,7 @@ pub(crate) fn preconditions(root: &Root, preconditions: &Preconditions) -> Resul
     for (path, presence) in preconditions {
         let found = match (presence, look(root, path)?) {
             (Presence::Absent, Some(_)) => Clash::Exists,
-            (Presence::Exists, None) => Clash::Missing,
+            (Presence::Exists | Presence::Emptied, None) => Clash::Missing,
             _ => continue,
         };
         return Err(Error::Conflict { path: root.full(path), found });

@@ -158,6 +158,9 @@ pub(crate) fn may_hold_contents(root: &Root, staged: &Staged) -> Result<bool> {
     if !staged.session.undurable(&parents).is_empty() {
         return Ok(false);
     }
+    if entries.iter().any(|staged| staged.entry.action.is_of_directory()) {
+        return Ok(false);
+    }
     let is_write = |staged: &&StagedEntry| matches!(staged.entry.action, Action::Write(_));
     let written = || entries.iter().filter(is_write);
     let Settings { durability, inline_max, .. } = root.settings;
@@ -180,7 +183,7 @@ pub(crate) fn may_hold_contents(root: &Root, staged: &Staged) -> Result<bool> {
             let is_readable = content.owner.is_some_and(|owner| is_open(content.mode, owner, 0o4));
             is_readable && content.mode & SET_ID == 0
         }
-        Action::Remove => true,
+        _ => true,
     };
     let is_reachable = |found: &Metadata| is_open(found.mode, found.owner, 0o5);
     let are_open = || {

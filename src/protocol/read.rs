@@ -20,7 +20,7 @@ use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, Metadata, ReadFile};
 use crate::generation::Generation;
 use crate::manifest::{Action, Before, Entry, Manifest};
-use crate::path::RelativePath;
+use crate::path::{InvalidPath, RelativePath};
 
 /// How often recovery is tried before a read. Once is enough unless more writers die.
 const RECOVERY_TRIES_MAX: u32 = 8;
@@ -43,6 +43,10 @@ enum Overlay {
     Held(Held),
     /// This file is removed. Any other file at the path was put there later.
     Removed(Option<Before>),
+    /// A directory is made.
+    MadeDirectory,
+    /// A directory is removed, if it is empty.
+    RemovedDirectory,
 }
 
 /// A file's content from the manifest of a small save.
@@ -56,7 +60,7 @@ impl Held {
     fn new(entry: &Entry, bytes: &[u8]) -> Self {
         let (mode, modified) = match &entry.action {
             Action::Write(content) => (content.mode, content.after.modified.into()),
-            Action::Remove => (0, SystemTime::UNIX_EPOCH),
+            _ => (0, SystemTime::UNIX_EPOCH),
         };
         let metadata = Metadata {
             kind: Kind::File,
@@ -149,6 +153,8 @@ impl Reading {
             let Ok(manifest) = manifest else { continue };
             for (entry, bytes) in manifest.contents() {
                 let over = match (entry.staged(), bytes) {
+                    (None, _) if entry.action == Action::CreateDirectory => Overlay::MadeDirectory,
+                    (None, _) if entry.action == Action::RemoveDirectory => Overlay::RemovedDirectory,
                     (Some(_), Some(bytes)) if lost.is_lost(*generation, manifest, entry)? => {
                         Overlay::Held(Held::new(entry, bytes))
                     }
@@ -166,6 +172,8 @@ impl Reading {
             |path: &RelativePath| if_found(root.fs.open(path)).map_err(root.error(Operation::Read, path));
         match self.overlay.get(path) {
             None => open(path),
+            Some(Overlay::MadeDirectory) => Err(Error::invalid(path.as_path(), InvalidPath::Directory)),
+            Some(Overlay::RemovedDirectory) => Ok(None),
             Some(Overlay::Held(held)) => Ok(Some(Box::new(held.clone()))),
             Some(Overlay::Removed(before)) => match open(path)? {
                 Some(file) => {
@@ -179,6 +187,30 @@ impl Reading {
                 None => open(path),
             },
         }
+    }
+
+    /// Whether a pending commit makes this directory.
+    pub(crate) fn makes_directory(&self, path: &RelativePath) -> bool {
+        matches!(self.overlay.get(path), Some(Overlay::MadeDirectory))
+    }
+
+    /// Whether a pending commit removes this directory, and nothing is left in it.
+    pub(crate) fn removes_directory(&self, root: &Root, path: &RelativePath) -> Result<bool> {
+        if !matches!(self.overlay.get(path), Some(Overlay::RemovedDirectory)) {
+            return Ok(false);
+        }
+        for entry in root.list(path)? {
+            let child = path.child(&entry.name);
+            let is_left = match self.overlay.get(&child) {
+                Some(Overlay::Removed(_)) => self.look(root, &child)?.is_some(),
+                Some(Overlay::RemovedDirectory) => !self.removes_directory(root, &child)?,
+                _ => true,
+            };
+            if is_left {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The paths in `directory` for which a listing may be wrong.
@@ -202,6 +234,15 @@ impl State for Reading {
         let found = match self.overlay.get(path) {
             None => state::look(root, path)?,
             Some(Overlay::Held(held)) => Some(held.metadata),
+            Some(Overlay::MadeDirectory) => match state::look(root, path)? {
+                // It will be a directory like any other, and the root is one.
+                None => root.look(&RelativePath::root())?,
+                found => found,
+            },
+            Some(Overlay::RemovedDirectory) => {
+                let is_removed = self.removes_directory(root, path)?;
+                state::look(root, path)?.filter(|_| !is_removed)
+            }
             Some(Overlay::Removed(before)) => match state::look(root, path)? {
                 Some(found) if found.kind == Kind::File => {
                     (!original::is_itself(root, path, before.as_ref(), &found)?).then_some(found)
@@ -218,13 +259,18 @@ impl State for Reading {
     }
 
     fn names(&self, root: &Root, directory: &RelativePath) -> Result<Option<Names>> {
+        if self.removes_directory(root, directory)? {
+            return Ok(None);
+        }
         let names = root.names(directory)?;
         self.share.confirm(root)?;
-        let Some(mut names) = names else { return Ok(None) };
+        let is_made = self.makes_directory(directory);
+        let Some(mut names) = names.or_else(|| is_made.then(Names::new)) else { return Ok(None) };
         for path in self.overlaid_in(directory) {
             // A directory that another program has put there stays in the list, and cannot be opened as
             // a file.
-            if state::look(root, path)?.is_some_and(|found| found.kind == Kind::Directory) {
+            let is_directory = state::look(root, path)?.is_some_and(|found| found.kind == Kind::Directory);
+            if is_directory && !matches!(self.overlay.get(path), Some(Overlay::RemovedDirectory)) {
                 continue;
             }
             match self.look(root, path)? {

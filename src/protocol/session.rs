@@ -314,12 +314,18 @@ impl Session {
         guard(&self.state).orphans.iter().cloned().collect()
     }
 
-    /// Notes that a commit has put a file here, so the directories on its path stay.
-    pub(crate) fn adopt(&self, path: &RelativePath) {
+    /// Notes that a commit needs this directory, so it stays, and those above it.
+    pub(crate) fn adopt(&self, directory: &RelativePath) {
         let mut state = guard(&self.state);
         if !state.orphans.is_empty() {
-            path.parent().chain().iter().for_each(|directory| _ = state.orphans.remove(directory));
+            directory.chain().iter().for_each(|directory| _ = state.orphans.remove(directory));
         }
+    }
+
+    /// Notes that a commit removes this directory. If there is another one at this path, even with the
+    /// same number, its name is not durable yet.
+    pub(crate) fn forget(&self, directory: &RelativePath) {
+        self.unmade(std::slice::from_ref(directory), Vec::new(), Unsynced::default());
     }
 
     /// Removes the record of directories that a transaction made, because its commit needs them now.

@@ -39,6 +39,8 @@ pub(crate) enum Presence {
     Absent,
     /// Something is there.
     Exists,
+    /// A directory is there, with nothing in it but what the transaction removes.
+    Emptied,
 }
 
 /// What must still be true when the transaction commits.
@@ -92,7 +94,7 @@ impl StagedEntry {
     pub(crate) fn is_readable_by_all(&self) -> bool {
         let after = match &self.entry.action {
             Action::Write(content) => content.mode,
-            Action::Remove => 0o444,
+            _ => 0o444,
         };
         let mode = |found: Option<Metadata>| found.map_or(0o444, |found| found.mode);
         after & mode(self.existing) & mode(self.like) & 0o444 == 0o444
@@ -108,6 +110,8 @@ impl StagedEntry {
             (Action::Write(content), Some(staged)) => {
                 StagedChange::Write(StagedFile { staged, target, content, identity, like, bytes })
             }
+            (Action::CreateDirectory, _) => StagedChange::CreateDirectory(target),
+            (Action::RemoveDirectory, _) => StagedChange::RemoveDirectory(target),
             (Action::Write(_) | Action::Remove, _) => StagedChange::Remove(target),
         }
     }
@@ -387,19 +391,28 @@ impl Write for StagedWriter {
 pub(crate) enum StagedChange {
     Write(StagedFile),
     Remove(Target),
+    CreateDirectory(Target),
+    RemoveDirectory(Target),
 }
 
 impl StagedChange {
+    /// Whether nothing is left at its path.
+    pub(crate) fn is_removal(&self) -> bool {
+        matches!(self, Self::Remove(_) | Self::RemoveDirectory(_))
+    }
+
     pub(crate) fn target(&self) -> &Target {
-        let (Self::Write(StagedFile { target, .. }) | Self::Remove(target)) = self;
-        target
+        match self {
+            Self::Write(StagedFile { target, .. }) | Self::Remove(target) => target,
+            Self::CreateDirectory(target) | Self::RemoveDirectory(target) => target,
+        }
     }
 
     /// The staged file, if there is one.
     pub(crate) fn staged(&self) -> Option<&RelativePath> {
         match self {
             Self::Write(file) => Some(&file.staged),
-            Self::Remove(_) => None,
+            _ => None,
         }
     }
 
@@ -415,6 +428,8 @@ impl StagedChange {
                 let like = target.existing;
                 (entry(root, target, Action::Remove), None, like, None)
             }
+            Self::CreateDirectory(target) => (directory(target, Action::CreateDirectory), None, None, None),
+            Self::RemoveDirectory(target) => (directory(target, Action::RemoveDirectory), None, None, None),
         };
         StagedEntry { entry, identity, like, existing, attributes, bytes }
     }
@@ -423,6 +438,11 @@ impl StagedChange {
 fn entry(root: &Root, target: Target, action: Action) -> Entry {
     let before = target.existing.as_ref().map(|found| original::record(root, &target.path, found));
     Entry { before, path: target.path, action }
+}
+
+/// A directory has no content that could be lost, so nothing identifies it.
+fn directory(target: Target, action: Action) -> Entry {
+    Entry { before: None, path: target.path, action }
 }
 
 /// Everything that a transaction has collected.

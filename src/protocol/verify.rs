@@ -79,6 +79,11 @@ fn compare(root: &Root, entry: &Entry) -> Result<Option<Problem>> {
     let found = root.look(&entry.path)?;
     let (content, found) = match (&entry.action, found) {
         (Action::Remove, found) => return Ok(found.map(|_| Problem::Present)),
+        (Action::CreateDirectory, Some(found)) if found.kind == Kind::Directory => return Ok(None),
+        (Action::CreateDirectory, Some(_)) => return Ok(Some(Problem::Changed)),
+        (Action::CreateDirectory, None) => return Ok(Some(Problem::Missing)),
+        // A later commit may have made it again, for a file in it.
+        (Action::RemoveDirectory, _) => return Ok(None),
         (Action::Write(_), None) => return Ok(Some(Problem::Missing)),
         (Action::Write(content), Some(found)) => (content, found),
     };

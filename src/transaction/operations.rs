@@ -285,9 +285,10 @@ impl Transaction {
                 Some(Content::Ready(StagedChange::Write(file))) => {
                     Some((file.staged.clone(), file.target.attributes.clone()))
                 }
-                Some(Content::Ready(StagedChange::Remove(_))) => {
-                    return Err(failed(io::ErrorKind::NotFound.into()));
+                Some(Content::Ready(StagedChange::CreateDirectory(_))) => {
+                    return Err(Error::invalid(path.as_path(), InvalidPath::Directory));
                 }
+                Some(Content::Ready(_)) => return Err(failed(io::ErrorKind::NotFound.into())),
                 Some(Content::Open | Content::Unfinished) => {
                     return Err(Error::Unfinished { path: self.root().full(path) });
                 }

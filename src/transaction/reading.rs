@@ -12,7 +12,7 @@ use crate::draft::{Content, Draft};
 use crate::error::{Error, Operation, Result};
 use crate::fs::ReadFile;
 use crate::listed::{DirEntry, FileInfo};
-use crate::path::RelativePath;
+use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::glance::{Answer, Question};
 use crate::protocol::read::Reading;
 use crate::protocol::resolve;
@@ -179,7 +179,8 @@ impl Transaction {
             Some(Content::Ready(StagedChange::Write(file))) => {
                 Some(Some(FileInfo::uncommitted(file.length())))
             }
-            Some(Content::Ready(StagedChange::Remove(_))) => Some(None),
+            Some(Content::Ready(StagedChange::CreateDirectory(_))) => Some(Some(FileInfo::directory())),
+            Some(Content::Ready(StagedChange::Remove(_) | StagedChange::RemoveDirectory(_))) => Some(None),
             Some(Content::Open | Content::Unfinished) => {
                 return Err(Error::Unfinished { path: self.root().full(path) });
             }
@@ -192,7 +193,12 @@ impl Transaction {
         Ok(match draft.newest(path).map(|slot| &slot.content) {
             Some(Content::Kept(file)) => Some(Own::Kept(file.bytes.clone())),
             Some(Content::Ready(StagedChange::Write(file))) => Some(Own::Staged(file.staged.clone())),
-            Some(Content::Ready(StagedChange::Remove(_))) => Some(Own::Removed),
+            Some(Content::Ready(StagedChange::CreateDirectory(_))) => {
+                return Err(Error::invalid(path.as_path(), InvalidPath::Directory));
+            }
+            Some(Content::Ready(StagedChange::Remove(_) | StagedChange::RemoveDirectory(_))) => {
+                Some(Own::Removed)
+            }
             Some(Content::Open | Content::Unfinished) => {
                 return Err(Error::Unfinished { path: self.root().full(path) });
             }

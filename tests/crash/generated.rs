@@ -78,6 +78,8 @@ fn path_of(change: &Change) -> &str {
         Change::Write(path, _) | Change::Remove(path) | Change::SetMode(path, _) => path,
         Change::WithMode(path, ..) | Change::SetPermissions(path, _) => path,
         Change::Copy(_, path) | Change::Rename(_, path) => path,
+        Change::CreateDirectory(path) | Change::RemoveDirectory(path) => path,
+        Change::Prune => "",
     }
 }
 

@@ -20,6 +20,9 @@ pub enum Change {
     SetPermissions(String, u32),
     Copy(String, String),
     Rename(String, String),
+    CreateDirectory(String),
+    RemoveDirectory(String),
+    Prune,
 }
 
 /// One thing that a program does with its store.
@@ -106,6 +109,14 @@ pub fn copy(from: &str, to: &str) -> Change {
     Change::Copy(from.to_owned(), to.to_owned())
 }
 
+pub fn create_dir(path: &str) -> Change {
+    Change::CreateDirectory(path.to_owned())
+}
+
+pub fn remove_dir(path: &str) -> Change {
+    Change::RemoveDirectory(path.to_owned())
+}
+
 pub fn rename(from: &str, to: &str) -> Change {
     Change::Rename(from.to_owned(), to.to_owned())
 }
@@ -120,6 +131,9 @@ fn collect(disk: &SimDisk, tx: &mut Transaction, changes: &[Change]) -> cosave::
             Change::SetPermissions(path, mode) => tx.set_permissions(path, *mode)?,
             Change::Copy(from, to) => tx.copy(from, to)?,
             Change::Rename(from, to) => tx.rename(from, to)?,
+            Change::CreateDirectory(path) => tx.create_dir_all(path)?,
+            Change::RemoveDirectory(path) => tx.remove_dir(path)?,
+            Change::Prune => tx.prune_empty_parents(),
         }
     }
     Ok(())
@@ -133,6 +147,7 @@ fn apply(tree: &mut Tree, changes: &[Change]) {
             }
             Change::Remove(path) => drop(tree.remove(path)),
             Change::SetMode(..) | Change::SetPermissions(..) => {}
+            Change::CreateDirectory(_) | Change::RemoveDirectory(_) | Change::Prune => {}
             Change::Copy(from, to) => drop(tree.insert(to.clone(), tree[from].clone())),
             Change::Rename(from, to) => {
                 let moved = tree.remove(from).unwrap_or_default();
@@ -142,11 +157,16 @@ fn apply(tree: &mut Tree, changes: &[Change]) {
     }
 }
 
+/// The directories that a path lies in.
+fn parents(path: &str) -> impl Iterator<Item = String> {
+    path.match_indices('/').map(|(index, _)| path[..index].to_owned())
+}
+
 /// The modes that files must have after a transaction, where it says so.
 fn apply_modes(modes: &mut BTreeMap<String, u32>, changes: &[Change]) {
     for change in changes {
         match change {
-            Change::Write(..) => {}
+            Change::Write(..) | Change::CreateDirectory(_) | Change::RemoveDirectory(_) | Change::Prune => {}
             Change::Remove(path) | Change::SetMode(path, _) => drop(modes.remove(path)),
             Change::WithMode(path, _, mode) | Change::SetPermissions(path, mode) => {
                 modes.insert(path.clone(), *mode);
@@ -268,12 +288,42 @@ impl Script {
     }
 
     fn directories(&self, tree: &Tree) -> BTreeSet<String> {
-        let parents = |path: &String| -> Vec<String> {
-            path.match_indices('/').map(|(index, _)| path[..index].to_owned()).collect()
-        };
         let initial = self.files.iter().flat_map(|(path, _)| parents(path));
         let mounts = self.mounts.iter().flat_map(|path| [path.clone()].into_iter().chain(parents(path)));
-        initial.chain(mounts).chain(tree.keys().flat_map(parents)).collect()
+        initial.chain(mounts).chain(tree.keys().flat_map(|path| parents(path))).collect()
+    }
+
+    /// The directories of each generation, in a script that makes or removes some.
+    fn directories_of(&self, generation: u64) -> Option<BTreeSet<String>> {
+        let is_of_directory = |change: &Change| {
+            matches!(change, Change::CreateDirectory(_) | Change::RemoveDirectory(_) | Change::Prune)
+        };
+        if !self.commits().flatten().any(is_of_directory) {
+            return None;
+        }
+        let mut trees = self.trees().into_iter();
+        let mut directories: BTreeSet<_> = trees.next()?.keys().flat_map(|path| parents(path)).collect();
+        let generation = usize::try_from(generation).ok()?;
+        for (changes, tree) in self.commits().zip(trees).take(generation) {
+            for change in changes {
+                match change {
+                    Change::CreateDirectory(path) => {
+                        directories.extend(parents(path).chain([path.clone()]));
+                    }
+                    Change::RemoveDirectory(path) => _ = directories.remove(path),
+                    Change::Prune => {
+                        let is_used = |directory: &String| {
+                            let below = format!("{directory}/");
+                            tree.keys().any(|path| path.starts_with(&below))
+                        };
+                        directories.retain(is_used);
+                    }
+                    _ => {}
+                }
+            }
+            directories.extend(tree.keys().flat_map(|path| parents(path)));
+        }
+        Some(directories)
     }
 
     fn open(&self, fs: Arc<dyn FileSystem>) -> cosave::Result<Store> {
@@ -393,7 +443,7 @@ impl Script {
         let own = sets.flatten().any(|change| match change {
             Change::Write(to, _) | Change::WithMode(to, ..) | Change::SetPermissions(to, _) => to == path,
             Change::Copy(_, to) | Change::Rename(_, to) => to == path,
-            Change::Remove(_) | Change::SetMode(..) => false,
+            _ => false,
         });
         own || self.successor && SUCCESSOR.contains(&path)
     }
@@ -465,7 +515,7 @@ impl Script {
             return Some(format!("generation {generation} is {:?}, not {:?}", show(&found), show(&expected)));
         }
         let found: BTreeSet<String> = disk.directories().into_iter().collect();
-        let expected = self.directories(&expected);
+        let expected = self.directories_of(generation).unwrap_or_else(|| self.directories(&expected));
         (found != expected)
             .then(|| format!("generation {generation} has the directories {found:?}, not {expected:?}"))
     }
@@ -810,6 +860,25 @@ fn small_scenarios() -> Vec<Script> {
                 Act::Commit(vec![rename("x/c", "b"), rename("b", "b2"), remove("a")]),
             ],
         ),
+        Script::new(
+            "directories made and removed",
+            &old,
+            vec![
+                Act::Commit(vec![create_dir("x/y"), remove("d/c"), remove_dir("d"), write("a", "a1")]),
+                Act::Commit(vec![remove_dir("x/y"), write("d/c", "back"), create_dir("z")]),
+                Act::Commit(vec![rename("d/c", "x/c"), remove_dir("d"), remove_dir("z")]),
+            ],
+        ),
+        Script::new(
+            "emptied directories go, and come again, unretired",
+            &old,
+            vec![
+                Act::Commit(vec![remove("e/f/g"), rename("d/c", "b"), Change::Prune]),
+                Act::Commit(vec![write("e/f/g", "g2")]),
+                Act::Commit(vec![remove("e/f/g"), write("e/h", "h3"), Change::Prune]),
+            ],
+        )
+        .durability(Durability::Committed),
         Script::new(
             "two files swapped",
             &[("a", "a0"), ("d/b", "b0"), ("untouched/me", "me")],

@@ -10,6 +10,7 @@ mod after_commit;
 mod bad_input;
 mod common;
 mod control_directory;
+mod directories;
 mod dry_run;
 mod expecting;
 mod fixtures;

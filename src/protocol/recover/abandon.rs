@@ -7,9 +7,9 @@ use super::super::lock::Locked;
 use super::super::root::Root;
 use super::restore::Lost;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::fs::{Barrier, Wave};
+use crate::fs::{Barrier, Kind, Wave};
 use crate::generation::Generation;
-use crate::manifest::Entry;
+use crate::manifest::{Action, Entry};
 use crate::report::Abandoned;
 
 /// Durably gives up a generation. Returns which of its files are in place nevertheless.
@@ -47,6 +47,10 @@ pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> R
 /// If a staged file is gone, it is in place. If the target of a removal is gone, it is removed.
 fn is_in_place(root: &Root, entry: &Entry) -> bool {
     let source = entry.staged().unwrap_or_else(|| entry.path.clone());
-    let is_gone = root.look(&source).is_ok_and(|found| found.is_none());
+    let found = root.look(&source);
+    if entry.action == Action::CreateDirectory {
+        return found.is_ok_and(|found| found.is_some_and(|found| found.kind == Kind::Directory));
+    }
+    let is_gone = found.is_ok_and(|found| found.is_none());
     is_gone && root.look(&entry.path.parent()).is_ok_and(|found| found.is_some())
 }

@@ -32,7 +32,7 @@ use super::root::Root;
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Unsynced, Wave};
 use crate::generation::Generation;
-use crate::manifest::{Entry, Manifest};
+use crate::manifest::{Action, Entry, Manifest};
 use crate::mutation::{Rule, keeps};
 use crate::options::Durability;
 use crate::path::RelativePath;
@@ -270,7 +270,8 @@ fn refuse_missing(
 ) -> Result<()> {
     let is_missing = |entry: &&Entry| {
         let finding = findings.iter().find(|difference| difference.path == entry.path);
-        entry.staged().is_some() && finding.is_some_and(|found| found.finding == Finding::DirectoryMissing)
+        let is_made = entry.staged().is_some() || entry.action == Action::CreateDirectory;
+        is_made && finding.is_some_and(|found| found.finding == Finding::DirectoryMissing)
     };
     match entries.iter().filter(is_missing).find(|entry| is_newest(&entry.path)) {
         Some(entry) => Err(root.error(Operation::Look, &entry.path.parent())(io::ErrorKind::NotFound.into())),
@@ -290,6 +291,9 @@ fn carry_out(
     wave.add(Unsynced::directory(target.parent()));
     match &planned.step {
         Step::Nothing => {}
+        Step::Gone => wave.add(apply::others_removal(root, target)?),
+        Step::MakeDirectory => wave.add(apply::make_directory(root, target)?),
+        Step::RemoveDirectory => wave.add(apply::remove_directory(root, target)?),
         Step::Remove => wave.add(apply::remove(root, target)?),
         Step::Replace { staged } | Step::SetAsideAndReplace { staged } => {
             wave.add(apply::replace(root, staged, target, || copying_mark(generation, manifest, target))?);

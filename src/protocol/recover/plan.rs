@@ -36,18 +36,29 @@ pub(super) enum Step {
     /// Done already, though perhaps not durably.
     Nothing,
     /// Rename the staged file over the target.
-    Replace { staged: RelativePath },
+    Replace {
+        staged: RelativePath,
+    },
     /// Like `Replace`, but first set aside the file at the target, which belongs to another program.
-    SetAsideAndReplace { staged: RelativePath },
+    SetAsideAndReplace {
+        staged: RelativePath,
+    },
     /// Staged file and target are one file, so only unlink the staged name.
-    Unlink { staged: RelativePath },
+    Unlink {
+        staged: RelativePath,
+    },
     /// Remove the target.
     Remove,
+    /// Gone with its directory, perhaps not durably.
+    Gone,
+    MakeDirectory,
+    /// Remove the directory, if it is empty.
+    RemoveDirectory,
 }
 
-/// What the generations to recover say about each path, in order.
+/// What the generations to recover say about each path, in order, and the newest of them.
 #[derive(Debug)]
-pub(super) struct Named(HashMap<RelativePath, Vec<(Generation, Trust, Entry)>>);
+pub(super) struct Named(HashMap<RelativePath, Vec<(Generation, Trust, Entry)>>, Generation);
 
 impl Named {
     /// A manifest that cannot be read is skipped here. It stops recovery when its turn comes.
@@ -56,19 +67,39 @@ impl Named {
         trust: impl Fn(Generation) -> Trust,
     ) -> Self {
         let mut named: HashMap<_, Vec<_>> = HashMap::new();
+        let newest = manifests.last().map_or(Generation::default(), |(newest, _)| *newest);
         for (generation, manifest) in manifests {
             for entry in manifest.iter().flat_map(|manifest| &manifest.entries) {
                 let says = (*generation, trust(*generation), entry.clone());
                 named.entry(entry.path.clone()).or_default().push(says);
             }
         }
-        Self(named)
+        Self(named, newest)
     }
 
     /// Whether a generation is the last to name a path. If an earlier one finds it changed, a later one
     /// has changed it.
     pub(super) fn is_last(&self, generation: Generation, path: &RelativePath) -> bool {
         self.0.get(path).and_then(|named| named.last()).is_none_or(|(last, ..)| *last == generation)
+    }
+
+    /// Whether this generation or a later one has removed a directory above a path, with what was in it.
+    fn goes_with_directory(&self, generation: Generation, path: &RelativePath) -> bool {
+        let removes = |above: &RelativePath| {
+            let named = self.0.get(above).into_iter().flatten();
+            let mut named = named.filter(|(other, ..)| *other >= generation);
+            named.any(|(_, _, entry)| entry.action == Action::RemoveDirectory)
+        };
+        path.parent().chain().iter().any(removes)
+    }
+
+    /// Whether a later generation needs this directory.
+    fn is_needed_later(&self, generation: Generation, directory: &RelativePath) -> bool {
+        self.1 > generation
+            && self.0.iter().any(|(path, named)| {
+                let is_later = named.last().is_some_and(|(last, ..)| *last > generation);
+                is_later && path.as_path().starts_with(directory.as_path())
+            })
     }
 
     /// Whether a file is what was at its path before an earlier generation, or after it. A power loss
@@ -86,7 +117,7 @@ impl Named {
                     Stamp::of(found) == content.after
                         && original::has_bytes(root, path, found, content.after, content.checksum)?
                 }
-                Action::Remove => false,
+                _ => false,
             };
             if is_after || original::is_itself(root, path, entry.before.as_ref(), found)? {
                 return Ok(true);
@@ -145,8 +176,21 @@ pub(super) fn plan<'a>(
         let found = root.look(&entry.path)?;
         let is_missing =
             found.is_none() && keeps(Rule::MissDirectories) && directory_is_gone(root, &entry.path)?;
+        if entry.action.is_of_directory() {
+            let is_made = |path: &RelativePath| {
+                let makes = |other: &Entry| other.action == Action::CreateDirectory && other.path == *path;
+                entries.iter().any(makes)
+            };
+            let is_missing = is_missing && !is_made(&entry.path.parent());
+            let (step, finding) = directory(root, generation, entry, found.as_ref(), is_missing, named)?;
+            findings.extend(finding.map(|finding| Difference { path: entry.path.clone(), finding }));
+            planned.push(PlannedEntry { target: &entry.path, step });
+            continue;
+        }
         let is_taken = named.is_taken(root, generation, &entry.path, found.as_ref())?;
+        let goes = is_missing && named.goes_with_directory(generation, &entry.path);
         let (step, finding) = match &entry.action {
+            _ if goes => (Step::Gone, None),
             Action::Remove if is_missing => (Step::Nothing, Some(Finding::DirectoryMissing)),
             Action::Write(_) if is_missing && trust == Trust::Durable => {
                 (Step::Nothing, Some(Finding::DirectoryMissing))
@@ -157,12 +201,42 @@ pub(super) fn plan<'a>(
             Action::Write(content) => {
                 write(root, (entry, content), (trust, copying.contains(&entry.path)), found.as_ref())?
             }
+            Action::CreateDirectory | Action::RemoveDirectory => continue,
         };
         let difference = |finding| Difference { path: entry.path.clone(), finding };
         findings.extend(finding.map(difference));
         planned.push(PlannedEntry { target: &entry.path, step });
     }
     Ok(planned)
+}
+
+/// What is left to do with a directory. A later generation that names it, or needs it, decides.
+fn directory(
+    root: &Root,
+    generation: Generation,
+    entry: &Entry,
+    found: Option<&Metadata>,
+    is_missing: bool,
+    named: &Named,
+) -> Result<(Step, Option<Finding>)> {
+    let found = found.map(|found| found.kind);
+    let is_last = named.is_last(generation, &entry.path);
+    Ok(match (&entry.action, found) {
+        _ if is_missing && named.goes_with_directory(generation, &entry.path) => (Step::Gone, None),
+        _ if !is_last => (Step::Nothing, None),
+        (Action::RemoveDirectory, None) => (Step::Gone, None),
+        (Action::RemoveDirectory, Some(Kind::Directory))
+            if !named.is_needed_later(generation, &entry.path) =>
+        {
+            (Step::RemoveDirectory, None)
+        }
+        (Action::CreateDirectory, None) if is_missing => (Step::Nothing, Some(Finding::DirectoryMissing)),
+        (Action::CreateDirectory, None) => (Step::MakeDirectory, None),
+        (Action::CreateDirectory, Some(kind)) if kind != Kind::Directory => {
+            return Err(root.error(Operation::Create, &entry.path)(io::ErrorKind::AlreadyExists.into()));
+        }
+        _ => (Step::Nothing, None),
+    })
 }
 
 /// Whether a directory was renamed or removed since a file was staged in it. Then neither the staged

@@ -8,7 +8,7 @@ use super::super::{apply, copy};
 use crate::error::{Operation, Result};
 use crate::fs::{Barrier, Kind, NewFile, Wave};
 use crate::generation::TransactionId;
-use crate::manifest::{Entry, Manifest};
+use crate::manifest::{Action, Entry, Manifest};
 use crate::path::RelativePath;
 
 /// Replaces a manifest whose sync failed by a new file with the same name.
@@ -28,6 +28,7 @@ pub(super) fn manifest(root: &Root, pending: &RelativePath) -> Result<Wave> {
 enum Again<'a> {
     Written { fresh: RelativePath, staged: RelativePath, target: &'a RelativePath },
     Removed { fresh: RelativePath, target: &'a RelativePath },
+    Made { target: &'a RelativePath },
 }
 
 /// Repeats the moves of a generation whose sync failed, with new files. What a later generation changes
@@ -60,6 +61,12 @@ pub(super) fn targets(
                 wave.add(apply::replace(root, &fresh, target, || mark(target))?);
                 wave.add(apply::remove(root, target)?);
             }
+            Again::Made { target } => {
+                // One that is not empty has to stay. Its name is synced again with whatever changes in its
+                // directory.
+                wave.add(apply::remove_directory(root, target)?);
+                wave.add(apply::make_directory(root, target)?);
+            }
         }
     }
     Ok(wave)
@@ -79,6 +86,9 @@ fn copy_anew<'a>(root: &Root, entry: &'a Entry, id: StagedId, wave: &mut Wave) -
     let fresh = layout::staged(&target.parent(), target.name(), id);
     let found = if_found(root.fs.metadata(target)).map_err(failed)?;
     match (entry.staged(), found.map(|found| found.kind)) {
+        (None, Some(Kind::Directory)) if entry.action == Action::CreateDirectory => {
+            Ok(Some(Again::Made { target }))
+        }
         (Some(staged), Some(Kind::File)) => {
             copy::file(root, target, &fresh, wave).map_err(failed)?;
             Ok(Some(Again::Written { fresh, staged, target }))

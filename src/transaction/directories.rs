@@ -1,0 +1,214 @@
+//! Directories that a transaction makes and removes.
+//!
+//! A directory that files need is made when they are staged, and needs nothing
+//! here. These are directories that matter by themselves: made empty, removed
+//! empty, or removed because the transaction has emptied them. They are made
+//! and removed after the commit point, and recovery repeats both.
+
+use std::io;
+use std::path::Path;
+
+use super::Transaction;
+use crate::draft::{Content, Slot};
+use crate::error::{Error, Operation, Result};
+use crate::fs::Kind;
+use crate::path::{InvalidPath, RelativePath};
+use crate::protocol::check;
+use crate::protocol::resolve::{self, Target};
+use crate::protocol::root::guard;
+use crate::protocol::stage::{Presence, StagedChange};
+use crate::pruning::{goes, is_below};
+
+impl Transaction {
+    /// Makes an empty directory. The directories that files need are made anyway.
+    ///
+    /// It has the mode that `std::fs::create_dir` gives it, and is not there before the commit, unless this
+    /// transaction stages a file in it. If others have made it by then, that is as good. If one of
+    /// them is a transaction that made it for its own files and is aborted, it takes the directory with it
+    /// while it is empty.
+    ///
+    /// # Errors
+    /// - [`Error::InvalidPath`] if the path cannot be a directory's.
+    /// - [`Error::Io`], of kind `AlreadyExists` if something is there, and `NotFound` if the directory
+    ///   above is missing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let mut tx = store.begin()?;
+    /// tx.create_dir("cache")?;
+    /// tx.create_dir_all("logs/old/archive")?;
+    /// tx.write("settings", "cache = 'cache'")?;
+    /// tx.commit()?;
+    /// assert!(dir.path().join("cache").is_dir() && dir.path().join("logs/old/archive").is_dir());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn create_dir(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        self.root().may_change()?;
+        let target = self.resolve_name(path.as_ref())?;
+        let failed = |kind: io::ErrorKind| self.root().error(Operation::Create, &target.path)(kind.into());
+        if self.is_there(&target) {
+            return Err(failed(io::ErrorKind::AlreadyExists));
+        }
+        self.refuse_removed_file(&target)?;
+        let above = target.path.parent();
+        if !above.is_root() && !self.is_directory(&above)? {
+            return Err(failed(io::ErrorKind::NotFound));
+        }
+        check::may_make_directory(self.root(), &target)?;
+        self.change_directory(target, StagedChange::CreateDirectory);
+        Ok(())
+    }
+
+    /// Makes an empty directory, and all missing ones above it. If it is there already, this does nothing.
+    ///
+    /// # Errors
+    /// As for [`create_dir`](Self::create_dir), but an existing directory is no error.
+    pub fn create_dir_all(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        self.root().may_change()?;
+        let target = self.resolve_name(path.as_ref())?;
+        for directory in target.path.chain() {
+            if self.is_directory(&directory)? {
+                continue;
+            }
+            let found = self.root().look(&directory)?;
+            let nearest = if found.is_some() { directory.parent() } else { target.nearest.clone() };
+            let missing = Target::new(directory, found, nearest);
+            if self.is_there(&missing) {
+                return Err(Error::invalid(path.as_ref(), InvalidPath::NotADirectory));
+            }
+            self.refuse_removed_file(&missing)?;
+            check::may_make_directory(self.root(), &missing)?;
+            self.change_directory(missing, StagedChange::CreateDirectory);
+        }
+        Ok(())
+    }
+
+    /// Removes a directory that is empty, or that holds nothing but what this transaction has removed. The
+    /// commit is a [`Conflict`](Error::Conflict) if anything else is in it by then, or if it is gone.
+    /// A staged file of another transaction counts too. If somebody puts something there after
+    /// the commit point, the directory stays.
+    ///
+    /// # Errors
+    /// - [`Error::InvalidPath`] if no directory can be removed here.
+    /// - [`Error::Io`], of kind `NotFound` if there is none, and `DirectoryNotEmpty`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| tx.write("plugin/main.lua", "print 1"))?;
+    /// let mut tx = store.begin()?;
+    /// tx.remove("plugin/main.lua")?;
+    /// tx.remove_dir("plugin")?;
+    /// tx.commit()?;
+    /// assert!(!dir.path().join("plugin").exists());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn remove_dir(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        self.root().may_change()?;
+        let target = self.resolve_name(path.as_ref())?;
+        let failed = |kind: io::ErrorKind| self.root().error(Operation::Remove, &target.path)(kind.into());
+        if !self.is_there(&target) {
+            return Err(failed(io::ErrorKind::NotFound));
+        }
+        if !self.is_directory(&target.path)? {
+            return Err(Error::invalid(path.as_ref(), InvalidPath::NotADirectory));
+        }
+        if self.has_something_in(&target)? {
+            return Err(failed(io::ErrorKind::DirectoryNotEmpty));
+        }
+        if target.existing.is_none() {
+            guard(&self.draft).take(&target.path, u64::MAX);
+            return Ok(());
+        }
+        check::may_remove_directory(self.root(), &target.path)?;
+        let directory = target.path.clone();
+        self.change_directory(target, StagedChange::RemoveDirectory);
+        guard(&self.draft).preconditions.insert(directory, Presence::Emptied);
+        Ok(())
+    }
+
+    /// Lets the directories that this transaction's removals and moves empty go with the commit, and those
+    /// above that are empty then. Never the root. One in which something else is found by then stays.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| tx.write("cache/a/b/entry", ""))?;
+    /// let mut tx = store.begin()?;
+    /// tx.remove("cache/a/b/entry")?;
+    /// tx.prune_empty_parents();
+    /// tx.commit()?;
+    /// assert!(!dir.path().join("cache").exists());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn prune_empty_parents(&mut self) {
+        guard(&self.draft).prunes = true;
+    }
+
+    fn resolve_name(&self, path: &Path) -> Result<Target> {
+        let relative = resolve::relative(self.root(), path)?;
+        guard(&self.draft).resolver.resolve_name(self.root(), &relative)
+    }
+
+    /// Puts a change of a directory in the place of every earlier change of this path.
+    fn change_directory(&self, target: Target, change: impl FnOnce(Target) -> StagedChange) {
+        let mut draft = guard(&self.draft);
+        let path = target.path.clone();
+        draft.take(&path, u64::MAX);
+        draft.numbers += 1;
+        let number = draft.numbers;
+        draft.put(Slot { path, number, content: Content::Ready(change(target)) });
+    }
+
+    /// Whether anything is at a path, as this transaction would leave it.
+    fn is_there(&self, target: &Target) -> bool {
+        match guard(&self.draft).newest(&target.path).map(|slot| &slot.content) {
+            Some(Content::Ready(StagedChange::Remove(_) | StagedChange::RemoveDirectory(_))) => false,
+            Some(_) => true,
+            None => target.existing.is_some(),
+        }
+    }
+
+    /// Whether a directory is at a path, as this transaction would leave it, or is made for its files.
+    fn is_directory(&self, path: &RelativePath) -> Result<bool> {
+        let draft = guard(&self.draft);
+        if let Some(slot) = draft.newest(path) {
+            return Ok(matches!(slot.content, Content::Ready(StagedChange::CreateDirectory(_))));
+        }
+        if self.root().look(path)?.is_some_and(|found| found.kind == Kind::Directory) {
+            return Ok(true);
+        }
+        let needs = |slot: &Slot| !goes(slot) && is_below(&slot.path, path);
+        Ok(draft.slots.values().any(needs))
+    }
+
+    /// Whether a directory has something in it, as this transaction would leave it.
+    fn has_something_in(&self, directory: &Target) -> Result<bool> {
+        let draft = guard(&self.draft);
+        let stays = |slot: &Slot| !goes(slot) && is_below(&slot.path, &directory.path);
+        if draft.slots.values().any(stays) {
+            return Ok(true);
+        }
+        if directory.existing.is_none() {
+            return Ok(false);
+        }
+        let is_removed = |path: &RelativePath| draft.newest(path).is_some_and(goes);
+        Ok(!check::is_emptied(self.root(), &directory.path, is_removed)?)
+    }
+
+    /// A path has one entry in a manifest, so what is a file before a commit is no directory after it.
+    fn refuse_removed_file(&self, target: &Target) -> Result<()> {
+        if target.existing.is_none_or(|found| found.kind == Kind::Directory) {
+            return Ok(());
+        }
+        let reason = "a file cannot become a directory in one commit; remove it in an earlier one";
+        Err(Error::Unsupported { path: self.root().full(&target.path), reason })
+    }
+}

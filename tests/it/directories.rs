@@ -1,0 +1,246 @@
+//! Directories that a transaction makes, removes and empties, on the real file system.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use cosave::{Error, InvalidPath, Store};
+
+use crate::common::{LARGE_BYTES, assert_no_litter, put, quick, tree};
+
+fn invalid(error: &Error) -> Option<InvalidPath> {
+    match error {
+        Error::InvalidPath { reason, .. } => Some(*reason),
+        _ => None,
+    }
+}
+
+fn kind(error: &Error) -> Option<ErrorKind> {
+    match error {
+        Error::Io { source, .. } => Some(source.kind()),
+        _ => None,
+    }
+}
+
+fn paths(root: &Path) -> Vec<PathBuf> {
+    tree(root).into_keys().collect()
+}
+
+#[test]
+fn directories_are_made_and_removed_with_the_commit_and_not_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    put(&store, &[("old/a", "a0"), ("keep/b", "b0")]);
+    let mut tx = store.begin().unwrap();
+    tx.create_dir("empty").unwrap();
+    tx.create_dir("empty/inner").unwrap();
+    tx.create_dir_all("x/y/z").unwrap();
+    tx.create_dir_all("keep").unwrap();
+    tx.remove("old/a").unwrap();
+    tx.remove_dir("old").unwrap();
+    let shown: Vec<_> = tx.changes().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "create  empty/",
+            "create  empty/inner/",
+            "create  x/",
+            "create  x/y/",
+            "create  x/y/z/",
+            "remove  old/a",
+            "remove  old/"
+        ]
+    );
+    assert_eq!(paths(dir.path()), ["keep", "keep/b", "old", "old/a"].map(PathBuf::from));
+    tx.commit().unwrap();
+    let expected = ["empty", "empty/inner", "keep", "keep/b", "x", "x/y", "x/y/z"].map(PathBuf::from);
+    assert_eq!(paths(dir.path()), expected);
+    let listed = store.view().unwrap().list("").unwrap();
+    assert_eq!(listed.iter().map(ToString::to_string).collect::<Vec<_>>(), ["empty", "keep", "x"]);
+    assert!(store.verify().unwrap().is_empty());
+    drop(store);
+    assert_no_litter(dir.path());
+}
+
+#[test]
+fn an_aborted_transaction_leaves_no_directory_and_removes_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    fs::create_dir(dir.path().join("old")).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.create_dir_all("x/y").unwrap();
+    tx.write("x/large", vec![0; LARGE_BYTES]).unwrap();
+    tx.remove_dir("old").unwrap();
+    tx.abort();
+    assert_eq!(paths(dir.path()), [PathBuf::from("old")]);
+}
+
+#[test]
+fn what_is_no_directory_or_not_empty_is_refused_and_nothing_is_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    put(&store, &[("file", "f"), ("full/a", "a0"), ("full/b", "b0")]);
+    let mut tx = store.begin().unwrap();
+    let exists = Some(ErrorKind::AlreadyExists);
+    assert_eq!(kind(&tx.create_dir("full").unwrap_err()), exists);
+    assert_eq!(kind(&tx.create_dir("file").unwrap_err()), exists);
+    assert!(tx.create_dir("missing/x").unwrap_err().is_not_found());
+    assert!(tx.remove_dir("missing").unwrap_err().is_not_found());
+    let no_directory = Some(InvalidPath::NotADirectory);
+    assert_eq!(invalid(&tx.create_dir_all("file/x").unwrap_err()), no_directory);
+    assert_eq!(invalid(&tx.create_dir_all("file").unwrap_err()), no_directory);
+    assert_eq!(invalid(&tx.remove_dir("file").unwrap_err()), no_directory);
+    assert_eq!(invalid(&tx.remove_dir(".cosave").unwrap_err()), Some(InvalidPath::Control));
+    assert_eq!(invalid(&tx.create_dir("../x").unwrap_err()), Some(InvalidPath::Parent));
+    assert_eq!(kind(&tx.remove_dir("full").unwrap_err()), Some(ErrorKind::DirectoryNotEmpty));
+    tx.remove("full/a").unwrap();
+    assert_eq!(kind(&tx.remove_dir("full").unwrap_err()), Some(ErrorKind::DirectoryNotEmpty));
+    tx.remove("full/b").unwrap();
+    tx.remove_dir("full").unwrap();
+    assert!(tx.remove_dir("full").unwrap_err().is_not_found());
+    tx.create_dir("made").unwrap();
+    assert_eq!(kind(&tx.create_dir("made").unwrap_err()), exists);
+    assert_eq!(invalid(&tx.remove("made").unwrap_err()), Some(InvalidPath::Directory));
+    tx.remove("file").unwrap();
+    assert!(matches!(tx.create_dir("file"), Err(Error::Unsupported { .. })));
+    tx.commit().unwrap();
+    assert_eq!(paths(dir.path()), [PathBuf::from("made")]);
+}
+
+#[test]
+fn the_last_change_of_a_directory_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    put(&store, &[("d/a", "a0")]);
+    let mut tx = store.begin().unwrap();
+    tx.create_dir("x").unwrap();
+    tx.remove_dir("x").unwrap();
+    tx.remove("d/a").unwrap();
+    tx.remove_dir("d").unwrap();
+    tx.create_dir("d").unwrap();
+    tx.write("d/b", "b1").unwrap();
+    tx.commit().unwrap();
+    assert_eq!(paths(dir.path()), ["d", "d/b"].map(PathBuf::from));
+}
+
+#[test]
+fn changes_that_contradict_each_other_are_refused_before_anything_is_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    fs::create_dir(dir.path().join("d")).unwrap();
+    type Work = fn(&mut cosave::Transaction) -> cosave::Result<()>;
+    let contradictions: [Work; 4] = [
+        |tx| tx.remove_dir("d").and_then(|()| tx.write("d/a", "a")),
+        |tx| tx.remove_dir("d").and_then(|()| tx.write("d/x/y", "y")),
+        |tx| tx.write("f/a", "a").and_then(|()| tx.write("f", "f")),
+        |tx| tx.create_dir_all("n/m").and_then(|()| tx.write("n", "n")),
+    ];
+    for (number, work) in contradictions.into_iter().enumerate() {
+        let mut tx = store.begin().unwrap();
+        work(&mut tx).unwrap();
+        let error = tx.commit().unwrap_err();
+        assert_eq!(invalid(&error), Some(InvalidPath::Contradiction), "{number}: {error}");
+        assert_eq!(paths(dir.path()), [PathBuf::from("d")], "{number}");
+    }
+}
+
+#[test]
+fn a_directory_that_others_fill_before_the_commit_is_a_conflict() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    put(&store, &[("d/a", "a0")]);
+    let mut tx = store.begin().unwrap();
+    tx.remove("d/a").unwrap();
+    tx.remove_dir("d").unwrap();
+    let mut gone = store.begin().unwrap();
+    fs::create_dir(dir.path().join("e")).unwrap();
+    gone.remove_dir("e").unwrap();
+    fs::remove_dir(dir.path().join("e")).unwrap();
+    fs::write(dir.path().join("d/theirs"), "t").unwrap();
+    for tx in [tx, gone] {
+        let error = tx.commit().unwrap_err();
+        assert!(error.is_conflict(), "{error}");
+    }
+    assert_eq!(paths(dir.path()), ["d", "d/a", "d/theirs"].map(PathBuf::from));
+}
+
+#[test]
+fn a_file_in_the_place_of_a_directory_to_be_made_is_a_conflict() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    let mut tx = store.begin().unwrap();
+    tx.create_dir("x").unwrap();
+    fs::write(dir.path().join("x"), "theirs").unwrap();
+    assert!(tx.commit().unwrap_err().is_conflict());
+    let mut tx = store.begin().unwrap();
+    tx.create_dir("y").unwrap();
+    fs::create_dir(dir.path().join("y")).unwrap();
+    tx.commit().unwrap();
+    assert_eq!(paths(dir.path()), ["x", "y"].map(PathBuf::from));
+}
+
+#[test]
+fn emptied_directories_go_with_the_commit_and_others_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    put(&store, &[("a/b/c/1", ""), ("a/b/2", ""), ("a/keep", ""), ("moved/3", ""), ("again/4", "")]);
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.remove("a/b/c/1").unwrap();
+    tx.remove("a/b/2").unwrap();
+    tx.rename("moved/3", "3").unwrap();
+    tx.remove("again/4").unwrap();
+    tx.write("again/deep/5", "").unwrap();
+    tx.prune_empty_parents();
+    tx.commit().unwrap();
+    let expected = ["3", "a", "a/keep", "again", "again/deep", "again/deep/5", "empty"].map(PathBuf::from);
+    assert_eq!(paths(dir.path()), expected);
+    drop(store);
+    assert_no_litter(dir.path());
+}
+
+#[test]
+fn without_pruning_emptied_directories_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    put(&store, &[("a/b/1", "")]);
+    let mut tx = store.begin().unwrap();
+    tx.remove("a/b/1").unwrap();
+    tx.commit().unwrap();
+    assert_eq!(paths(dir.path()), ["a", "a/b"].map(PathBuf::from));
+}
+
+/// A directory made anew can have the number of the one that was removed. Then a session that knew the old
+/// one must not take the new one's name for durable.
+#[test]
+fn a_removed_directory_can_be_made_and_filled_again_by_the_same_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    for round in 0..5 {
+        let text = round.to_string();
+        put(&store, &[("d/a", text.as_str())]);
+        assert_eq!(store.view().unwrap().read("d/a").unwrap(), text.as_bytes());
+        let mut tx = store.begin().unwrap();
+        tx.remove("d/a").unwrap();
+        tx.prune_empty_parents();
+        tx.commit().unwrap();
+        assert!(!dir.path().join("d").exists());
+    }
+    drop(store);
+    assert_no_litter(dir.path());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_directory_is_made_in_a_linked_directory_and_no_link_is_taken_for_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    fs::create_dir(dir.path().join("real")).unwrap();
+    std::os::unix::fs::symlink("real", dir.path().join("link")).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.create_dir("link/x").unwrap();
+    assert_eq!(invalid(&tx.remove_dir("link").unwrap_err()), Some(InvalidPath::NotADirectory));
+    assert_eq!(kind(&tx.create_dir("link").unwrap_err()), Some(ErrorKind::AlreadyExists));
+    tx.commit().unwrap();
+    assert!(dir.path().join("real/x").is_dir());
+}
