@@ -57,9 +57,7 @@ impl Transaction {
         if !above.is_root() && !self.is_directory(&above)? {
             return Err(failed(io::ErrorKind::NotFound));
         }
-        check::may_make_directory(self.root(), &target)?;
-        self.change_directory(target, StagedChange::CreateDirectory);
-        Ok(())
+        self.make_directory(target)
     }
 
     /// Makes an empty directory, and all missing ones above it. If it is there already, this does nothing.
@@ -80,8 +78,7 @@ impl Transaction {
                 return Err(Error::invalid(path.as_ref(), InvalidPath::NotADirectory));
             }
             self.refuse_removed_file(&missing)?;
-            check::may_make_directory(self.root(), &missing)?;
-            self.change_directory(missing, StagedChange::CreateDirectory);
+            self.make_directory(missing)?;
         }
         Ok(())
     }
@@ -155,6 +152,18 @@ impl Transaction {
     fn resolve_name(&self, path: &Path) -> Result<Target> {
         let relative = resolve::relative(self.root(), path)?;
         guard(&self.draft).resolver.resolve_name(self.root(), &relative)
+    }
+
+    /// The directory above must stay until the commit, if it is there now. As a precondition it also keeps
+    /// this commit out of a batch with one that removes it.
+    fn make_directory(&self, target: Target) -> Result<()> {
+        check::may_make_directory(self.root(), &target)?;
+        let above = target.path.parent();
+        self.change_directory(target, StagedChange::CreateDirectory);
+        if !above.is_root() && self.root().look(&above)?.is_some() {
+            guard(&self.draft).preconditions.entry(above).or_insert(Presence::Exists);
+        }
+        Ok(())
     }
 
     /// Puts a change of a directory in the place of every earlier change of this path.

@@ -420,3 +420,70 @@ fn a_full_disk_refuses_and_keeps_the_old_state() {
         }
     }
 }
+
+/// The directories before and after a commit that makes some and removes others.
+const BEFORE: [&str; 2] = ["d", "d/empty"];
+const AFTER: [&str; 2] = ["made", "made/deep"];
+
+fn change_directories(disk: &SimDisk, durability: Durability) -> Fate {
+    let committed = Store::options().durability(durability).open_on(disk.process()).and_then(|store| {
+        let mut tx = store.begin()?;
+        tx.create_dir_all("made/deep")?;
+        tx.remove("d/b")?;
+        tx.remove_dir("d/empty")?;
+        tx.remove_dir("d")?;
+        tx.commit()
+    });
+    match committed.map_err(|error| error.outcome()) {
+        Ok(_) | Err(Outcome::Committed) => Fate::Kept,
+        Err(Outcome::NothingHappened) => Fate::Gone,
+        Err(Outcome::Unknown) => Fate::Either,
+    }
+}
+
+fn check_directories(disk: &SimDisk, fate: Fate) -> Result<(), String> {
+    let store = Store::options().open_on(disk.process()).map_err(|error| format!("reopening: {error}"))?;
+    let differences = store.last_recovery().differences;
+    let (found, has_file) = (disk.directories(), disk.files().contains_key("d/b"));
+    let is_whole = match fate {
+        Fate::Kept => found == AFTER,
+        Fate::Gone => found == BEFORE && has_file,
+        Fate::Either => found == AFTER || found == BEFORE && has_file,
+    };
+    if is_whole && differences.is_empty() {
+        return Ok(());
+    }
+    Err(format!("{fate:?}, and yet there are {found:?}, with a file: {has_file}, {differences:?}"))
+}
+
+#[test]
+fn an_error_at_any_call_of_a_commit_of_directories_is_told_truthfully_and_mended() {
+    for model in [Model::OrderedPrefix, Model::JumpingPrefix, Model::WeakPosix] {
+        for durability in [Durability::Full, Durability::Committed] {
+            for after in 0.. {
+                let disk = SimDisk::new(model);
+                BEFORE.iter().for_each(|directory| disk.make_directory(directory, 0));
+                disk.put("d/b", b"b0", 0o644);
+                disk.settle();
+                disk.fail_at(&[fault(after, EIO, false, Aftermath::CacheShowsNew)]);
+                let fate = change_directories(&disk, durability);
+                let check = |what: &str, disk: &SimDisk| {
+                    let checked = check_directories(disk, fate);
+                    checked.unwrap_or_else(|problem| {
+                        panic!("{model:?}, {durability:?}, call {after}, {what}: {problem}")
+                    });
+                };
+                assert!(disk.retried_syncs().is_empty(), "call {after}: {:?}", disk.retried_syncs());
+                let same_boot = disk.kill();
+                check("reopened", &same_boot);
+                disk.power_losses(MANY, 1).iter().for_each(|after| check("after a power loss", after));
+                let later = same_boot.power_losses(MANY, 1);
+                later.iter().for_each(|after| check("reopened, and after a power loss", after));
+                if disk.calls() <= after {
+                    assert!(after > 100, "only {after} calls");
+                    break;
+                }
+            }
+        }
+    }
+}

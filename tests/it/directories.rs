@@ -244,3 +244,24 @@ fn a_directory_is_made_in_a_linked_directory_and_no_link_is_taken_for_one() {
     tx.commit().unwrap();
     assert!(dir.path().join("real/x").is_dir());
 }
+
+/// Published together, the one would have been in the other's way after the commit point.
+#[test]
+fn a_directory_is_not_removed_together_with_a_commit_that_makes_one_in_it() {
+    for removal_first in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("d")).unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let (mut removes, mut makes) = (store.begin().unwrap(), store.begin().unwrap());
+        removes.remove_dir("d").unwrap();
+        makes.create_dir("d/x").unwrap();
+        let together = if removal_first { vec![removes, makes] } else { vec![makes, removes] };
+        let answers = cosave::Transaction::commit_together(together);
+        assert!(answers.iter().any(Result::is_ok), "{answers:?}");
+        let refused = answers.iter().filter_map(|answer| answer.as_ref().err()).collect::<Vec<_>>();
+        assert!(matches!(refused[..], [error] if error.is_conflict()), "{refused:?}");
+        assert!(store.status().unwrap().pending.is_empty());
+        let expected: &[&str] = if dir.path().join("d").exists() { &["d", "d/x"] } else { &[] };
+        assert_eq!(paths(dir.path()), expected.iter().map(PathBuf::from).collect::<Vec<_>>());
+    }
+}

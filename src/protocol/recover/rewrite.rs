@@ -49,6 +49,13 @@ pub(super) fn targets(
     // Lost without this sync: the bytes of the new files behind names that already lead to them.
     let _durable = root.sync_always(wave)?;
     let mut wave = Wave::new(Barrier::Recovered);
+    for again in again.iter().rev() {
+        // What is in it goes first. One in which others have put something stays. If the transaction's own
+        // files are in it, it was durable before the manifest was.
+        if let Again::Made { target } = again {
+            wave.add(apply::remove_directory(root, target)?);
+        }
+    }
     for again in again {
         match again {
             Again::Written { fresh, staged, target } => {
@@ -61,12 +68,7 @@ pub(super) fn targets(
                 wave.add(apply::replace(root, &fresh, target, || mark(target))?);
                 wave.add(apply::remove(root, target)?);
             }
-            Again::Made { target } => {
-                // One that is not empty has to stay. Its name is synced again with whatever changes in its
-                // directory.
-                wave.add(apply::remove_directory(root, target)?);
-                wave.add(apply::make_directory(root, target)?);
-            }
+            Again::Made { target } => wave.add(apply::make_directory(root, target)?),
         }
     }
     Ok(wave)
