@@ -47,7 +47,7 @@ fn directories_are_made_and_removed_with_the_commit_and_not_before() {
             "create  x/",
             "create  x/y/",
             "create  x/y/z/",
-            "remove  old/a",
+            "remove  old/a (2 bytes)",
             "remove  old/"
         ]
     );
