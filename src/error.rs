@@ -214,6 +214,9 @@ pub enum Reason {
     /// A generation is to be given up, and an earlier one is still pending.
     #[error("an earlier generation is still pending; recover, or give that one up first")]
     EarlierPending,
+    /// A file is removed, and a directory is to be in its place.
+    #[error("a file cannot become a directory in one commit; remove it in an earlier one")]
+    FileToDirectory,
     /// A mode that no file can have.
     #[error("no file can have this mode: it has bits beyond 0o7777")]
     Mode,

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::Transaction;
 use crate::draft::{Content, Slot};
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::Kind;
 use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::check;
@@ -46,7 +46,7 @@ impl Transaction {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn create_dir(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        self.root().may_change()?;
+        self.root().may_collect()?;
         let target = self.resolve_name(path.as_ref())?;
         let failed = |kind: io::ErrorKind| self.root().error(Operation::Create, &target.path)(kind.into());
         if self.is_there(&target) {
@@ -65,7 +65,7 @@ impl Transaction {
     /// # Errors
     /// As for [`create_dir`](Self::create_dir), but an existing directory is no error.
     pub fn create_dir_all(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        self.root().may_change()?;
+        self.root().may_collect()?;
         let target = self.resolve_name(path.as_ref())?;
         for directory in target.path.chain() {
             if self.is_directory(&directory)? {
@@ -106,7 +106,7 @@ impl Transaction {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn remove_dir(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        self.root().may_change()?;
+        self.root().may_collect()?;
         let target = self.resolve_name(path.as_ref())?;
         let failed = |kind: io::ErrorKind| self.root().error(Operation::Remove, &target.path)(kind.into());
         if !self.is_there(&target) {
@@ -217,7 +217,7 @@ impl Transaction {
         if target.existing.is_none_or(|found| found.kind == Kind::Directory) {
             return Ok(());
         }
-        let reason = "a file cannot become a directory in one commit; remove it in an earlier one";
+        let reason = Reason::FileToDirectory;
         Err(Error::Unsupported { path: self.root().full(&target.path), reason })
     }
 }
