@@ -182,7 +182,8 @@ pub(super) fn plan<'a>(
                 entries.iter().any(makes)
             };
             let is_missing = is_missing && !is_made(&entry.path.parent());
-            let (step, finding) = directory(root, generation, entry, found.as_ref(), is_missing, named)?;
+            let (step, finding) =
+                directory(root, (generation, trust), entry, found.as_ref(), is_missing, named)?;
             findings.extend(finding.map(|finding| Difference { path: entry.path.clone(), finding }));
             planned.push(PlannedEntry { target: &entry.path, step });
             continue;
@@ -213,7 +214,7 @@ pub(super) fn plan<'a>(
 /// What is left to do with a directory. A later generation that names it, or needs it, decides.
 fn directory(
     root: &Root,
-    generation: Generation,
+    (generation, trust): (Generation, Trust),
     entry: &Entry,
     found: Option<&Metadata>,
     is_missing: bool,
@@ -230,7 +231,10 @@ fn directory(
         {
             (Step::RemoveDirectory, None)
         }
-        (Action::CreateDirectory, None) if is_missing => (Step::Nothing, Some(Finding::DirectoryMissing)),
+        (Action::CreateDirectory, None) if is_missing => match trust {
+            Trust::Durable => (Step::Nothing, Some(Finding::DirectoryMissing)),
+            Trust::Waived => (Step::Nothing, Some(Finding::Lost)),
+        },
         (Action::CreateDirectory, None) => (Step::MakeDirectory, None),
         (Action::CreateDirectory, Some(kind)) if kind != Kind::Directory => {
             return Err(root.error(Operation::Create, &entry.path)(io::ErrorKind::AlreadyExists.into()));
