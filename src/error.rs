@@ -118,6 +118,13 @@ pub enum Error {
         #[source]
         source: Arc<io::Error>,
     },
+    /// The function of [`StoreOptions::on_progress`](crate::StoreOptions::on_progress) has cancelled the
+    /// commit. Nothing was changed.
+    #[error("the commit in `{}` was cancelled; nothing was changed", path.display())]
+    Cancelled {
+        /// The root.
+        path: PathBuf,
+    },
     /// A function of the caller failed, and cosave had asked for its result. No target was changed. Made
     /// by `?` from an [`io::Error`] in a closure whose error is this type.
     #[error("cannot go on after an error of the program's own; no target was changed")]

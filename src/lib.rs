@@ -13,6 +13,7 @@ mod manifest;
 mod mutation;
 mod options;
 mod path;
+mod progress;
 mod protocol;
 mod pruning;
 mod reader;
@@ -38,6 +39,7 @@ pub use listed::{DirEntry, FileInfo, FileKind};
 pub use manifest::{Action, Before, Entry, Inline, Manifest, ManifestError, StagedContent, Stamp, TimeStamp};
 pub use options::{Durability, StoreOptions, SyncStrategy, Waiting};
 pub use path::{InvalidPath, RelativePath};
+pub use progress::Progress;
 pub use reader::{FileReader, Snapshot};
 pub use report::{
     Abandoned, Change, Commit, Difference, Finding, Mismatch, Problem, RecoveryReport, Status,

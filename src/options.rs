@@ -1,11 +1,14 @@
 //! The options of a store, given when it is opened: plain data.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+
+use crate::progress::{OnProgress, Progress};
 
 /// What a commit waits for before it returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -104,6 +107,7 @@ pub(crate) struct Settings {
     pub(crate) inline_max: usize,
     pub(crate) root_moved: bool,
     pub(crate) on_wait: Option<OnWait>,
+    pub(crate) on_progress: Option<OnProgress>,
 }
 
 /// What a dry run takes for granted.
@@ -150,6 +154,7 @@ impl Default for StoreOptions {
             inline_max: INLINE_MAX_DEFAULT,
             root_moved: false,
             on_wait: None,
+            on_progress: None,
         };
         Self { create: false, control: None, settings }
     }
@@ -207,6 +212,40 @@ impl StoreOptions {
     /// show what the program waits for, and for whom. It runs on the waiting thread.
     pub fn on_wait(mut self, tell: impl Fn(&Waiting) + Send + Sync + 'static) -> Self {
         self.settings.on_wait = Some(OnWait(Arc::new(tell)));
+        self
+    }
+
+    /// Calls a function at each step of a save, and of a recovery: for a progress bar, or to cancel.
+    ///
+    /// If it returns `Break` before the commit point, that commit is refused with
+    /// [`Error::Cancelled`](crate::Error::Cancelled), and nothing is changed. Later, it is too late: the
+    /// answer has no effect, and the commit returns what it would return otherwise. The function runs on
+    /// the thread that does the work, which may commit for other threads of this store, too. It may hold
+    /// the lock, so the function must not use the store.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use std::ops::ControlFlow;
+    /// use cosave::{Error, Progress, Store};
+    ///
+    /// let stop = |progress: &Progress| match progress {
+    ///     Progress::Committing { files, .. } if *files > 1 => ControlFlow::Break(()),
+    ///     _ => ControlFlow::Continue(()),
+    /// };
+    /// let store = Store::options().on_progress(stop).open(dir.path())?;
+    /// store.update(|tx| tx.write("a", "1"))?;
+    /// let refused = store.update(|tx| { tx.write("a", "2")?; tx.write("b", "2") });
+    /// assert!(matches!(refused, Err(Error::Cancelled { .. })));
+    /// assert_eq!(std::fs::read(dir.path().join("a"))?, b"1");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_progress(
+        mut self,
+        tell: impl Fn(&Progress) -> ControlFlow<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.on_progress = Some(OnProgress(Arc::new(tell)));
         self
     }
 

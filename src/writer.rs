@@ -202,6 +202,7 @@ impl FileWriter {
                 return Err(error);
             }
         };
+        commit::tell_staged(root, &file);
         let mut draft = guard(&self.draft);
         let draft = &mut *draft;
         match (draft.slots.get_mut(&self.number), &mut draft.staging) {

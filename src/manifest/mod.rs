@@ -120,6 +120,14 @@ pub struct StagedContent {
 }
 
 impl Entry {
+    /// The length of its next content; 0 if no file is written.
+    pub(crate) fn length(&self) -> u64 {
+        match &self.action {
+            Action::Write(content) => content.after.length,
+            _ => 0,
+        }
+    }
+
     /// Where the staged file lies, if something is written.
     pub(crate) fn staged(&self) -> Option<RelativePath> {
         match &self.action {

@@ -19,10 +19,16 @@ use crate::generation::Generation;
 use crate::manifest::{Action, Entry};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
+use crate::progress::Progress;
 
 /// Moves every staged file over its target, in the order in which they were written.
 pub(crate) fn apply(root: &Root, published: &Published) -> Result<Moved> {
-    let mut wave = move_all(root, published.generation, published.entries.iter())?;
+    let (generation, all) = (published.generation, published.entries.len());
+    let tell = |files| root.tell_only(|| Progress::Applied { generation, files, all });
+    // Asked for an entry when those before it are in place.
+    let entries = published.entries.iter().enumerate().inspect(|(files, _)| tell(*files));
+    let mut wave = move_all(root, generation, entries.map(|(_, entry)| entry))?;
+    tell(all);
     for debt in published.made.iter().filter_map(|record| published.session.remove_record(record)) {
         // Part of barrier 3: if a power loss brought the record back, the sweep would remove a
         // directory that this commit made and that was emptied later.

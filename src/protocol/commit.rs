@@ -37,6 +37,7 @@ use crate::generation::{Generation, TransactionId};
 use crate::mutation::{Rule, keeps};
 use crate::options::Durability;
 use crate::path::RelativePath;
+use crate::progress::Progress;
 
 /// What a commit returns to its transaction.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,12 @@ pub(crate) fn commit(
     turn: Option<&Turn>,
 ) -> Result<Receipt, Refused> {
     let staged = stage(root, collected)?;
+    let files = staged.entries.len();
+    let bytes = staged.entries.iter().map(|staged| staged.entry.length()).sum();
+    // The last moment to cancel: another thread may publish it as soon as it waits in the queue.
+    if let Err(error) = root.tell(|| Progress::Committing { files, bytes }) {
+        return Err(Refused::with(error, staged));
+    }
     if turn.is_none() {
         lock::give_way(root);
     }
@@ -140,7 +147,14 @@ pub(crate) fn stage_kept(
     let writer = begin(root, staging, &file.target, number)?;
     let staged = stage::fill(root, staging, writer, &file.bytes)?;
     sync_early(root, staging)?;
+    tell_staged(root, &staged);
     Ok(staged)
+}
+
+/// Tells the caller of a staged file. Whoever cancels is asked again before the commit point.
+pub(crate) fn tell_staged(root: &Root, staged: &StagedFile) {
+    let (path, length) = (&staged.target.path, staged.length());
+    root.tell_only(|| Progress::Staged { path: path.clone(), length });
 }
 
 /// Barrier 1, early, if more files are open than one transaction may hold open.

@@ -26,6 +26,7 @@ use crate::generation::Generation;
 use crate::mutation::{Rule, keeps};
 use crate::options::{DryRun, Durability, Settings};
 use crate::path::{InvalidPath, RelativePath};
+use crate::progress::{OnProgress, Progress};
 use crate::report::RecoveryReport;
 
 /// The longest manifest that is read: a million entries of a kilobyte.
@@ -313,6 +314,21 @@ impl Root {
             return Err(Error::Poisoned { path: self.path() });
         }
         Ok(())
+    }
+
+    /// Tells the caller how far a save is. An error if the caller cancels it.
+    pub(crate) fn tell(&self, progress: impl FnOnce() -> Progress) -> Result<()> {
+        match &self.settings.on_progress {
+            Some(OnProgress(tell)) if tell(&progress()).is_break() => {
+                Err(Error::Cancelled { path: self.path() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Like `tell`, after the commit point, where it is too late to cancel.
+    pub(crate) fn tell_only(&self, progress: impl FnOnce() -> Progress) {
+        let _too_late = self.tell(progress);
     }
 
     /// Refuses to collect changes, as `may_change` does. A dry run may collect them.

@@ -20,6 +20,7 @@ mod mounts;
 mod operations;
 mod outcomes;
 mod processes;
+mod progress;
 mod prose;
 mod readers;
 mod reading;

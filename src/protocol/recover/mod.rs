@@ -36,6 +36,7 @@ use crate::manifest::{Action, Entry, Manifest};
 use crate::mutation::{Rule, keeps};
 use crate::options::Durability;
 use crate::path::RelativePath;
+use crate::progress::Progress;
 use crate::report::{Difference, Finding, RecoveryReport};
 use plan::{Named, PlannedEntry, Step, Trust};
 
@@ -65,6 +66,7 @@ fn finish_all(root: &Root, locked: &mut Locked) -> Result<Recovered> {
         remove_stale(root, control);
         return Ok(Recovered { report });
     }
+    root.tell_only(|| Progress::Recovering { generations: manifests.len() });
     root.deferred.hand_over_to_recovery();
     waived::report_losses(&mut report, control, &manifests, &beyond);
     inherit(root, control, &manifests)?;

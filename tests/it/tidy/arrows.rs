@@ -11,7 +11,7 @@ use super::source::{Source, Token, crate_sources, stands};
 /// Each module, and what it imports. From top to bottom: arrows only point down this list.
 const PLAN: &str = "
 # what a program sees
-lib -> store transaction::operations transaction writer view single reader listed report error manifest options generation path lease expect checksum
+lib -> store transaction::operations transaction writer view single reader listed report error manifest options generation path lease expect checksum progress
 store -> transaction view protocol::open protocol::sweep protocol::verify protocol::control protocol::root reader report error fs::os fs mutation options generation lease
 transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::root error expect generation
 transaction::directories -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root error fs path
@@ -27,11 +27,11 @@ single -> protocol::root protocol::layout error expect fs::os fs options path
 # the steps, each of which knows what stands below it
 protocol ->
 protocol::open -> protocol::commit protocol::refused protocol::read protocol::queue protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation
-protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lease protocol::lock protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path
+protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lease protocol::lock protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress
 protocol::read -> protocol::pending protocol::recover protocol::state protocol::lock protocol::original protocol::control protocol::root error manifest fs generation path
 protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path
 protocol::verify -> protocol::pending protocol::lock protocol::copy protocol::control protocol::root protocol::layout report error manifest fs generation
-protocol::recover -> protocol::recover::restore protocol::pending protocol::recover::abandon protocol::recover::doubt protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::recover::waived protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation options generation path
+protocol::recover -> protocol::recover::restore protocol::pending protocol::recover::abandon protocol::recover::doubt protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::recover::waived protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation options generation path progress
 protocol::recover::abandon -> protocol::recover::restore protocol::lock protocol::control protocol::root protocol::layout report error manifest fs generation
 protocol::recover::doubt -> protocol::lock protocol::control protocol::root protocol::layout report error generation
 protocol::recover::waived -> protocol::control protocol::root report error manifest fs mutation options generation path
@@ -39,7 +39,7 @@ protocol::recover::restore -> protocol::recover::rewrite protocol::recover::plan
 protocol::recover::rewrite -> protocol::apply protocol::copy protocol::root protocol::layout error manifest fs generation path
 protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol::root protocol::layout report error fs generation path
 protocol::recover::plan -> protocol::original protocol::copy protocol::root report error manifest fs mutation generation path
-protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path
+protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path progress
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path
 protocol::check -> protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path
 protocol::refused -> protocol::stage error fs
@@ -58,7 +58,7 @@ protocol::pending -> protocol::control protocol::root protocol::layout error man
 protocol::original -> protocol::copy protocol::root error manifest fs mutation path checksum
 protocol::copy -> protocol::root fs path checksum
 protocol::control -> protocol::root protocol::layout error manifest::text manifest fs mutation generation path
-protocol::root -> protocol::deferred protocol::stamps protocol::layout report error fs mutation options generation path
+protocol::root -> protocol::deferred protocol::stamps protocol::layout report error fs mutation options generation path progress
 protocol::deferred -> fs mutation generation
 protocol::stamps -> fs
 protocol::layout -> fs generation path
@@ -96,7 +96,8 @@ fs::wave -> path
 # leaves
 checksum ->
 mutation ->
-options ->
+options -> progress
+progress -> generation path
 generation ->
 path ->
 ";

@@ -1,0 +1,59 @@
+//! How far a save is, told to a function of the caller.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::generation::Generation;
+use crate::path::RelativePath;
+
+/// A step of a save, or of a recovery. Given to the function of
+/// [`StoreOptions::on_progress`](crate::StoreOptions::on_progress).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Progress {
+    /// A file's next content is staged. The files of a small save are staged when it commits.
+    #[non_exhaustive]
+    Staged {
+        /// The file.
+        path: RelativePath,
+        /// Its length in bytes.
+        length: u64,
+    },
+    /// Everything is staged, and the commit point is next. After this nothing can be cancelled.
+    #[non_exhaustive]
+    Committing {
+        /// How many files will be written or removed.
+        files: usize,
+        /// How many bytes are staged.
+        bytes: u64,
+    },
+    /// Some files of a commit are in place.
+    #[non_exhaustive]
+    Applied {
+        /// The commit.
+        generation: Generation,
+        /// How many of its files are in place.
+        files: usize,
+        /// How many it has.
+        all: usize,
+    },
+    /// What a dead writer has published is being finished.
+    #[non_exhaustive]
+    Recovering {
+        /// How many commits.
+        generations: usize,
+    },
+}
+
+/// The function to tell.
+#[derive(Clone)]
+pub(crate) struct OnProgress(pub(crate) Arc<Tell>);
+
+type Tell = dyn Fn(&Progress) -> ControlFlow<()> + Send + Sync;
+
+impl fmt::Debug for OnProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a function")
+    }
+}

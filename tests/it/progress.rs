@@ -1,0 +1,112 @@
+//! What a caller is told of a save, and how it is cancelled.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use cosave::{Error, Outcome, Progress, Store, StoreOptions};
+
+use crate::common::{Crash, put, text};
+
+/// Everything that was told, in one word each, and whether to cancel.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<String>>>);
+
+impl Told {
+    /// Options whose function cancels at each step with this name.
+    fn options(&self, cancelled: &'static str) -> StoreOptions {
+        let told = self.clone();
+        Store::options().on_progress(move |progress| {
+            let name = match progress {
+                Progress::Staged { path, length, .. } => format!("staged {path} {length}"),
+                Progress::Committing { files, bytes, .. } => format!("committing {files} {bytes}"),
+                Progress::Applied { generation, files, all, .. } => {
+                    format!("applied {files} of {all} in {generation}")
+                }
+                Progress::Recovering { generations, .. } => format!("recovering {generations}"),
+                other => format!("{other:?}"),
+            };
+            let cancels = !cancelled.is_empty() && name.starts_with(cancelled);
+            told.0.lock().unwrap().push(name);
+            if cancels { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+fn save(store: &Store) -> cosave::Result<cosave::Commit> {
+    store.update(|tx| {
+        tx.write("a", "123")?;
+        tx.write("d/b", "1")?;
+        tx.remove_if_exists("gone").map(drop)
+    })
+}
+
+#[test]
+fn every_step_of_a_save_is_told() {
+    for inline_max in [0, 1 << 20] {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("gone"), "1").unwrap();
+        let told = Told::default();
+        let store = told.options("").inline_max(inline_max).open(root.path()).unwrap();
+        save(&store).unwrap();
+        let steps = [
+            "staged a 3",
+            "staged d/b 1",
+            "committing 3 4",
+            "applied 0 of 3 in 1",
+            "applied 1 of 3 in 1",
+            "applied 2 of 3 in 1",
+            "applied 3 of 3 in 1",
+        ];
+        assert_eq!(told.take(), steps);
+    }
+}
+
+#[test]
+fn a_save_is_cancelled_before_its_commit_point_and_can_be_tried_again() {
+    for inline_max in [0, 1 << 20] {
+        let root = tempfile::tempdir().unwrap();
+        let told = Told::default();
+        let store = told.options("committing 1 3").inline_max(inline_max).open(root.path()).unwrap();
+        put(&store, &[("a", "old")].map(|(path, _)| (path, "older")));
+        let mut tx = store.begin().unwrap();
+        tx.write("a", "new").unwrap();
+        for _ in 0..2 {
+            let error = tx.try_commit().unwrap_err();
+            assert!(matches!(error, Error::Cancelled { .. }), "{error}");
+            assert_eq!(error.outcome(), Outcome::NothingHappened);
+            assert_eq!(text(root.path().join("a")), "older");
+        }
+        tx.write("b", "more").unwrap();
+        tx.try_commit().unwrap();
+        assert_eq!(text(root.path().join("a")), "new");
+    }
+}
+
+#[test]
+fn after_the_commit_point_it_is_too_late_to_cancel() {
+    let root = tempfile::tempdir().unwrap();
+    let told = Told::default();
+    let store = told.options("applied").open(root.path()).unwrap();
+    assert_eq!(save(&store).unwrap().generation(), 1);
+    assert_eq!(told.take().last().unwrap(), "applied 2 of 2 in 1");
+    assert_eq!(text(root.path().join("d/b")), "1");
+}
+
+#[test]
+fn a_recovery_is_told() {
+    let root = tempfile::tempdir().unwrap();
+    put(&Store::open(root.path()).unwrap(), &[("a", "1")]);
+    let mut crash = Crash::new(root.path());
+    crash.write("a", "2");
+    crash.publish(2);
+    let told = Told::default();
+    drop(told.options("recovering").open(root.path()).unwrap());
+    assert_eq!(told.take(), ["recovering 1"]);
+    assert_eq!(text(Path::new(root.path()).join("a")), "2");
+}
