@@ -191,3 +191,48 @@ fn child_with_a_large_mount_below_a_small_root() {
     assert_no_litter(&root);
     say("done");
 }
+
+/// The sweep through the other path took the staged files of a living transaction for litter, or the
+/// second root retired what the first had committed.
+#[test]
+fn a_root_and_a_part_of_it_seen_through_bind_mounts_are_the_same_files() {
+    let root = tempfile::tempdir().unwrap();
+    for directory in ["here/d", "there", "part"] {
+        fs::create_dir_all(root.path().join(directory)).unwrap();
+    }
+    let binds = "mount --bind \"$ROOT/here\" \"$ROOT/there\" && mount --bind \"$ROOT/here/d\" \"$ROOT/part\"";
+    if run_under(binds, "mounts::child_with_bind_mounts", root.path()) {
+        assert_eq!(text(root.path().join("here/d/b")), "2");
+        assert!(tree(&root.path().join("there")).is_empty(), "the mount was not the child's own");
+    }
+}
+
+#[test]
+#[ignore = "child of a_root_and_a_part_of_it_seen_through_bind_mounts_are_the_same_files"]
+fn child_with_bind_mounts() {
+    let Some(root) = child_root() else { return };
+    let here = Store::options().inline_max(0).open(root.join("here")).unwrap();
+    put(&here, &[("a", "1"), ("d/b", "1")]);
+    let mut tx = here.begin().unwrap();
+    tx.write("a", "2").unwrap();
+    tx.write("d/b", "2").unwrap();
+    let mut late = here.begin().unwrap();
+    late.create_new("new", "here").unwrap();
+    // Both sweep when they are opened, and when they are asked to.
+    let there = Store::open(root.join("there")).unwrap();
+    there.sweep().unwrap();
+    let part = Store::open(root.join("part")).unwrap();
+    put(&part, &[("own", "1")]);
+    part.sweep().unwrap();
+    assert_eq!(there.generation().unwrap(), 1, "it is the same root");
+    assert_eq!(there.view().unwrap().read("a").unwrap(), b"1");
+    assert_eq!(tx.commit().unwrap().generation().get(), 2);
+    assert_eq!(there.view().unwrap().read("d/b").unwrap(), b"2");
+    there.update(|tx| tx.create_new("new", "there")).unwrap();
+    assert!(late.commit().unwrap_err().is_conflict(), "one file, two names");
+    assert_eq!(text(root.join("here/new")), "there");
+    drop((here, there, part));
+    fs::remove_dir_all(root.join("part/.cosave")).unwrap();
+    assert_no_litter(&root.join("here"));
+    say("done");
+}
