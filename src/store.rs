@@ -246,6 +246,9 @@ impl Store {
     /// Opens several files of one generation, and holds no lock after that. So writers do not wait
     /// however long the files are read. Each file stays open, and takes one file descriptor.
     ///
+    /// On Windows no file can be replaced while it is open. There a commit of such a file waits until it
+    /// is closed, and ends with [`Error::NotApplied`] if that takes too long.
+    ///
     /// # Errors
     /// As for [`view`](Self::view) and [`View::open`], but a missing file is no error.
     ///
@@ -257,7 +260,7 @@ impl Store {
     /// # store.update(|tx| { tx.write("a", "1")?; tx.write("b", "1") })?;
     /// let snapshot = store.snapshot(&["a", "b", "c"])?;
     /// assert_eq!(snapshot.generation(), 1);
-    /// store.update(|tx| { tx.write("a", "2")?; tx.write("b", "2") })?;    // nobody is in the way
+    /// store.update(|tx| tx.write("d", "2"))?;    // nobody is in the way
     /// let read = |file: Option<cosave::FileReader>| file.map(std::io::read_to_string).transpose();
     /// let texts: Vec<_> = snapshot.into_files().into_iter().map(read).collect::<Result<_, _>>()?;
     /// assert_eq!(texts, [Some("1".into()), Some("1".into()), None]);

@@ -189,10 +189,11 @@ pub(crate) struct KeptFile {
 pub(crate) struct Staging {
     pub(crate) id: TransactionId,
     pub(crate) session: Arc<Session>,
+    /// What is not durable yet. It is dropped before the guard, because it holds files open: on Windows
+    /// these keep their names, and so their directories, until they are closed.
+    pub(crate) wave: Wave,
     /// Removes everything when dropped, unless it is published.
     pub(crate) cleanup: CleanupGuard,
-    /// What is not durable yet.
-    pub(crate) wave: Wave,
     /// Why some of what it staged may never become durable, so that it cannot be committed.
     pub(crate) unpaid: Option<Error>,
 }
