@@ -5,6 +5,7 @@
 //! writes to one path counts, and how much is kept in memory. The protocol
 //! knows how a file is staged.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::error::Result;
@@ -240,10 +241,17 @@ impl Draft {
         self.numbers_of.keys().filter(is_below).any(|below| is_written(&below))
     }
 
-    /// Takes all changes, each of which is ready.
+    /// Takes all changes, each of which is ready. A directory goes after all that was in it, in whatever
+    /// order that was said.
     pub(crate) fn take_changes(&mut self) -> Vec<StagedChange> {
         self.numbers_of.clear();
-        std::mem::take(&mut self.slots).into_values().filter_map(Slot::into_change).collect()
+        let changes = std::mem::take(&mut self.slots).into_values();
+        let mut changes: Vec<_> = changes.filter_map(Slot::into_change).collect();
+        changes.sort_by_key(|change| match change {
+            StagedChange::RemoveDirectory(target) => (true, Reverse(target.path.names().count())),
+            _ => (false, Reverse(0)),
+        });
+        changes
     }
 
     /// Goes on with what a refused commit has returned.

@@ -41,7 +41,8 @@ pub struct FileBuilder<'a> {
 impl FileBuilder<'_> {
     /// Gives the file this mode, whatever the umask says and whatever the file had that it replaces. It
     /// keeps the owner of the file that it replaces. If it cannot have the owner's group, its own group
-    /// gets only the rights that all others have. A system without permission bits ignores the mode.
+    /// gets only the rights that all others have. With another owner or group it does not get the set-ID
+    /// bit of that one. A system without permission bits ignores the mode.
     ///
     /// No other user can read the file before it has its mode. A save that sets a mode waits for the
     /// disk as a long one does.
@@ -178,8 +179,8 @@ impl Transaction {
     }
 
     /// Moves a file, and replaces any file at `to`. It keeps its mode, its access control list, its time
-    /// stamp, and its owner if the system allows it. Other programs see it at both paths for a moment,
-    /// and never at none. Views see it at one.
+    /// stamp, and its owner if the system allows it. With another owner or group it loses the set-ID bit of
+    /// that one. Other programs see it at both paths for a moment, and never at none. Views see it at one.
     ///
     /// The new file is a staged copy, which shares its blocks with the old one where the file system can.
     /// So a long file takes its time before the commit, and hard links to it stay where they are.

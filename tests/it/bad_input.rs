@@ -478,6 +478,11 @@ mod unix {
             fs::write(inner.join("sticky/anothers"), "old").unwrap();
             let all = fs::Permissions::from_mode(0o666);
             fs::set_permissions(inner.join("sticky/anothers"), all).unwrap();
+            fs::create_dir(inner.join("sticky/directory")).unwrap();
+            fs::write(inner.join("program"), "#!/bin/sh").unwrap();
+            for (name, mode) in [("sticky/directory", 0o777), ("program", 0o6777)] {
+                fs::set_permissions(inner.join(name), fs::Permissions::from_mode(mode)).unwrap();
+            }
             command.uid(65534).gid(65534);
         }
         let mode = |name: &str, mode| fs::set_permissions(inner.join(name), fs::Permissions::from_mode(mode));
@@ -504,8 +509,29 @@ mod unix {
             Ok(()) => remove.commit().unwrap_err(),
         };
         assert_eq!(error.outcome(), Outcome::NothingHappened, "{error:?}");
-        put(store, &[("sticky/own", "new")]);
+        let mut remove = store.begin().unwrap();
+        // It passed the commit point, and nobody but the owner could commit here any more.
+        let error = match remove.remove_dir("sticky/directory") {
+            Err(error) => error,
+            Ok(()) => remove.commit().unwrap_err(),
+        };
+        assert_eq!(error.outcome(), Outcome::NothingHappened, "{error:?}");
+        put(store, &[("sticky/own", "new"), ("sticky/directory/own", "new")]);
         put(store, &[("sticky/own", "again")]);
+        let mut prune = store.begin().unwrap();
+        prune.remove("sticky/directory/own").unwrap();
+        prune.prune_empty_parents();
+        prune.commit().unwrap();
+    }
+
+    /// A moved program of another user belonged to whoever moved it, and still had its set-ID bits. So what
+    /// the other user had written ran with the rights of the mover.
+    fn moves_no_set_id_bit_of_another_user(store: &Store, root: &Path) {
+        let mut tx = store.begin().unwrap();
+        tx.rename("program", "moved").unwrap();
+        tx.commit().unwrap();
+        let moved = fs::metadata(root.join("moved")).unwrap();
+        assert_eq!(moved.permissions().mode() & 0o7777, 0o777);
     }
 
     #[test]
@@ -536,6 +562,7 @@ mod unix {
         assert!(cosave::write(root.join("read-only"), "new").is_err());
         if root.join("sticky").exists() {
             refuses_what_a_sticky_directory_keeps(&store);
+            moves_no_set_id_bit_of_another_user(&store, &root);
         }
         put(&store, &[("allowed", "new")]);
     }

@@ -265,3 +265,21 @@ fn a_directory_is_not_removed_together_with_a_commit_that_makes_one_in_it() {
         assert_eq!(paths(dir.path()), expected.iter().map(PathBuf::from).collect::<Vec<_>>());
     }
 }
+
+/// The directory stayed, though the commit said that it was removed: its removal came before that of a file
+/// which was written again and removed again after it.
+#[test]
+fn a_directory_goes_after_all_that_was_in_it_in_whatever_order_that_was_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    put(&store, &[("d/a", "1")]);
+    fs::create_dir(dir.path().join("d/inner")).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.remove("d/a").unwrap();
+    tx.remove_dir("d/inner").unwrap();
+    tx.remove_dir("d").unwrap();
+    tx.write("d/a", "2").unwrap();
+    tx.remove("d/a").unwrap();
+    tx.commit().unwrap();
+    assert_eq!(paths(dir.path()), Vec::<PathBuf>::new());
+}

@@ -267,11 +267,15 @@ impl Directories {
             let (user, group) = like.owner;
             let (user, group) = (rustix::fs::Uid::from_raw(user), rustix::fs::Gid::from_raw(group));
             let both = rustix::fs::fchown(file, Some(user), Some(group));
+            if both.is_err() && own.owner.0 != like.owner.0 {
+                // What one user has written may not run with the rights of another.
+                mode &= !0o4000;
+            }
             // A process may give a file to one of its own groups even if it may not give the file away.
             if both.is_err() && rustix::fs::fchown(file, None, Some(group)).is_err() {
                 // Another group may not get the rights of the original group, so it gets those of all
-                // others.
-                mode &= !0o070 | (mode & 0o007) << 3;
+                // others. Nor may the file run with its rights.
+                mode &= !0o2070 | (mode & 0o007) << 3;
             }
             changed = true;
         }
@@ -306,15 +310,10 @@ impl Directories {
         self.at(path, |directory, name| {
             rustix::fs::accessat(directory, name, Access::WRITE_OK, AtFlags::EACCESS)
         })?;
-        let user = rustix::process::geteuid();
-        if known.kind == Kind::Directory || user.is_root() || known.owner.0 == user.as_raw() {
+        if known.kind == Kind::Directory || is_superuser_or(known.owner) {
             return Ok(());
         }
-        let directory = self.metadata(&path.parent())?;
-        if directory.mode & 0o1000 != 0 && directory.owner.0 != user.as_raw() {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        Ok(())
+        refuse_if_kept(&self.metadata(&path.parent())?, known.owner)
     }
 
     pub(super) fn has_access_list(&self, path: &RelativePath) -> io::Result<bool> {
@@ -331,7 +330,11 @@ impl Directories {
 
     pub(super) fn may_remove(&self, path: &RelativePath) -> io::Result<()> {
         let parent = path.parent();
-        self.may_write(&parent, &self.metadata(&parent)?)?;
+        let directory = self.metadata(&parent)?;
+        self.may_write(&parent, &directory)?;
+        if directory.mode & STICKY != 0 {
+            refuse_if_kept(&directory, self.metadata(path)?.owner)?;
+        }
         if self.at(path, |directory, name| is_mount_point(directory, name))? {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
@@ -461,6 +464,22 @@ pub(super) fn finish(file: &File, modified: Option<SystemTime>) -> io::Result<Me
         file.set_modified(modified)?;
     }
     file_metadata(file)
+}
+
+/// In such a directory only its owner and their own may remove what is in it (unlink(2) and rmdir(2), EPERM).
+const STICKY: u32 = 0o1000;
+
+fn is_superuser_or(owner: (u32, u32)) -> bool {
+    let user = rustix::process::geteuid();
+    user.is_root() || owner.0 == user.as_raw()
+}
+
+/// Refuses to touch a name of this owner if its directory keeps it from all others.
+fn refuse_if_kept(directory: &Metadata, owner: (u32, u32)) -> io::Result<()> {
+    if directory.mode & STICKY == 0 || is_superuser_or(owner) || is_superuser_or(directory.owner) {
+        return Ok(());
+    }
+    Err(io::ErrorKind::PermissionDenied.into())
 }
 
 pub(super) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
