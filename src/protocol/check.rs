@@ -143,7 +143,8 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
     Ok(if is_current { Freshness::Current } else { Freshness::Outdated(changed) })
 }
 
-/// Checks that each directory can still be made or removed.
+/// Checks that each directory can still be made or removed. Its permissions, too: another program can have
+/// changed them since the transaction was told of it, and the system would refuse after the commit point.
 fn directories(root: &Root, entries: &[StagedEntry]) -> Result<()> {
     let mut made = HashSet::new();
     for entry in entries.iter().map(|staged| &staged.entry).filter(|entry| entry.action.is_of_directory()) {
@@ -155,8 +156,12 @@ fn directories(root: &Root, entries: &[StagedEntry]) -> Result<()> {
         }
         let found = if made.contains(&parent) { None } else { look(root, &entry.path)? };
         match found.map(|found| found.kind) {
+            None if is_made && !made.contains(&parent) => {
+                root.fs.may_create_in(&parent).map_err(root.error(Operation::Create, &entry.path))?;
+            }
             None => {}
-            Some(Kind::Directory) => not_frozen(root, &entry.path)?,
+            Some(Kind::Directory) if is_made => not_frozen(root, &entry.path)?,
+            Some(Kind::Directory) => may_remove_directory(root, &entry.path)?,
             Some(_) => return conflict(Clash::NoDirectory),
         }
         if is_made {

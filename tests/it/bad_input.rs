@@ -524,6 +524,27 @@ mod unix {
         prune.commit().unwrap();
     }
 
+    /// Permissions that were taken away between a change of a directory and its commit were only found
+    /// after the commit point. Then nobody could commit here any more.
+    fn refuses_directories_that_were_closed_meanwhile(store: &Store, root: &Path) {
+        fs::create_dir_all(root.join("shut/old")).unwrap();
+        let (mut make, mut remove) = (store.begin().unwrap(), store.begin().unwrap());
+        make.create_dir("shut/new").unwrap();
+        remove.remove_dir("shut/old").unwrap();
+        fs::set_permissions(root.join("shut"), fs::Permissions::from_mode(0o555)).unwrap();
+        for tx in [make, remove] {
+            let error = tx.commit().unwrap_err();
+            assert_eq!(error.outcome(), Outcome::NothingHappened, "{error:?}");
+            assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::PermissionDenied);
+        }
+        put(store, &[("allowed", "after")]);
+        fs::set_permissions(root.join("shut"), fs::Permissions::from_mode(0o755)).unwrap();
+        store.update(|tx| tx.remove_dir("shut/old")).unwrap();
+        assert!(!root.join("shut/new").exists() && !root.join("shut/old").exists());
+        store.update(|tx| tx.remove_dir("shut")).unwrap();
+        store.update(|tx| tx.remove("allowed")).unwrap();
+    }
+
     /// A moved program of another user belonged to whoever moved it, and still had its set-ID bits. So what
     /// the other user had written ran with the rights of the mover.
     fn moves_no_set_id_bit_of_another_user(store: &Store, root: &Path) {
@@ -539,6 +560,7 @@ mod unix {
     fn child_without_permission() {
         let Some(root) = child_root() else { return };
         let store = Store::open(&root).unwrap();
+        refuses_directories_that_were_closed_meanwhile(&store, &root);
         let mut tx = store.begin().unwrap();
         for path in ["read-only", "closed/file", "closed/new", "closed/new/deep"] {
             let mut tx = store.begin().unwrap();
