@@ -111,6 +111,8 @@ pub enum Rule {
     WaitForRootReaders,
     /// Never sync again what a failed sync covered: write it anew.
     WriteAnew,
+    /// Acknowledge a commit only when barrier 3 was waited for, though its wave is that of the next batch.
+    AnswerPaid,
     /// Leave deferred commits to recovery if their wave failed or could not begin.
     LeaveUnpaid,
     /// Attach the deferred wave before retiring the manifest that it belongs to.

@@ -17,7 +17,7 @@ use crate::protocol::commit;
 use crate::protocol::open::Opened;
 use crate::protocol::resolve::Target;
 use crate::protocol::root::guard;
-use crate::protocol::stage::{KeptFile, StagedChange, StagedWriter};
+use crate::protocol::stage::{self, KeptFile, StagedChange, StagedWriter};
 
 /// How many bytes a writer buffers: enough for few system calls, and little memory even for many
 /// writers.
@@ -202,7 +202,7 @@ impl FileWriter {
                 return Err(error);
             }
         };
-        commit::tell_staged(root, &file);
+        stage::tell_staged(root, &file);
         let mut draft = guard(&self.draft);
         let draft = &mut *draft;
         match (draft.slots.get_mut(&self.number), &mut draft.staging) {

@@ -14,7 +14,7 @@ mod sync {
 #[path = "../src/protocol/queue.rs"]
 mod queue;
 
-use queue::{Job, Queue};
+use queue::{Job, Queue, Round};
 use shuttle::sync::{Arc, Mutex};
 use shuttle::thread;
 
@@ -42,11 +42,13 @@ impl Job for Numbered {
     }
 }
 
-/// What the leaders saw: each batch, and whether two led at once.
+/// What the leaders saw: each batch, whether two led at once, and what they left to the next.
 #[derive(Debug, Default)]
 struct Seen {
     batches: Vec<Vec<u32>>,
     leading: bool,
+    left: Vec<u32>,
+    left_ever: bool,
 }
 
 /// Submits a job for each of `keys`, a thread each; returns the batches.
@@ -58,7 +60,7 @@ fn run(keys: &[&[&'static str]]) -> Vec<Vec<u32>> {
         .map(|(id, keys)| {
             let (queue, seen, keys) = (Arc::clone(&queue), Arc::clone(&seen), keys.to_vec());
             thread::spawn(move || {
-                let work = |batch: Vec<Numbered>| lead(&seen, batch);
+                let work = |batch: Vec<Numbered>, round: &Round<'_, Numbered, u32>| lead(&seen, batch, round);
                 let answer = queue.submit(Numbered { id, keys }, work, |_| panic!("no leader panics here"));
                 assert_eq!(answer, id * 10, "an answer is one's own");
             })
@@ -66,11 +68,13 @@ fn run(keys: &[&[&'static str]]) -> Vec<Vec<u32>> {
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     let seen = seen.lock().unwrap();
-    assert!(!seen.leading, "nobody leads any more");
+    assert!(!seen.leading && seen.left.is_empty(), "nobody leads any more, and nothing is left");
+    LEFT.fetch_or(seen.left_ever, std::sync::atomic::Ordering::SeqCst);
     seen.batches.clone()
 }
 
-fn lead(seen: &Mutex<Seen>, batch: Vec<Numbered>) -> Vec<(u32, u32)> {
+/// Answers what the last leader has left, and leaves its own batch to the next if others wait.
+fn lead(seen: &Mutex<Seen>, batch: Vec<Numbered>, round: &Round<'_, Numbered, u32>) {
     let mut taken = std::collections::HashSet::new();
     for key in batch.iter().flat_map(|job| &job.keys) {
         assert!(taken.insert(*key), "two jobs of a batch share {key}");
@@ -78,13 +82,28 @@ fn lead(seen: &Mutex<Seen>, batch: Vec<Numbered>) -> Vec<(u32, u32)> {
     {
         let mut seen = seen.lock().unwrap();
         assert!(!std::mem::replace(&mut seen.leading, true), "two lead at once");
-        seen.batches.push(batch.iter().map(|job| job.id).collect());
+        assert!(!batch.is_empty() || !seen.left.is_empty(), "nobody leads for nothing");
+        if !batch.is_empty() {
+            seen.batches.push(batch.iter().map(|job| job.id).collect());
+        }
+        let left = std::mem::take(&mut seen.left);
+        round.answer(left.into_iter().map(|id| (id, id * 10)));
     }
     // Others come while this one works.
     thread::yield_now();
-    seen.lock().unwrap().leading = false;
-    batch.iter().map(|job| (job.id, job.id * 10)).collect()
+    let mut seen = seen.lock().unwrap();
+    seen.leading = false;
+    seen.left = batch.iter().map(|job| job.id).collect();
+    if round.others_wait() {
+        seen.left_ever |= !seen.left.is_empty();
+    } else {
+        let own = std::mem::take(&mut seen.left);
+        round.answer(own.into_iter().map(|id| (id, id * 10)));
+    }
 }
+
+/// Whether any leader left its batch to the next.
+static LEFT: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
 /// Every job is done exactly once, whoever leads; returns the largest batch that any schedule made.
 fn explore(keys: &'static [&'static [&'static str]]) -> usize {
@@ -109,10 +128,29 @@ fn explore(keys: &'static [&'static [&'static str]]) -> usize {
 fn every_job_is_answered_once_and_those_that_wait_share_a_leader() {
     let largest = explore(&[&["a"], &["b"], &["c"], &["d"]]);
     assert!(largest >= 3, "the exploration reached no batch of three: {largest}");
+    assert!(LEFT.load(std::sync::atomic::Ordering::SeqCst), "no leader ever left its batch to the next");
 }
 
 #[test]
 fn jobs_that_share_a_key_are_never_done_together() {
     let largest = explore(&[&["a"], &["a"], &["a", "b"], &["b"]]);
     assert_eq!(largest, 2, "`a` and `b` can share a batch, no others");
+}
+
+#[cfg(feature = "sim")]
+#[test]
+fn one_thread_alone_makes_the_same_batches() {
+    shuttle::check_dfs(
+        || {
+            let (queue, seen) = (Queue::<Numbered, u32>::default(), Mutex::new(Seen::default()));
+            let jobs = [vec!["a"], vec!["b"], vec!["a"]].into_iter().zip(0..);
+            let jobs = jobs.map(|(keys, id)| Numbered { id, keys }).collect();
+            let answers = queue.submit_all(jobs, |batch, round| lead(&seen, batch, round));
+            assert_eq!(answers, [(0, 0), (1, 10), (2, 20)]);
+            let seen = seen.lock().unwrap();
+            assert_eq!(seen.batches, [vec![0, 1], vec![2]]);
+            assert!(seen.left_ever, "the first batch was left to the second");
+        },
+        None,
+    );
 }

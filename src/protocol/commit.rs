@@ -15,19 +15,21 @@
 //! The steps themselves are in `stage`, `check`, `publish` and `apply`, and the
 //! waits between them are here. Beside each wait stands what it protects.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::io;
+use std::sync::Mutex;
 
+use super::batch::{self, Apart};
 use super::check::Freshness;
 use super::control::{self, Control, WAIVED_MAX};
-use super::deferred::{Applied, Moved};
+use super::deferred::Moved;
 use super::layout::{ControlName, Fate};
 use super::lock::{self, Locked, Turn};
 use super::publish::{self, Published};
-use super::queue::{Job as _, Queue};
+use super::queue::{self, Queue};
 use super::refused::Refused;
 use super::resolve::Target;
-use super::root::Root;
+use super::root::{Root, guard};
 use super::stage::{self, Backing, Collected, KeptFile, Staged, StagedFile, StagedWriter, Staging};
 use super::state::InPlace;
 use super::{apply, check, lease, recover};
@@ -46,11 +48,27 @@ pub(crate) struct Receipt {
     pub(crate) durable: Durable,
 }
 
-/// The transactions of one store that wait to be published.
-pub(crate) type CommitQueue = Queue<Staged, Result<Receipt, Refused>>;
+/// The transactions of one store that wait to be published, and what the last batch has left to the next.
+#[derive(Debug, Default)]
+pub(crate) struct CommitQueue {
+    threads: Queue<Staged, Answer>,
+    left: Mutex<Option<Shift>>,
+}
 
-/// What each transaction of a batch gets as its answer.
-type Answers = Vec<(TransactionId, Result<Receipt, Refused>)>;
+type Answer = Result<Receipt, Refused>;
+type Round<'a> = queue::Round<'a, Staged, Answer>;
+
+/// The lock, and what the batches under it owe.
+#[derive(Debug)]
+struct Shift {
+    locked: Locked,
+    /// Commits that are in place and not acknowledged, since barrier 3 is still to come.
+    owed: Vec<Published>,
+    batches: u32,
+}
+
+/// How many batches may follow each other under one lock, before readers and other processes get it.
+const BATCHES_MAX: u32 = 8;
 
 /// Commits what a transaction has collected, in one batch with others that are ready. Without a turn of its
 /// own it first lets an update go whose turn it is. It does so before it can lead others, who may have
@@ -76,12 +94,22 @@ pub(crate) fn commit(
         let error = Error::io(Operation::Publish, id.to_string())(source);
         Err(error.in_doubt(Generation::default(), id).into())
     };
-    queue.submit(staged, |batch| commit_batch(root, batch), panicked)
+    queue.threads.submit(staged, |batch, round| commit_batch(root, queue, batch, round), panicked)
+}
+
+/// Commits what a test has staged, in the batches that threads would make of it.
+#[cfg(feature = "sim")]
+pub(crate) fn commit_all(
+    root: &Root,
+    queue: &CommitQueue,
+    staged: Vec<Staged>,
+) -> Vec<(TransactionId, Answer)> {
+    queue.threads.submit_all(staged, |batch, round| commit_batch(root, queue, batch, round))
 }
 
 /// How often a directory may disappear before we give up. It does so once when the transaction that
-/// made it is aborted.
-const BEGIN_TRIES_MAX: u32 = 4;
+/// made it is aborted, and several threads may abort again and again.
+const BEGIN_TRIES_MAX: u32 = 32;
 
 /// Durably records where a transaction will stage and which directories it will make, and makes them. An
 /// aborted transaction may have removed a directory since it was found; then it is made again.
@@ -138,23 +166,12 @@ pub(crate) fn begin(
 }
 
 /// Stages a file from memory. Its directory is prepared.
-pub(crate) fn stage_kept(
-    root: &Root,
-    staging: &mut Staging,
-    file: &KeptFile,
-    number: u64,
-) -> Result<StagedFile> {
-    let writer = begin(root, staging, &file.target, number)?;
+pub(crate) fn stage_kept(root: &Root, staging: &mut Staging, file: &KeptFile, at: u64) -> Result<StagedFile> {
+    let writer = begin(root, staging, &file.target, at)?;
     let staged = stage::fill(root, staging, writer, &file.bytes)?;
     sync_early(root, staging)?;
-    tell_staged(root, &staged);
+    stage::tell_staged(root, &staged);
     Ok(staged)
-}
-
-/// Tells the caller of a staged file. Whoever cancels is asked again before the commit point.
-pub(crate) fn tell_staged(root: &Root, staged: &StagedFile) {
-    let (path, length) = (&staged.target.path, staged.length());
-    root.tell_only(|| Progress::Staged { path: path.clone(), length });
 }
 
 /// Barrier 1, early, if more files are open than one transaction may hold open.
@@ -217,88 +234,82 @@ fn make_durable(root: &Root, staged: &mut Staged) -> Result<()> {
     Ok(())
 }
 
-/// Marks a generation whose sync failed. If the sync could not begin, nothing is lost: recovery can
-/// sync again and trust the result.
-fn mark_if_sync_failed(root: &Root, generation: Generation) {
-    if root.is_poisoned() {
-        root.mark_sync_failed(generation);
-    }
-}
-
 /// Publish, apply, retire: the second half of the protocol, under the lock.
-pub(crate) fn commit_batch(root: &Root, batch: Vec<Staged>) -> Answers {
-    let lock = || {
-        root.may_change()?;
-        let mut locked = lease::exclusive(root)?;
-        recover::finish_earlier(root, &mut locked, root.settings.durability)?;
-        count_on(root, &mut locked)?;
-        Ok(locked)
+///
+/// If other transactions wait already, barrier 3 is attached to their barrier 2. Then the lock stays
+/// with this store, and the next batch acknowledges this one.
+fn commit_batch(root: &Root, queue: &CommitQueue, mut batch: Vec<Staged>, round: &Round<'_>) {
+    let shift = match guard(&queue.left).take() {
+        None => begin_shift(root),
+        Some(shift) => go_on(root, shift, round),
     };
-    let refuse = |batch: Vec<Staged>, error: &Error| -> Answers {
-        batch.into_iter().map(|staged| refused(staged, error.clone())).collect()
+    let mut shift = match shift {
+        Ok(shift) => shift,
+        Err(error) => return refuse(batch, &error, round),
     };
-    let mut locked = match lock() {
-        Ok(locked) => locked,
-        Err(error) => return refuse(batch, &error),
-    };
-    let mut answers = Vec::new();
-    let mut batch = batch;
     loop {
-        let (published, later) = publish(root, &mut locked, batch, &mut answers);
-        let moved = apply(root, published, &mut answers);
-        finish(root, &mut locked, moved, &mut answers);
+        let (published, later) = publish(root, &mut shift, batch, round);
+        let moved = apply(root, published, round);
+        let followed = !later.is_empty() || round.others_wait() && shift.batches < BATCHES_MAX;
+        finish(root, &mut shift, moved, followed, round);
         if root.take_copied() {
             // If this fails, the next recovery removes the mark.
             let _ = Control::look(root).map(|mut control| control::remove_marks(root, &mut control));
         }
         if later.is_empty() {
-            return answers;
+            break;
         }
         // They are checked against what is in place now, as if they were committed one after the other.
-        if let Err(error) = look_again(root, &mut locked) {
-            answers.extend(refuse(later, &error));
-            return answers;
-        }
+        shift = match go_on(root, shift, round) {
+            Ok(shift) => shift,
+            Err(error) => return refuse(later, &error, round),
+        };
         batch = later;
     }
+    if !shift.owed.is_empty() {
+        *guard(&queue.left) = Some(shift);
+    }
+}
+
+/// Takes the lock, and finishes what earlier writers left.
+fn begin_shift(root: &Root) -> Result<Shift> {
+    root.may_change()?;
+    let mut locked = lease::exclusive(root)?;
+    recover::finish_earlier(root, &mut locked, root.settings.durability)?;
+    count_on(root, &mut locked)?;
+    Ok(Shift { locked, owed: Vec::new(), batches: 0 })
+}
+
+/// Looks again, for the next batch under the same lock. After an error nothing is owed any more.
+fn go_on(root: &Root, mut shift: Shift, round: &Round<'_>) -> Result<Shift> {
+    let look = |locked: &mut Locked| {
+        root.may_change()?;
+        locked.control = Control::look(root)?;
+        recover::finish_earlier(root, locked, root.settings.durability)
+    };
+    shift.batches += 1;
+    match look(&mut shift.locked) {
+        Ok(()) => Ok(shift),
+        Err(error) => {
+            let deferred = root.deferred.generations();
+            if shift.owed.iter().all(|published| deferred.contains(&published.generation)) {
+                pay(root, &mut shift, round);
+            } else {
+                // A recovery has taken it over, and failed.
+                acknowledge(root, &mut shift.owed, &Err(error.clone()), round);
+            }
+            Err(error)
+        }
+    }
+}
+
+fn refuse(batch: Vec<Staged>, error: &Error, round: &Round<'_>) {
+    round.answer(batch.into_iter().map(|staged| refused(staged, error.clone())));
 }
 
 /// The answer to a transaction that is not published.
-fn refused(staged: Staged, error: Error) -> (TransactionId, Result<Receipt, Refused>) {
-    (staged.id(), Err(Refused::with(error, staged)))
-}
-
-fn look_again(root: &Root, locked: &mut Locked) -> Result<()> {
-    root.may_change()?;
-    locked.control = Control::look(root)?;
-    recover::finish_earlier(root, locked, root.settings.durability)
-}
-
-/// Defers the transactions that may change a file of another one in the batch, under another name.
-fn apart(root: &Root, batch: Vec<Staged>, answers: &mut Answers) -> (Vec<Staged>, Vec<Staged>) {
-    if batch.len() < 2 || !keeps(Rule::TellPlacesApart) {
-        return (batch, Vec::new());
-    }
-    let (mut now, mut later) = (Vec::new(), Vec::new());
-    let mut taken = HashSet::new();
-    let mut changed = BTreeSet::new();
-    for staged in batch {
-        // It may have listed a directory in which another one makes a file, and is checked after that.
-        if staged.snapshot.may_change_with(&changed) && keeps(Rule::CheckNamesAfter) {
-            later.push(staged);
-            continue;
-        }
-        match check::places(root, staged.keys()) {
-            Ok(places) if taken.is_disjoint(&places) => {
-                taken.extend(places);
-                changed.extend(staged.entries.iter().map(|staged| staged.entry.path.clone()));
-                now.push(staged);
-            }
-            Ok(_) => later.push(staged),
-            Err(error) => answers.push(refused(staged, error)),
-        }
-    }
-    (now, later)
+fn refused(staged: Staged, error: Error) -> (TransactionId, Answer) {
+    (staged.id, Err(Refused::with(error, staged)))
 }
 
 /// Goes on counting after the control directory was removed while this store was open. So an
@@ -321,16 +332,18 @@ fn count_on(root: &Root, locked: &mut Locked) -> Result<()> {
 /// Also returns the transactions that must come after the others.
 fn publish(
     root: &Root,
-    locked: &mut Locked,
+    shift: &mut Shift,
     batch: Vec<Staged>,
-    answers: &mut Answers,
+    round: &Round<'_>,
 ) -> (Vec<Published>, Vec<Staged>) {
-    let (batch, mut later) = apart(root, batch, answers);
+    let Shift { locked, owed, .. } = shift;
+    let Apart { now: batch, mut later, failed } = batch::apart(root, batch);
+    round.answer(failed.into_iter().map(|(staged, error)| refused(staged, error)));
     let mut renamed = Vec::new();
     let mut wave = Wave::new(Barrier::Published);
     let mut generation = locked.control.newest();
     let first = generation.next();
-    for mut staged in check_all(root, &InPlace(generation), batch, &mut later, answers) {
+    for mut staged in check_all(root, &InPlace(generation), batch, &mut later, round) {
         match publish::publish(root, &mut staged, (generation.next(), first), &mut wave) {
             Ok(()) => {
                 // Recovery moves what is published, even if this thread panics.
@@ -340,9 +353,9 @@ fn publish(
             }
             Err(error) if staged.is_small() && error.is_out_of_room() => match make_long(root, &mut staged) {
                 Ok(()) => later.push(staged),
-                Err(error) => answers.push(refused(staged, error)),
+                Err(error) => round.answer([refused(staged, error)]),
             },
-            Err(error) => answers.push(refused(staged, error)),
+            Err(error) => round.answer([refused(staged, error)]),
         }
     }
     break_rules(root, locked, &renamed);
@@ -369,6 +382,7 @@ fn publish(
                 publish::remove_superseded(root, &locked.control);
             }
             retire_paid(root, locked, durable);
+            acknowledge(root, owed, &Ok(durable), round);
             root.note_published(generation);
             let publish = |(generation, staged): (Generation, Staged)| {
                 locked.control.names.insert(publish::published_name(root, &staged, generation));
@@ -378,7 +392,8 @@ fn publish(
         }
         Err(error) => {
             leave_deferred(root);
-            answers.extend(renamed.into_iter().map(|renamed| leave_in_doubt(root, renamed, &error)));
+            round.answer(renamed.into_iter().map(|renamed| leave_in_doubt(root, renamed, &error)));
+            acknowledge(root, owed, &Err(error), round);
             (Vec::new(), later)
         }
     }
@@ -396,7 +411,7 @@ fn leave_in_doubt(
     root: &Root,
     (generation, mut staged): (Generation, Staged),
     error: &Error,
-) -> (TransactionId, Result<Receipt, Refused>) {
+) -> (TransactionId, Answer) {
     root.mark_sync_failed(generation);
     root.mark(ControlName::InDoubt(staged.id));
     staged.cleanup.leave_to_recovery();
@@ -405,36 +420,30 @@ fn leave_in_doubt(
 
 /// Checks a batch under the lock. Returns those that may be published in one wave.
 ///
-/// A power loss in the wave can tear the manifests of small saves. So no long one follows them: a torn
-/// one is followed only by others that could be torn, or is damaged. A check can make a small save a long
-/// one, so this is known only after all checks. The others are published `later`.
+/// A check can make a small save a long one. So only after all checks it is known which must come `later`.
 fn check_all(
     root: &Root,
     state: &InPlace,
     batch: Vec<Staged>,
     later: &mut Vec<Staged>,
-    answers: &mut Answers,
+    round: &Round<'_>,
 ) -> Vec<Staged> {
     let mut checked = Vec::with_capacity(batch.len());
     for mut staged in batch {
         match check_under_lock(root, state, &mut staged) {
             Ok(()) => checked.push(staged),
-            Err(error) => answers.push(refused(staged, error)),
+            Err(error) => round.answer([refused(staged, error)]),
         }
     }
-    let first_small = checked.iter().position(Staged::is_small).unwrap_or(checked.len());
-    let smalls = checked[first_small..].iter().take_while(|staged| staged.is_small()).count();
-    later.splice(0..0, checked.split_off(first_small + smalls));
+    later.splice(0..0, batch::after_smalls(&mut checked));
     checked
 }
 
 /// Does steps too early, for crash tests that check that this is noticed.
 fn break_rules(root: &Root, locked: &Locked, renamed: &[(Generation, Staged)]) {
-    if !keeps(Rule::ApplyAfterPublish) {
-        for (generation, staged) in renamed {
-            let moved = apply::move_all(root, *generation, staged.entries.iter().map(|staged| &staged.entry));
-            let _ = moved.map(|wave| wave.waive("a crash test asked for it"));
-        }
+    for (generation, staged) in renamed.iter().filter(|_| !keeps(Rule::ApplyAfterPublish)) {
+        let moved = apply::move_all(root, *generation, staged.entries.iter().map(|staged| &staged.entry));
+        let _ = moved.map(|wave| wave.waive("a crash test asked for it"));
     }
     if !keeps(Rule::KeepApplied) {
         publish::remove_superseded(root, &locked.control);
@@ -482,7 +491,7 @@ fn check_under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> Result
 
 /// Moves the files of published commits, in order. A later generation may not be in place before an
 /// earlier one.
-fn apply(root: &Root, published: Vec<Published>, answers: &mut Answers) -> Vec<(Published, Moved)> {
+fn apply(root: &Root, published: Vec<Published>, round: &Round<'_>) -> Vec<(Published, Moved)> {
     let mut in_place = Vec::new();
     let mut failed: Option<Error> = None;
     for published in published {
@@ -498,77 +507,79 @@ fn apply(root: &Root, published: Vec<Published>, answers: &mut Answers) -> Vec<(
                 // lives.
                 root.mark_sync_failed(published.generation);
                 failed.get_or_insert_with(|| error.clone());
-                answers.push((published.id, Err(error.not_applied(published.generation).into())));
+                round.answer([(published.id, Err(error.not_applied(published.generation).into()))]);
             }
         }
     }
     in_place
 }
 
+/// Barrier 3 is owed now. It is waited for here, unless it was put off with `Committed`, or another batch
+/// follows at once.
+fn finish(
+    root: &Root,
+    shift: &mut Shift,
+    in_place: Vec<(Published, Moved)>,
+    followed: bool,
+    round: &Round<'_>,
+) {
+    let durability = root.settings.durability;
+    for (published, moved) in in_place {
+        let generation = published.generation;
+        if durability == Durability::Committed {
+            control::mark_in_place(root, &shift.locked.control, generation, &published.entries);
+        }
+        // Until it is paid the manifest stays pending, so recovery would repeat the moves.
+        root.deferred.defer(moved);
+        // A sync of another thread that failed before this line knew nothing of this commit.
+        root.mark_if_sync_failed(generation);
+        shift.owed.push(published);
+    }
+    match durability {
+        // Attached to the next commit's wave, or waited for on close.
+        Durability::Committed => acknowledge(root, &mut shift.owed, &Ok(Durable::Synced), round),
+        // Attached to the wave of the batch that follows. Nobody is told of it before that.
+        Durability::Full if followed && keeps(Rule::AnswerPaid) => {}
+        Durability::Full if followed => acknowledge(root, &mut shift.owed, &Ok(Durable::Synced), round),
+        Durability::Full | Durability::Process => pay(root, shift, round),
+    }
+}
+
+/// Barrier 3 of everything that is owed.
+fn pay(root: &Root, shift: &mut Shift, round: &Round<'_>) {
+    if !shift.owed.is_empty() {
+        let paid = finish_deferred(root, &mut shift.locked);
+        acknowledge(root, &mut shift.owed, &paid, round);
+    }
+}
+
+/// Answers transactions that are in place, after the wave to which their moves were attached.
+fn acknowledge(root: &Root, owed: &mut Vec<Published>, paid: &Result<Durable>, round: &Round<'_>) {
+    let answer = |published: Published| {
+        let Published { generation, id, durable, session, .. } = published;
+        let answer = match paid {
+            Ok(paid) => Ok(Receipt { generation, durable: durable.and(*paid) }),
+            Err(error) => {
+                session.leave_mark();
+                root.mark_if_sync_failed(generation);
+                Err(error.clone().not_applied(generation).into())
+            }
+        };
+        (id, answer)
+    };
+    round.answer(owed.drain(..).map(answer).collect::<Vec<_>>());
+}
+
 /// Barrier 3: syncs every directory whose names were moved, each once and all in one wave. Then retires
 /// the manifests.
-fn finish(root: &Root, locked: &mut Locked, in_place: Vec<(Published, Moved)>, answers: &mut Answers) {
-    let mut wave = Wave::new(Barrier::Applied);
-    let mut moved_files = Vec::new();
-    for (published, moved) in in_place {
-        if root.settings.durability == Durability::Committed {
-            control::mark_in_place(root, &locked.control, published.generation, &published.entries);
-            // No barrier 3 here: it is attached to the next commit's wave, or waited for on close.
-            // Until then the manifests stay pending, so recovery would repeat the moves.
-            root.deferred.defer(moved);
-            // A sync of another thread that failed before this line knew nothing of this commit.
-            mark_if_sync_failed(root, published.generation);
-            let receipt = Receipt { generation: published.generation, durable: published.durable };
-            answers.push((published.id, Ok(receipt)));
-        } else {
-            wave.absorb(moved.wave);
-            moved_files.push(published);
-        }
-    }
-    // Lost without this sync: some of the moves, after the manifest that could repeat them is retired.
-    // A crash before it leaves a pending manifest, which recovery applies again.
-    match root.sync(wave) {
-        Ok(durable) => {
-            for published in moved_files {
-                let generation = published.generation;
-                apply::retire(root, &mut locked.control, &Applied { generation, durable });
-                let receipt = Receipt { generation, durable: published.durable.and(durable) };
-                answers.push((published.id, Ok(receipt)));
-            }
-        }
-        Err(error) => {
-            for published in moved_files {
-                published.session.leave_mark();
-                mark_if_sync_failed(root, published.generation);
-                let error = error.clone().not_applied(published.generation);
-                answers.push((published.id, Err(error.into())));
-            }
-        }
-    }
-}
-
-/// Makes every commit durable and retires it, whoever committed it, with whatever durability.
-pub(crate) fn flush(root: &Root) -> Result<()> {
-    if root.is_poisoned() {
-        return Err(Error::Poisoned { path: root.path() });
-    }
-    if root.deferred.generations().is_empty() && Control::look(root)?.open().is_empty() {
-        return Ok(());
-    }
-    root.may_change()?;
-    let mut locked = lock::exclusive(root)?;
-    finish_deferred(root, &mut locked)?;
-    recover::finish_earlier(root, &mut locked, Durability::Full)
-}
-
-/// Barrier 3 of deferred commits, and their retirement.
-fn finish_deferred(root: &Root, locked: &mut Locked) -> Result<()> {
+pub(crate) fn finish_deferred(root: &Root, locked: &mut Locked) -> Result<Durable> {
     let mut wave = Wave::new(Barrier::Applied);
     root.deferred.attach(&locked.control.open(), &mut wave);
-    // Lost without this sync: the moves of commits that until now could only be recovered.
+    // Lost without this sync: some of the moves, after the manifest that could repeat them is retired.
+    // A crash before it leaves a pending manifest, which recovery applies again.
     let durable = root.sync(wave).inspect_err(|_| leave_deferred(root))?;
     retire_paid(root, locked, durable);
-    Ok(())
+    Ok(durable)
 }
 
 /// Leaves deferred commits to recovery after their wave has failed, or could not begin. Their debts are
@@ -586,12 +597,4 @@ fn retire_paid(root: &Root, locked: &mut Locked, durable: Durable) {
     if !paid.is_empty() {
         control::remove_marks(root, &mut locked.control);
     }
-}
-
-/// Barrier 3 of deferred commits when a store is closed.
-pub(crate) fn close(root: &Root) -> Result<()> {
-    if root.deferred.generations().is_empty() {
-        return Ok(());
-    }
-    finish_deferred(root, &mut lock::exclusive(root)?)
 }

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! open      the order of an opening; what an open store holds
+//! flush     what was put off, waited for
 //! commit    the order of a commit: every wait in sight
 //! verify    the newest commits' files against their checksums
 //! read      one state, under a shared lock
@@ -11,6 +12,7 @@
 //! pending   what is published and not retired
 //! apply     staged files over their targets; retire
 //! publish   one rename of the manifest
+//! batch     which transactions share a wave
 //! check     what can be refused before the commit point
 //! refused   a commit that did nothing, to be tried again
 //! stage     changes, beside their targets
@@ -36,6 +38,7 @@
 //! Steps call the world only through [`FileSystem`](crate::fs::FileSystem).
 
 pub(crate) mod apply;
+pub(crate) mod batch;
 pub(crate) mod check;
 pub(crate) mod cleanup;
 pub(crate) mod commit;
@@ -43,6 +46,7 @@ pub(crate) mod control;
 pub(crate) mod copy;
 pub(crate) mod deferred;
 pub(crate) mod expected;
+pub(crate) mod flush;
 pub(crate) mod glance;
 pub(crate) mod layout;
 pub(crate) mod lease;

@@ -14,9 +14,8 @@ use std::sync::{Arc, Mutex};
 
 use super::commit::{self, CommitQueue, Receipt};
 use super::control::{self, Control, Owner};
+use super::flush;
 use super::lock::{self, Turn};
-#[cfg(feature = "sim")]
-use super::queue;
 use super::read::{self, Reading};
 use super::recover;
 use super::refused::Refused;
@@ -137,7 +136,7 @@ impl Opened {
     /// Waits until every commit is durably in place.
     pub(crate) fn flush(&self) -> Result<()> {
         self.root.refuse_child()?;
-        commit::flush(&self.root)
+        flush::flush(&self.root)
     }
 
     /// Stages what a transaction has collected, for a batch that a test makes.
@@ -150,14 +149,9 @@ impl Opened {
     #[cfg(feature = "sim")]
     pub(crate) fn commit_batches(
         &self,
-        mut staged: Vec<Staged>,
+        staged: Vec<Staged>,
     ) -> Vec<(TransactionId, Result<Receipt, Refused>)> {
-        let mut answers = Vec::new();
-        while !staged.is_empty() {
-            let batch = queue::take_batch(&mut staged);
-            answers.extend(commit::commit_batch(&self.root, batch));
-        }
-        answers
+        commit::commit_all(&self.root, &self.queue, staged)
     }
 
     /// This store's session. It is made when it is first needed.
@@ -183,7 +177,7 @@ impl Opened {
             return Ok(());
         }
         self.root.may_change()?;
-        commit::close(&self.root)
+        flush::close(&self.root)
     }
 
     /// Waits for what was put off, and ends the session as soon as no transaction needs it.
@@ -193,7 +187,7 @@ impl Opened {
         }
         if self.root.may_change().is_ok() {
             // If a flush fails, the commits stay published, and the next opening finishes them.
-            let _ = commit::close(&self.root);
+            let _ = flush::close(&self.root);
         }
         let session = guard(&self.session).take();
         if let Some(session) = session.filter(|_| self.root.is_poisoned()) {

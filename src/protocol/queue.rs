@@ -2,9 +2,10 @@
 //! waiting jobs, works for all of them, and hands each thread its answer.
 //!
 //! Jobs that arrive while a leader works form the next batch. Jobs that share a
-//! key are never in one batch, and stay in order. Generic: knows nothing of
-//! transactions. Takes its mutexes from `sync`, so that a model checker can
-//! replace them with its own.
+//! key are never in one batch, and stay in order. If others wait, a leader may
+//! leave jobs unanswered; then the next leader answers them. Generic: knows
+//! nothing of transactions. Takes its mutexes from `sync`, so that a model
+//! checker can replace them with its own.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -31,6 +32,8 @@ pub(crate) struct Queue<J: Job, A> {
 
 struct State<J: Job, A> {
     waiting: Vec<J>,
+    /// The jobs that leaders have taken and not answered.
+    unanswered: HashSet<J::Id>,
     answers: HashMap<J::Id, A>,
     leading: bool,
 }
@@ -43,7 +46,12 @@ impl<J: Job, A> fmt::Debug for Queue<J, A> {
 
 impl<J: Job, A> Default for Queue<J, A> {
     fn default() -> Self {
-        let state = State { waiting: Vec::new(), answers: HashMap::new(), leading: false };
+        let state = State {
+            waiting: Vec::new(),
+            unanswered: HashSet::new(),
+            answers: HashMap::new(),
+            leading: false,
+        };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 }
@@ -53,12 +61,13 @@ impl<J: Job, A> Queue<J, A> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gets a job done, by this thread or by another that leads. `work` answers every job of a batch.
-    /// `panicked` gives the answer to those whose leader panicked.
+    /// Gets a job done, by this thread or by another that leads. `work` answers every job that is
+    /// unanswered, or leaves some to the next round if other jobs wait. `panicked` gives the answer to those
+    /// whose leader panicked.
     pub(crate) fn submit(
         &self,
         job: J,
-        work: impl Fn(Vec<J>) -> Vec<(J::Id, A)>,
+        work: impl Fn(Vec<J>, &Round<'_, J, A>),
         panicked: impl Fn(J::Id) -> A,
     ) -> A {
         let id = job.id();
@@ -73,21 +82,68 @@ impl<J: Job, A> Queue<J, A> {
                 continue;
             }
             state.leading = true;
-            let batch = take_batch(&mut state.waiting);
+            let batch = state.take_batch();
             drop(state);
-            let lead = Lead { queue: self, ids: batch.iter().map(Job::id).collect(), panicked: &panicked };
-            let answers = work(batch);
-            self.state().answers.extend(answers);
+            let lead = Lead { queue: self, panicked: &panicked };
+            work(batch, &Round { queue: self });
             drop(lead);
             state = self.state();
         }
+    }
+
+    /// Gets all jobs done by this thread alone, in the batches that threads would make of them.
+    #[cfg(feature = "sim")]
+    pub(crate) fn submit_all(
+        &self,
+        jobs: Vec<J>,
+        work: impl Fn(Vec<J>, &Round<'_, J, A>),
+    ) -> Vec<(J::Id, A)> {
+        let ids: Vec<_> = jobs.iter().map(Job::id).collect();
+        self.state().waiting.extend(jobs);
+        loop {
+            let batch = self.state().take_batch();
+            if batch.is_empty() && self.state().unanswered.is_empty() {
+                let mut answers = std::mem::take(&mut self.state().answers);
+                return ids.iter().filter_map(|id| answers.remove_entry(id)).collect();
+            }
+            work(batch, &Round { queue: self });
+        }
+    }
+}
+
+impl<J: Job, A> State<J, A> {
+    fn take_batch(&mut self) -> Vec<J> {
+        let batch = take_batch(&mut self.waiting);
+        self.unanswered.extend(batch.iter().map(Job::id));
+        batch
+    }
+}
+
+/// What a leader can ask and tell while it works.
+pub(crate) struct Round<'a, J: Job, A> {
+    queue: &'a Queue<J, A>,
+}
+
+impl<J: Job, A> Round<'_, J, A> {
+    /// Lets threads go on with their answers: of this batch, or of an earlier one.
+    pub(crate) fn answer(&self, answers: impl IntoIterator<Item = (J::Id, A)>) {
+        let mut state = self.queue.state();
+        for (id, answer) in answers {
+            state.unanswered.remove(&id);
+            state.answers.insert(id, answer);
+        }
+        self.queue.changed.notify_all();
+    }
+
+    /// Whether other jobs wait, so that another round follows this one at once.
+    pub(crate) fn others_wait(&self) -> bool {
+        !self.queue.state().waiting.is_empty()
     }
 }
 
 /// Lets the next thread lead when this leader is done or panics, so that nobody waits forever.
 struct Lead<'a, J: Job, A, P: Fn(J::Id) -> A> {
     queue: &'a Queue<J, A>,
-    ids: Vec<J::Id>,
     panicked: &'a P,
 }
 
@@ -96,9 +152,8 @@ impl<J: Job, A, P: Fn(J::Id) -> A> Drop for Lead<'_, J, A, P> {
         let mut state = self.queue.state();
         state.leading = false;
         if std::thread::panicking() {
-            for id in &self.ids {
-                state.answers.entry(*id).or_insert_with(|| (self.panicked)(*id));
-            }
+            let unanswered = std::mem::take(&mut state.unanswered);
+            state.answers.extend(unanswered.into_iter().map(|id| (id, (self.panicked)(id))));
         }
         self.queue.changed.notify_all();
     }

@@ -137,6 +137,14 @@ impl Root {
         self.mark(Fate::SyncFailed.of(generation));
     }
 
+    /// Marks it only if a sync has failed. If it could not begin, nothing is lost: recovery can sync again
+    /// and trust the result.
+    pub(crate) fn mark_if_sync_failed(&self, generation: Generation) {
+        if self.is_poisoned() {
+            self.mark_sync_failed(generation);
+        }
+    }
+
     /// Makes an empty file. Only its name matters, and only until the machine restarts.
     pub(crate) fn mark(&self, mark: ControlName) {
         // If even the marker is refused, one more try is all that can be done.

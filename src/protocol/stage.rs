@@ -31,6 +31,7 @@ use crate::generation::TransactionId;
 use crate::manifest::{Action, Entry, StagedContent, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
+use crate::progress::Progress;
 
 /// What must still be true of a path when the transaction commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +160,12 @@ impl Staged {
     pub(crate) fn is_small(&self) -> bool {
         matches!(self.backing, Backing::Manifest(_))
     }
+}
+
+/// Tells the caller of a staged file. Whoever cancels is asked again before the commit point.
+pub(crate) fn tell_staged(root: &Root, staged: &StagedFile) {
+    let (path, length) = (&staged.target.path, staged.length());
+    root.tell_only(|| Progress::Staged { path: path.clone(), length });
 }
 
 /// Transactions that change or rely on a common path are never published together, since each must be

@@ -81,7 +81,7 @@ fn what_comes_later_in_a_batch_does_not_begin_after_a_failed_sync() {
     disk.put("d/x", b"0", 0o644);
     disk.bind("d", "again");
     disk.settle();
-    let mut failed = 0;
+    let (mut failed, mut together) = (0, 0);
     for after in 0.. {
         let machine = disk.copy();
         let store = open(&machine);
@@ -102,10 +102,14 @@ fn what_comes_later_in_a_batch_does_not_begin_after_a_failed_sync() {
         if first.is_err() && store.begin().is_err() {
             failed += 1;
             let later = second.as_ref().unwrap_err();
-            assert_eq!(later.outcome(), Outcome::NothingHappened, "call {after}: {first:?}, then {later}");
+            // The last wait of the first is in the wave of the second, so that one wave can fail both.
+            let is_in_place = matches!(first, Err(Error::NotApplied { .. }));
+            let expected = if is_in_place { Outcome::Unknown } else { Outcome::NothingHappened };
+            assert_eq!(later.outcome(), expected, "call {after}: {first:?}, then {later}");
+            together += u32::from(is_in_place);
         }
     }
-    assert!(failed > 1, "only {failed} syncs failed");
+    assert!(failed > 1 && together > 0, "only {failed} syncs failed, {together} of them that of both");
 }
 
 /// What was a file when it was staged can be a directory at the commit.

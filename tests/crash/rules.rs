@@ -388,11 +388,13 @@ fn a_file_whose_directory_is_gone_is_missing(disk: &SimDisk) -> Result<(), Strin
 }
 
 fn a_directory_that_another_of_the_batch_fills_has_changed(disk: &SimDisk) -> Result<(), String> {
+    disk.make_directory("filled", 0);
+    disk.settle();
     let store = open(disk);
     let (mut one, mut other) = (store.begin().unwrap(), store.begin().unwrap());
-    one.write("made/new", "one").unwrap();
-    expect(!other.exists("made").unwrap(), "the directory is there already")?;
-    other.write("b", "not made").unwrap();
+    one.write("filled/new", "one").unwrap();
+    expect(other.list("filled").unwrap().is_empty(), "something is there already")?;
+    other.write("b", "nothing is there").unwrap();
     let answers = Transaction::commit_together(vec![one, other]);
     expect(answers[0].is_ok(), "the one that relies on nothing was refused")?;
     let is_conflict = answers[1].as_ref().is_err_and(|error| error.is_conflict());
@@ -663,6 +665,31 @@ fn a_removal_leaves_what_a_later_generation_wrote(disk: &SimDisk) -> Result<(), 
     })
 }
 
+/// The first one's last wait is attached to the wave of the second. It is not acknowledged before that.
+fn a_commit_that_another_follows_is_acknowledged_when_it_is_durably_in_place(
+    disk: &SimDisk,
+) -> Result<(), String> {
+    at_every_step(disk, |machine, after| {
+        let store = open(machine);
+        let (mut first, mut second) = (store.begin().unwrap(), store.begin().unwrap());
+        for (tx, new) in [(&mut first, "1"), (&mut second, "2")] {
+            tx.write("a", format!("a{new}")).unwrap();
+            tx.write(format!("new{new}"), new).unwrap();
+        }
+        machine.crash_at(cosave::fs::sim::Crash { after: machine.steps() + after, reversed: false });
+        let results = Transaction::commit_together(vec![first, second]);
+        let [first, second] = &results[..] else { return Ok(false) };
+        expect(first.is_ok() || second.is_err(), "the second was acknowledged, and not the first")?;
+        for loss in machine.power_losses(24, 1) {
+            // Nobody has recovered anything.
+            let (a, new) = (content(&loss, "a"), content(&loss, "new1"));
+            let is_in_place = ["a1", "a2"].contains(&a.as_str()) && new == "1";
+            expect(first.is_err() || is_in_place, &format!("acknowledged, and a is {a}, new1 is {new}"))?;
+        }
+        Ok(second.is_ok())
+    })
+}
+
 /// A case, and the rule without which it fails.
 pub(crate) type Case = (Rule, fn(&SimDisk) -> Result<(), String>);
 
@@ -687,6 +714,7 @@ const CASES: &[Case] = &[
     (Rule::OneSnapshot, a_change_between_two_reads_is_noticed),
     (Rule::ChecksumBefore, an_edit_in_the_granule_of_the_original_is_set_aside),
     (Rule::CheckTargets, what_another_commit_put_in_the_same_granule_is_no_edit),
+    (Rule::AnswerPaid, a_commit_that_another_follows_is_acknowledged_when_it_is_durably_in_place),
     (Rule::LeaveToLater, a_removal_leaves_what_a_later_generation_wrote),
 ];
 

@@ -26,8 +26,9 @@ lease -> protocol::open protocol::lease error fs
 single -> protocol::root protocol::layout error expect fs::os fs options path
 # the steps, each of which knows what stands below it
 protocol ->
-protocol::open -> protocol::commit protocol::refused protocol::read protocol::queue protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation
-protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lease protocol::lock protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress
+protocol::open -> protocol::flush protocol::commit protocol::refused protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation
+protocol::flush -> protocol::commit protocol::recover protocol::lock protocol::control protocol::root error options
+protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lease protocol::lock protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress
 protocol::read -> protocol::pending protocol::recover protocol::state protocol::lock protocol::original protocol::control protocol::root error manifest fs generation path
 protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path
 protocol::verify -> protocol::pending protocol::lock protocol::copy protocol::control protocol::root protocol::layout report error manifest fs generation
@@ -39,11 +40,12 @@ protocol::recover::restore -> protocol::recover::rewrite protocol::recover::plan
 protocol::recover::rewrite -> protocol::apply protocol::copy protocol::root protocol::layout error manifest fs generation path
 protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol::root protocol::layout report error fs generation path
 protocol::recover::plan -> protocol::original protocol::copy protocol::root report error manifest fs mutation generation path
+protocol::batch -> protocol::check protocol::stage protocol::queue protocol::root error mutation
 protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path progress
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path
 protocol::check -> protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path
 protocol::refused -> protocol::stage error fs
-protocol::stage -> protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error manifest fs mutation generation path checksum
+protocol::stage -> protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error manifest fs mutation generation path checksum progress
 protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs mutation options path
 protocol::lease -> protocol::lock protocol::control protocol::root protocol::layout error fs mutation
