@@ -9,6 +9,8 @@ mod generation;
 mod lease;
 mod listed;
 mod manifest;
+#[cfg(feature = "sim")]
+mod memory;
 #[cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "public with the feature `sim`"))]
 mod mutation;
 mod options;

@@ -17,6 +17,7 @@
 pub(crate) mod os;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod time;
 mod wave;
 
 use std::ffi::{OsStr, OsString};

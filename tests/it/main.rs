@@ -14,6 +14,7 @@ mod directories;
 mod dry_run;
 mod expecting;
 mod fixtures;
+mod in_memory;
 mod limits;
 mod messages;
 mod mounts;

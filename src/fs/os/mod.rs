@@ -27,10 +27,11 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
+use crate::fs::time::RealTime;
 use crate::fs::{
     CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, HeldDirectory, Kind, Lock, LockKind, Metadata,
     NewFile, ReadFile, SyncError, Unsynced, Wave, WriteFile,
@@ -57,7 +58,7 @@ pub(crate) struct OsFileSystem {
     control: Option<PathBuf>,
     directories: Arc<system::Directories>,
     pace: sync::Pace,
-    started: Instant,
+    time: RealTime,
 }
 
 impl OsFileSystem {
@@ -78,7 +79,7 @@ impl OsFileSystem {
                 Self::create_root(parent)?;
             }
         }
-        Ok(Self { root, given, control, directories, pace: sync::Pace::default(), started: Instant::now() })
+        Ok(Self { root, given, control, directories, pace: sync::Pace::default(), time: RealTime::start() })
     }
 
     /// Makes a directory outside of any root, with its parents, and makes it durable.
@@ -454,7 +455,7 @@ impl FileSystem for OsFileSystem {
     }
 
     fn elapsed(&self) -> Duration {
-        self.started.elapsed()
+        self.time.elapsed()
     }
 
     fn unique(&self) -> Uuid {
@@ -462,7 +463,7 @@ impl FileSystem for OsFileSystem {
     }
 
     fn wait(&self, duration: Duration) {
-        std::thread::sleep(duration);
+        RealTime::wait(duration);
     }
 
     fn boot(&self) -> Option<Uuid> {

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::disk::{self, Body, Number, State};
 use super::plan::{Aftermath, Crash, Fault, Model, Mutation, Part};
+use crate::fs::time::RealTime;
 use crate::fs::{Barrier, CONTROL_DIRECTORY, Identity, LockKind, Metadata};
 use crate::path::RelativePath;
 
@@ -45,6 +46,8 @@ pub(super) struct Machine {
     pub(super) next_process: u32,
     pub(super) unique: u64,
     pub(super) waited: Duration,
+    /// The clock, if waits take their time.
+    pub(super) time: Option<RealTime>,
     pub(super) retried_syncs: Vec<RelativePath>,
     pub(super) failed: Vec<Number>,
     pub(super) crashed: bool,
@@ -89,6 +92,7 @@ impl Machine {
             next_process: 1,
             unique: 0,
             waited: Duration::ZERO,
+            time: None,
             retried_syncs: Vec::new(),
             failed: Vec::new(),
             crashed: false,

@@ -42,6 +42,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard};
 
 use super::FileSystem;
+use super::time::RealTime;
 #[doc(hidden)]
 pub use crate::mutation::{Rule, without};
 use crate::path::RelativePath;
@@ -169,6 +170,12 @@ impl SimDisk {
     /// Sets the granularity of time stamps.
     pub fn clock(&self, granularity: Granularity) {
         self.lock().state.granularity = granularity;
+    }
+
+    /// Lets waits for a lock take their time, for programs with several threads. Otherwise the clock of
+    /// the machine advances at once, so that one thread's waits cost nothing and runs repeat.
+    pub fn real_time(&self) {
+        self.lock().time = Some(RealTime::start());
     }
 
     /// Makes two names one if they differ only in case.

@@ -17,6 +17,7 @@ use super::disk::{self, Body, Number};
 use super::handles::{SimHeld, SimLock, SimOpen, SimReader, SimWriter};
 use super::machine::{HeldLock, Machine, Shared, dead};
 use super::plan::{Aftermath, Model};
+use crate::fs::time::RealTime;
 use crate::fs::{
     Barrier, CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, HeldDirectory, Kind, Lock, LockKind,
     Metadata, NewFile, ReadFile, SyncError, Unsynced, Wave, WriteFile,
@@ -466,7 +467,8 @@ impl FileSystem for SimFileSystem {
     }
 
     fn elapsed(&self) -> Duration {
-        self.machine.lock().waited
+        let machine = self.machine.lock();
+        machine.time.map_or(machine.waited, RealTime::elapsed)
     }
 
     fn unique(&self) -> Uuid {
@@ -476,7 +478,12 @@ impl FileSystem for SimFileSystem {
     }
 
     fn wait(&self, duration: Duration) {
-        self.machine.lock().waited += duration;
+        let mut machine = self.machine.lock();
+        machine.waited += duration;
+        if machine.time.is_some() {
+            drop(machine);
+            RealTime::wait(duration);
+        }
     }
 
     fn boot(&self) -> Option<Uuid> {

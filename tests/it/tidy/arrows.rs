@@ -12,6 +12,7 @@ use super::source::{Source, Token, crate_sources, stands};
 const PLAN: &str = "
 # what a program sees
 lib -> store transaction::operations transaction writer view single reader listed report error manifest options generation path lease expect checksum progress
+memory -> store error fs::sim options
 store -> transaction view protocol::open protocol::sweep protocol::verify protocol::control protocol::root reader report error fs::os fs mutation options generation lease
 transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::root error expect generation
 transaction::directories -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root error fs path
@@ -74,7 +75,7 @@ expect -> checksum generation
 manifest::text -> manifest generation path checksum
 manifest -> fs generation path checksum
 # the real disk
-fs::os -> fs::os::sync fs::os::unix fs::os::windows fs::os::written fs options path
+fs::os -> fs::os::sync fs::os::unix fs::os::windows fs::os::written fs::time fs options path
 fs::os::sync -> fs::os::unix fs::os::linux fs::os::windows fs::os::written fs options path
 fs::os::unix -> fs::os::rights fs::os::linux fs path
 fs::os::rights ->
@@ -84,16 +85,17 @@ fs::os::written -> fs path
 # the simulated disk
 fs::sim::explore -> fs::sim fs::sim::plan fs mutation
 fs::sim::strangers -> fs::sim fs::sim::disk path
-fs::sim -> fs::sim::process fs::sim::power fs::sim::directories fs::sim::machine fs::sim::disk fs::sim::plan fs mutation path
-fs::sim::process -> fs::sim::handles fs::sim::directories fs::sim::machine fs::sim::disk fs::sim::plan fs options path
+fs::sim -> fs::sim::process fs::sim::power fs::sim::directories fs::sim::machine fs::sim::disk fs::sim::plan fs::time fs mutation path
+fs::sim::process -> fs::sim::handles fs::sim::directories fs::sim::machine fs::sim::disk fs::sim::plan fs::time fs options path
 fs::sim::power -> fs::sim::disk fs::sim::plan
 fs::sim::handles -> fs::sim::machine fs::sim::disk fs path
-fs::sim::machine -> fs::sim::disk fs::sim::plan fs path
+fs::sim::machine -> fs::sim::disk fs::sim::plan fs::time fs path
 fs::sim::directories -> fs::sim::disk fs path
 fs::sim::disk -> fs::sim::plan fs path
 fs::sim::plan -> fs mutation
 # what the protocol may ask of a disk
 fs -> fs::wave options path
+fs::time ->
 fs::wave -> path
 # leaves
 checksum ->
