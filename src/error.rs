@@ -7,13 +7,14 @@
 //! generations.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::expect::Clash;
 use crate::generation::{Generation, TransactionId};
 use crate::path::InvalidPath;
+use crate::place::Place;
 
 /// The result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -38,27 +39,30 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The path cannot be used. Nothing was changed; choose another path.
-    #[error("cannot use the path `{}`: {reason}; nothing was changed", path.display())]
+    #[non_exhaustive]
+    #[error("cannot use the path {}: {reason}; nothing was changed", path.quoted())]
     InvalidPath {
-        /// The path as it was given.
-        path: PathBuf,
+        /// Where it lies, or as it was given if it cannot lie in the root.
+        path: Place,
         /// What is wrong with it.
         reason: InvalidPath,
     },
     /// A precondition no longer holds, because another program or transaction changed the file. Nothing
     /// was changed. Read the file again and retry; [`Store::update`](crate::Store::update) does both.
-    #[error("cannot commit: `{}` {found}; nothing was changed, read it again and retry", path.display())]
+    #[non_exhaustive]
+    #[error("cannot commit: {} {found}; nothing was changed, read it again and retry", path.quoted())]
     Conflict {
         /// The file in question.
-        path: PathBuf,
+        path: Place,
         /// What was found instead of the expected state.
         found: Clash,
     },
     /// The lock was held by others for longer than the time-out. Nothing was changed; try again later.
-    #[error("cannot lock `{}` within {} ms{}; nothing was changed, try again later", path.display(), waited.as_millis(), held_by(holder.as_ref()))]
+    #[non_exhaustive]
+    #[error("cannot lock {} within {} ms{}; nothing was changed, try again later", path.quoted(), waited.as_millis(), held_by(holder.as_ref()))]
     Locked {
         /// The lock file.
-        path: PathBuf,
+        path: Place,
         /// How long this call waited.
         waited: Duration,
         /// Who may hold the lock, as far as is known.
@@ -66,28 +70,31 @@ pub enum Error {
     },
     /// Something on disk cannot be what cosave wrote. Nothing was moved and nothing is lost. Restore
     /// the file, or give its generation up with [`Store::abandon`](crate::Store::abandon).
-    #[error("cannot trust `{}`: {reason}; nothing was moved, restore the file, or open with `recover(false)` and abandon its generation", path.display())]
+    #[non_exhaustive]
+    #[error("cannot trust {}: {reason}; nothing was moved, restore the file, or open with `recover(false)` and abandon its generation", path.quoted())]
     Corrupt {
         /// The damaged file.
-        path: PathBuf,
+        path: Place,
         /// What does not match.
         reason: String,
     },
     /// The file system or the store's options do not allow this. Nothing was changed.
-    #[error("cannot do this at `{}`: {reason}; nothing was changed", path.display())]
+    #[non_exhaustive]
+    #[error("cannot do this at {}: {reason}; nothing was changed", path.quoted())]
     Unsupported {
         /// The path in question.
-        path: PathBuf,
+        path: Place,
         /// Why it is not possible.
         reason: Reason,
     },
     /// The control directory belongs to another root. Nothing was changed. Give each root its own. If
     /// the root was moved or replaced, say so with
     /// [`StoreOptions::root_moved`](crate::StoreOptions::root_moved).
-    #[error("cannot use `{}`: its control directory `{}` belongs to the root `{}`; nothing was changed", path.display(), control.display(), owner.display())]
+    #[non_exhaustive]
+    #[error("cannot use {}: its control directory `{}` belongs to the root `{}`; nothing was changed", path.quoted(), control.display(), owner.display())]
     OtherRoot {
         /// The root.
-        path: PathBuf,
+        path: Place,
         /// The control directory.
         control: PathBuf,
         /// The root that it belongs to.
@@ -95,38 +102,43 @@ pub enum Error {
     },
     /// A writer of this transaction is still open, or was dropped before it was finished. Nothing was
     /// changed.
-    #[error("cannot commit: the writer of `{}` was not finished; nothing was changed", path.display())]
+    #[non_exhaustive]
+    #[error("cannot commit: the writer of {} was not finished; nothing was changed", path.quoted())]
     Unfinished {
         /// The file whose writer was not finished.
-        path: PathBuf,
+        path: Place,
     },
     /// An earlier sync of this store failed, so the system's answers cannot be trusted any more.
     /// Nothing was changed. Drop every clone of the store and open the root again.
-    #[error("cannot go on in `{}` after a failed sync; nothing was changed, open the root again", path.display())]
+    #[non_exhaustive]
+    #[error("cannot go on in {} after a failed sync; nothing was changed, open the root again", path.quoted())]
     Poisoned {
         /// The root.
-        path: PathBuf,
+        path: Place,
     },
     /// The system refused an operation. No target was changed.
-    #[error("cannot {operation} `{}`; no target was changed", path.display())]
+    #[non_exhaustive]
+    #[error("cannot {operation} {}; no target was changed", path.quoted())]
     Io {
         /// What was tried.
         operation: Operation,
         /// The path of the operation.
-        path: PathBuf,
+        path: Place,
         /// The system's error.
         #[source]
         source: Arc<io::Error>,
     },
     /// The function of [`StoreOptions::on_progress`](crate::StoreOptions::on_progress) has cancelled the
     /// commit. Nothing was changed.
-    #[error("the commit in `{}` was cancelled; nothing was changed", path.display())]
+    #[non_exhaustive]
+    #[error("the commit in {} was cancelled; nothing was changed", path.quoted())]
     Cancelled {
         /// The root.
-        path: PathBuf,
+        path: Place,
     },
     /// A function of the caller failed, and cosave had asked for its result. No target was changed. Made
     /// by `?` from an [`io::Error`] in a closure whose error is this type.
+    #[non_exhaustive]
     #[error("cannot go on after an error of the program's own; no target was changed")]
     Caller {
         /// The caller's error.
@@ -135,38 +147,41 @@ pub enum Error {
     },
     /// An earlier commit, of this store or of another, cannot be finished. It stays committed. This
     /// transaction or view has changed nothing. Remove what the system complains of, and try again.
-    #[error("generation {generation}, committed earlier, cannot be finished: cannot {operation} `{}`; nothing of this transaction was changed, fix the cause and try again, or open with `recover(false)` and abandon that generation", path.display())]
+    #[non_exhaustive]
+    #[error("generation {generation}, committed earlier, cannot be finished: cannot {operation} {}; nothing of this transaction was changed, fix the cause and try again, or open with `recover(false)` and abandon that generation", path.quoted())]
     Blocked {
         /// The generation that cannot be finished.
         generation: Generation,
         /// What was tried.
         operation: Operation,
         /// The path of the operation.
-        path: PathBuf,
+        path: Place,
         /// The system's error.
         #[source]
         source: Arc<io::Error>,
     },
     /// The transaction is committed, but not every file is in place. Nothing is lost: the next opening
     /// of the root, or the next commit, finishes it.
-    #[error("committed as generation {generation}, but cannot {operation} `{}`; the next opening of the root finishes it; if the cause cannot be fixed, open with `recover(false)` and abandon it", path.display())]
+    #[non_exhaustive]
+    #[error("committed as generation {generation}, but cannot {operation} {}; the next opening of the root finishes it; if the cause cannot be fixed, open with `recover(false)` and abandon it", path.quoted())]
     NotApplied {
         /// The generation of the commit.
         generation: Generation,
         /// What was tried.
         operation: Operation,
         /// The path of the operation.
-        path: PathBuf,
+        path: Place,
         /// The system's error.
         #[source]
         source: Arc<io::Error>,
     },
     /// The sync of a single file's name failed. The file has its new content now. After a power loss it
     /// has the old or the new content, whole. Write it again to be sure.
-    #[error("not known whether the new `{}` survives a power loss: cannot make its name durable; write it again", path.display())]
+    #[non_exhaustive]
+    #[error("not known whether the new {} survives a power loss: cannot make its name durable; write it again", path.quoted())]
     NotSynced {
         /// The file.
-        path: PathBuf,
+        path: Place,
         /// The system's error.
         #[source]
         source: Arc<io::Error>,
@@ -174,7 +189,8 @@ pub enum Error {
     /// The sync at the commit point failed, so nobody knows whether the transaction is committed. Open
     /// the root again and ask [`Store::outcome_of`](crate::Store::outcome_of) for `transaction`. The
     /// number of its generation may belong to another commit by then.
-    #[error("not known whether transaction {transaction} is committed as generation {generation}: cannot {operation} `{}`; open the root again and ask for the transaction's outcome", path.display())]
+    #[non_exhaustive]
+    #[error("not known whether transaction {transaction} is committed as generation {generation}: cannot {operation} {}; open the root again and ask for the transaction's outcome", path.quoted())]
     InDoubt {
         /// The generation that it has, if it is committed.
         generation: Generation,
@@ -183,7 +199,7 @@ pub enum Error {
         /// What was tried.
         operation: Operation,
         /// The path of the operation.
-        path: PathBuf,
+        path: Place,
         /// The system's error.
         #[source]
         source: Arc<io::Error>,
@@ -233,7 +249,7 @@ fn held_by(holder: Option<&String>) -> String {
     holder.map(|holder| format!(" (held by {holder})")).unwrap_or_default()
 }
 
-/// Which of three things is true after an error.
+/// Which of three things is true after an error. There is no fourth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// This transaction has changed no target.
@@ -277,8 +293,9 @@ impl Error {
         }
     }
 
-    /// Whether something is not as the caller relied on: a precondition, or what was read. Nothing was
-    /// changed.
+    /// Whether something is not as the caller relied on: a precondition, or what was read. Exactly
+    /// [`Error::Conflict`]. Nothing was changed. A lock that others hold, and a path that cannot be used,
+    /// are no conflicts.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict { .. })
@@ -286,7 +303,8 @@ impl Error {
 
     /// Whether the same work, done again from its beginning, may succeed without any repair: what was in
     /// the way may be gone by itself. It is so for a conflict, unless an expected generation or checksum
-    /// is not there, and for a lock that others hold.
+    /// is not there, and for a lock that others hold. Never after an error that leaves open whether something
+    /// was changed.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -308,18 +326,74 @@ impl Error {
         matches!(self, Self::Io { source, .. } if is_full(source.kind()))
     }
 
+    /// The path that the error is about, if it is about one: where it lies, and how it was given.
+    #[must_use]
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Self::InvalidPath { path, .. }
+            | Self::Conflict { path, .. }
+            | Self::Locked { path, .. }
+            | Self::Corrupt { path, .. }
+            | Self::Unsupported { path, .. }
+            | Self::OtherRoot { path, .. }
+            | Self::Unfinished { path }
+            | Self::Poisoned { path }
+            | Self::Io { path, .. }
+            | Self::Cancelled { path }
+            | Self::Blocked { path, .. }
+            | Self::NotApplied { path, .. }
+            | Self::NotSynced { path, .. }
+            | Self::InDoubt { path, .. } => Some(path),
+            Self::Caller { .. } => None,
+        }
+    }
+
+    fn place_mut(&mut self) -> Option<&mut Place> {
+        match self {
+            Self::InvalidPath { path, .. }
+            | Self::Conflict { path, .. }
+            | Self::Unsupported { path, .. }
+            | Self::Unfinished { path }
+            | Self::Io { path, .. }
+            | Self::NotApplied { path, .. }
+            | Self::NotSynced { path, .. }
+            | Self::InDoubt { path, .. } => Some(path),
+            // These are about cosave's own files, and nobody has given their paths.
+            Self::Locked { .. }
+            | Self::Corrupt { .. }
+            | Self::OtherRoot { .. }
+            | Self::Poisoned { .. }
+            | Self::Cancelled { .. }
+            | Self::Caller { .. }
+            | Self::Blocked { .. } => None,
+        }
+    }
+
+    /// The same error about a path that the caller has given so.
+    pub(crate) fn given_as(mut self, given: &Path) -> Self {
+        if let Some(place) = self.place_mut() {
+            *place = place.clone().given_as(given);
+        }
+        self
+    }
+
     /// Turns a system error into an error about `operation` on `path`.
-    pub(crate) fn io(operation: Operation, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(operation: Operation, path: impl Into<Place>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { operation, path, source: Arc::new(source) }
     }
 
-    pub(crate) fn invalid(path: impl Into<PathBuf>, reason: InvalidPath) -> Self {
+    pub(crate) fn invalid(path: impl Into<Place>, reason: InvalidPath) -> Self {
         Self::InvalidPath { path: path.into(), reason }
     }
 
-    pub(crate) fn corrupt(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+    pub(crate) fn corrupt(path: impl Into<Place>, reason: impl Into<String>) -> Self {
         Self::Corrupt { path: path.into(), reason: reason.into() }
+    }
+
+    /// Takes out the error of this crate that the error of a writer was made of. Any other is the caller's.
+    pub(crate) fn of_writer(error: io::Error) -> Self {
+        error.downcast().unwrap_or_else(|own| Self::Caller { source: Arc::new(own) })
     }
 
     /// The same failure after the commit point.
@@ -427,10 +501,133 @@ impl From<Error> for io::Error {
     }
 }
 
+// Not in unit tests: there a `?` on an `io::Error` of the crate's own does not compile, so that none passes
+// for the caller's. Every such error of the crate says what was tried at which path.
+#[cfg(not(test))]
 impl From<io::Error> for Error {
     /// For closures that write: takes out the error of this crate that an [`io::Error`] was made of, such
     /// as the one of a writer. Any other is the caller's own.
     fn from(error: io::Error) -> Self {
-        error.downcast().unwrap_or_else(|own| Self::Caller { source: Arc::new(own) })
+        Self::of_writer(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: &str = "/root/a";
+
+    fn system() -> Arc<io::Error> {
+        Arc::new(io::ErrorKind::Other.into())
+    }
+
+    /// One error of each variant, and of each kind of conflict.
+    fn every_error() -> Vec<Error> {
+        let path = || Place::from(Path::new(PLACE));
+        let generation = Generation::from(7);
+        let transaction = TransactionId { session: uuid::Uuid::nil(), number: 1 };
+        let operation = Operation::Sync;
+        let clashes = [
+            Clash::Exists,
+            Clash::Missing,
+            Clash::Changed,
+            Clash::Checksum,
+            Clash::Generation { expected: generation, found: generation },
+            Clash::StagedMissing,
+            Clash::StagedChanged,
+            Clash::StagedReplaced,
+            Clash::DirectoryMissing,
+            Clash::NoDirectory,
+            Clash::NotEmpty,
+            Clash::NotLocked,
+        ];
+        let mut errors: Vec<_> = clashes.map(|found| Error::Conflict { path: path(), found }).into();
+        errors.extend([
+            Error::InvalidPath { path: path(), reason: InvalidPath::Empty },
+            Error::Locked { path: path(), waited: Duration::ZERO, holder: None },
+            Error::Corrupt { path: path(), reason: "no manifest".to_owned() },
+            Error::Unsupported { path: path(), reason: Reason::ReadOnly },
+            Error::OtherRoot { path: path(), control: PLACE.into(), owner: PLACE.into() },
+            Error::Unfinished { path: path() },
+            Error::Poisoned { path: path() },
+            Error::Io { operation, path: path(), source: system() },
+            Error::Cancelled { path: path() },
+            Error::Caller { source: system() },
+            Error::Blocked { generation, operation, path: path(), source: system() },
+            Error::NotApplied { generation, operation, path: path(), source: system() },
+            Error::NotSynced { path: path(), source: system() },
+            Error::InDoubt { generation, transaction, operation, path: path(), source: system() },
+        ]);
+        errors
+    }
+
+    /// What each variant means for the caller. A new one does not compile before it is answered here.
+    fn meaning(error: &Error) -> (Outcome, bool, bool) {
+        use Outcome::{Committed, NothingHappened, Unknown};
+        match error {
+            Error::Conflict { found, .. } => {
+                let may_pass = match found {
+                    Clash::Exists | Clash::Missing | Clash::Changed | Clash::StagedMissing => true,
+                    Clash::StagedChanged | Clash::StagedReplaced | Clash::DirectoryMissing => true,
+                    Clash::NoDirectory | Clash::NotEmpty | Clash::NotLocked => true,
+                    Clash::Checksum | Clash::Generation { .. } => false,
+                };
+                (NothingHappened, true, may_pass)
+            }
+            Error::Locked { .. } => (NothingHappened, false, true),
+            Error::InvalidPath { .. }
+            | Error::Corrupt { .. }
+            | Error::Unsupported { .. }
+            | Error::OtherRoot { .. }
+            | Error::Unfinished { .. }
+            | Error::Poisoned { .. }
+            | Error::Io { .. }
+            | Error::Cancelled { .. }
+            | Error::Caller { .. }
+            | Error::Blocked { .. } => (NothingHappened, false, false),
+            Error::NotApplied { .. } => (Committed, false, false),
+            Error::NotSynced { .. } | Error::InDoubt { .. } => (Unknown, false, false),
+        }
+    }
+
+    #[test]
+    fn each_error_says_what_happened_and_whether_the_same_work_may_succeed() {
+        let mut variants = std::collections::HashSet::new();
+        for error in every_error() {
+            let told = (error.outcome(), error.is_conflict(), error.is_retryable());
+            assert_eq!(told, meaning(&error), "{error:?}");
+            variants.insert(std::mem::discriminant(&error));
+        }
+        assert_eq!(variants.len(), 15, "the table has every variant");
+    }
+
+    /// A caller that tries again must be sure that the work was not done.
+    #[test]
+    fn only_what_has_changed_nothing_is_worth_another_try() {
+        for error in every_error().iter().filter(|error| error.is_retryable()) {
+            assert_eq!(error.outcome(), Outcome::NothingHappened, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn each_error_about_a_path_names_it() {
+        for error in every_error() {
+            let is_of_caller = matches!(error, Error::Caller { .. });
+            assert_eq!(error.place().map(Place::path), (!is_of_caller).then_some(Path::new(PLACE)));
+            assert_eq!(error.to_string().contains("`/root/a`"), !is_of_caller, "{error}");
+            let error = error.given_as(Path::new("link"));
+            let names_both = error.to_string().contains("`/root/a` (given as `link`)");
+            assert_eq!(error.place().is_some_and(|place| place.given().is_some()), names_both, "{error}");
+        }
+    }
+
+    #[test]
+    fn the_error_of_a_writer_is_found_in_the_io_error_that_it_became() {
+        let inner = Error::Unfinished { path: Path::new(PLACE).into() };
+        let through = Error::of_writer(io::Error::from(inner));
+        assert!(matches!(through, Error::Unfinished { .. }), "{through:?}");
+        let own = Error::of_writer(io::Error::other("the program's own"));
+        assert!(matches!(own, Error::Caller { .. }), "{own:?}");
     }
 }

@@ -36,6 +36,7 @@ pub enum Clash {
     #[error("has not the checksum that was expected")]
     Checksum,
     /// Others have committed.
+    #[non_exhaustive]
     #[error("is of generation {found}, and generation {expected} was expected")]
     Generation {
         /// The generation that was expected.

@@ -40,11 +40,13 @@ pub enum Change {
         old_length: u64,
     },
     /// A directory that is made for itself, and not for a file.
+    #[non_exhaustive]
     CreateDirectory {
         /// The directory.
         path: RelativePath,
     },
     /// A directory that is removed.
+    #[non_exhaustive]
     RemoveDirectory {
         /// The directory.
         path: RelativePath,
@@ -264,6 +266,7 @@ impl fmt::Display for RecoveryReport {
 #[serde(rename_all = "snake_case")]
 pub enum TransactionOutcome {
     /// It is committed.
+    #[non_exhaustive]
     Committed {
         /// Its generation.
         generation: Generation,

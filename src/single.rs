@@ -16,6 +16,7 @@ use crate::fs::os::{OsFileSystem, Parents};
 use crate::fs::{Barrier, FileSystem, Kind, Metadata, NewFile, SyncError, Wave, WriteFile};
 use crate::options::SyncStrategy;
 use crate::path::{InvalidPath, RelativePath};
+use crate::place::Place;
 use crate::protocol::layout;
 use crate::protocol::root::if_found;
 
@@ -43,7 +44,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
-    save(path.as_ref(), Existing::Replace, |file| Ok(file.write_all(bytes.as_ref())?))
+    save(path.as_ref(), Existing::Replace, |file| file.write_all(bytes.as_ref()).map_err(Error::of_writer))
 }
 
 /// Like [`write()`], with a function that writes the content to a buffered writer. Returns what the
@@ -71,7 +72,7 @@ pub fn write_with<T, E: From<Error>>(
     save(path.as_ref(), Existing::Replace, |file| {
         let mut buffered = BufWriter::with_capacity(BUFFER_BYTES, file);
         let value = fill(&mut buffered)?;
-        buffered.flush().map_err(Error::from)?;
+        buffered.flush().map_err(Error::of_writer)?;
         Ok(value)
     })
 }
@@ -91,7 +92,7 @@ pub fn write_with<T, E: From<Error>>(
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn create_new(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
-    save(path.as_ref(), Existing::Refuse, |file| Ok(file.write_all(bytes.as_ref())?))
+    save(path.as_ref(), Existing::Refuse, |file| file.write_all(bytes.as_ref()).map_err(Error::of_writer))
 }
 
 /// Like [`write`](crate::write), on a file system of your choice. `path` is relative to its root.
@@ -100,7 +101,7 @@ pub fn create_new(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()>
 /// As for [`write`](crate::write).
 #[cfg(feature = "sim")]
 pub fn write_on(fs: &dyn FileSystem, path: &RelativePath, bytes: impl AsRef<[u8]>) -> Result<()> {
-    save_on(fs, path, &fs.full_path(path), Existing::Replace, |file| Ok(file.write_all(bytes.as_ref())?))
+    save_on(fs, path, &fs.full_path(path), Existing::Replace, |file| file.write_all(bytes.as_ref()).map_err(Error::of_writer))
 }
 
 /// Like [`create_new`](crate::create_new), on a file system of your choice.
@@ -109,7 +110,7 @@ pub fn write_on(fs: &dyn FileSystem, path: &RelativePath, bytes: impl AsRef<[u8]
 /// As for [`create_new`](crate::create_new).
 #[cfg(feature = "sim")]
 pub fn create_new_on(fs: &dyn FileSystem, path: &RelativePath, bytes: impl AsRef<[u8]>) -> Result<()> {
-    save_on(fs, path, &fs.full_path(path), Existing::Refuse, |file| Ok(file.write_all(bytes.as_ref())?))
+    save_on(fs, path, &fs.full_path(path), Existing::Refuse, |file| file.write_all(bytes.as_ref()).map_err(Error::of_writer))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -132,19 +133,19 @@ impl Drop for Temporary<'_> {
     }
 }
 
-/// A file whose errors name the path as it was given.
+/// A file whose errors name its target.
 struct Named<'a> {
     file: &'a mut dyn WriteFile,
-    given: &'a Path,
+    place: &'a Place,
 }
 
 impl Write for Named<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes).map_err(|error| Error::io(Operation::Stage, self.given)(error).into())
+        self.file.write(bytes).map_err(|error| Error::io(Operation::Stage, self.place.clone())(error).into())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush().map_err(|error| Error::io(Operation::Stage, self.given)(error).into())
+        self.file.flush().map_err(|error| Error::io(Operation::Stage, self.place.clone())(error).into())
     }
 }
 
@@ -159,7 +160,7 @@ fn save<T, E: From<Error>>(
     save_on(&fs, &target, given, existing, fill)
 }
 
-/// Saves a single file, on any file system. Errors name the `given` path.
+/// Saves a single file, on any file system. Errors name the target and the `given` path.
 fn save_on<T, E: From<Error>>(
     fs: &dyn FileSystem,
     target: &RelativePath,
@@ -167,13 +168,14 @@ fn save_on<T, E: From<Error>>(
     existing: Existing,
     fill: impl FnOnce(&mut dyn Write) -> Result<T, E>,
 ) -> Result<T, E> {
-    let io = |operation| Error::io(operation, given);
+    let place = &Place::from(fs.full_path(target)).given_as(given);
+    let io = |operation| Error::io(operation, place.clone());
     let sync = |wave| fs.sync(wave, SyncStrategy::PerFile).map_err(|SyncError { source, .. }| source);
     let found = if_found(fs.metadata(target)).map_err(|error| match error.kind() {
-        io::ErrorKind::NotADirectory => Error::invalid(given, InvalidPath::NotADirectory),
+        io::ErrorKind::NotADirectory => Error::invalid(place.clone(), InvalidPath::NotADirectory),
         _ => io(Operation::Look)(error),
     })?;
-    may_replace(fs, target, given, found.as_ref(), existing)?;
+    may_replace(fs, target, place, found.as_ref(), existing)?;
 
     let mut wave = Wave::new(Barrier::SingleStaged);
     let mut names = Wave::new(Barrier::SingleRenamed);
@@ -185,7 +187,7 @@ fn save_on<T, E: From<Error>>(
     let (mut file, name) = fs.create_new(&staged, access).map_err(io(Operation::Stage))?;
     let mut temporary = Temporary { fs, path: Some(staged.clone()) };
     name.waive("the rename gives the file the name that must last");
-    let value = fill(&mut Named { file: &mut *file, given })?;
+    let value = fill(&mut Named { file: &mut *file, place })?;
     if let Some(found) = &found {
         file.copy_permissions(target, found).map_err(io(Operation::Stage))?;
     }
@@ -202,13 +204,13 @@ fn save_on<T, E: From<Error>>(
         // A link never replaces (link(2)), so if several processes try, one wins.
         Existing::Refuse => match fs.link(&staged, target) {
             Ok(debt) => names.add(debt),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(exists(given).into()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(exists(place).into()),
             Err(error) => return Err(io(Operation::Move)(error).into()),
         },
     }
     drop(temporary);
     // Lost without this sync: the new name, and with it the whole save.
-    let not_synced = |source| Error::NotSynced { path: given.to_path_buf(), source: Arc::new(source) };
+    let not_synced = |source| Error::NotSynced { path: place.clone(), source: Arc::new(source) };
     let _durable = sync(names).map_err(not_synced)?;
     Ok(value)
 }
@@ -216,23 +218,23 @@ fn save_on<T, E: From<Error>>(
 fn may_replace(
     fs: &dyn FileSystem,
     target: &RelativePath,
-    given: &Path,
+    place: &Place,
     found: Option<&Metadata>,
     existing: Existing,
 ) -> Result<()> {
     match found {
         None => Ok(()),
-        Some(_) if existing == Existing::Refuse => Err(exists(given)),
+        Some(_) if existing == Existing::Refuse => Err(exists(place)),
         Some(found) if found.kind == Kind::File => {
-            fs.may_write(target, found).map_err(Error::io(Operation::Stage, given))
+            fs.may_write(target, found).map_err(Error::io(Operation::Stage, place.clone()))
         }
-        Some(found) if found.kind == Kind::Directory => Err(Error::invalid(given, InvalidPath::Directory)),
-        Some(_) => Err(Error::invalid(given, InvalidPath::Special)),
+        Some(found) if found.kind == Kind::Directory => Err(Error::invalid(place.clone(), InvalidPath::Directory)),
+        Some(_) => Err(Error::invalid(place.clone(), InvalidPath::Special)),
     }
 }
 
-fn exists(given: &Path) -> Error {
-    Error::Conflict { path: given.to_path_buf(), found: Clash::Exists }
+fn exists(place: &Place) -> Error {
+    Error::Conflict { path: place.clone(), found: Clash::Exists }
 }
 
 /// Splits a path, with every symlink followed, into the nearest existing directory and the target below

@@ -35,6 +35,7 @@ use crate::protocol::snapshot::Snapshot;
 use crate::protocol::stage::{Collected, Presence, StagedChange};
 use crate::pruning;
 use crate::report::{Change, Commit};
+use crate::spelling::Spellings;
 use crate::writer::FileWriter;
 
 /// A set of changes that happen together, or not at all.
@@ -66,6 +67,8 @@ pub struct Transaction {
     draft: Arc<Mutex<Draft>>,
     /// What was read. Writers do not need it, so none waits for a read.
     snapshot: Mutex<Snapshot>,
+    /// How the paths were given.
+    spellings: Arc<Spellings>,
 }
 
 impl fmt::Debug for Transaction {
@@ -76,7 +79,7 @@ impl fmt::Debug for Transaction {
 
 impl Transaction {
     pub(crate) fn new(opened: Arc<Opened>) -> Self {
-        Self { opened, draft: Arc::default(), snapshot: Mutex::default() }
+        Self { opened, draft: Arc::default(), snapshot: Mutex::default(), spellings: Arc::default() }
     }
 
     /// Stages a file's next content. Its permissions are copied from the file that it replaces, and
@@ -159,7 +162,8 @@ impl Transaction {
         // An earlier write to this path is dropped only when this one is finished, so that a failed
         // write does not lose it.
         draft.put(Slot { path: target.path.clone(), number, content: Content::Open });
-        FileWriter::new(Arc::clone(&self.opened), Arc::clone(&self.draft), number, target)
+        let spellings = Arc::clone(&self.spellings);
+        FileWriter::new(Arc::clone(&self.opened), Arc::clone(&self.draft), number, target, spellings)
     }
 
     /// Like [`write`](Self::write), but the commit is a [`Conflict`](Error::Conflict) if the file
@@ -211,7 +215,8 @@ impl Transaction {
         let existed = target.existing.is_some();
         let file = target.path.clone();
         if !self.remove_target(target)? {
-            return Err(self.root().error(Operation::Remove, &file)(io::ErrorKind::NotFound.into()));
+            let error = self.root().error(Operation::Remove, &file)(io::ErrorKind::NotFound.into());
+            return Err(self.named(error));
         }
         if existed {
             guard(&self.draft).preconditions.insert(file, Presence::Exists);
@@ -287,6 +292,10 @@ impl Transaction {
 
     /// Commits in the turn of an update, if there is one.
     pub(crate) fn try_commit_in(&mut self, turn: Option<&Turn>) -> Result<Commit> {
+        self.commit_in(turn).map_err(|error| self.named(error))
+    }
+
+    fn commit_in(&mut self, turn: Option<&Turn>) -> Result<Commit> {
         self.root().may_change()?;
         let (collected, changes) = match self.collect()? {
             Collection::Changes(collected, changes) => (*collected, changes),
@@ -313,7 +322,7 @@ impl Transaction {
         let opened = Arc::clone(&first.opened);
         let stage = |transaction: Self| match transaction.collect()? {
             Collection::Changes(collected, _) => opened.stage(*collected).map_err(|refused| refused.error),
-            Collection::Nothing(..) => Err(Error::Unfinished { path: opened.root.path() }),
+            Collection::Nothing(..) => Err(Error::Unfinished { path: opened.root.path().into() }),
         };
         match transactions.into_iter().map(stage).collect::<Result<Vec<_>>>() {
             Ok(batch) => {
@@ -335,7 +344,7 @@ impl Transaction {
         let mut draft = guard(&self.draft);
         self.refuse_if_over(&draft)?;
         if let Some(slot) = draft.slots.values().find(|slot| slot.target().is_none()) {
-            return Err(Error::Unfinished { path: self.root().full(&slot.path) });
+            return Err(Error::Unfinished { path: self.root().full(&slot.path).into() });
         }
         guard(&self.snapshot).intact(self.root())?;
         if draft.slots.is_empty() {
@@ -349,7 +358,7 @@ impl Transaction {
         let is_small = draft.is_small();
         draft.stage_kept(&self.opened, BTreeSet::new(), is_small)?;
         let Some(mut staging) = draft.staging.take() else {
-            return Err(Error::Unfinished { path: self.root().path() });
+            return Err(Error::Unfinished { path: self.root().path().into() });
         };
         draft.closed = true;
         let changes = draft.take_changes();
@@ -397,7 +406,7 @@ impl Transaction {
             return Ok(());
         }
         let reason = Reason::TransactionOver;
-        Err(Error::Unsupported { path: self.root().path(), reason })
+        Err(Error::Unsupported { path: self.root().path().into(), reason })
     }
 
     fn resolve(&self, path: &Path) -> Result<Target> {
@@ -405,7 +414,21 @@ impl Transaction {
         let relative = resolve::relative(self.root(), path)?;
         let mut draft = guard(&self.draft);
         self.refuse_if_over(&draft)?;
-        draft.resolver.resolve(self.root(), &relative)
+        let resolved = draft.resolver.resolve(self.root(), &relative);
+        drop(draft);
+        let target = resolved.map_err(|error| error.given_as(path))?;
+        self.note(&target.path, path);
+        Ok(target)
+    }
+
+    /// Notes how a path was given.
+    fn note(&self, path: &RelativePath, given: &Path) {
+        self.spellings.note(path.as_path(), given, || self.root().full(path));
+    }
+
+    /// The same error, which also says how its path was given.
+    fn named(&self, error: Error) -> Error {
+        self.spellings.named(error)
     }
 
     /// Resolves a path that is to be removed. If no file is visible, a pending manifest may be about to
@@ -430,7 +453,7 @@ impl Transaction {
         }
         guard(&self.draft).resolver.clear();
         let target = self.resolve(path)?;
-        check::may_stage(self.root(), &target)?;
+        check::may_stage(self.root(), &target).map_err(|error| self.named(error))?;
         Ok(target)
     }
 
@@ -440,7 +463,7 @@ impl Transaction {
 
     /// Removes a target. Returns whether there is anything to remove.
     fn remove_target(&mut self, target: Target) -> Result<bool> {
-        check::may_remove(self.root(), &target)?;
+        check::may_remove(self.root(), &target).map_err(|error| self.named(error))?;
         let mut draft = guard(&self.draft);
         let path = target.path.clone();
         let newest = draft.newest(&path).map(|slot| &slot.content);
@@ -449,7 +472,7 @@ impl Transaction {
             return Ok(false);
         }
         if matches!(newest, Some(Content::Ready(StagedChange::CreateDirectory(_)))) {
-            return Err(Error::invalid(path.as_path(), InvalidPath::Directory));
+            return Err(self.named(Error::invalid(self.root().full(&path), InvalidPath::Directory)));
         }
         let removed = draft.take(&path, u64::MAX);
         if target.existing.is_some() {

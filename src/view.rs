@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Operation, Result};
+use crate::fs::ReadFile;
 use crate::generation::Generation;
 use crate::listed::{DirEntry, FileInfo, FileKind};
 use crate::path::RelativePath;
@@ -16,6 +17,7 @@ use crate::protocol::resolve::{self, Resolver};
 use crate::protocol::root::{Root, guard};
 use crate::protocol::state::State as _;
 use crate::reader::FileReader;
+use crate::spelling::Spellings;
 
 /// One consistent state of a root: every commit up to its generation, and nothing of later ones.
 ///
@@ -35,6 +37,8 @@ pub struct View {
     opened: Arc<Opened>,
     reading: Reading,
     resolver: Mutex<Resolver>,
+    /// How the paths were given.
+    spellings: Spellings,
 }
 
 impl fmt::Debug for View {
@@ -46,7 +50,7 @@ impl fmt::Debug for View {
 impl View {
     pub(crate) fn new(opened: Arc<Opened>) -> Result<Self> {
         let reading = opened.read()?;
-        Ok(Self { opened, reading, resolver: Mutex::default() })
+        Ok(Self { opened, reading, resolver: Mutex::default(), spellings: Spellings::default() })
     }
 
     /// The generation that this view shows; 0 before the first commit.
@@ -92,7 +96,7 @@ impl View {
     /// As for [`read`](Self::read).
     pub fn open(&self, path: impl AsRef<Path>) -> Result<FileReader> {
         let path = self.resolve(path.as_ref())?;
-        let file = self.reading.open(self.root(), &path)?.ok_or_else(|| self.missing(&path))?;
+        let file = self.open_resolved(&path)?.ok_or_else(|| self.missing(&path))?;
         Ok(FileReader::new(file))
     }
 
@@ -102,7 +106,7 @@ impl View {
     /// As for [`read`](Self::read), but a missing file is no error.
     pub fn open_if_exists(&self, path: impl AsRef<Path>) -> Result<Option<FileReader>> {
         let path = self.resolve(path.as_ref())?;
-        Ok(self.reading.open(self.root(), &path)?.map(FileReader::new))
+        Ok(self.open_resolved(&path)?.map(FileReader::new))
     }
 
     /// Like [`read`](Self::read), as text.
@@ -214,25 +218,41 @@ impl View {
     }
 
     fn missing(&self, path: &RelativePath) -> Error {
-        self.root().error(Operation::Read, path)(io::ErrorKind::NotFound.into())
+        self.spellings.named(self.root().error(Operation::Read, path)(io::ErrorKind::NotFound.into()))
     }
 
     fn read_resolved(&self, path: &RelativePath) -> Result<Option<Vec<u8>>> {
-        let Some(mut file) = self.reading.open(self.root(), path)? else { return Ok(None) };
+        let Some(mut file) = self.open_resolved(path)? else { return Ok(None) };
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(self.root().error(Operation::Read, path))?;
+        let unread = self.root().error(Operation::Read, path);
+        file.read_to_end(&mut bytes).map_err(|error| self.spellings.named(unread(error)))?;
         Ok(Some(bytes))
+    }
+
+    fn open_resolved(&self, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
+        self.reading.open(self.root(), path).map_err(|error| self.spellings.named(error))
     }
 
     fn resolve(&self, path: &Path) -> Result<RelativePath> {
         self.opened.root.refuse_child()?;
-        let path = resolve::relative(self.root(), path)?;
-        Ok(guard(&self.resolver).resolve(self.root(), &path)?.path)
+        let relative = resolve::relative(self.root(), path)?;
+        let resolved = guard(&self.resolver).resolve(self.root(), &relative);
+        self.note(resolved.map(|target| target.path), path)
+    }
+
+    /// Notes where a path leads, or names it in the error.
+    fn note(&self, resolved: Result<RelativePath>, given: &Path) -> Result<RelativePath> {
+        let path = resolved.map_err(|error| error.given_as(given))?;
+        if !path.is_root() {
+            self.spellings.note(path.as_path(), given, || self.root().full(&path));
+        }
+        Ok(path)
     }
 
     fn resolve_any(&self, path: &Path) -> Result<RelativePath> {
         self.opened.root.refuse_child()?;
-        resolve::resolve_any(self.root(), &mut guard(&self.resolver), path)
+        let resolved = resolve::resolve_any(self.root(), &mut guard(&self.resolver), path);
+        self.note(resolved, path)
     }
 
     fn resolve_directory(&self, path: &Path) -> Result<RelativePath> {
@@ -240,10 +260,10 @@ impl View {
         if resolve::is_root(self.root(), path) {
             return Ok(RelativePath::root());
         }
-        let path = resolve::relative(self.root(), path)?;
-        match resolve::resolve_directory(self.root(), &path) {
-            Err(error) if error.is_not_found() && self.reading.makes_directory(&path) => Ok(path),
-            result => result,
+        let relative = resolve::relative(self.root(), path)?;
+        match resolve::resolve_directory(self.root(), &relative) {
+            Err(error) if error.is_not_found() && self.reading.makes_directory(&relative) => Ok(relative),
+            resolved => self.note(resolved, path),
         }
     }
 }

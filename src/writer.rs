@@ -18,6 +18,7 @@ use crate::protocol::open::Opened;
 use crate::protocol::resolve::Target;
 use crate::protocol::root::guard;
 use crate::protocol::stage::{self, KeptFile, StagedChange, StagedWriter};
+use crate::spelling::Spellings;
 
 /// How many bytes a writer buffers: enough for few system calls, and little memory even for many
 /// writers.
@@ -50,6 +51,7 @@ pub struct FileWriter {
     draft: Arc<Mutex<Draft>>,
     number: u64,
     target: Target,
+    spellings: Arc<Spellings>,
     body: Body,
 }
 
@@ -69,13 +71,28 @@ enum Body {
 }
 
 impl FileWriter {
-    pub(crate) fn new(opened: Arc<Opened>, draft: Arc<Mutex<Draft>>, number: u64, target: Target) -> Self {
-        Self { opened, draft, number, target, body: Body::Kept(Vec::new()) }
+    pub(crate) fn new(
+        opened: Arc<Opened>,
+        draft: Arc<Mutex<Draft>>,
+        number: u64,
+        target: Target,
+        spellings: Arc<Spellings>,
+    ) -> Self {
+        Self { opened, draft, number, target, spellings, body: Body::Kept(Vec::new()) }
+    }
+
+    /// Turns an error of the system into one about this file.
+    fn failed(&self, error: io::Error) -> Error {
+        self.spellings.named(self.opened.root.error(Operation::Stage, &self.target.path)(error))
     }
 
     /// The full path that the file will have.
     pub(crate) fn full_path(&self) -> PathBuf {
         self.opened.root.full(&self.target.path)
+    }
+
+    fn unfinished(&self) -> Error {
+        self.spellings.named(Error::Unfinished { path: self.full_path().into() })
     }
 
     /// Writes all of `bytes`.
@@ -86,9 +103,10 @@ impl FileWriter {
         }
         match &mut self.body {
             Body::Staged(writer) => {
-                writer.write_all(bytes).map_err(self.opened.root.error(Operation::Stage, &self.target.path))
+                let written = writer.write_all(bytes);
+                written.map_err(|error| self.failed(error))
             }
-            Body::Kept(_) | Body::Finished => Err(Error::Unfinished { path: self.full_path() }),
+            Body::Kept(_) | Body::Finished => Err(self.unfinished()),
         }
     }
 
@@ -98,7 +116,7 @@ impl FileWriter {
         let Body::Kept(kept) = &mut self.body else { return Ok(false) };
         let mut draft = guard(&self.draft);
         if draft.closed {
-            return Err(Error::Unfinished { path: self.opened.root.full(&self.target.path) });
+            return Err(self.unfinished());
         }
         if draft.reserve(bytes.len(), self.opened.root.settings.inline_max) {
             kept.extend_from_slice(bytes);
@@ -114,12 +132,12 @@ impl FileWriter {
         let Body::Kept(kept) = &mut self.body else { return Ok(()) };
         let mut draft = guard(&self.draft);
         if draft.closed {
-            return Err(Error::Unfinished { path: self.opened.root.full(&self.target.path) });
+            return Err(self.unfinished());
         }
         let mut writer = draft.outgrow(&self.opened, &self.target, self.number)?;
         if let Err(error) = writer.write_all(kept) {
             draft.discard(writer.path());
-            return Err(self.opened.root.error(Operation::Stage, &self.target.path)(error));
+            return Err(self.failed(error));
         }
         draft.release(kept.len());
         self.body = Body::Staged(Box::new(BufWriter::with_capacity(BUFFER_BYTES, writer)));
@@ -177,7 +195,7 @@ impl FileWriter {
     fn finish_kept(&self, bytes: Vec<u8>) -> Result<()> {
         let mut draft = guard(&self.draft);
         if draft.closed {
-            return Err(Error::Unfinished { path: self.full_path() });
+            return Err(self.unfinished());
         }
         if draft.slots.contains_key(&self.number) {
             draft.keep(self.number, KeptFile { target: self.target.clone(), bytes });
@@ -192,7 +210,7 @@ impl FileWriter {
 
     fn finish_staged(&self, mut writer: BufWriter<StagedWriter>) -> Result<()> {
         let root = &self.opened.root;
-        let flushed = writer.flush().map_err(root.error(Operation::Stage, &self.target.path));
+        let flushed = writer.flush().map_err(|error| self.failed(error));
         let (writer, _written) = writer.into_parts();
         let staged = writer.path().clone();
         let (file, debt) = match flushed.and_then(|()| writer.finish(root)) {
@@ -222,7 +240,7 @@ impl FileWriter {
             }
             _ => {
                 debt.waive("the transaction is over, and its clean-up removes the file");
-                Err(Error::Unfinished { path: self.full_path() })
+                Err(self.unfinished())
             }
         }
     }
@@ -276,8 +294,8 @@ impl Write for FileWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.opened.root.refuse_child()?;
         if let Body::Staged(writer) = &mut self.body {
-            let failed = self.opened.root.error(Operation::Stage, &self.target.path);
-            return writer.write(bytes).map_err(|error| failed(error).into());
+            let written = writer.write(bytes);
+            return written.map_err(|error| self.failed(error).into());
         }
         self.take(bytes)?;
         Ok(bytes.len())

@@ -36,8 +36,8 @@ pub(crate) fn may_replace(root: &Root, target: &Target) -> Result<()> {
                 result => result.map_err(root.error(Operation::Stage, &target.path)),
             }
         }
-        Kind::Directory => Err(Error::invalid(target.path.as_path(), InvalidPath::Directory)),
-        _ => Err(Error::invalid(target.path.as_path(), InvalidPath::Special)),
+        Kind::Directory => Err(Error::invalid(root.full(&target.path), InvalidPath::Directory)),
+        _ => Err(Error::invalid(root.full(&target.path), InvalidPath::Special)),
     }
 }
 
@@ -148,7 +148,7 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
 fn directories(root: &Root, entries: &[StagedEntry]) -> Result<()> {
     let mut made = HashSet::new();
     for entry in entries.iter().map(|staged| &staged.entry).filter(|entry| entry.action.is_of_directory()) {
-        let conflict = |found| Err(Error::Conflict { path: root.full(&entry.path), found });
+        let conflict = |found| Err(Error::Conflict { path: root.full(&entry.path).into(), found });
         let parent = entry.path.parent();
         let is_made = entry.action == Action::CreateDirectory;
         if is_made && !made.contains(&parent) && look(root, &parent)?.is_none() {
@@ -194,7 +194,7 @@ fn are_emptied(root: &Root, staged: &Staged) -> Result<()> {
     let removed: HashSet<_> = staged.entries.iter().filter(goes).map(|staged| &staged.entry.path).collect();
     for path in emptied {
         if look(root, &path)?.is_some() && !is_emptied(root, &path, |path| removed.contains(path))? {
-            return Err(Error::Conflict { path: root.full(&path), found: Clash::NotEmpty });
+            return Err(Error::Conflict { path: root.full(&path).into(), found: Clash::NotEmpty });
         }
     }
     Ok(())
@@ -205,7 +205,7 @@ fn are_emptied(root: &Root, staged: &Staged) -> Result<()> {
 fn still_staged(root: &Root, staged: &StagedEntry) -> Result<()> {
     let entry = &staged.entry;
     let (Some(path), Action::Write(content)) = (entry.staged(), &entry.action) else { return Ok(()) };
-    let conflict = |found| Err(Error::Conflict { path: root.full(&entry.path), found });
+    let conflict = |found| Err(Error::Conflict { path: root.full(&entry.path).into(), found });
     match look(root, &path)? {
         None => conflict(Clash::StagedMissing),
         Some(found) if found.kind != Kind::File || Stamp::of(&found) != content.after => {
@@ -332,7 +332,7 @@ pub(crate) fn preconditions(root: &Root, preconditions: &Preconditions) -> Resul
             (Presence::Exists | Presence::Emptied, None) => Clash::Missing,
             _ => continue,
         };
-        return Err(Error::Conflict { path: root.full(path), found });
+        return Err(Error::Conflict { path: root.full(path).into(), found });
     }
     Ok(())
 }

@@ -91,7 +91,7 @@ pub(crate) fn commit(
     }
     let panicked = |id: TransactionId| {
         let source = io::Error::other("the thread that published this batch panicked");
-        let error = Error::io(Operation::Publish, id.to_string())(source);
+        let error = Error::io(Operation::Publish, root.path())(source);
         Err(error.in_doubt(Generation::default(), id).into())
     };
     queue.threads.submit(staged, |batch, round| commit_batch(root, queue, batch, round), panicked)

@@ -316,7 +316,7 @@ pub(crate) fn refuse_other_root(root: &Root) -> Result<()> {
 }
 
 pub(crate) fn other_root(root: &Root, owner: PathBuf) -> Error {
-    Error::OtherRoot { path: root.path(), control: root.full(&layout::control()), owner }
+    Error::OtherRoot { path: root.path().into(), control: root.full(&layout::control()), owner }
 }
 
 /// Writes this root as the owner, under a temporary name.

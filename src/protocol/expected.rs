@@ -55,7 +55,7 @@ impl Expectations {
         let found = state.generation();
         if let Some(expected) = self.generation.filter(|expected| *expected != found) {
             let found = Clash::Generation { expected, found };
-            return Err(Error::Conflict { path: root.path(), found });
+            return Err(Error::Conflict { path: root.path().into(), found });
         }
         self.paths.iter().try_for_each(|(path, expected)| check(root, state, glances, path, *expected))
     }
@@ -69,7 +69,7 @@ pub(crate) fn check(
     path: &RelativePath,
     expected: Expected,
 ) -> Result<()> {
-    let conflict = |found| Err(Error::Conflict { path: root.full(path), found });
+    let conflict = |found| Err(Error::Conflict { path: root.full(path).into(), found });
     let found = glances.ask(root, state, path, Question::Kind)?;
     match (expected, found) {
         (Expected::Absent, Answer::Kind(None)) => Ok(()),

@@ -11,7 +11,7 @@ use crate::options::Durability;
 /// Makes every commit durable and retires it, whoever committed it, with whatever durability.
 pub(crate) fn flush(root: &Root) -> Result<()> {
     if root.is_poisoned() {
-        return Err(Error::Poisoned { path: root.path() });
+        return Err(Error::Poisoned { path: root.path().into() });
     }
     if root.deferred.generations().is_empty() && Control::look(root)?.open().is_empty() {
         return Ok(());

@@ -74,7 +74,7 @@ impl Share {
         if self.lock.is_some() || Control::look(root)?.shows_the_state_of(&self.control) {
             return Ok(());
         }
-        Err(Error::Conflict { path: root.path(), found: Clash::NotLocked })
+        Err(Error::Conflict { path: root.path().into(), found: Clash::NotLocked })
     }
 }
 
@@ -279,7 +279,7 @@ impl<'a> Wait<'a> {
         let waited = now.saturating_sub(self.started);
         if now >= self.deadline {
             let holder = session::holder(self.root);
-            return Err(Error::Locked { path: self.root.full(path), waited, holder });
+            return Err(Error::Locked { path: self.root.full(path).into(), waited, holder });
         }
         if now >= self.tell {
             self.tell = now.saturating_add(TELL_EVERY);

@@ -74,7 +74,7 @@ fn write_with_contents(root: &Root, staged: &Staged, wave: Generation) -> Result
 fn write(root: &Root, path: &RelativePath, readers: NewFile, bytes: &[u8]) -> Result<Unsynced> {
     if !is_readable(bytes.len() as u64) {
         let reason = Reason::TooMuch;
-        return Err(Error::Unsupported { path: root.path(), reason });
+        return Err(Error::Unsupported { path: root.path().into(), reason });
     }
     let failed = |error| root.error(Operation::Stage, path)(error);
     let (mut file, name) = root.fs.create_new(path, readers).map_err(failed)?;
@@ -223,7 +223,7 @@ pub(crate) fn publish(
     let pending = published_name(root, staged, generation).path();
     if ControlName::parse(pending.name()).is_none() {
         let reason = Reason::NoMoreGenerations;
-        return Err(Error::Unsupported { path: root.path(), reason });
+        return Err(Error::Unsupported { path: root.path().into(), reason });
     }
     let content = match staged.is_small() {
         true => write_with_contents(root, staged, first)?,

@@ -172,7 +172,7 @@ impl Reading {
             |path: &RelativePath| if_found(root.fs.open(path)).map_err(root.error(Operation::Read, path));
         match self.overlay.get(path) {
             None => open(path),
-            Some(Overlay::MadeDirectory) => Err(Error::invalid(path.as_path(), InvalidPath::Directory)),
+            Some(Overlay::MadeDirectory) => Err(Error::invalid(root.full(path), InvalidPath::Directory)),
             Some(Overlay::RemovedDirectory) => Ok(None),
             Some(Overlay::Held(held)) => Ok(Some(Box::new(held.clone()))),
             Some(Overlay::Removed(before)) => match open(path)? {

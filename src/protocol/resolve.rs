@@ -89,7 +89,7 @@ impl Resolver {
             }
         }
         let Followed { target, last_is_link } = follow(root, path, Wanted::File)?;
-        root.refuse_reserved(&target.path).map_err(|reason| Error::invalid(path.as_path(), reason))?;
+        root.refuse_reserved(&target.path).map_err(|reason| Error::invalid(root.full(path), reason))?;
         // A link leads to another directory, often to a file of the same name there.
         if target.directory_exists() && !last_is_link {
             self.parents.insert(path.parent(), target.path.parent());
@@ -113,7 +113,7 @@ impl Resolver {
             }
         };
         let name = directory.child(path.name());
-        root.refuse_reserved(&name).map_err(|reason| Error::invalid(path.as_path(), reason))?;
+        root.refuse_reserved(&name).map_err(|reason| Error::invalid(root.full(path), reason))?;
         let existing = look(root, &name)?;
         Ok(Target::new(name, existing, directory))
     }
@@ -128,7 +128,7 @@ impl Resolver {
 pub(crate) fn look(root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
     match if_found(root.fs.metadata(path)) {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            Err(Error::invalid(path.as_path(), InvalidPath::NotADirectory))
+            Err(Error::invalid(root.full(path), InvalidPath::NotADirectory))
         }
         other => other.map_err(root.error(Operation::Look, path)),
     }
@@ -179,7 +179,7 @@ struct Followed {
 }
 
 fn follow(root: &Root, path: &RelativePath, wanted: Wanted) -> Result<Followed> {
-    let invalid = |reason| Error::invalid(path.as_path(), reason);
+    let invalid = |reason| Error::invalid(root.full(path), reason);
     let mut ahead: VecDeque<OsString> = path.names().map(OsString::from).collect();
     let mut reached = RelativePath::root();
     let mut links = 0;

@@ -304,7 +304,7 @@ impl Root {
             return Ok(());
         }
         let reason = Reason::Forked;
-        Err(Error::Unsupported { path: self.path(), reason })
+        Err(Error::Unsupported { path: self.path().into(), reason })
     }
 
     /// Refuses to change anything in a child after `fork`, in a read-only store, and after a failed
@@ -312,14 +312,14 @@ impl Root {
     pub(crate) fn may_change(&self) -> Result<()> {
         self.refuse_child()?;
         if self.settings.dry_run.is_some() {
-            return Err(Error::Unsupported { path: self.path(), reason: Reason::DryRun });
+            return Err(Error::Unsupported { path: self.path().into(), reason: Reason::DryRun });
         }
         if self.settings.read_only {
             let reason = Reason::ReadOnly;
-            return Err(Error::Unsupported { path: self.path(), reason });
+            return Err(Error::Unsupported { path: self.path().into(), reason });
         }
         if self.is_poisoned() {
-            return Err(Error::Poisoned { path: self.path() });
+            return Err(Error::Poisoned { path: self.path().into() });
         }
         Ok(())
     }
@@ -328,7 +328,7 @@ impl Root {
     pub(crate) fn tell(&self, progress: impl FnOnce() -> Progress) -> Result<()> {
         match &self.settings.on_progress {
             Some(OnProgress(tell)) if tell(&progress()).is_break() => {
-                Err(Error::Cancelled { path: self.path() })
+                Err(Error::Cancelled { path: self.path().into() })
             }
             _ => Ok(()),
         }

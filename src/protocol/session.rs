@@ -155,7 +155,7 @@ impl Session {
                 return Ok((id, lock));
             }
         }
-        Err(Error::Unsupported { path: root.full(&layout::SESSIONS.path()), reason: Reason::NoLocks })
+        Err(Error::Unsupported { path: root.full(&layout::SESSIONS.path()).into(), reason: Reason::NoLocks })
     }
 
     pub(crate) fn id(&self) -> Uuid {

@@ -209,5 +209,5 @@ fn checksum(root: &Root, path: &RelativePath, file: Option<Box<dyn ReadFile>>) -
 }
 
 fn conflict(root: &Root, path: &RelativePath) -> Error {
-    Error::Conflict { path: root.full(path), found: Clash::Changed }
+    Error::Conflict { path: root.full(path).into(), found: Clash::Changed }
 }

@@ -270,7 +270,7 @@ pub(crate) fn deep(
     let enclosing = root.fs.enclosing_root().map_err(root.error(Operation::Sweep, &RelativePath::root()))?;
     if let Some(path) = enclosing {
         let reason = Reason::EnclosingRoot;
-        return Err(Error::Unsupported { path, reason });
+        return Err(Error::Unsupported { path: path.into(), reason });
     }
     let mut sessions = Sessions::find(root, &locked.control)?;
     sessions.living.extend(own);

@@ -48,7 +48,7 @@ impl Transaction {
     pub fn create_dir(&mut self, path: impl AsRef<Path>) -> Result<()> {
         self.root().may_collect()?;
         let target = self.resolve_name(path.as_ref())?;
-        let failed = |kind: io::ErrorKind| self.root().error(Operation::Create, &target.path)(kind.into());
+        let failed = |kind| self.failed(Operation::Create, &target.path, kind);
         if self.is_there(&target) {
             return Err(failed(io::ErrorKind::AlreadyExists));
         }
@@ -75,7 +75,7 @@ impl Transaction {
             let nearest = if found.is_some() { directory.parent() } else { target.nearest.clone() };
             let missing = Target::new(directory, found, nearest);
             if self.is_there(&missing) {
-                return Err(Error::invalid(path.as_ref(), InvalidPath::NotADirectory));
+                return Err(self.named(Error::invalid(self.root().full(&target.path), InvalidPath::NotADirectory)));
             }
             self.refuse_removed_file(&missing)?;
             self.make_directory(missing)?;
@@ -108,12 +108,12 @@ impl Transaction {
     pub fn remove_dir(&mut self, path: impl AsRef<Path>) -> Result<()> {
         self.root().may_collect()?;
         let target = self.resolve_name(path.as_ref())?;
-        let failed = |kind: io::ErrorKind| self.root().error(Operation::Remove, &target.path)(kind.into());
+        let failed = |kind| self.failed(Operation::Remove, &target.path, kind);
         if !self.is_there(&target) {
             return Err(failed(io::ErrorKind::NotFound));
         }
         if !self.is_directory(&target.path)? {
-            return Err(Error::invalid(path.as_ref(), InvalidPath::NotADirectory));
+            return Err(self.named(Error::invalid(self.root().full(&target.path), InvalidPath::NotADirectory)));
         }
         if self.has_something_in(&target)? {
             return Err(failed(io::ErrorKind::DirectoryNotEmpty));
@@ -122,7 +122,8 @@ impl Transaction {
             guard(&self.draft).take(&target.path, u64::MAX);
             return Ok(());
         }
-        check::may_remove_directory(self.root(), &target.path)?;
+        let allowed = check::may_remove_directory(self.root(), &target.path);
+        allowed.map_err(|error| self.named(error))?;
         let directory = target.path.clone();
         self.change_directory(target, StagedChange::RemoveDirectory);
         guard(&self.draft).preconditions.insert(directory, Presence::Emptied);
@@ -151,13 +152,20 @@ impl Transaction {
 
     fn resolve_name(&self, path: &Path) -> Result<Target> {
         let relative = resolve::relative(self.root(), path)?;
-        guard(&self.draft).resolver.resolve_name(self.root(), &relative)
+        let resolved = guard(&self.draft).resolver.resolve_name(self.root(), &relative);
+        let target = resolved.map_err(|error| error.given_as(path))?;
+        self.note(&target.path, path);
+        Ok(target)
+    }
+
+    fn failed(&self, operation: Operation, path: &RelativePath, kind: io::ErrorKind) -> Error {
+        self.named(self.root().error(operation, path)(kind.into()))
     }
 
     /// The directory above must stay until the commit, if it is there now. As a precondition it also keeps
     /// this commit out of a batch with one that removes it.
     fn make_directory(&self, target: Target) -> Result<()> {
-        check::may_make_directory(self.root(), &target)?;
+        check::may_make_directory(self.root(), &target).map_err(|error| self.named(error))?;
         let above = target.path.parent();
         self.change_directory(target, StagedChange::CreateDirectory);
         if !above.is_root() && self.root().look(&above)?.is_some() {
@@ -218,6 +226,6 @@ impl Transaction {
             return Ok(());
         }
         let reason = Reason::FileToDirectory;
-        Err(Error::Unsupported { path: self.root().full(&target.path), reason })
+        Err(self.named(Error::Unsupported { path: self.root().full(&target.path).into(), reason }))
     }
 }

@@ -59,7 +59,7 @@ impl Transaction {
         if met.is_err() {
             guard(&self.draft).occupied.insert(path);
         }
-        met
+        met.map_err(|error| self.named(error))
     }
 
     /// Expects that nobody has committed since this generation, whatever the commit changed. So a save
@@ -92,6 +92,6 @@ impl Transaction {
         if found == expected {
             return Ok(());
         }
-        Err(Error::Conflict { path: self.root().path(), found: Clash::Generation { expected, found } })
+        Err(Error::Conflict { path: self.root().path().into(), found: Clash::Generation { expected, found } })
     }
 }

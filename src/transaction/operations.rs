@@ -15,6 +15,7 @@ use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::os;
 use crate::fs::{Kind, ReadFile};
 use crate::path::{InvalidPath, RelativePath};
+use crate::place::Place;
 use crate::protocol::check;
 use crate::protocol::resolve::{self, Attributes, Target};
 use crate::protocol::root::guard;
@@ -147,7 +148,7 @@ impl Transaction {
         self.root().may_collect()?;
         let source = self.resolve(from.as_ref())?;
         let mut target = self.resolve_to_stage(to.as_ref())?;
-        refuse_itself(&source, &target, to.as_ref())?;
+        self.refuse_itself(&source, &target)?;
         let source = self.source(&source)?;
         target.attributes.mode = source.mode.map(|mode| mode & PERMISSION_BITS);
         self.stage_copy(source, target)?.finish()
@@ -213,10 +214,10 @@ impl Transaction {
         self.root().may_collect()?;
         let source = self.resolve_to_remove(from)?;
         let mut target = self.resolve_to_stage(to)?;
-        refuse_itself(&source, &target, to)?;
+        self.refuse_itself(&source, &target)?;
         self.refuse_link(from)?;
         self.refuse_link(to)?;
-        check::may_remove(self.root(), &source)?;
+        check::may_remove(self.root(), &source).map_err(|error| self.named(error))?;
         let moved = self.source(&source)?;
         target.attributes = Attributes {
             mode: moved.attributes.mode,
@@ -271,6 +272,10 @@ impl Transaction {
 
     /// The file at a path, as this transaction would leave it.
     fn source(&self, target: &Target) -> Result<Source> {
+        self.find_source(target).map_err(|error| self.named(error))
+    }
+
+    fn find_source(&self, target: &Target) -> Result<Source> {
         let path = &target.path;
         let failed = |error| self.root().error(Operation::Read, path)(error);
         let staged = {
@@ -287,11 +292,11 @@ impl Transaction {
                     Some((file.staged.clone(), file.target.attributes.clone()))
                 }
                 Some(Content::Ready(StagedChange::CreateDirectory(_))) => {
-                    return Err(Error::invalid(path.as_path(), InvalidPath::Directory));
+                    return Err(Error::invalid(self.root().full(path), InvalidPath::Directory));
                 }
                 Some(Content::Ready(_)) => return Err(failed(io::ErrorKind::NotFound.into())),
                 Some(Content::Open | Content::Unfinished) => {
-                    return Err(Error::Unfinished { path: self.root().full(path) });
+                    return Err(Error::Unfinished { path: self.root().full(path).into() });
                 }
                 None => None,
             }
@@ -357,7 +362,8 @@ impl Transaction {
             return Ok(());
         }
         let reason = Reason::Mode;
-        Err(Error::Unsupported { path: self.root().path().join(path), reason })
+        let place = Place::from(self.root().path().join(path)).given_as(path);
+        Err(Error::Unsupported { path: place, reason })
     }
 
     /// Refuses a path whose last name is a symlink.
@@ -365,15 +371,16 @@ impl Transaction {
         let path = resolve::relative(self.root(), given)?;
         let found = guard(&self.draft).resolver.resolve_name(self.root(), &path)?.existing;
         if found.is_some_and(|found| found.kind == Kind::Symlink) {
-            return Err(Error::invalid(given, InvalidPath::Symlink));
+            let place = Place::from(self.root().full(&path)).given_as(given);
+            return Err(Error::invalid(place, InvalidPath::Symlink));
         }
         Ok(())
     }
-}
 
-fn refuse_itself(source: &Target, target: &Target, given: &Path) -> Result<()> {
-    if source.path == target.path {
-        return Err(Error::invalid(given, InvalidPath::Itself));
+    fn refuse_itself(&self, source: &Target, target: &Target) -> Result<()> {
+        if source.path == target.path {
+            return Err(self.named(Error::invalid(self.root().full(&target.path), InvalidPath::Itself)));
+        }
+        Ok(())
     }
-    Ok(())
 }

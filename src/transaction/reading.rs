@@ -81,18 +81,22 @@ impl Transaction {
     /// As for [`read`](Self::read).
     pub fn open(&self, path: impl AsRef<Path>) -> Result<FileReader> {
         let path = self.resolve(path.as_ref())?.path;
-        match self.own_content(&path)? {
+        self.open_resolved(&path).map_err(|error| self.named(error))
+    }
+
+    fn open_resolved(&self, path: &RelativePath) -> Result<FileReader> {
+        match self.own_content(path)? {
             Some(Own::Kept(bytes)) => Ok(FileReader::in_memory(bytes)),
             Some(Own::Staged(staged)) => {
                 let opened = self.root().fs.open(&staged);
-                opened.map(FileReader::new).map_err(self.root().error(Operation::Read, &path))
+                opened.map(FileReader::new).map_err(self.root().error(Operation::Read, path))
             }
-            Some(Own::Removed) => Err(self.missing(&path)),
+            Some(Own::Removed) => Err(self.missing(path)),
             None => {
                 let reading = self.join()?;
-                let (file, seen) = snapshot::open(self.root(), &reading, &path)?;
-                guard(&self.snapshot).remember(self.root(), &path, seen)?;
-                file.map(FileReader::new).ok_or_else(|| self.missing(&path))
+                let (file, seen) = snapshot::open(self.root(), &reading, path)?;
+                guard(&self.snapshot).remember(self.root(), path, seen)?;
+                file.map(FileReader::new).ok_or_else(|| self.missing(path))
             }
         }
     }
@@ -182,7 +186,7 @@ impl Transaction {
             Some(Content::Ready(StagedChange::CreateDirectory(_))) => Some(Some(FileInfo::directory())),
             Some(Content::Ready(StagedChange::Remove(_) | StagedChange::RemoveDirectory(_))) => Some(None),
             Some(Content::Open | Content::Unfinished) => {
-                return Err(Error::Unfinished { path: self.root().full(path) });
+                return Err(Error::Unfinished { path: self.root().full(path).into() });
             }
             None => draft.makes_directory(path).then(|| Some(FileInfo::directory())),
         })
@@ -194,31 +198,40 @@ impl Transaction {
             Some(Content::Kept(file)) => Some(Own::Kept(file.bytes.clone())),
             Some(Content::Ready(StagedChange::Write(file))) => Some(Own::Staged(file.staged.clone())),
             Some(Content::Ready(StagedChange::CreateDirectory(_))) => {
-                return Err(Error::invalid(path.as_path(), InvalidPath::Directory));
+                return Err(Error::invalid(self.root().full(path), InvalidPath::Directory));
             }
             Some(Content::Ready(StagedChange::Remove(_) | StagedChange::RemoveDirectory(_))) => {
                 Some(Own::Removed)
             }
             Some(Content::Open | Content::Unfinished) => {
-                return Err(Error::Unfinished { path: self.root().full(path) });
+                return Err(Error::Unfinished { path: self.root().full(path).into() });
             }
             None => None,
         })
     }
 
     fn missing(&self, path: &RelativePath) -> Error {
-        self.root().error(Operation::Read, path)(io::ErrorKind::NotFound.into())
+        self.named(self.root().error(Operation::Read, path)(io::ErrorKind::NotFound.into()))
     }
 
     pub(super) fn resolve_any(&self, path: &Path) -> Result<RelativePath> {
         self.root().refuse_child()?;
         let mut draft = guard(&self.draft);
         self.refuse_if_over(&draft)?;
-        resolve::resolve_any(self.root(), &mut draft.resolver, path)
+        let resolved = resolve::resolve_any(self.root(), &mut draft.resolver, path);
+        let resolved = resolved.map_err(|error| error.given_as(path))?;
+        if !resolve::is_root(self.root(), path) {
+            self.note(&resolved, path);
+        }
+        Ok(resolved)
     }
 
     /// Reads a file whose path is resolved; `None` if there is none.
     fn read_target(&self, path: &RelativePath) -> Result<Option<Vec<u8>>> {
+        self.read_own_or_committed(path).map_err(|error| self.named(error))
+    }
+
+    fn read_own_or_committed(&self, path: &RelativePath) -> Result<Option<Vec<u8>>> {
         match self.own_content(path)? {
             Some(Own::Kept(bytes)) => Ok(Some(bytes)),
             Some(Own::Staged(staged)) => {
@@ -249,14 +262,15 @@ impl Transaction {
     /// Looks at `path` in one state with everything that was read before.
     fn glance(&self, path: &RelativePath, question: Question) -> Result<Answer> {
         let reading = self.join()?;
-        guard(&self.snapshot).glance(self.root(), &reading, path, question)
+        let glanced = guard(&self.snapshot).glance(self.root(), &reading, path, question);
+        glanced.map_err(|error| self.named(error))
     }
 
     /// Reads the committed file at `path`, in one state with everything that was read before.
     pub(super) fn see(&self, path: &RelativePath) -> Result<(Option<Vec<u8>>, Seen)> {
         let reading = self.join()?;
         // The lock is still held, so this is the state that was joined.
-        snapshot::see(self.root(), &reading, path)
+        snapshot::see(self.root(), &reading, path).map_err(|error| self.named(error))
     }
 
     /// Whether something that was read has changed since, so that decisions based on it are void.
@@ -273,7 +287,7 @@ impl Transaction {
     /// file is in the way that was there before, and nothing that was read has changed.
     pub(crate) fn may_be_mended(&self, error: &Error) -> bool {
         let Error::Conflict { path, .. } = error else { return false };
-        let is_here = |occupied: &RelativePath| self.root().full(occupied) == *path;
+        let is_here = |occupied: &RelativePath| *path == self.root().full(occupied);
         let was_there = guard(&self.draft).occupied.iter().any(is_here);
         !was_there || self.has_read_what_changed()
     }

@@ -89,6 +89,58 @@ fn an_error_names_a_file_in_full_whoever_looked_for_it() {
     }
 }
 
+/// Most errors named one path: where the file lies or how it was given, and not always the same of the two.
+#[cfg(unix)]
+#[test]
+fn an_error_names_a_path_as_it_was_given_and_where_it_lies() {
+    let root = tempfile::tempdir().unwrap();
+    let store = quick(root.path());
+    put(&store, &[("releases/7/a", "1"), ("releases/7/taken", "1")]);
+    std::os::unix::fs::symlink("releases/7", root.path().join("now")).unwrap();
+    std::os::unix::fs::symlink("now/late", root.path().join("link")).unwrap();
+    let mut tx = store.begin().unwrap();
+    let view = store.view().unwrap();
+    let mut errors = vec![
+        (view.read("now/b").unwrap_err(), "now/b", "releases/7/b"),
+        (view.metadata("now/b").unwrap_err(), "now/b", "releases/7/b"),
+        (view.list("now/b").map(drop).unwrap_err(), "now/b", "releases/7/b"),
+        (view.read("now").unwrap_err(), "now", "now"),
+        (tx.read("./now/b").unwrap_err(), "./now/b", "releases/7/b"),
+        (tx.open("now//b").map(drop).unwrap_err(), "now//b", "releases/7/b"),
+        (tx.remove("now/b").unwrap_err(), "now/b", "releases/7/b"),
+        (tx.write("now/../b", "").unwrap_err(), "now/../b", "now/../b"),
+        (tx.write("now/a/b", "").unwrap_err(), "now/a/b", "now/a/b"),
+        (tx.expect("now/a", Expect::Absent).unwrap_err(), "now/a", "releases/7/a"),
+        (tx.rename("now/a", "./now/a").unwrap_err(), "./now/a", "releases/7/a"),
+        (tx.create_dir("now/b/c").unwrap_err(), "now/b/c", "releases/7/b/c"),
+        (tx.remove_dir("now/b").unwrap_err(), "now/b", "releases/7/b"),
+        (tx.set_permissions("now/b", 0o600).unwrap_err(), "now/b", "releases/7/b"),
+    ];
+    drop(view);
+    let mut late = store.begin().unwrap();
+    late.create_new("link", "mine").unwrap();
+    put(&store, &[("now/late", "theirs")]);
+    errors.push((late.commit().unwrap_err(), "link", "releases/7/late"));
+    let mut read = store.begin().unwrap();
+    read.read("now/a").unwrap();
+    read.write("other", "").unwrap();
+    put(&store, &[("releases/7/a", "2")]);
+    errors.push((read.commit().unwrap_err(), "now/a", "releases/7/a"));
+    let alone = root.path().join("now/taken");
+    let alone = alone.to_str().unwrap();
+    for (error, given, lies) in errors {
+        let place = error.place().unwrap_or_else(|| panic!("{error:?}"));
+        assert!(place.ends_with(lies), "{error}");
+        assert_eq!(place.given().unwrap_or(Path::new(lies)), Path::new(given), "{error}");
+        let shown = error.to_string();
+        assert!(shown.contains(&format!("{lies}`")), "{shown}");
+        assert_eq!(shown.contains(&format!("(given as `{given}`)")), given != lies, "{shown}");
+    }
+    let error = cosave::create_new(alone, "").unwrap_err();
+    let place = error.place().unwrap();
+    assert!(place.ends_with("now/taken") && error.is_conflict(), "{error}");
+}
+
 #[test]
 fn the_systems_reason_is_in_the_source_of_an_error_and_of_its_io_error() {
     let root = tempfile::tempdir().unwrap();

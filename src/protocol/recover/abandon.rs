@@ -19,7 +19,7 @@ pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> R
     if control.open().first().is_some_and(|earlier| *earlier < generation) {
         // Otherwise the earlier generation would count as finished.
         let reason = Reason::EarlierPending;
-        return Err(Error::Unsupported { path: root.full(&path), reason });
+        return Err(Error::Unsupported { path: root.full(&path).into(), reason });
     }
     let mut abandoned = Abandoned { generation, in_place: Vec::new(), left: Vec::new() };
     // A manifest that cannot be read is given up too, but nobody can say what it named.

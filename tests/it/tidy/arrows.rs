@@ -16,15 +16,15 @@ memory -> store error fs::sim options
 store -> transaction view protocol::open protocol::sweep protocol::verify protocol::control protocol::root reader report error fs::os fs mutation options generation lease
 transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::root error expect generation
 transaction::directories -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root error fs path
-transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os fs path
+transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os fs path place
 transaction::reading -> transaction draft protocol::read protocol::snapshot protocol::glance protocol::stage protocol::resolve protocol::root reader listed error fs path
-transaction -> writer pruning draft protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::lock protocol::resolve protocol::root report error fs options generation path
-writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path checksum
+transaction -> writer pruning draft protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::lock protocol::resolve protocol::root report error fs options generation path spelling
+writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path checksum spelling
 pruning -> draft protocol::check protocol::resolve protocol::stage protocol::root error path
 draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve error fs path
-view -> protocol::open protocol::read protocol::state protocol::resolve protocol::root reader listed error generation path
+view -> protocol::open protocol::read protocol::state protocol::resolve protocol::root reader listed error fs generation path spelling
 lease -> protocol::open protocol::lease error fs
-single -> protocol::root protocol::layout error expect fs::os fs options path
+single -> protocol::root protocol::layout error expect fs::os fs options path place
 # the steps, each of which knows what stands below it
 protocol ->
 protocol::open -> protocol::flush protocol::commit protocol::refused protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation
@@ -70,7 +70,8 @@ protocol::sync ->
 reader -> fs generation
 listed -> fs path
 report -> options generation path
-error -> expect generation path
+spelling -> error
+error -> expect generation path place
 expect -> checksum generation
 manifest::text -> manifest generation path checksum
 manifest -> fs generation path checksum
@@ -104,6 +105,7 @@ options -> progress
 progress -> generation path
 generation ->
 path ->
+place ->
 ";
 
 /// A plan as it is read: each module, and what it imports.
