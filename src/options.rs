@@ -218,10 +218,13 @@ impl StoreOptions {
     /// Calls a function at each step of a save, and of a recovery: for a progress bar, or to cancel.
     ///
     /// If it returns `Break` before the commit point, that commit is refused with
-    /// [`Error::Cancelled`](crate::Error::Cancelled), and nothing is changed. Later, it is too late: the
-    /// answer has no effect, and the commit returns what it would return otherwise. The function runs on
-    /// the thread that does the work, which may commit for other threads of this store, too. It may hold
-    /// the lock, so the function must not use the store.
+    /// [`Error::Cancelled`](crate::Error::Cancelled), and nothing is changed. So is a write or a copy that
+    /// is under way: the transaction goes on without it. A wait for a lock ends with that error, too, whoever
+    /// waits. After the commit point it is too late: the answer has no effect, and the commit returns what
+    /// it would return otherwise.
+    ///
+    /// The function runs on the thread that does the work, which may commit for other threads of this
+    /// store, too. It may hold the lock, so the function must not use the store.
     ///
     /// # Examples
     ///
@@ -239,6 +242,51 @@ impl StoreOptions {
     /// let refused = store.update(|tx| { tx.write("a", "2")?; tx.write("b", "2") });
     /// assert!(matches!(refused, Err(Error::Cancelled { .. })));
     /// assert_eq!(std::fs::read(dir.path().join("a"))?, b"1");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// A bar of the crate `indicatif`, for long files, many files, a lock and a recovery:
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # #[derive(Clone)]
+    /// # struct ProgressBar;
+    /// # impl ProgressBar {
+    /// #     fn no_length() -> Self { Self }
+    /// #     fn set_length(&self, _: u64) {}
+    /// #     fn set_position(&self, position: u64) { assert!(position <= 10 << 20) }
+    /// #     fn set_message(&self, _: String) {}
+    /// # }
+    /// use std::ops::ControlFlow;
+    /// use cosave::{Progress, Store};
+    ///
+    /// fn show(bar: &ProgressBar, progress: &Progress) {
+    ///     match progress {
+    ///         Progress::Staging { path, bytes, length, .. } => {
+    ///             bar.set_message(format!("writing {path}"));
+    ///             if let Some(length) = length {
+    ///                 bar.set_length(*length);
+    ///             }
+    ///             bar.set_position(*bytes);
+    ///         }
+    ///         Progress::Waiting { holder, .. } => {
+    ///             bar.set_message(format!("waiting for {}", holder.as_deref().unwrap_or("others")));
+    ///         }
+    ///         Progress::Recovering { .. } => bar.set_message("finishing an earlier save".into()),
+    ///         Progress::Applied { files, all, .. } => {
+    ///             bar.set_length(*all as u64);
+    ///             bar.set_position(*files as u64);
+    ///         }
+    ///         _ => {}
+    ///     }
+    /// }
+    ///
+    /// let bar = ProgressBar::no_length();
+    /// let options = Store::options().on_progress(move |progress| {
+    ///     show(&bar, progress);
+    ///     ControlFlow::Continue(())
+    /// });
+    /// options.open(dir.path())?.update(|tx| tx.write("film", vec![0; 10 << 20]))?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn on_progress(

@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn a_path_is_named_twice_only_if_that_tells_more() {
-        let shown = |given: &str| Place::from(Path::new("/r/d/a")).given_as(Path::new(given)).quoted().to_string();
+        let shown =
+            |given: &str| Place::from(Path::new("/r/d/a")).given_as(Path::new(given)).quoted().to_string();
         for same in ["a", "d/a", "/r/d/a"] {
             assert_eq!(shown(same), "`/r/d/a`", "{same}");
         }

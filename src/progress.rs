@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::generation::Generation;
 use crate::path::RelativePath;
@@ -12,6 +14,16 @@ use crate::path::RelativePath;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress {
+    /// Bytes of a long file have reached its staged file. Told every 4 MiB, while it is written or copied.
+    #[non_exhaustive]
+    Staging {
+        /// The file.
+        path: RelativePath,
+        /// How many of its bytes are staged.
+        bytes: u64,
+        /// How many it will have, unless a writer has yet to say so.
+        length: Option<u64>,
+    },
     /// A file's next content is staged. The files of a small save are staged when it commits.
     #[non_exhaustive]
     Staged {
@@ -28,7 +40,17 @@ pub enum Progress {
         /// How many bytes are staged.
         bytes: u64,
     },
-    /// Some files of a commit are in place.
+    /// Others hold a lock. Told after a tenth of a second of waiting, and then every second.
+    #[non_exhaustive]
+    Waiting {
+        /// The lock file, or the root itself.
+        path: PathBuf,
+        /// How long the call has waited.
+        waited: Duration,
+        /// Who may hold it, as in [`Waiting::holder`](crate::Waiting::holder).
+        holder: Option<String>,
+    },
+    /// Some files of a commit are in place. Told of a recovery's commits, too.
     #[non_exhaustive]
     Applied {
         /// The commit.

@@ -266,7 +266,6 @@ impl fmt::Display for RecoveryReport {
 #[serde(rename_all = "snake_case")]
 pub enum TransactionOutcome {
     /// It is committed.
-    #[non_exhaustive]
     Committed {
         /// Its generation.
         generation: Generation,

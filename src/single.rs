@@ -101,7 +101,9 @@ pub fn create_new(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()>
 /// As for [`write`](crate::write).
 #[cfg(feature = "sim")]
 pub fn write_on(fs: &dyn FileSystem, path: &RelativePath, bytes: impl AsRef<[u8]>) -> Result<()> {
-    save_on(fs, path, &fs.full_path(path), Existing::Replace, |file| file.write_all(bytes.as_ref()).map_err(Error::of_writer))
+    save_on(fs, path, &fs.full_path(path), Existing::Replace, |file| {
+        file.write_all(bytes.as_ref()).map_err(Error::of_writer)
+    })
 }
 
 /// Like [`create_new`](crate::create_new), on a file system of your choice.
@@ -110,7 +112,9 @@ pub fn write_on(fs: &dyn FileSystem, path: &RelativePath, bytes: impl AsRef<[u8]
 /// As for [`create_new`](crate::create_new).
 #[cfg(feature = "sim")]
 pub fn create_new_on(fs: &dyn FileSystem, path: &RelativePath, bytes: impl AsRef<[u8]>) -> Result<()> {
-    save_on(fs, path, &fs.full_path(path), Existing::Refuse, |file| file.write_all(bytes.as_ref()).map_err(Error::of_writer))
+    save_on(fs, path, &fs.full_path(path), Existing::Refuse, |file| {
+        file.write_all(bytes.as_ref()).map_err(Error::of_writer)
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -228,7 +232,9 @@ fn may_replace(
         Some(found) if found.kind == Kind::File => {
             fs.may_write(target, found).map_err(Error::io(Operation::Stage, place.clone()))
         }
-        Some(found) if found.kind == Kind::Directory => Err(Error::invalid(place.clone(), InvalidPath::Directory)),
+        Some(found) if found.kind == Kind::Directory => {
+            Err(Error::invalid(place.clone(), InvalidPath::Directory))
+        }
         Some(_) => Err(Error::invalid(place.clone(), InvalidPath::Special)),
     }
 }

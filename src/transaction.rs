@@ -93,12 +93,7 @@ impl Transaction {
     /// - [`Error::InvalidPath`] if the path cannot be a target.
     /// - [`Error::Io`] if staging fails.
     pub fn write(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
-        let mut writer = self.writer(path)?;
-        if let Err(error) = writer.take(bytes.as_ref()) {
-            writer.discard();
-            return Err(error);
-        }
-        writer.finish()
+        self.writer(path)?.fill(bytes.as_ref())
     }
 
     /// Like [`write`](Self::write), with a function that writes the content to a buffered writer.

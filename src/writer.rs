@@ -17,7 +17,7 @@ use crate::protocol::commit;
 use crate::protocol::open::Opened;
 use crate::protocol::resolve::Target;
 use crate::protocol::root::guard;
-use crate::protocol::stage::{self, KeptFile, StagedChange, StagedWriter};
+use crate::protocol::stage::{self, KeptFile, STRIDE_BYTES, StagedChange, StagedWriter};
 use crate::spelling::Spellings;
 
 /// How many bytes a writer buffers: enough for few system calls, and little memory even for many
@@ -52,6 +52,8 @@ pub struct FileWriter {
     number: u64,
     target: Target,
     spellings: Arc<Spellings>,
+    /// How many bytes it will have, if that is known.
+    length: Option<u64>,
     body: Body,
 }
 
@@ -78,7 +80,7 @@ impl FileWriter {
         target: Target,
         spellings: Arc<Spellings>,
     ) -> Self {
-        Self { opened, draft, number, target, spellings, body: Body::Kept(Vec::new()) }
+        Self { opened, draft, number, target, spellings, length: None, body: Body::Kept(Vec::new()) }
     }
 
     /// Turns an error of the system into one about this file.
@@ -101,13 +103,23 @@ impl FileWriter {
         if self.keep(bytes)? {
             return Ok(());
         }
-        match &mut self.body {
-            Body::Staged(writer) => {
-                let written = writer.write_all(bytes);
-                written.map_err(|error| self.failed(error))
-            }
-            Body::Kept(_) | Body::Finished => Err(self.unfinished()),
+        for bytes in bytes.chunks(STRIDE_BYTES) {
+            let Body::Staged(writer) = &mut self.body else { return Err(self.unfinished()) };
+            writer.get_mut().tell(&self.opened.root)?;
+            let written = writer.write_all(bytes);
+            written.map_err(|error| self.failed(error))?;
         }
+        Ok(())
+    }
+
+    /// Writes all that the file will hold, and finishes it.
+    pub(crate) fn fill(mut self, bytes: &[u8]) -> Result<()> {
+        self.length = Some(bytes.len() as u64);
+        if let Err(error) = self.take(bytes) {
+            self.discard();
+            return Err(error);
+        }
+        self.finish()
     }
 
     /// Keeps bytes in memory, if the transaction is still in memory and has room for them. Otherwise this
@@ -140,6 +152,9 @@ impl FileWriter {
             return Err(self.failed(error));
         }
         draft.release(kept.len());
+        if let Some(length) = self.length {
+            writer.expect_length(length);
+        }
         self.body = Body::Staged(Box::new(BufWriter::with_capacity(BUFFER_BYTES, writer)));
         Ok(())
     }
@@ -154,6 +169,7 @@ impl FileWriter {
         unread: impl FnOnce(io::Error) -> Error,
     ) -> Result<Checksum> {
         self.opened.root.refuse_child()?;
+        self.length = Some(length);
         if length > self.opened.root.settings.inline_max as u64 {
             self.leave_memory()?;
             if let (Body::Staged(writer), Some(file)) = (&mut self.body, system_file(source)) {
@@ -294,7 +310,8 @@ impl Write for FileWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.opened.root.refuse_child()?;
         if let Body::Staged(writer) = &mut self.body {
-            let written = writer.write(bytes);
+            writer.get_mut().tell(&self.opened.root)?;
+            let written = writer.write(&bytes[..bytes.len().min(STRIDE_BYTES)]);
             return written.map_err(|error| self.failed(error).into());
         }
         self.take(bytes)?;

@@ -27,6 +27,7 @@ use crate::fs::{Lock, LockKind};
 use crate::mutation::{Rule, keeps};
 use crate::options::{OnWait, Waiting};
 use crate::path::RelativePath;
+use crate::progress::Progress;
 
 /// The first and the longest pause between two tries.
 const PAUSE_MIN: Duration = Duration::from_micros(20);
@@ -283,10 +284,11 @@ impl<'a> Wait<'a> {
         }
         if now >= self.tell {
             self.tell = now.saturating_add(TELL_EVERY);
+            let (path, holder) = (self.root.full(path), session::holder(self.root));
             if let Some(OnWait(tell)) = &self.root.settings.on_wait {
-                let holder = session::holder(self.root);
-                tell(&Waiting { path: self.root.full(path), waited, holder });
+                tell(&Waiting { path: path.clone(), waited, holder: holder.clone() });
             }
+            self.root.tell(|| Progress::Waiting { path, waited, holder })?;
         }
         self.root.fs.wait(self.pause);
         self.pause = (self.pause * 2).min(PAUSE_MAX);

@@ -139,7 +139,7 @@ pub(crate) fn resolve_directory(root: &Root, path: &RelativePath) -> Result<Rela
     let Followed { target, .. } = follow(root, path, Wanted::Directory)?;
     match target.existing {
         Some(_) => Ok(target.path),
-        None => Err(root.error(Operation::Look, path)(io::ErrorKind::NotFound.into())),
+        None => Err(root.error(Operation::Look, &target.path)(io::ErrorKind::NotFound.into())),
     }
 }
 

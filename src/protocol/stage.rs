@@ -13,7 +13,7 @@
 //! `commit` does the waiting.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::sync::Arc;
 
 use super::cleanup::CleanupGuard;
@@ -47,6 +47,9 @@ pub(crate) enum Presence {
 /// What must still be true when the transaction commits.
 pub(crate) type Preconditions = BTreeMap<RelativePath, Presence>;
 
+/// After how many bytes of one file the caller is told: fractions of a second on any disk.
+pub(crate) const STRIDE_BYTES: usize = 4 << 20;
+
 /// A staged file that is being written. Computes the checksum of what passes.
 #[derive(Debug)]
 pub(crate) struct StagedWriter {
@@ -55,6 +58,10 @@ pub(crate) struct StagedWriter {
     name: Unsynced,
     staged: RelativePath,
     target: Target,
+    /// How many bytes it will have, if that is known.
+    length: Option<u64>,
+    /// How many bytes the caller was last told of.
+    told: u64,
 }
 
 /// A staged file that is complete, but not durable yet.
@@ -274,7 +281,8 @@ pub(crate) fn begin(
     let made = root.fs.create_new(&staged, access);
     let (file, name) = made.map_err(root.error(Operation::Stage, &target.path))?;
     staging.cleanup.add_file(staged.clone());
-    Ok(StagedWriter { file, hasher: blake3::Hasher::new(), name, staged, target: target.clone() })
+    let (hasher, target) = (blake3::Hasher::new(), target.clone());
+    Ok(StagedWriter { file, hasher, name, staged, target, length: None, told: 0 })
 }
 
 /// Writes a file from memory to its staged file, and finishes it.
@@ -285,7 +293,11 @@ pub(crate) fn fill(
     bytes: &[u8],
 ) -> Result<StagedFile> {
     let staged = writer.path().clone();
-    let written = writer.write_all(bytes).map_err(root.error(Operation::Stage, &writer.target.path));
+    writer.expect_length(bytes.len() as u64);
+    let written = bytes.chunks(STRIDE_BYTES).try_for_each(|bytes| {
+        writer.tell(root)?;
+        writer.write_all(bytes).map_err(root.error(Operation::Stage, &writer.target.path))
+    });
     match written.and_then(|()| writer.finish(root)) {
         Ok((file, debt)) => {
             staging.wave.add(debt);
@@ -323,17 +335,41 @@ impl StagedWriter {
         &self.staged
     }
 
+    /// Says how long the file will be.
+    pub(crate) fn expect_length(&mut self, length: u64) {
+        self.length = Some(length);
+    }
+
+    /// Tells the caller now and then how many bytes are written. An error if the caller cancels. Called
+    /// before bytes are written, so that such an error takes none.
+    pub(crate) fn tell(&mut self, root: &Root) -> Result<()> {
+        let bytes = self.hasher.count();
+        if bytes - self.told < STRIDE_BYTES as u64 {
+            return Ok(());
+        }
+        self.told = bytes;
+        root.tell(|| Progress::Staging { path: self.target.path.clone(), bytes, length: self.length })
+    }
+
     /// Shares the bytes of an open file instead of copying them, if the file system can. Nothing was
     /// written yet. Returns their checksum.
     pub(crate) fn share(&mut self, root: &Root, source: &std::fs::File) -> Result<Option<Checksum>> {
-        let failed = || root.error(Operation::Stage, &self.target.path);
+        let path = self.target.path.clone();
+        let failed = || root.error(Operation::Stage, &path);
         if !self.file.share_bytes(source).map_err(failed())? {
             return Ok(None);
         }
         // Read from the copy, which nobody else can change.
-        let shared = root.fs.open(&self.staged).map_err(failed())?;
-        self.hasher.update_reader(shared).map_err(failed())?;
-        Ok(Some(Checksum::of_all(&self.hasher)))
+        let mut shared = root.fs.open(&self.staged).map_err(failed())?;
+        loop {
+            let before = self.hasher.count();
+            let next = shared.by_ref().take(STRIDE_BYTES as u64);
+            self.hasher.update_reader(next).map_err(failed())?;
+            if self.hasher.count() == before {
+                return Ok(Some(Checksum::of_all(&self.hasher)));
+            }
+            self.tell(root)?;
+        }
     }
 
     /// Finishes the file: gives it its permissions, which are the current ones of its target unless

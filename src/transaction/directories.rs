@@ -75,7 +75,9 @@ impl Transaction {
             let nearest = if found.is_some() { directory.parent() } else { target.nearest.clone() };
             let missing = Target::new(directory, found, nearest);
             if self.is_there(&missing) {
-                return Err(self.named(Error::invalid(self.root().full(&target.path), InvalidPath::NotADirectory)));
+                return Err(
+                    self.named(Error::invalid(self.root().full(&target.path), InvalidPath::NotADirectory))
+                );
             }
             self.refuse_removed_file(&missing)?;
             self.make_directory(missing)?;
@@ -113,7 +115,9 @@ impl Transaction {
             return Err(failed(io::ErrorKind::NotFound));
         }
         if !self.is_directory(&target.path)? {
-            return Err(self.named(Error::invalid(self.root().full(&target.path), InvalidPath::NotADirectory)));
+            return Err(
+                self.named(Error::invalid(self.root().full(&target.path), InvalidPath::NotADirectory))
+            );
         }
         if self.has_something_in(&target)? {
             return Err(failed(io::ErrorKind::DirectoryNotEmpty));

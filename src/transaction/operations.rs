@@ -57,12 +57,7 @@ impl FileBuilder<'_> {
     /// # Errors
     /// As for [`writer`](Self::writer).
     pub fn write(self, bytes: impl AsRef<[u8]>) -> Result<()> {
-        let mut writer = self.writer()?;
-        if let Err(error) = writer.take(bytes.as_ref()) {
-            writer.discard();
-            return Err(error);
-        }
-        writer.finish()
+        self.writer()?.fill(bytes.as_ref())
     }
 
     /// Returns a writer of the file's bytes, as [`Transaction::writer`] does.

@@ -234,7 +234,7 @@ enum Refusal {
 fn refusal(error: Error) -> Refusal {
     match error {
         error if error.is_not_found() => Refusal::NotFound,
-        Error::Caller { source } if source.kind() == io::ErrorKind::NotFound => Refusal::NotFound,
+        Error::Caller { source, .. } if source.kind() == io::ErrorKind::NotFound => Refusal::NotFound,
         Error::Unfinished { .. } => Refusal::Unfinished,
         Error::Conflict { .. } => Refusal::Conflict,
         Error::Locked { .. } => Refusal::Locked,

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use cosave::{Error, Manifest, Outcome, Problem, Reason, Store};
+use cosave::{Error, Expect, Manifest, Outcome, Problem, Reason, Store};
 
 use crate::common::{Crash, put, quick};
 
@@ -138,7 +138,8 @@ fn an_error_names_a_path_as_it_was_given_and_where_it_lies() {
     }
     let error = cosave::create_new(alone, "").unwrap_err();
     let place = error.place().unwrap();
-    assert!(place.ends_with("now/taken") && error.is_conflict(), "{error}");
+    assert!(place.ends_with("releases/7/taken") && error.is_conflict(), "{error}");
+    assert_eq!(place.given(), Some(Path::new(alone)));
 }
 
 #[test]

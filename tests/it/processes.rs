@@ -198,7 +198,7 @@ fn a_lock_held_too_long_is_an_error_that_names_it() {
     let error = tx.commit().unwrap_err();
     assert_eq!(error.outcome(), Outcome::NothingHappened);
     match &error {
-        Error::Locked { path, waited, holder } => {
+        Error::Locked { path, waited, holder, .. } => {
             assert!(path.ends_with(".cosave/lock"), "{}", path.display());
             assert_eq!(holder.as_deref(), Some("this process, or one that only reads"));
             assert!(*waited >= wait);

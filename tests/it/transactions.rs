@@ -147,7 +147,7 @@ fn an_unfinished_writer_fails_the_commit() {
         writer.write_all(b"half").unwrap();
         let open = keep_open.then_some(writer);
         let error = tx.commit().unwrap_err();
-        assert!(matches!(&error, Error::Unfinished { path } if path.ends_with("a")), "{error:?}");
+        assert!(matches!(&error, Error::Unfinished { path, .. } if path.ends_with("a")), "{error:?}");
         drop(open);
         assert!(tree(root.path()).is_empty());
     }

@@ -128,7 +128,7 @@ fn an_error_keeps_its_kind_on_its_way_through_an_io_error() {
     let back = Error::from(std::io::Error::from(missing));
     assert!(back.is_not_found(), "{back}");
     let own = Error::from(std::io::Error::other("mine"));
-    assert!(matches!(&own, Error::Caller { source } if source.to_string() == "mine"), "{own}");
+    assert!(matches!(&own, Error::Caller { source, .. } if source.to_string() == "mine"), "{own}");
     assert_eq!(own.outcome(), Outcome::NothingHappened);
 }
 

@@ -233,7 +233,11 @@ fn roll_forward(
             }
             let set_aside = set_aside::set_aside(root, generation, &planned)?;
             report.differences.extend(set_aside);
-            planned.iter().try_for_each(|planned| carry_out(root, (generation, manifest), planned, wave))
+            (1..).zip(&planned).try_for_each(|(files, step)| {
+                carry_out(root, (generation, manifest), step, wave)?;
+                root.tell_only(|| Progress::Applied { generation, files, all: planned.len() });
+                Ok(())
+            })
         });
         moves.map_err(|error| error.not_applied(generation))?;
     }

@@ -11,7 +11,7 @@ use super::source::{Source, Token, crate_sources, stands};
 /// Each module, and what it imports. From top to bottom: arrows only point down this list.
 const PLAN: &str = "
 # what a program sees
-lib -> store transaction::operations transaction writer view single reader listed report error manifest options generation path lease expect checksum progress
+lib -> store transaction::operations transaction writer view single reader listed report error manifest options generation path place lease expect checksum progress
 memory -> store error fs::sim options
 store -> transaction view protocol::open protocol::sweep protocol::verify protocol::control protocol::root reader report error fs::os fs mutation options generation lease
 transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::root error expect generation
@@ -50,7 +50,7 @@ protocol::stage -> protocol::queue protocol::cleanup protocol::snapshot protocol
 protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs mutation options path
 protocol::lease -> protocol::lock protocol::control protocol::root protocol::layout error fs mutation
-protocol::lock -> protocol::session protocol::control protocol::root protocol::layout error expect fs mutation options path
+protocol::lock -> protocol::session protocol::control protocol::root protocol::layout error expect fs mutation options path progress
 protocol::snapshot -> protocol::expected protocol::glance protocol::state protocol::root error expect fs mutation generation path checksum
 protocol::expected -> protocol::glance protocol::state protocol::root error expect checksum fs generation path
 protocol::glance -> protocol::state protocol::root listed error fs path
