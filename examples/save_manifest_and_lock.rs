@@ -176,10 +176,10 @@ fn edit(tx: &mut cosave::Transaction) -> cosave::Result<()> {
 
 fn parse(tx: &cosave::Transaction, path: &str) -> cosave::Result<DocumentMut> {
     let text = String::from_utf8_lossy(&tx.read(path)?).into_owned();
-    text.parse().map_err(|error: toml_edit::TomlError| cosave::Error::Corrupt {
-        path: path.into(),
-        reason: error.to_string(),
-    })
+    let unreadable = |error: toml_edit::TomlError| {
+        std::io::Error::new(std::io::ErrorKind::InvalidData, format!("{path}: {error}"))
+    };
+    Ok(text.parse().map_err(unreadable)?)
 }
 
 fn next_version(version: Option<&str>) -> String {
