@@ -50,7 +50,9 @@ pub use report::{
     Abandoned, Change, Commit, Difference, Finding, Mismatch, Problem, RecoveryReport, Status,
     TransactionOutcome,
 };
-pub use single::{create_new, write, write_with};
+pub use single::{
+    AtomicFile, create_new, rename_durably, sync_directory, sync_file, sync_parents, write, write_with,
+};
 #[cfg(feature = "sim")]
 pub use single::{create_new_on, write_on};
 pub use store::Store;

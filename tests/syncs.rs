@@ -110,6 +110,17 @@ const SCENARIOS: &[Scenario] = &[
         cosave::create_new(root.join("new"), "1").unwrap();
         mark("end");
     }),
+    ("steps by hand", |root| {
+        std::fs::create_dir(root.join("new")).unwrap();
+        std::fs::write(root.join("new/data"), "1").unwrap();
+        mark("begin");
+        cosave::sync_file(root.join("new/data")).unwrap();
+        mark("parents");
+        cosave::sync_parents(root.join("new/data")).unwrap();
+        mark("rename");
+        cosave::rename_durably(root.join("new/data"), root.join("d/data")).unwrap();
+        mark("end");
+    }),
     ("mount point", |root| {
         let store = Store::open(root).unwrap();
         store.update(|tx| tx.write("new", "1")).unwrap();
@@ -228,6 +239,8 @@ fn event(line: &str, root: &str) -> Option<Event> {
             let to = below(joined(second?, quoted.get(1)?))?;
             Some(if name == "linkat" { Link(to) } else { Rename(from, to) })
         }
+        // By whole paths, as the standard library does.
+        "rename" => Some(Rename(below((*quoted.first()?).to_owned())?, below((*quoted.get(1)?).to_owned())?)),
         "unlinkat" => Some(Remove(below(joined(handle?, quoted.first()?))?)),
         "mkdirat" => Some(MakeDirectory(below(joined(handle?, quoted.first()?))?)),
         _ => None,
@@ -486,6 +499,22 @@ fn one_new_file_is_synced_before_its_link_and_its_directory_after() {
     let root = prepared();
     let expected = ["sync staged-new", "link new", "remove staged-new", "sync ."];
     check("one new file", root.path(), &expected);
+}
+
+#[test]
+fn the_steps_of_a_save_by_hand_sync_what_they_say() {
+    let root = prepared();
+    let Some(events) = trace("steps by hand", root.path()) else { return };
+    let sync = |path: &str| Sync(path.to_owned());
+    let marked = |name: &str| events.iter().position(|event| *event == Mark(name.to_owned())).unwrap();
+    let (parents, rename) = (marked("parents"), marked("rename"));
+    assert_eq!(events[..parents], [sync("new/data")]);
+    // The directories above the root are not shown.
+    assert_eq!(events[parents + 1..][..2], [sync("new"), sync(".")], "{events:?}");
+    let moved = Rename("new/data".to_owned(), "d/data".to_owned());
+    assert_eq!(events[rename + 1], moved, "{events:?}");
+    let after: BTreeSet<_> = events[rename + 2..].iter().map(|event| format!("{event:?}")).collect();
+    assert_eq!(after, [sync("d"), sync("new")].map(|event| format!("{event:?}")).into(), "{events:?}");
 }
 
 /// A target that is a mount point is copied over: its bytes are synced before the staged file goes.

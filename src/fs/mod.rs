@@ -123,7 +123,7 @@ pub trait ReadFile: io::Read + io::Seek + Send + Sync + fmt::Debug {
 }
 
 /// A new file that is being written.
-pub trait WriteFile: io::Write + Send + fmt::Debug {
+pub trait WriteFile: io::Write + io::Seek + Send + Sync + fmt::Debug {
     /// Gives the file the permissions of the file at `path`, whose metadata is `like`: its mode, its
     /// access ACL, and its owner if that is allowed.
     ///

@@ -27,7 +27,7 @@ impl Workload for SingleFile {
         let path = RelativePath::new(PATH).unwrap();
         for generation in 1..=3_u64 {
             progress.request(generation);
-            if cosave::write_on(&*fs, &path, generation.to_string()).is_ok() {
+            if cosave::write_on(Arc::clone(&fs), &path, generation.to_string()).is_ok() {
                 progress.acknowledge(generation);
             }
         }

@@ -82,6 +82,11 @@ impl OsFileSystem {
         Ok(Self { root, given, control, directories, pace: sync::Pace::default(), time: RealTime::start() })
     }
 
+    /// Renames a file of any directory (rename(2)).
+    pub(crate) fn rename_anywhere(from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
     /// Makes a directory outside of any root, with its parents, and makes it durable.
     pub(crate) fn create_root(root: &Path) -> io::Result<()> {
         let root = std::path::absolute(root)?;
@@ -103,7 +108,16 @@ impl OsFileSystem {
     fn writer(&self, file: File, path: &RelativePath) -> Writer {
         let directories = Arc::clone(&self.directories);
         let path = path.clone();
-        Writer { file, path, hidden_mode: None, modified: None, directories, written: 0, kicked: 0 }
+        Writer {
+            file,
+            path,
+            hidden_mode: None,
+            modified: None,
+            directories,
+            position: 0,
+            written: 0,
+            kicked: 0,
+        }
     }
 
     fn lock(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {
@@ -228,14 +242,18 @@ struct Writer {
     /// The time of change that `finish` will give it.
     modified: Option<SystemTime>,
     directories: Arc<system::Directories>,
+    position: u64,
+    /// The bytes before this were written.
     written: u64,
+    /// The system was asked to write the bytes before this.
     kicked: u64,
 }
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let length = self.file.write(bytes)?;
-        self.written += length as u64;
+        self.position += length as u64;
+        self.written = self.written.max(self.position);
         if self.written - self.kicked >= KICK_BYTES {
             system::start_write_back(&self.file, self.kicked, self.written - self.kicked);
             self.kicked = self.written;
@@ -245,6 +263,15 @@ impl Write for Writer {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl io::Seek for Writer {
+    fn seek(&mut self, position: io::SeekFrom) -> io::Result<u64> {
+        self.position = self.file.seek(position)?;
+        // What was written there already may be written again.
+        self.kicked = self.kicked.min(self.position);
+        Ok(self.position)
     }
 }
 

@@ -47,6 +47,7 @@ pub(super) struct SimWriter {
     pub(super) open: SimOpen,
     /// The mode that `finish` will give it.
     pub(super) hidden_mode: Option<u32>,
+    pub(super) position: usize,
 }
 
 impl Write for SimWriter {
@@ -62,7 +63,11 @@ impl Write for SimWriter {
         }
         let now = machine.state.tick();
         if let Body::File { visible, lost, changed, .. } = machine.state.body_mut(self.open.inode)? {
-            Arc::make_mut(&mut visible.bytes).extend_from_slice(bytes);
+            let end = self.position + bytes.len();
+            let content = Arc::make_mut(&mut visible.bytes);
+            content.resize(content.len().max(end), 0);
+            content[self.position..end].copy_from_slice(bytes);
+            self.position = end;
             (visible.modified, *changed, *lost) = (now, now, false);
         }
         Ok(bytes.len())
@@ -70,6 +75,22 @@ impl Write for SimWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Seek for SimWriter {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        let mut machine = self.machine.lock();
+        machine.call(self.process)?;
+        let end = machine.metadata(self.open.inode)?.length;
+        let position = match position {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::End(offset) => end.checked_add_signed(offset),
+            SeekFrom::Current(offset) => (self.position as u64).checked_add_signed(offset),
+        };
+        let position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        self.position = usize::try_from(position).map_err(|_| io::ErrorKind::InvalidInput)?;
+        Ok(position)
     }
 }
 

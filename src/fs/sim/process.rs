@@ -234,7 +234,7 @@ impl FileSystem for SimFileSystem {
         machine.state.operate(model, vec![place.to(inode)]);
         let open = SimOpen { inode, device, path: path.clone() };
         let (machine, process) = (self.machine.clone(), self.process);
-        let writer = SimWriter { machine, process, open, hidden_mode };
+        let writer = SimWriter { machine, process, open, hidden_mode, position: 0 };
         Ok((Box::new(writer), Unsynced::directory(path.parent())))
     }
 
@@ -276,7 +276,7 @@ impl FileSystem for SimFileSystem {
         let parent = self.directories.directory(&machine.state, &path.parent())?;
         let open = SimOpen { inode, device: machine.state.device(parent), path: path.clone() };
         let (machine, process) = (self.machine.clone(), self.process);
-        Ok(Box::new(SimWriter { machine, process, open, hidden_mode: None }))
+        Ok(Box::new(SimWriter { machine, process, open, hidden_mode: None, position: 0 }))
     }
 
     fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {

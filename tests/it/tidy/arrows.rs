@@ -24,7 +24,9 @@ pruning -> draft protocol::check protocol::resolve protocol::stage protocol::roo
 draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve error fs path
 view -> protocol::open protocol::read protocol::state protocol::resolve protocol::root reader listed error fs generation path spelling
 lease -> protocol::open protocol::lease error fs
-single -> protocol::root protocol::layout error expect fs::os fs options path place
+single -> single::atomic single::durable error fs path
+single::atomic -> protocol::root protocol::layout error expect fs::os fs options path place
+single::durable -> error fs::os fs options path place
 # the steps, each of which knows what stands below it
 protocol ->
 protocol::open -> protocol::flush protocol::commit protocol::refused protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation
