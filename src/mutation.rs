@@ -29,6 +29,10 @@ pub enum Rule {
     CheckStaged,
     /// Check preconditions under the lock.
     CheckPreconditions,
+    /// Check under the lock that directories can still be made and removed.
+    CheckDirectories,
+    /// Check under the lock what the caller expects.
+    CheckExpected,
     /// Check under the lock that no target or its directory is append-only or immutable.
     CheckFlags,
     /// Let an update go first that has failed too often because of others.

@@ -102,14 +102,18 @@ pub(crate) enum Freshness {
 pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> Result<Freshness> {
     if keeps(Rule::CheckPreconditions) {
         preconditions(root, &staged.preconditions)?;
-        are_emptied(root, staged)?;
         staged.snapshot.check(root, state)?;
+    }
+    if keeps(Rule::CheckExpected) {
         staged.snapshot.check_expected(root, state)?;
     }
     refuse_twins(root, &staged.entries)?;
     let mut outdated = false;
     let mut changed = Vec::new();
-    directories(root, &staged.entries)?;
+    if keeps(Rule::CheckDirectories) {
+        are_emptied(root, staged)?;
+        directories(root, &staged.entries)?;
+    }
     for (index, staged_entry) in staged.entries.iter_mut().enumerate() {
         let entry = &mut staged_entry.entry;
         if entry.action.is_of_directory() {

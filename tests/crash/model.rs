@@ -14,14 +14,16 @@ use std::time::Duration;
 
 use cosave::fs::Barrier;
 use cosave::fs::sim::{Crash, Granularity, Model, Mutation, Part, Rule, SimDisk, without};
-use cosave::{Difference, Durability, Error, Expect, FileWriter, Finding, Store, Transaction, View};
+use cosave::{
+    Checksum, Difference, Durability, Error, Expect, FileWriter, Finding, Lease, Store, Transaction, View,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::past::Past;
 use crate::property;
-use crate::reference::{Draft, Reading, State, Verdict};
+use crate::reference::{Draft, Reading, State, Verdict, Wanted};
 
 use Durability::{Committed, Full, Process};
 use Granularity::{Changes, Fine, Still};
@@ -29,6 +31,9 @@ use Model::{JumpingPrefix, OrderedPrefix, WeakPosix};
 
 /// No path lies below another.
 const PATHS: [&str; 6] = ["a", "b", "d/c", "d/e", "new/f", "new/g/h"];
+
+/// A directory with nothing but files in it.
+const LISTED: &str = "d";
 
 /// The files that exist at first.
 const FILES: [(&str, &str); 2] = [("a", "old"), ("d/c", "old")];
@@ -72,6 +77,14 @@ enum Change {
     Exists(&'static str),
     ExpectAbsent(&'static str),
     ExpectPresent(&'static str),
+    ExpectContent(&'static str, &'static str),
+    ExpectUnchanged(&'static str),
+    /// Expects the newest generation, or the one before it.
+    ExpectGeneration(bool),
+    /// The length of a file.
+    Measure(&'static str),
+    /// Lists the one directory that is there from the beginning, and has no others in it.
+    List,
 }
 
 /// What a crash does: it kills the processes, or it cuts the power, with one of the outcomes that the
@@ -98,6 +111,9 @@ enum Step {
     DropWriter(usize),
     View(usize),
     DropView(usize),
+    /// A store has the root to itself from now on.
+    Lease(usize),
+    EndLease,
     /// Others change a file's permissions.
     Chmod(&'static str, u32),
     /// Others make a file append-only, or ordinary again.
@@ -116,7 +132,9 @@ impl Change {
         match self {
             Write(path, _) | WriteWith(path, _) | WriteIfChanged(path, _) | CreateNew(path, _) => path,
             FailToWrite(path) | Remove(path) | RemoveIfExists(path) | Read(path) | Exists(path) => path,
-            ExpectAbsent(path) | ExpectPresent(path) => path,
+            ExpectAbsent(path) | ExpectPresent(path) | ExpectContent(path, _) => path,
+            ExpectUnchanged(path) | Measure(path) => path,
+            ExpectGeneration(_) | List => "",
             CopyTo(_, to) | Rename(_, to) => to,
         }
     }
@@ -124,7 +142,8 @@ impl Change {
     /// Whether it would change one of these files.
     fn would_change(self, files: &BTreeSet<&'static str>) -> bool {
         match self {
-            Read(_) | Exists(_) | ExpectAbsent(_) | ExpectPresent(_) => false,
+            Read(_) | Exists(_) | ExpectAbsent(_) | ExpectPresent(_) | ExpectContent(..) => false,
+            ExpectUnchanged(_) | ExpectGeneration(_) | Measure(_) | List => false,
             Rename(from, to) => files.contains(from) || files.contains(to),
             _ => files.contains(self.path()),
         }
@@ -132,13 +151,13 @@ impl Change {
 }
 
 use Change::{
-    CopyTo, CreateNew, Exists, ExpectAbsent, ExpectPresent, FailToWrite, Read, Remove, RemoveIfExists,
-    Rename, Write, WriteIfChanged, WriteWith,
+    CopyTo, CreateNew, Exists, ExpectAbsent, ExpectContent, ExpectGeneration, ExpectPresent, ExpectUnchanged,
+    FailToWrite, List, Measure, Read, Remove, RemoveIfExists, Rename, Write, WriteIfChanged, WriteWith,
 };
 use Loss::{Kill, Power};
 use Step::{
-    Abort, Begin, Chmod, Close, Commit, CrashSoon, DropView, DropWriter, FinishWriter, Flush, Freeze, Open,
-    OpenWriter, Recover, Save, Sweep, Tell,
+    Abort, Begin, Chmod, Close, Commit, CrashSoon, DropView, DropWriter, EndLease, FinishWriter, Flush,
+    Freeze, Open, OpenWriter, Recover, Save, Sweep, Tell,
 };
 
 fn plain_change() -> impl Strategy<Value = Change> {
@@ -164,6 +183,11 @@ fn change() -> impl Strategy<Value = Change> {
         1 => path().prop_map(Exists),
         1 => path().prop_map(ExpectAbsent),
         1 => path().prop_map(ExpectPresent),
+        1 => (path(), select(&CONTENTS[..])).prop_map(|(path, content)| ExpectContent(path, content)),
+        1 => path().prop_map(ExpectUnchanged),
+        1 => proptest::bool::weighted(0.8).prop_map(ExpectGeneration),
+        1 => path().prop_map(Measure),
+        1 => Just(List),
         1 => two_paths().prop_map(|(from, to)| CopyTo(from, to)),
         2 => two_paths().prop_map(|(from, to)| Rename(from, to)),
     ]
@@ -199,26 +223,33 @@ fn step<C: Strategy<Value = Change> + 'static>(change: fn() -> C) -> impl Strate
     ]
 }
 
+/// With stores that have the root to themselves.
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        40 => step(change),
+        1 => (0..8_usize).prop_map(Step::Lease),
+        2 => Just(EndLease),
+    ]
+}
+
 /// What a disk may lose, and how finely its time stamps tell.
 type Machine = (Model, Granularity);
 
 /// A machine, and the steps on it. Printed as Rust, so that it can be pasted into a call of
 /// [`check`].
 fn case() -> impl Strategy<Value = (Machine, Vec<Step>)> {
-    case_of(change)
+    case_of(any_step())
 }
 
 /// Without what is a write, a removal or a read to the protocol, and makes some moments too rare.
 fn plain_case() -> impl Strategy<Value = (Machine, Vec<Step>)> {
-    case_of(plain_change)
+    case_of(step(plain_change))
 }
 
-fn case_of<C: Strategy<Value = Change> + 'static>(
-    change: fn() -> C,
-) -> impl Strategy<Value = (Machine, Vec<Step>)> {
+fn case_of(step: impl Strategy<Value = Step>) -> impl Strategy<Value = (Machine, Vec<Step>)> {
     let model = select(&[OrderedPrefix, JumpingPrefix, WeakPosix][..]);
     let clock = select(&[Fine, Changes(7), Still][..]);
-    ((model, clock), vec(step(change), 1..40))
+    ((model, clock), vec(step, 1..40))
 }
 
 /// Why the library refused.
@@ -281,6 +312,8 @@ struct World {
     transactions: Vec<Begun>,
     writers: Vec<Writing>,
     views: Vec<(View, State)>,
+    /// Which store has the root to itself.
+    lease: Option<(u64, Lease)>,
     /// The last acknowledged state.
     committed: State,
     /// What was being committed at the crash: it may exist or not until a recovery decides.
@@ -302,6 +335,8 @@ struct World {
     frozen: BTreeSet<&'static str>,
     /// Who changed a path last, and who committed a generation.
     changed_by: BTreeMap<String, u64>,
+    /// The generation that wrote a path last.
+    written_in: BTreeMap<String, u64>,
     committed_by: BTreeMap<u64, u64>,
     /// A store has staged without waiting, so nothing may lead to its files after a power loss. Then
     /// this is what is left.
@@ -341,6 +376,7 @@ impl World {
             transactions: Vec::new(),
             writers: Vec::new(),
             views: Vec::new(),
+            lease: None,
             committed,
             in_flight: None,
             recovered: true,
@@ -350,6 +386,7 @@ impl World {
             modes: BTreeMap::new(),
             frozen: BTreeSet::new(),
             changed_by: BTreeMap::new(),
+            written_in: BTreeMap::new(),
             committed_by: BTreeMap::new(),
             stages_unrecorded: false,
             is_littered: false,
@@ -415,7 +452,17 @@ impl World {
                 choose(&self.views, *which).map(|index| self.views.remove(index));
                 Ok(())
             }
+            Step::Lease(which) => self.lease(*which),
+            EndLease => {
+                self.lease = None;
+                Ok(())
+            }
             Chmod(path, mode) => {
+                // A mode is part of what those have seen who looked at the file.
+                let looked = |begun: &Begun| begun.draft.has_measured(path);
+                while let Some(index) = self.transactions.iter().position(looked) {
+                    self.abort(index);
+                }
                 if self.recovered && self.committed.files.contains_key(*path) {
                     self.disk.set_mode(path, *mode);
                     self.modes.insert((*path).to_owned(), *mode);
@@ -595,9 +642,30 @@ impl World {
         }
     }
 
+    fn lease(&mut self, which: usize) -> Result<(), String> {
+        let Some(index) = choose(&self.stores, which) else { return Ok(()) };
+        let Opened { id, store, .. } = &self.stores[index];
+        let id = *id;
+        if self.lease.as_ref().is_some_and(|(holder, _)| *holder == id) {
+            return Ok(());
+        }
+        let expected =
+            if self.lease.is_none() && self.views.is_empty() { Ok(()) } else { Err(Refusal::Locked) };
+        let (found, lease) = match store.exclusive() {
+            Ok(lease) => (Ok(()), Some(lease)),
+            Err(error) => (Err(refusal(error)), None),
+        };
+        self.agree(found, expected)?;
+        if let Some(lease) = lease {
+            self.lease = Some((id, lease));
+        }
+        Ok(())
+    }
+
     fn close(&mut self, which: usize) {
         let Some(index) = choose(&self.stores, which) else { return };
         let Opened { id, store, durability } = self.stores.remove(index);
+        self.lease = self.lease.take().filter(|(holder, _)| *holder != id);
         drop(store);
         if durability != Process && self.views.is_empty() && !self.disk.has_crashed() {
             self.is_in_place(id);
@@ -634,28 +702,46 @@ impl World {
             return Ok(());
         }
         let may_wait = self.readers_may_wait()?;
+        self.abort_what_is_in_doubt();
         let Some(index) = choose(&self.transactions, which) else { return Ok(()) };
+        let written = self.written_in.clone();
+        let written = |path: &str| written.get(path).copied().unwrap_or_default();
         let Begun { transaction: tx, draft, .. } = &mut self.transactions[index];
-        let found = answer(tx, change);
+        let newest = self.committed.generation;
+        let found = answer(tx, change, newest);
         if found == Err(Refusal::Locked) && may_wait {
             return Ok(());
         }
-        let expected = expect(draft, &self.committed, change);
+        let expected = expect(draft, &self.committed, change, written);
         let changes: Vec<_> = tx.changes().iter().map(|change| change.path().to_string()).collect();
         let drafted = draft.changed();
         self.agree(found, expected).map_err(|problem| format!("{change:?}: {problem}"))?;
         self.agree(changes, drafted)
     }
 
+    /// Ends the transactions that have seen what may have changed, or not.
+    fn abort_what_is_in_doubt(&mut self) {
+        let written = self.written_in.clone();
+        let written = |path: &str| written.get(path).copied().unwrap_or_default();
+        let is_in_doubt = |world: &Self| {
+            world.transactions.iter().position(|begun| begun.draft.is_in_doubt(&world.committed, written))
+        };
+        while let Some(index) = is_in_doubt(self) {
+            self.abort(index);
+        }
+    }
+
     fn commit(&mut self, which: usize) -> Result<(), String> {
         let may_wait = self.readers_may_wait()?;
+        self.abort_what_is_in_doubt();
         let Some(index) = choose(&self.transactions, which) else { return Ok(()) };
         let Begun { owner, durability, transaction, draft, .. } = self.transactions.remove(index);
         let verdict = draft.verdict(&self.committed);
+        let is_shut_out = self.lease.as_ref().is_some_and(|(holder, _)| *holder != owner);
         let expected = match &verdict {
             Verdict::Unfinished => Err(Refusal::Unfinished),
             _ if draft.is_doomed() => Err(Refusal::Conflict),
-            _ if !draft.is_empty() && !self.views.is_empty() => Err(Refusal::Locked),
+            _ if !draft.is_empty() && (is_shut_out || !self.views.is_empty()) => Err(Refusal::Locked),
             Verdict::Conflict => Err(Refusal::Conflict),
             Verdict::Nothing => Ok((self.committed.generation, Vec::new())),
             Verdict::Commits(next) => Ok((next.generation, draft.changed())),
@@ -705,6 +791,7 @@ impl World {
                     Full => _ = self.in_place.insert(path.clone()),
                     _ => _ = self.in_place.remove(&path),
                 }
+                self.written_in.insert(path.clone(), next.generation);
                 self.changed_by.insert(path, owner);
             }
             let before = std::mem::replace(&mut self.committed, next);
@@ -866,6 +953,7 @@ impl World {
         self.writers.clear();
         self.drop_transactions();
         self.views.clear();
+        self.lease = None;
         self.stores.clear();
         Ok(())
     }
@@ -938,6 +1026,7 @@ impl World {
         self.writers.clear();
         self.drop_transactions();
         self.views.clear();
+        self.lease = None;
         self.stores.clear();
         if self.disk.has_crashed() {
             let loss = self.planned.take().unwrap_or(Kill);
@@ -952,7 +1041,7 @@ impl World {
 }
 
 /// What the library answers to a change.
-fn answer(tx: &mut Transaction, change: Change) -> Answer<Option<String>> {
+fn answer(tx: &mut Transaction, change: Change, newest: u64) -> Answer<Option<String>> {
     let truth = |found: bool| Some(found.to_string());
     let found = match change {
         Write(path, content) => tx.write(path, content).map(|()| None),
@@ -974,6 +1063,16 @@ fn answer(tx: &mut Transaction, change: Change) -> Answer<Option<String>> {
         Exists(path) => tx.exists(path).map(truth),
         ExpectAbsent(path) => tx.expect(path, Expect::Absent).map(|()| None),
         ExpectPresent(path) => tx.expect(path, Expect::Present).map(|()| None),
+        ExpectContent(path, content) => {
+            tx.expect(path, Expect::Checksum(Checksum::of(content.as_bytes()))).map(|()| None)
+        }
+        ExpectUnchanged(path) => tx.expect(path, Expect::Unchanged).map(|()| None),
+        ExpectGeneration(is_newest) => {
+            let generation = if is_newest { newest } else { newest.saturating_sub(1) };
+            tx.expect_generation(generation).map(|()| None)
+        }
+        Measure(path) => tx.metadata(path).map(|found| Some(found.length().to_string())),
+        List => tx.list(LISTED).map(|found| Some(shown(found.iter().map(ToString::to_string).collect()))),
         Read(path) => tx.read(path).map(|bytes| Some(String::from_utf8_lossy(&bytes).into_owned())),
         CopyTo(from, to) => tx.copy(from, to).map(|()| None),
         Rename(from, to) => tx.rename(from, to).map(|()| None),
@@ -982,7 +1081,12 @@ fn answer(tx: &mut Transaction, change: Change) -> Answer<Option<String>> {
 }
 
 /// What the reference answers to it.
-fn expect(draft: &mut Draft, now: &State, change: Change) -> Answer<Option<String>> {
+fn expect(
+    draft: &mut Draft,
+    now: &State,
+    change: Change,
+    written: impl Fn(&str) -> u64,
+) -> Answer<Option<String>> {
     let truth = |found: bool| Ok(Some(found.to_string()));
     match change {
         Write(path, content) | WriteWith(path, content) => {
@@ -1001,10 +1105,19 @@ fn expect(draft: &mut Draft, now: &State, change: Change) -> Answer<Option<Strin
         Remove(_) => Err(Refusal::NotFound),
         RemoveIfExists(path) => truth(draft.remove_if_exists(now, path)),
         Read(path) => read(draft.read(now, path)),
-        ExpectAbsent(path) | ExpectPresent(path) => {
-            let is_present = matches!(change, ExpectPresent(_));
-            draft.expect(now, path, is_present).then_some(None).ok_or(Refusal::Conflict)
+        ExpectAbsent(path) => met(draft.expect(now, path, Wanted::Nothing)),
+        ExpectPresent(path) => met(draft.expect(now, path, Wanted::Something)),
+        ExpectContent(path, content) => met(draft.expect(now, path, Wanted::Content(content.to_owned()))),
+        ExpectUnchanged(path) => met(draft.expect_unchanged(now, path)),
+        ExpectGeneration(is_newest) => {
+            let generation = if is_newest { now.generation } else { now.generation.saturating_sub(1) };
+            met(draft.expect_generation(now, generation))
         }
+        Measure(path) => {
+            let content = read(draft.measure(now, path, written(path)))?;
+            Ok(content.map(|content| content.len().to_string()))
+        }
+        List => draft.list(now, LISTED).map_or(Err(Refusal::Conflict), |found| Ok(Some(shown(found)))),
         Exists(path) => match read(draft.exists(now, path)) {
             Err(Refusal::NotFound) => truth(false),
             found => found.and_then(|_| truth(true)),
@@ -1012,6 +1125,14 @@ fn expect(draft: &mut Draft, now: &State, change: Change) -> Answer<Option<Strin
         CopyTo(from, to) => copied(draft.copy(now, from, to)),
         Rename(from, to) => copied(draft.rename(now, from, to)),
     }
+}
+
+fn met(is_met: bool) -> Answer<Option<String>> {
+    is_met.then_some(None).ok_or(Refusal::Conflict)
+}
+
+fn shown(paths: BTreeSet<String>) -> String {
+    paths.into_iter().collect::<Vec<_>>().join(" ")
 }
 
 fn copied(reading: Reading) -> Answer<Option<String>> {
@@ -1104,6 +1225,8 @@ const MUTATIONS: &[Mutation] = &[
     Mutation::Break(Rule::PublishByRename),
     Mutation::Break(Rule::ApplyAfterPublish),
     Mutation::Break(Rule::CheckPreconditions),
+    Mutation::Break(Rule::CheckExpected),
+    Mutation::Break(Rule::HonourLease),
     Mutation::Break(Rule::CheckPermissions),
     Mutation::Break(Rule::CheckFlags),
     Mutation::Break(Rule::SweepDeadOnly),
@@ -1119,7 +1242,11 @@ fn a_broken_protocol_is_told_from_the_reference() {
     let mut missed = Vec::new();
     for mutation in MUTATIONS {
         let property = |(machine, steps): &(Machine, Vec<Step>)| told(*machine, Some(*mutation), steps);
-        match property::counterexample(MUTATIONS_CASES, 0, &plain_case(), property) {
+        let cases = match mutation {
+            Mutation::Break(Rule::CheckExpected | Rule::HonourLease) => case().boxed(),
+            _ => plain_case().boxed(),
+        };
+        match property::counterexample(MUTATIONS_CASES, 0, &cases, property) {
             Some((_, problem)) => println!("{}", problem.lines().next().unwrap_or_default()),
             None => missed.push(mutation),
         }

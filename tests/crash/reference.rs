@@ -21,6 +21,11 @@ pub fn directories_of(path: &str) -> impl Iterator<Item = String> {
     path.match_indices('/').map(|(index, _)| path[..index].to_owned())
 }
 
+/// Whether a path is directly in a directory.
+fn is_in(path: &str, directory: &str) -> bool {
+    path.rsplit_once('/').is_some_and(|(parent, _)| parent == directory)
+}
+
 impl State {
     /// Puts a file there, with its directories.
     pub fn put(&mut self, path: &str, content: &str) {
@@ -30,6 +35,15 @@ impl State {
 
     pub fn content(&self, path: &str) -> Option<&str> {
         self.files.get(path).map(String::as_str)
+    }
+
+    /// The paths of the files in a directory.
+    fn files_in(&self, directory: &str) -> BTreeSet<String> {
+        self.files.keys().filter(|path| is_in(path, directory)).cloned().collect()
+    }
+
+    fn length(&self, path: &str) -> Option<usize> {
+        self.content(path).map(str::len)
     }
 
     /// The paths in a directory, `""` being the root.
@@ -56,6 +70,24 @@ enum Intent {
 enum Condition {
     Absent(String),
     Exists(String),
+}
+
+/// What must be at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    Nothing,
+    Something,
+    Content(String),
+}
+
+impl Wanted {
+    fn is_met(&self, found: Option<&str>) -> bool {
+        match self {
+            Self::Nothing => found.is_none(),
+            Self::Something => found.is_some(),
+            Self::Content(content) => found == Some(content.as_str()),
+        }
+    }
 }
 
 /// What a read within a transaction returns.
@@ -87,8 +119,14 @@ pub struct Draft {
     reads: BTreeMap<String, Option<String>>,
     /// Whether there was a file, for those that were asked for and not read.
     seen: BTreeMap<String, bool>,
-    /// Whether there must be a file, whatever the transaction does with it.
-    expected: Vec<(String, bool)>,
+    /// The files of the directories that were listed.
+    listed: BTreeMap<String, BTreeSet<String>>,
+    /// The lengths of the files that were looked at, and the commits that wrote them.
+    measured: BTreeMap<String, Option<(usize, u64)>>,
+    /// What must be there, whatever the transaction does with it.
+    expected: Vec<(String, Wanted)>,
+    /// The generation that must be the newest one.
+    expected_generation: Option<u64>,
     /// The generation that all reads show.
     snapshot: Option<u64>,
     doomed: bool,
@@ -178,6 +216,8 @@ impl Draft {
         let is_there = |path: &str| now.content(path).is_some();
         self.reads.iter().all(|(path, content)| now.content(path) == content.as_deref())
             && self.seen.iter().all(|(path, seen)| is_there(path) == *seen)
+            && self.listed.iter().all(|(directory, files)| now.files_in(directory) == *files)
+            && self.measured.iter().all(|(path, seen)| now.length(path) == seen.map(|(length, _)| length))
     }
 
     /// Whether a read has found another state, so that the transaction can no longer be committed.
@@ -225,13 +265,70 @@ impl Draft {
         self.find(now, path, see)
     }
 
-    /// Expects a file to be there, or not to be. Returns whether that is so now.
-    pub fn expect(&mut self, now: &State, path: &str, is_present: bool) -> bool {
+    /// Expects something of a path. Returns whether that is so now.
+    pub fn expect(&mut self, now: &State, path: &str, wanted: Wanted) -> bool {
         if !self.joins(now) {
             return false;
         }
-        self.expected.push((path.to_owned(), is_present));
-        now.files.contains_key(path) == is_present
+        let is_met = wanted.is_met(now.content(path));
+        self.expected.push((path.to_owned(), wanted));
+        is_met
+    }
+
+    /// Expects a file to stay as it is. Returns whether everything that was read still is.
+    pub fn expect_unchanged(&mut self, now: &State, path: &str) -> bool {
+        let joins = self.joins(now);
+        if joins {
+            self.reads.insert(path.to_owned(), now.content(path).map(str::to_owned));
+        }
+        joins
+    }
+
+    /// Expects this generation to be the newest. Returns whether it is.
+    pub fn expect_generation(&mut self, now: &State, generation: u64) -> bool {
+        if !self.joins(now) {
+            return false;
+        }
+        self.expected_generation = Some(generation);
+        now.generation == generation
+    }
+
+    /// The files of a directory, as the transaction would leave them; `None` for a conflict.
+    pub fn list(&mut self, now: &State, directory: &str) -> Option<BTreeSet<String>> {
+        if !self.joins(now) {
+            return None;
+        }
+        let mut files = now.files_in(directory);
+        self.listed.insert(directory.to_owned(), files.clone());
+        for (path, _) in self.intents.values().filter(|(path, _)| is_in(path, directory)) {
+            match self.newest(path) {
+                Some(Intent::Remove) => _ = files.remove(path),
+                _ => _ = files.insert(path.clone()),
+            }
+        }
+        Some(files)
+    }
+
+    /// Like `read`, but only a file's length is a matter. `written` is the commit that wrote it.
+    pub fn measure(&mut self, now: &State, path: &str, written: u64) -> Reading {
+        let measure = |draft: &mut Self, content: Option<&str>| {
+            draft.measured.insert(path.to_owned(), content.map(|content| (content.len(), written)));
+        };
+        self.find(now, path, measure)
+    }
+
+    /// Whether a file that was looked at was written again since, to the same length. Whether that is a
+    /// change depends on the clock.
+    pub fn is_in_doubt(&self, now: &State, written: impl Fn(&str) -> u64) -> bool {
+        let is_again = |path: &str, (length, before): (usize, u64)| {
+            written(path) != before && now.length(path) == Some(length)
+        };
+        self.measured.iter().any(|(path, seen)| seen.is_some_and(|seen| is_again(path, seen)))
+    }
+
+    /// Whether a file was looked at without reading it.
+    pub fn has_measured(&self, path: &str) -> bool {
+        self.measured.contains_key(path)
     }
 
     fn find(&mut self, now: &State, path: &str, note: impl Fn(&mut Self, Option<&str>)) -> Reading {
@@ -277,7 +374,8 @@ impl Draft {
             Condition::Absent(path) => !now.files.contains_key(path),
             Condition::Exists(path) => now.files.contains_key(path),
         });
-        let expected = self.expected.iter().all(|(path, is_there)| now.files.contains_key(path) == *is_there);
+        let expected = self.expected.iter().all(|(path, wanted)| wanted.is_met(now.content(path)))
+            && self.expected_generation.is_none_or(|generation| generation == now.generation);
         conditions && expected && !self.doomed && self.reads_hold(now)
     }
 

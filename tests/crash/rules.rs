@@ -423,6 +423,35 @@ fn what_is_expected_is_looked_for_under_the_lock(disk: &SimDisk) -> Result<(), S
     expect(tx.commit().is_err_and(|error| error.is_conflict()), "a file that must not exist was not noticed")
 }
 
+/// After the commit point nobody could refuse any more: the directory would stay, and the removal be
+/// acknowledged.
+fn a_directory_that_others_have_filled_meanwhile_is_a_conflict(disk: &SimDisk) -> Result<(), String> {
+    disk.make_directory("d", 0);
+    disk.settle();
+    let mut tx = open(disk).begin().unwrap();
+    tx.remove_dir("d").unwrap();
+    disk.put("d/theirs", b"theirs", 0o644);
+    expect(tx.commit().is_err_and(|error| error.is_conflict()), "a full directory was removed")
+}
+
+fn a_file_where_a_directory_is_to_be_is_a_conflict(disk: &SimDisk) -> Result<(), String> {
+    let mut tx = open(disk).begin().unwrap();
+    tx.create_dir("made").unwrap();
+    disk.put("made", b"theirs", 0o644);
+    expect(tx.commit().is_err_and(|error| error.is_conflict()), "a file passed for a directory")
+}
+
+fn a_listing_that_has_changed_is_a_conflict(disk: &SimDisk) -> Result<(), String> {
+    disk.make_directory("d", 0);
+    disk.put("d/one", b"one", 0o644);
+    disk.settle();
+    let mut tx = open(disk).begin().unwrap();
+    tx.list("d").unwrap();
+    tx.write("b", "there is one").unwrap();
+    disk.put("d/two", b"two", 0o644);
+    expect(tx.commit().is_err_and(|error| error.is_conflict()), "a new name was not noticed")
+}
+
 fn nobody_commits_in_a_root_that_another_store_has_to_itself(disk: &SimDisk) -> Result<(), String> {
     let holder = open(disk);
     let other = Store::options().lock_timeout(Duration::ZERO).open_on(disk.process()).unwrap();
@@ -703,7 +732,10 @@ const CASES: &[Case] = &[
     (Rule::TellPlacesApart, two_names_of_one_new_file_are_one_conflict),
     (Rule::CheckNamesAfter, a_directory_that_another_of_the_batch_fills_has_changed),
     (Rule::CheckNamesAfter, of_two_that_expect_one_generation_one_commits),
-    (Rule::CheckPreconditions, what_is_expected_is_looked_for_under_the_lock),
+    (Rule::CheckExpected, what_is_expected_is_looked_for_under_the_lock),
+    (Rule::CheckDirectories, a_directory_that_others_have_filled_meanwhile_is_a_conflict),
+    (Rule::CheckDirectories, a_file_where_a_directory_is_to_be_is_a_conflict),
+    (Rule::CheckPreconditions, a_listing_that_has_changed_is_a_conflict),
     (Rule::HonourLease, nobody_commits_in_a_root_that_another_store_has_to_itself),
     (Rule::FinishEarlier, a_commit_finishes_earlier_ones_first),
     (Rule::VerifyManifest, a_manifest_with_another_path_is_refused),
