@@ -19,6 +19,7 @@ mod in_memory;
 mod limits;
 mod messages;
 mod mounts;
+mod opacity;
 mod operations;
 mod outcomes;
 mod processes;
