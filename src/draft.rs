@@ -14,7 +14,8 @@ use crate::path::RelativePath;
 use crate::protocol::commit;
 use crate::protocol::open::Opened;
 use crate::protocol::resolve::{Resolver, Target};
-use crate::protocol::stage::{KeptFile, Preconditions, StagedChange, StagedWriter, Staging};
+use crate::protocol::root::Root;
+use crate::protocol::stage::{self, KeptFile, KeptLink, Preconditions, StagedChange, StagedWriter, Staging};
 use crate::protocol::state::Names;
 
 #[derive(Debug, Default)]
@@ -60,6 +61,8 @@ pub(crate) enum Content {
     Unfinished,
     /// In memory.
     Kept(KeptFile),
+    /// A symlink that is not staged yet.
+    Link(KeptLink),
     /// Staged on disk, or a removal.
     Ready(StagedChange),
 }
@@ -68,7 +71,7 @@ impl Slot {
     pub(crate) fn into_change(self) -> Option<StagedChange> {
         match self.content {
             Content::Ready(change) => Some(change),
-            Content::Open | Content::Unfinished | Content::Kept(_) => None,
+            Content::Open | Content::Unfinished | Content::Kept(_) | Content::Link(_) => None,
         }
     }
 
@@ -76,6 +79,7 @@ impl Slot {
     pub(crate) fn target(&self) -> Option<&Target> {
         match &self.content {
             Content::Kept(file) => Some(&file.target),
+            Content::Link(link) => Some(&link.target),
             Content::Ready(change) => Some(change.target()),
             Content::Open | Content::Unfinished => None,
         }
@@ -97,8 +101,8 @@ impl Draft {
         self.occupied.remove(&slot.path);
         match (&slot.content, &mut self.staging) {
             (Content::Kept(file), _) => self.release(file.bytes.len()),
-            (Content::Ready(StagedChange::Write(file)), Some(staging)) => {
-                staging.cleanup.remove(&file.staged);
+            (Content::Ready(change), Some(staging)) => {
+                change.staged().into_iter().for_each(|staged| staging.cleanup.remove(staged));
             }
             _ => {}
         }
@@ -111,6 +115,14 @@ impl Draft {
             slot.content = Content::Kept(file);
             self.kept.insert(number);
         }
+    }
+
+    /// Adds a symlink, which is staged with the files that are in memory.
+    pub(crate) fn keep_link(&mut self, link: KeptLink) {
+        self.numbers += 1;
+        let (path, number) = (link.target.path.clone(), self.numbers);
+        self.put(Slot { path, number, content: Content::Link(link) });
+        self.kept.insert(number);
     }
 
     /// Reserves room for bytes in memory, if there is enough.
@@ -138,7 +150,8 @@ impl Draft {
     /// for the write that did not fit.
     pub(crate) fn outgrow(&mut self, opened: &Opened, target: &Target, number: u64) -> Result<StagedWriter> {
         let staging = self.stage_kept(opened, [target.path.parent()].into(), false)?;
-        commit::begin(&opened.root, staging, target, number)
+        let begin = |root: &Root, staging: &mut Staging| stage::begin(root, staging, target, number);
+        commit::stage_in(&opened.root, staging, &target.path.parent(), begin)
     }
 
     /// Whether all that it writes is in memory, so that its manifest can hold it.
@@ -172,6 +185,10 @@ impl Draft {
                     let is_held = retained && file.target.attributes.are_inherited();
                     staged.bytes = is_held.then(|| std::mem::take(&mut file.bytes));
                     slot.content = Content::Ready(StagedChange::Write(staged));
+                } else if let Content::Link(link) = &slot.content {
+                    let stage = |root: &Root, staging: &mut Staging| stage::link(root, staging, link, number);
+                    let staged = commit::stage_in(&opened.root, staging, &slot.path.parent(), stage)?;
+                    slot.content = Content::Ready(StagedChange::Link(staged));
                 }
             }
             self.kept.pop_first();
@@ -210,12 +227,18 @@ impl Draft {
             let rest: Vec<_> = rest.collect();
             let Some(first) = rest.first() else { continue };
             let is_own = rest.len() == 1;
-            let change = match self.newest(path).map(|slot| &slot.content) {
+            let content = self.newest(path).map(|slot| &slot.content);
+            let change = match content {
                 Some(Content::Ready(change)) => Some(change),
                 _ => None,
             };
+            let is_link = matches!(content, Some(Content::Link(_) | Content::Ready(StagedChange::Link(_))));
             let is_directory = !is_own || matches!(change, Some(StagedChange::CreateDirectory(_)));
-            let kind = if is_directory { Kind::Directory } else { Kind::File };
+            let kind = match is_directory {
+                true => Kind::Directory,
+                false if is_link => Kind::Symlink,
+                false => Kind::File,
+            };
             if change.is_some_and(StagedChange::is_removal) {
                 if let (true, Some(names)) = (is_own, &mut names) {
                     names.remove(*first);

@@ -240,6 +240,9 @@ pub enum Reason {
     /// A file is removed, and a directory is to be in its place.
     #[error("a file cannot become a directory in one commit; remove it in an earlier one")]
     FileToDirectory,
+    /// A symlink is to be made on Windows.
+    #[error("symlinks are not made on Windows, where they need a privilege")]
+    NoSymlinks,
     /// A mode that no file can have.
     #[error("no file can have this mode: it has bits beyond 0o7777")]
     Mode,

@@ -32,6 +32,9 @@ pub enum Clash {
     /// It is not what the transaction has read or seen.
     #[error("has changed since it was read")]
     Changed,
+    /// A symlink is where a file was, so the file to replace may be elsewhere.
+    #[error("has become a symlink")]
+    Symlink,
     /// The file has another checksum than was expected.
     #[error("has not the checksum that was expected")]
     Checksum,

@@ -1,6 +1,7 @@
 //! What is at a path: plain data that views and transactions return.
 
 use std::fmt;
+use std::path::Path;
 use std::time::SystemTime;
 
 use crate::fs::{Kind, Metadata};
@@ -46,12 +47,19 @@ impl FileInfo {
         Self { kind: FileKind::File, length, modified: None, mode: None }
     }
 
+    /// A symlink that a transaction makes, and that leads nowhere before the commit.
+    pub(crate) fn link(to: &Path) -> Self {
+        let length = to.as_os_str().len() as u64;
+        Self { kind: FileKind::Link, length, modified: None, mode: None }
+    }
+
     /// A directory, whose time and length say nothing that lasts.
     pub(crate) fn directory() -> Self {
         Self { kind: FileKind::Directory, length: 0, modified: None, mode: None }
     }
 
-    /// A file, a directory, or something else. Symlinks are followed.
+    /// A file, a directory, or something else. Symlinks are followed, except one that the transaction
+    /// itself makes.
     #[must_use]
     pub fn kind(&self) -> FileKind {
         self.kind

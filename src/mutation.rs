@@ -43,6 +43,12 @@ pub enum Rule {
     OneSnapshot,
     /// Record the checksum of a replaced or removed file if its stamp proves nothing.
     ChecksumBefore,
+    /// Take a symlink for the original only if it leads where that one led.
+    CompareLinks,
+    /// Follow symlinks in a view as its state has them, and not as the disk has them.
+    FollowInState,
+    /// Count the symlinks that a path leads through as read.
+    RememberLinks,
     /// Leave a path alone if a later generation has put its file there.
     LeaveToLater,
     /// Rewrite the manifest when a target has changed since the manifest was written.

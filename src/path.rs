@@ -75,9 +75,9 @@ pub enum InvalidPath {
     /// A symlink is where a file should be.
     #[error("it is a symlink")]
     Symlink,
-    /// Two changes of one transaction cannot both be: something below a file, or in a directory that is
-    /// removed.
-    #[error("it lies below what the transaction makes a file, or removes")]
+    /// Two changes of one transaction cannot both be: something below a file or a symlink that it makes, or
+    /// in what it removes.
+    #[error("it lies below what the transaction makes a file or a symlink, or removes")]
     Contradiction,
     /// Two paths of one transaction are the same file.
     #[error("two paths of the transaction lead to the same file")]

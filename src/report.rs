@@ -1,6 +1,7 @@
 //! What happened, as plain data.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -39,6 +40,15 @@ pub enum Change {
         /// Its length in bytes when it was last looked at.
         old_length: u64,
     },
+    /// A symlink that is made, in place of a file, of another symlink or of nothing.
+    #[non_exhaustive]
+    Link {
+        /// The symlink.
+        path: RelativePath,
+        /// Where it leads to, as written in it.
+        #[serde(serialize_with = "as_text")]
+        to: PathBuf,
+    },
     /// A directory that is made for itself, and not for a file.
     #[non_exhaustive]
     CreateDirectory {
@@ -60,8 +70,14 @@ impl Change {
         match self {
             Self::Create { path, .. } | Self::Replace { path, .. } | Self::Remove { path, .. } => path,
             Self::CreateDirectory { path } | Self::RemoveDirectory { path } => path,
+            Self::Link { path, .. } => path,
         }
     }
+}
+
+/// As text. What is not Unicode is replaced, as by `Display`.
+fn as_text<S: serde::Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&path.display())
 }
 
 impl fmt::Display for Change {
@@ -72,6 +88,7 @@ impl fmt::Display for Change {
                 write!(f, "replace {path} ({old_length} -> {length} bytes)")
             }
             Self::Remove { path, old_length } => write!(f, "remove  {path} ({old_length} bytes)"),
+            Self::Link { path, to } => write!(f, "link    {path} -> {}", to.display()),
             Self::CreateDirectory { path } => write!(f, "create  {path}/"),
             Self::RemoveDirectory { path } => write!(f, "remove  {path}/"),
         }

@@ -6,6 +6,7 @@
 
 mod directories;
 mod expecting;
+mod links;
 pub(crate) mod operations;
 mod reading;
 
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::draft::{Content, Draft, Slot};
 use crate::error::{Error, Operation, Reason, Result};
-use crate::fs::{Durable, Metadata};
+use crate::fs::{Durable, Kind, Metadata};
 #[cfg(feature = "sim")]
 use crate::generation::Generation;
 use crate::generation::TransactionId;
@@ -32,7 +33,7 @@ use crate::protocol::refused::Refused;
 use crate::protocol::resolve::{self, Target};
 use crate::protocol::root::{Root, guard};
 use crate::protocol::snapshot::Snapshot;
-use crate::protocol::stage::{Collected, Presence, StagedChange};
+use crate::protocol::stage::{Collected, KeptLink, Presence, StagedChange, StagedSymlink};
 use crate::pruning;
 use crate::report::{Change, Commit};
 use crate::spelling::Spellings;
@@ -200,7 +201,8 @@ impl Transaction {
         Ok(true)
     }
 
-    /// Removes a file. The commit is a [`Conflict`](Error::Conflict) if the file is gone by then.
+    /// Removes a file or a symlink, and not what that leads to. The commit is a
+    /// [`Conflict`](Error::Conflict) if it is gone by then.
     ///
     /// # Errors
     /// - [`Error::InvalidPath`] if the path cannot be a target.
@@ -410,6 +412,7 @@ impl Transaction {
         let mut draft = guard(&self.draft);
         self.refuse_if_over(&draft)?;
         let resolved = draft.resolver.resolve(self.root(), &relative);
+        self.note_followed(&mut draft);
         drop(draft);
         let target = resolved.map_err(|error| error.given_as(path))?;
         self.note(&target.path, path);
@@ -430,13 +433,19 @@ impl Transaction {
     /// create it. So pending manifests are finished before the answer is that there is nothing to
     /// remove.
     fn resolve_to_remove(&self, path: &Path) -> Result<Target> {
+        if let Some(link) = self.find_link(path)? {
+            return Ok(link);
+        }
         let target = self.resolve(path)?;
         if target.existing.is_some() {
             return Ok(target);
         }
         drop(self.opened.read()?);
         guard(&self.draft).resolver.clear();
-        self.resolve(path)
+        match self.find_link(path)? {
+            Some(link) => Ok(link),
+            None => self.resolve(path),
+        }
     }
 
     /// Resolves a path at which a file is to be staged. A directory above it may have been removed or
@@ -470,6 +479,9 @@ impl Transaction {
             return Err(self.named(Error::invalid(self.root().full(&path), InvalidPath::Directory)));
         }
         let removed = draft.take(&path, u64::MAX);
+        if target.existing.is_some_and(|found| found.kind == Kind::Symlink) {
+            draft.resolver.own_link(&path);
+        }
         if target.existing.is_some() {
             draft.numbers += 1;
             let number = draft.numbers;
@@ -477,7 +489,11 @@ impl Transaction {
             draft.put(Slot { path, number, content });
             return Ok(true);
         }
-        Ok(matches!(removed, Some(Content::Ready(StagedChange::Write(_)) | Content::Kept(_) | Content::Open)))
+        Ok(match removed {
+            Some(Content::Ready(change)) => !change.is_removal(),
+            Some(Content::Kept(_) | Content::Link(_) | Content::Open) => true,
+            Some(Content::Unfinished) | None => false,
+        })
     }
 }
 
@@ -526,6 +542,9 @@ fn describe(slot: &Slot) -> Option<Change> {
     let (target, length) = match &slot.content {
         Content::Kept(file) => (&file.target, file.bytes.len() as u64),
         Content::Ready(StagedChange::Write(file)) => (&file.target, file.length()),
+        Content::Link(KeptLink { to, .. }) | Content::Ready(StagedChange::Link(StagedSymlink { to, .. })) => {
+            return Some(Change::Link { path, to: to.clone() });
+        }
         Content::Ready(StagedChange::Remove(target)) => {
             let old_length = target.existing.map_or(0, |found| found.length);
             return Some(Change::Remove { path, old_length });

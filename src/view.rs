@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Operation, Result};
@@ -152,6 +152,25 @@ impl View {
         Ok(found.into())
     }
 
+    /// Where the symlink at `path` leads to in this state, as written in it. The symlink itself is not
+    /// followed, those above it are.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read), with kind `NotFound` if nothing is there, and `InvalidInput` if it is no
+    /// symlink.
+    pub fn read_link(&self, path: impl AsRef<Path>) -> Result<PathBuf> {
+        self.opened.root.refuse_child()?;
+        let given = path.as_ref();
+        let path = resolve::relative(self.root(), given)?;
+        let resolved = guard(&self.resolver).resolve_name(self.root(), &self.reading, &path);
+        let path = self.note(resolved.map(|target| target.path), given)?;
+        if let Some(to) = self.reading.read_link(self.root(), &path)? {
+            return Ok(to);
+        }
+        self.reading.look(self.root(), &path)?.ok_or_else(|| self.missing(&path))?;
+        Err(self.root().error(Operation::Read, &path)(io::ErrorKind::InvalidInput.into()))
+    }
+
     /// The paths of the files and directories in a directory, in this state, sorted. `""` and `"."` are
     /// the root. Staged files and the control directory are left out.
     ///
@@ -236,7 +255,7 @@ impl View {
     fn resolve(&self, path: &Path) -> Result<RelativePath> {
         self.opened.root.refuse_child()?;
         let relative = resolve::relative(self.root(), path)?;
-        let resolved = guard(&self.resolver).resolve(self.root(), &relative);
+        let resolved = guard(&self.resolver).resolve_in(self.root(), &self.reading, &relative);
         self.note(resolved.map(|target| target.path), path)
     }
 
@@ -251,7 +270,7 @@ impl View {
 
     fn resolve_any(&self, path: &Path) -> Result<RelativePath> {
         self.opened.root.refuse_child()?;
-        let resolved = resolve::resolve_any(self.root(), &mut guard(&self.resolver), path);
+        let resolved = resolve::resolve_any(self.root(), &self.reading, &mut guard(&self.resolver), path);
         self.note(resolved, path)
     }
 
@@ -261,9 +280,8 @@ impl View {
             return Ok(RelativePath::root());
         }
         let relative = resolve::relative(self.root(), path)?;
-        match resolve::resolve_directory(self.root(), &relative) {
-            Err(error) if error.is_not_found() && self.reading.makes_directory(&relative) => Ok(relative),
-            resolved => self.note(resolved, path),
-        }
+        let resolver = &mut guard(&self.resolver);
+        let resolved = resolve::resolve_directory(self.root(), &self.reading, resolver, &relative);
+        self.note(resolved, path)
     }
 }

@@ -11,7 +11,7 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::{assert_no_litter, child, child_root, heard, random_seed, say, told};
@@ -19,6 +19,8 @@ use cosave::{Durability, RecoveryReport, Store};
 
 /// Eight files in three directories.
 const FILES: [&str; 8] = ["a/one", "a/two", "a/three", "b/one", "b/two", "b/c/one", "b/c/two", "b/c/three"];
+/// A symlink that each commit makes lead elsewhere.
+const LINK: &str = "b/newest";
 const KILLS: u64 = 300;
 const COMMITS_MAX: u64 = 4;
 /// The longest spin after the last commit waited for: somewhat more than a commit takes.
@@ -27,6 +29,10 @@ const SPIN_MAX: Duration = Duration::from_millis(8);
 /// What file `index` has after commit `count`; lengths differ, so that no two files look alike.
 fn content(count: u64, index: usize) -> String {
     format!("{count}\n{}", format!("{count} in {index}\n").repeat(1 + index * 150))
+}
+
+fn link_text(count: u64) -> PathBuf {
+    Path::new("../made").join(count.to_string())
 }
 
 #[test]
@@ -109,6 +115,9 @@ fn check(root: &Path, acknowledged: u64) -> (u64, RecoveryReport) {
         let expected = if count == 0 { String::new() } else { content(count, index) };
         assert!(found == expected, "{path} is not that of commit {count}");
     }
+    if cfg!(unix) && count > 0 {
+        assert_eq!(fs::read_link(root.join(LINK)).unwrap(), link_text(count), "of commit {count}");
+    }
     check_directories(root, count);
     let report = store.last_recovery().clone();
     drop(store);
@@ -151,6 +160,9 @@ fn child_that_commits_until_it_is_killed() {
             tx.write(path, content(count, index)).unwrap();
         }
         tx.write(format!("made/{count}/deep/file"), "made").unwrap();
+        if cfg!(unix) {
+            tx.symlink(LINK, link_text(count)).unwrap();
+        }
         tx.commit().unwrap();
         say(count);
     }

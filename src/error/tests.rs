@@ -56,7 +56,7 @@ fn meaning(error: &Error) -> (Outcome, bool, bool) {
             let may_pass = match found {
                 Clash::Exists | Clash::Missing | Clash::Changed | Clash::StagedMissing => true,
                 Clash::StagedChanged | Clash::StagedReplaced | Clash::DirectoryMissing => true,
-                Clash::NoDirectory | Clash::NotEmpty | Clash::NotLocked => true,
+                Clash::NoDirectory | Clash::NotEmpty | Clash::NotLocked | Clash::Symlink => true,
                 Clash::Checksum | Clash::Generation { .. } => false,
             };
             (NothingHappened, true, may_pass)

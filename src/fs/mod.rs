@@ -351,6 +351,15 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// `AlreadyExists`; `Unsupported` or `PermissionDenied` on file systems without hard links.
     fn link(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced>;
 
+    /// Makes a symlink that leads to `to`, as written. What it says is durable with its name.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `Unsupported` on systems where a program may not simply make one.
+    fn symlink(&self, to: &Path, path: &RelativePath) -> io::Result<Unsynced>;
+
+    /// Whether a program may simply make symlinks.
+    fn has_symlinks(&self) -> bool;
+
     /// Removes a name of a file or symlink.
     ///
     /// # Errors

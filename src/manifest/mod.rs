@@ -2,10 +2,12 @@
 //!
 //! The form on disk is known to `text` alone. Nothing here reads a file.
 
+pub(crate) mod name;
 pub(crate) mod text;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -79,8 +81,10 @@ pub struct Before {
     /// Its length and time stamp.
     pub stamp: Stamp,
     /// The BLAKE3 of its bytes, if it was so young that its stamp could not tell it from a later file
-    /// in its place.
+    /// in its place. Of a symlink it is that of its text, and always there.
     pub checksum: Option<Checksum>,
+    /// Whether it is a symlink.
+    pub is_link: bool,
 }
 
 /// What is done with a path.
@@ -91,10 +95,38 @@ pub enum Action {
     Write(StagedContent),
     /// The path is removed.
     Remove,
+    /// The staged symlink replaces the file or symlink at the path.
+    Link(StagedLink),
     /// A directory is made, unless there is one.
     CreateDirectory,
     /// A directory is removed, if it is empty by then.
     RemoveDirectory,
+}
+
+/// A symlink, staged beside its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StagedLink {
+    /// The staged symlink's name, in the same directory.
+    pub name: OsString,
+    /// Where it leads to, as written in it.
+    pub to: PathBuf,
+}
+
+/// The longest symlink that Linux takes (`PATH_MAX` with its final zero).
+const LINK_BYTES_MAX: usize = 4095;
+
+impl StagedLink {
+    /// The checksum of where a symlink leads to, as written in it.
+    pub(crate) fn checksum(to: &Path) -> Checksum {
+        Checksum::of(to.as_os_str().as_encoded_bytes())
+    }
+
+    /// Whether a symlink can lead there: anywhere, since none is ever followed out of the root. It has a
+    /// text, which is not too long (symlink(2), ENOENT and ENAMETOOLONG).
+    pub(crate) fn can_lead(to: &Path) -> bool {
+        let bytes = to.as_os_str().as_encoded_bytes();
+        !bytes.is_empty() && bytes.len() <= LINK_BYTES_MAX && !bytes.contains(&0)
+    }
 }
 
 impl Action {
@@ -128,10 +160,16 @@ impl Entry {
         }
     }
 
+    /// Whether it makes, replaces or removes a symlink.
+    pub(crate) fn is_of_link(&self) -> bool {
+        matches!(self.action, Action::Link(_)) || self.before.is_some_and(|before| before.is_link)
+    }
+
     /// Where the staged file lies, if something is written.
     pub(crate) fn staged(&self) -> Option<RelativePath> {
         match &self.action {
             Action::Write(content) => Some(self.path.with_name(&content.name)),
+            Action::Link(link) => Some(self.path.with_name(&link.name)),
             Action::Remove | Action::CreateDirectory | Action::RemoveDirectory => None,
         }
     }
@@ -224,6 +262,7 @@ impl fmt::Display for Manifest {
                     entry.path, content.after.length, content.checksum
                 )?,
                 Action::Remove => write!(f, "\nremove {}", entry.path)?,
+                Action::Link(link) => write!(f, "\nlink   {} -> {}", entry.path, link.to.display())?,
                 Action::CreateDirectory => write!(f, "\nmake the directory {}", entry.path)?,
                 Action::RemoveDirectory => write!(f, "\nremove the directory {}", entry.path)?,
             }

@@ -7,11 +7,15 @@
 //! match exactly is refused: no bytes can make decoding panic or guess.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Before, Entry, Inline, Manifest, ManifestError, StagedContent, Stamp, TimeStamp};
+use super::name::Name;
+use super::{
+    Action, Before, Entry, Inline, Manifest, ManifestError, StagedContent, StagedLink, Stamp, TimeStamp,
+};
 use crate::checksum::Checksum;
 use crate::generation::{Generation, TransactionId, parse_number};
 use crate::path::RelativePath;
@@ -22,8 +26,19 @@ const VERSION: &str = "1";
 const VERSION_INLINE: &str = "2";
 /// The version of manifests that make or remove directories.
 const VERSION_DIRECTORIES: &str = "3";
+/// The version of manifests that make, replace or remove symlinks.
+const VERSION_LINKS: &str = "4";
 
-const VERSIONS: [&str; 3] = [VERSION, VERSION_INLINE, VERSION_DIRECTORIES];
+const VERSIONS: [&str; 4] = [VERSION, VERSION_INLINE, VERSION_DIRECTORIES, VERSION_LINKS];
+
+/// The earliest version of a long save's manifest that can say this.
+fn version(entry: &Entry) -> &'static str {
+    match entry.action {
+        _ if entry.is_of_link() => VERSION_LINKS,
+        Action::CreateDirectory | Action::RemoveDirectory => VERSION_DIRECTORIES,
+        _ => VERSION,
+    }
+}
 
 /// An entry as JSON.
 #[derive(Serialize, Deserialize)]
@@ -43,6 +58,8 @@ struct EntryText {
     owner: Option<(u32, u32)>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     blake3: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    to: Option<Name>,
     before: Option<BeforeText>,
 }
 
@@ -53,6 +70,8 @@ struct BeforeText {
     modified: TimeStamp,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     blake3: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    link: bool,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -60,69 +79,23 @@ struct BeforeText {
 enum OperationText {
     Write,
     Remove,
+    Link,
     CreateDirectory,
     RemoveDirectory,
 }
 
-/// A path or name: as text if it is text, otherwise its bytes in hexadecimal (Unix).
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Name {
-    Text(String),
-    Bytes { bytes: String },
-}
-
-impl Name {
-    pub(crate) fn new(name: &OsStr) -> Self {
-        match name.to_str() {
-            Some(text) => Self::Text(text.to_owned()),
-            None => Self::Bytes { bytes: to_hex(name.as_encoded_bytes()) },
-        }
-    }
-
-    pub(crate) fn decode(self) -> Result<OsString, ManifestError> {
-        match self {
-            Self::Text(text) => Ok(text.into()),
-            Self::Bytes { bytes } => from_hex(&bytes)
-                .and_then(os_string)
-                .ok_or_else(|| content(format!("not a file name on this system: {bytes}"))),
-        }
-    }
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    if digits.len() % 2 != 0 {
-        return None;
-    }
-    digits.chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
-}
-
-#[cfg(unix)]
-fn os_string(bytes: Vec<u8>) -> Option<OsString> {
-    Some(std::os::unix::ffi::OsStringExt::from_vec(bytes))
-}
-
-/// Here names are always text. A name that is not text comes from another system, and is refused rather
-/// than guessed.
-#[cfg(not(unix))]
-fn os_string(_bytes: Vec<u8>) -> Option<OsString> {
-    None
-}
-
 impl BeforeText {
-    fn new(Before { stamp: Stamp { length, modified }, checksum }: Before) -> Self {
-        Self { length, modified, blake3: checksum.map(|checksum| checksum.to_string()) }
+    fn new(Before { stamp: Stamp { length, modified }, checksum, is_link: link }: Before) -> Self {
+        Self { length, modified, blake3: checksum.map(|checksum| checksum.to_string()), link }
     }
 
     fn decode(self) -> Result<Before, ManifestError> {
         let stamp = Stamp { length: self.length, modified: self.modified };
-        Ok(Before { stamp, checksum: self.blake3.map(|text| hash(&text)).transpose()? })
+        let checksum = self.blake3.map(|text| hash(&text)).transpose()?;
+        if self.link && checksum.is_none() {
+            return Err(content("a symlink was there, and it does not say which"));
+        }
+        Ok(Before { stamp, checksum, is_link: self.link })
     }
 }
 
@@ -142,10 +115,17 @@ impl EntryText {
             mode: None,
             owner: None,
             blake3: None,
+            to: None,
             before: entry.before.map(BeforeText::new),
         };
         match &entry.action {
             Action::Remove => empty,
+            Action::Link(link) => Self {
+                operation: OperationText::Link,
+                staged: Some(Name::new(&link.name)),
+                to: Some(Name::new(link.to.as_os_str())),
+                ..empty
+            },
             Action::CreateDirectory => Self { operation: OperationText::CreateDirectory, ..empty },
             Action::RemoveDirectory => Self { operation: OperationText::RemoveDirectory, ..empty },
             Action::Write(content) => Self {
@@ -163,14 +143,27 @@ impl EntryText {
 
     fn decode(self) -> Result<Entry, ManifestError> {
         let path = path(self.path)?;
+        let before = self.before.as_ref();
         let action = match (self.operation, self.staged, self.length, self.modified, self.mode, self.blake3) {
-            (operation, None, None, None, None, None) if self.owner.is_none() => match operation {
-                OperationText::Remove => Action::Remove,
-                OperationText::CreateDirectory if self.before.is_none() => Action::CreateDirectory,
-                OperationText::RemoveDirectory if self.before.is_none() => Action::RemoveDirectory,
-                _ => return Err(content("an entry's fields do not fit its operation")),
-            },
-            (OperationText::Write, Some(name), Some(length), Some(modified), Some(mode), Some(text)) => {
+            (operation, staged, None, None, None, None) if self.owner.is_none() => {
+                match (operation, staged, self.to) {
+                    (OperationText::Remove, None, None) => Action::Remove,
+                    (OperationText::Link, Some(name), Some(to)) => Action::Link(StagedLink {
+                        name: plain_name(name.decode()?)?,
+                        to: link_text(to.decode()?)?,
+                    }),
+                    (OperationText::CreateDirectory, None, None) if before.is_none() => {
+                        Action::CreateDirectory
+                    }
+                    (OperationText::RemoveDirectory, None, None) if before.is_none() => {
+                        Action::RemoveDirectory
+                    }
+                    _ => return Err(content("an entry's fields do not fit its operation")),
+                }
+            }
+            (OperationText::Write, Some(name), Some(length), Some(modified), Some(mode), Some(text))
+                if self.to.is_none() =>
+            {
                 Action::Write(StagedContent {
                     name: plain_name(name.decode()?)?,
                     after: Stamp { length, modified },
@@ -183,6 +176,13 @@ impl EntryText {
         };
         let before = self.before.map(BeforeText::decode).transpose()?;
         Ok(Entry { path, before, action })
+    }
+}
+
+fn link_text(to: OsString) -> Result<PathBuf, ManifestError> {
+    match StagedLink::can_lead(Path::new(&to)) {
+        true => Ok(to.into()),
+        false => Err(content("no symlink can lead there")),
     }
 }
 
@@ -261,7 +261,7 @@ impl Manifest {
         wave: Option<Generation>,
         entries: impl Iterator<Item = &'a Entry>,
     ) -> Vec<u8> {
-        let mut has_directories = false;
+        let mut needed = VERSION;
         let mut body = format!("{{\"transaction\":\"{transaction}\",\"time\":{},", time.nanoseconds());
         // Names, strings and numbers always have a JSON form, so the empty default is never used. If it
         // were, decoding would refuse the manifest before it is published.
@@ -270,15 +270,14 @@ impl Manifest {
         }
         body.push_str("\"entries\":[");
         for (index, entry) in entries.enumerate() {
-            has_directories |= entry.action.is_of_directory();
+            needed = needed.max(version(entry));
             body.push_str(if index == 0 { "\n" } else { ",\n" });
             body.push_str(&serde_json::to_string(&EntryText::new(entry)).unwrap_or_default());
         }
         body.push_str("\n]}\n");
         match wave {
             Some(_) => seal_inline(&body),
-            None if has_directories => seal_as(FORMAT, VERSION_DIRECTORIES, &body),
-            None => seal(FORMAT, &body),
+            None => seal_as(FORMAT, needed, &body),
         }
     }
 
@@ -290,24 +289,27 @@ impl Manifest {
         let (header, body) = split(bytes)?;
         match header[..] {
             [FORMAT, VERSION_INLINE, hash, length] => Self::decode_inline(hash, length, body),
-            [FORMAT, VERSION_DIRECTORIES, hash] => Self::parse(verified(hash, body)?)?.without_contents(true),
-            _ => Self::parse(unseal(FORMAT, bytes)?)?.without_contents(false),
+            [FORMAT, version @ (VERSION_DIRECTORIES | VERSION_LINKS), hash] => {
+                Self::parse(verified(hash, body)?)?.without_contents(version)
+            }
+            _ => Self::parse(unseal(FORMAT, bytes)?)?.without_contents(VERSION),
         }
     }
 
-    /// Checks a manifest that has no contents behind its text. It has directories if its version says so.
-    fn without_contents(self, has_directories: bool) -> Result<Self, ManifestError> {
+    /// Checks a manifest that has no contents behind its text. It says what its version can say, and no
+    /// earlier one could.
+    fn without_contents(self, version: &str) -> Result<Self, ManifestError> {
         if self.inline.is_some() {
             return Err(content("it has a wave, but no contents"));
         }
-        if self.has_directories() != has_directories {
+        if self.needed_version() != version {
             return Err(content("its version does not fit its operations"));
         }
         Ok(self)
     }
 
-    fn has_directories(&self) -> bool {
-        self.entries.iter().any(|entry| entry.action.is_of_directory())
+    fn needed_version(&self) -> &'static str {
+        self.entries.iter().map(version).max().unwrap_or(VERSION)
     }
 
     /// Like `decode`, but accepts a wrong checksum. Only for tests that look at the consequences.
@@ -323,7 +325,7 @@ impl Manifest {
         let parts = body.split_at_checked(length.ok_or(ManifestError::Header)?);
         let (text, contents) = parts.ok_or(ManifestError::Checksum)?;
         let mut manifest = Self::parse(verified(hash, text)?)?;
-        if manifest.has_directories() {
+        if manifest.needed_version() != VERSION {
             return Err(content("its version does not fit its operations"));
         }
         let inline = manifest.inline.as_mut().ok_or_else(|| content("it has no wave"))?;
@@ -407,6 +409,8 @@ fn verified<'a>(hash: &str, text: &'a [u8]) -> Result<&'a str, ManifestError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(unix)]
+    use std::ffi::OsStr;
     use std::time::SystemTime;
     use uuid::Uuid;
 
@@ -416,8 +420,8 @@ mod tests {
             modified: TimeStamp::from(SystemTime::UNIX_EPOCH - std::time::Duration::from_nanos(5)),
         };
         let path = |text| RelativePath::new(text).expect("valid");
-        let old = Before { stamp, checksum: None };
-        let young = Before { stamp, checksum: Some(Checksum::of(b"c")) };
+        let old = Before { stamp, checksum: None, is_link: false };
+        let young = Before { stamp, checksum: Some(Checksum::of(b"c")), is_link: false };
         let content = StagedContent {
             name: ".a.x.cosave".into(),
             after: stamp,
@@ -465,8 +469,8 @@ mod tests {
     #[test]
     fn a_later_version_is_named() {
         let text = String::from_utf8(manifest().encode()).expect("text");
-        let later = text.replacen("cosave-manifest 1 ", "cosave-manifest 4 ", 1);
-        assert_eq!(Manifest::decode(later.as_bytes()), Err(ManifestError::Version("4".to_owned())));
+        let later = text.replacen("cosave-manifest 1 ", "cosave-manifest 5 ", 1);
+        assert_eq!(Manifest::decode(later.as_bytes()), Err(ManifestError::Version("5".to_owned())));
     }
 
     fn directories(entries: &[(&str, Action)]) -> Manifest {
@@ -492,6 +496,32 @@ mod tests {
         let plain = String::from_utf8(manifest().encode()).expect("text");
         let later = plain.replacen("cosave-manifest 1 ", "cosave-manifest 3 ", 1);
         assert!(matches!(Manifest::decode(later.as_bytes()), Err(ManifestError::Content(_))));
+    }
+
+    #[test]
+    fn symlinks_are_of_a_version_of_their_own_and_lead_anywhere() {
+        let link = |to: &str| Action::Link(StagedLink { name: ".l.x.cosave".into(), to: to.into() });
+        let text = |manifest: &Manifest| String::from_utf8(manifest.encode()).expect("text");
+        for to in ["a", "../../outside", "/absolute", "a//b/."] {
+            let written = directories(&[("d", Action::CreateDirectory), ("d/l", link(to))]);
+            assert!(text(&written).starts_with("cosave-manifest 4 "));
+            assert_eq!(Manifest::decode(&written.encode()), Ok(written));
+        }
+        let mut replacing = manifest();
+        let checksum = Some(StagedLink::checksum(Path::new("a")));
+        replacing.entries[1].before =
+            Some(Before { checksum, is_link: true, ..replacing.entries[1].before.expect("old") });
+        assert!(text(&replacing).starts_with("cosave-manifest 4 "));
+        assert_eq!(Manifest::decode(&replacing.encode()), Ok(replacing.clone()));
+        for wrong in [
+            text(&replacing).replacen("cosave-manifest 4 ", "cosave-manifest 3 ", 1),
+            text(&directories(&[("l", link(""))])),
+            text(&directories(&[("l", link(&"x".repeat(4096)))])),
+        ] {
+            assert!(matches!(Manifest::decode(wrong.as_bytes()), Err(ManifestError::Content(_))), "{wrong}");
+        }
+        replacing.entries[1].before.as_mut().expect("a link").checksum = None;
+        assert!(Manifest::decode(&replacing.encode()).is_err(), "a symlink that nothing identifies");
     }
 
     #[test]

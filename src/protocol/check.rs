@@ -14,10 +14,10 @@ use super::resolve::{Target, look};
 use super::root::{Root, if_found};
 use super::stage::{Preconditions, Presence, Staged, StagedEntry};
 use super::state::InPlace;
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::expect::Clash;
 use crate::fs::{Identity, Kind, Metadata};
-use crate::manifest::{Action, Stamp};
+use crate::manifest::{Action, Entry, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::{InvalidPath, RelativePath};
 
@@ -52,7 +52,11 @@ fn not_frozen(root: &Root, path: &RelativePath) -> Result<()> {
 /// Whether a file can be staged for this target: it may be replaced, and new names can be made in its
 /// directory, or in the nearest existing one above.
 pub(crate) fn may_stage(root: &Root, target: &Target) -> Result<()> {
-    may_replace(root, target)?;
+    if is_link(target) {
+        may_remove_link(root, &target.path)?;
+    } else {
+        may_replace(root, target)?;
+    }
     if root.assumes_permission() {
         return Ok(());
     }
@@ -62,6 +66,9 @@ pub(crate) fn may_stage(root: &Root, target: &Target) -> Result<()> {
 /// Whether a file may be removed: it may be replaced, and its name can be removed. A write would notice
 /// that when it stages there. A removal stages nothing, and would notice too late.
 pub(crate) fn may_remove(root: &Root, target: &Target) -> Result<()> {
+    if is_link(target) {
+        return may_remove_link(root, &target.path);
+    }
     may_replace(root, target)?;
     if target.existing.is_none() || root.assumes_permission() {
         return Ok(());
@@ -121,8 +128,14 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
         }
         let found = look(root, &entry.path)?;
         let target = Target::new(entry.path.clone(), found, entry.path.parent());
-        if let Some(Kind::Symlink | Kind::Other | Kind::Directory) = found.map(|found| found.kind) {
-            may_replace(root, &target)?;
+        match found.map(|found| found.kind) {
+            // A link stands for itself only if that was so when the transaction looked at it.
+            Some(Kind::Symlink) if may_be_link(entry) => {}
+            Some(Kind::Symlink) => {
+                return Err(Error::Conflict { path: root.full(&entry.path).into(), found: Clash::Symlink });
+            }
+            Some(Kind::Other | Kind::Directory) => may_replace(root, &target)?,
+            _ => {}
         }
         if keeps(Rule::CheckFlags) {
             not_frozen(root, &entry.path)?;
@@ -145,6 +158,36 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
     }
     let is_current = !outdated && changed.is_empty();
     Ok(if is_current { Freshness::Current } else { Freshness::Outdated(changed) })
+}
+
+/// Whether a link at the path of an entry is what is replaced or removed, and not the file it leads to.
+fn may_be_link(entry: &Entry) -> bool {
+    matches!(entry.action, Action::Link(_)) || entry.before.is_some_and(|before| before.is_link)
+}
+
+fn is_link(target: &Target) -> bool {
+    target.existing.is_some_and(|found| found.kind == Kind::Symlink)
+}
+
+/// Whether a symlink may be made here: in place of nothing, a file or a symlink. It cannot be copied over
+/// a file that is a mount point.
+pub(crate) fn may_link(root: &Root, target: &Target) -> Result<()> {
+    if !root.fs.has_symlinks() {
+        let reason = Reason::NoSymlinks;
+        return Err(Error::Unsupported { path: root.full(&target.path).into(), reason });
+    }
+    may_stage(root, target)?;
+    may_remove(root, target)
+}
+
+/// Whether the name of a symlink may be removed.
+fn may_remove_link(root: &Root, path: &RelativePath) -> Result<()> {
+    if root.assumes_permission() {
+        return Ok(());
+    }
+    not_frozen(root, path)?;
+    let allowed = if_found(root.fs.may_remove(path));
+    allowed.map(drop).map_err(root.error(Operation::Remove, path))
 }
 
 /// Checks that each directory can still be made or removed. Its permissions, too: another program can have
@@ -208,6 +251,15 @@ fn are_emptied(root: &Root, staged: &Staged) -> Result<()> {
 /// fail, may have removed or changed it.
 fn still_staged(root: &Root, staged: &StagedEntry) -> Result<()> {
     let entry = &staged.entry;
+    if let (Some(path), Action::Link(link)) = (entry.staged(), &entry.action) {
+        let Some(found) = look(root, &path)? else {
+            return Err(Error::Conflict { path: root.full(&entry.path).into(), found: Clash::StagedMissing });
+        };
+        if original::is_link(root, &path, &found, link) && found.identity == staged.identity {
+            return Ok(());
+        }
+        return Err(Error::Conflict { path: root.full(&entry.path).into(), found: Clash::StagedReplaced });
+    }
     let (Some(path), Action::Write(content)) = (entry.staged(), &entry.action) else { return Ok(()) };
     let conflict = |found| Err(Error::Conflict { path: root.full(&entry.path).into(), found });
     match look(root, &path)? {

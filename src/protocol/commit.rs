@@ -28,9 +28,8 @@ use super::lock::{self, Locked, Turn};
 use super::publish::{self, Published};
 use super::queue::{self, Queue};
 use super::refused::Refused;
-use super::resolve::Target;
 use super::root::{Root, guard};
-use super::stage::{self, Backing, Collected, KeptFile, Staged, StagedFile, StagedWriter, Staging};
+use super::stage::{self, Backing, Collected, KeptFile, Staged, StagedFile, Staging};
 use super::state::InPlace;
 use super::{apply, check, lease, recover};
 use crate::error::{Error, Operation, Result};
@@ -145,29 +144,30 @@ fn prepare_once(root: &Root, staging: &mut Staging, directories: &BTreeSet<Relat
     stage::make(root, staging, looked.missing)
 }
 
-/// Begins a staged file for `target`, whose directory is prepared. An aborted transaction may have
-/// removed the directory meanwhile; then it is prepared again.
-pub(crate) fn begin(
+/// Stages something in a directory that is prepared. An aborted transaction may have removed the directory
+/// meanwhile; then it is prepared again.
+pub(crate) fn stage_in<T>(
     root: &Root,
     staging: &mut Staging,
-    target: &Target,
-    number: u64,
-) -> Result<StagedWriter> {
+    directory: &RelativePath,
+    stage: impl Fn(&Root, &mut Staging) -> Result<T>,
+) -> Result<T> {
     for _ in 1..BEGIN_TRIES_MAX {
-        match stage::begin(root, staging, target, number) {
+        match stage(root, staging) {
             Err(error) if error.is_not_found() => {
                 root.fs.forget_directories();
-                prepare(root, staging, &[target.path.parent()].into())?;
+                prepare(root, staging, &[directory.clone()].into())?;
             }
             result => return result,
         }
     }
-    stage::begin(root, staging, target, number)
+    stage(root, staging)
 }
 
 /// Stages a file from memory. Its directory is prepared.
 pub(crate) fn stage_kept(root: &Root, staging: &mut Staging, file: &KeptFile, at: u64) -> Result<StagedFile> {
-    let writer = begin(root, staging, &file.target, at)?;
+    let begin = |root: &Root, staging: &mut Staging| stage::begin(root, staging, &file.target, at);
+    let writer = stage_in(root, staging, &file.target.path.parent(), begin)?;
     let staged = stage::fill(root, staging, writer, &file.bytes)?;
     sync_early(root, staging)?;
     stage::tell_staged(root, &staged);

@@ -18,7 +18,8 @@ use super::root::{Root, is_gone};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, DirectoryEntry, Kind, Wave};
 use crate::generation::Generation;
-use crate::manifest::text::{Name, seal, unseal};
+use crate::manifest::name::Name;
+use crate::manifest::text::{seal, unseal};
 use crate::manifest::{Action, Entry, Manifest, ManifestError};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
@@ -384,6 +385,9 @@ fn check_names(root: &Root, entry: &Entry) -> Result<(), String> {
     match &entry.action {
         Action::Write(content) if layout::parse_staged(&content.name).is_none() => {
             Err(format!("it moves `{}`, which is no staged file", content.name.to_string_lossy()))
+        }
+        Action::Link(link) if layout::parse_staged(&link.name).is_none() => {
+            Err(format!("it moves `{}`, which is no staged link", link.name.to_string_lossy()))
         }
         _ => Ok(()),
     }

@@ -6,6 +6,7 @@
 //! others is in them. Looks, and changes nothing.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 
 use super::root::Root;
 use super::state::{Names, State};
@@ -23,6 +24,8 @@ pub(crate) enum Question {
     Info,
     /// Which names it has.
     Names,
+    /// Where it leads to, if it is a symlink.
+    Link,
 }
 
 /// What was found.
@@ -31,6 +34,7 @@ pub(crate) enum Answer {
     Kind(Option<Kind>),
     Info(Option<FileInfo>),
     Names(Option<Names>),
+    Link(Option<PathBuf>),
 }
 
 /// What a transaction has seen so far.
@@ -73,6 +77,7 @@ impl Glances {
             Question::Kind => Answer::Kind(look()?.map(|found| found.kind)),
             Question::Info => Answer::Info(look()?.map(FileInfo::from)),
             Question::Names => Answer::Names(self.names(root, state, path)?),
+            Question::Link => Answer::Link(state.read_link(root, path)?),
         })
     }
 

@@ -4,8 +4,8 @@
 //! Between a crash and its recovery another program may replace the original,
 //! and its file must not be destroyed. A length and a time stamp identify the
 //! original only if it was older than the clock's granule when it was recorded.
-//! Otherwise its checksum is recorded too. This module looks and reads, and
-//! changes nothing.
+//! Otherwise its checksum is recorded too. A symlink is identified by its text
+//! alone. This module looks and reads, and changes nothing.
 
 use std::io;
 
@@ -14,16 +14,22 @@ use super::root::Root;
 use crate::checksum::Checksum;
 use crate::error::{Operation, Result};
 use crate::fs::{Kind, Metadata};
-use crate::manifest::{Before, Stamp};
+use crate::manifest::{Before, StagedLink, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
 /// What the manifest records of the file at `path`.
 pub(crate) fn record(root: &Root, path: &RelativePath, found: &Metadata) -> Before {
+    if found.kind == Kind::Symlink {
+        // One that is gone again has the text of none, so recovery leaves whatever is there.
+        let to = root.fs.read_link(path).unwrap_or_default();
+        let checksum = Some(StagedLink::checksum(&to));
+        return Before { stamp: Stamp::of(found), checksum, is_link: true };
+    }
     let is_young = !root.stamps.prove(found) && keeps(Rule::ChecksumBefore);
     // A file that may be replaced but not read is identified by its stamp alone.
     let checksum = is_young.then(|| copy::checksum(root, path).ok()).flatten();
-    Before { stamp: Stamp::of(found), checksum }
+    Before { stamp: Stamp::of(found), checksum, is_link: false }
 }
 
 /// Whether what was recorded still describes the file.
@@ -35,6 +41,9 @@ pub(crate) fn is_current(
 ) -> bool {
     match (recorded, found) {
         (None, None) => true,
+        (Some(before), Some(found)) if before.is_link || found.kind == Kind::Symlink => {
+            is_same_link(root, path, before, found)
+        }
         (Some(before), Some(found)) => {
             before.stamp == Stamp::of(found)
                 && before
@@ -53,6 +62,9 @@ pub(crate) fn has_content(
     found: &Metadata,
 ) -> Result<bool> {
     let Some(before) = recorded else { return Ok(false) };
+    if before.is_link || found.kind == Kind::Symlink {
+        return Ok(is_same_link(root, path, before, found));
+    }
     match before.checksum {
         Some(checksum) => has_bytes(root, path, found, before.stamp, checksum),
         None => Ok(before.stamp == Stamp::of(found)),
@@ -67,8 +79,21 @@ pub(crate) fn is_itself(
     recorded: Option<&Before>,
     found: &Metadata,
 ) -> Result<bool> {
-    let is_stamped = recorded.is_some_and(|before| before.stamp == Stamp::of(found));
+    // Of a symlink its text says all. Copies of a root and version control keep no time of it.
+    let is_stamped = recorded.is_some_and(|before| before.is_link || before.stamp == Stamp::of(found));
     Ok(is_stamped && has_content(root, path, recorded, found)?)
+}
+
+/// Whether a symlink was recorded, and there is one with the same text.
+fn is_same_link(root: &Root, path: &RelativePath, before: &Before, found: &Metadata) -> bool {
+    let leads_there =
+        || root.fs.read_link(path).is_ok_and(|to| Some(StagedLink::checksum(&to)) == before.checksum);
+    before.is_link && found.kind == Kind::Symlink && (leads_there() || !keeps(Rule::CompareLinks))
+}
+
+/// Whether the symlink at `path` is a staged one.
+pub(crate) fn is_link(root: &Root, path: &RelativePath, found: &Metadata, link: &StagedLink) -> bool {
+    found.kind == Kind::Symlink && root.fs.read_link(path).is_ok_and(|to| to == link.to)
 }
 
 /// Whether a file has the bytes of the one that had this stamp. Its own stamp may differ.

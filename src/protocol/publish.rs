@@ -151,14 +151,15 @@ fn is_listed(root: &Root, path: &RelativePath) -> io::Result<bool> {
 /// with a set-ID bit is never in it, since recovery gives this bit to no file that it writes from a
 /// manifest.
 ///
-/// A directory cannot travel in a manifest. If its sync failed, nothing could make it durable anew.
+/// A directory cannot travel in a manifest. If its sync failed, nothing could make it durable anew. A
+/// symlink could, but recovery restores files only.
 pub(crate) fn may_hold_contents(root: &Root, staged: &Staged) -> Result<bool> {
     let entries = &staged.entries;
     let parents = entries.iter().map(|staged| staged.entry.path.parent()).collect();
     if !staged.session.undurable(&parents).is_empty() {
         return Ok(false);
     }
-    if entries.iter().any(|staged| staged.entry.action.is_of_directory()) {
+    if entries.iter().any(|staged| staged.entry.action.is_of_directory() || staged.entry.is_of_link()) {
         return Ok(false);
     }
     let is_write = |staged: &&StagedEntry| matches!(staged.entry.action, Action::Write(_));

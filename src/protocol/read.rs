@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::control::Control;
@@ -14,12 +15,14 @@ use super::lock::{self, Share};
 use super::original;
 use super::pending::{self, Pending};
 use super::recover;
+use super::resolve::Lookup;
 use super::root::{Root, if_found};
 use super::state::{self, Names, State};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, Metadata, ReadFile};
 use crate::generation::Generation;
 use crate::manifest::{Action, Before, Entry, Manifest};
+use crate::mutation::{Rule, keeps};
 use crate::path::{InvalidPath, RelativePath};
 
 /// How often recovery is tried before a read. Once is enough unless more writers die.
@@ -43,6 +46,8 @@ enum Overlay {
     Held(Held),
     /// This file is removed. Any other file at the path was put there later.
     Removed(Option<Before>),
+    /// The staged symlink, until it is moved, and where it leads to.
+    Link(RelativePath, PathBuf),
     /// A directory is made.
     MadeDirectory,
     /// A directory is removed, if it is empty.
@@ -152,14 +157,17 @@ impl Reading {
         for (generation, manifest) in &visible.manifests {
             let Ok(manifest) = manifest else { continue };
             for (entry, bytes) in manifest.contents() {
-                let over = match (entry.staged(), bytes) {
-                    (None, _) if entry.action == Action::CreateDirectory => Overlay::MadeDirectory,
-                    (None, _) if entry.action == Action::RemoveDirectory => Overlay::RemovedDirectory,
-                    (Some(_), Some(bytes)) if lost.is_lost(*generation, manifest, entry)? => {
+                let over = match (&entry.action, bytes) {
+                    (Action::CreateDirectory, _) => Overlay::MadeDirectory,
+                    (Action::RemoveDirectory, _) => Overlay::RemovedDirectory,
+                    (Action::Remove, _) => Overlay::Removed(entry.before),
+                    (Action::Link(link), _) => {
+                        Overlay::Link(entry.path.with_name(&link.name), link.to.clone())
+                    }
+                    (Action::Write(_), Some(bytes)) if lost.is_lost(*generation, manifest, entry)? => {
                         Overlay::Held(Held::new(entry, bytes))
                     }
-                    (Some(staged), _) => Overlay::Staged(staged),
-                    (None, _) => Overlay::Removed(entry.before),
+                    (Action::Write(content), _) => Overlay::Staged(entry.path.with_name(&content.name)),
                 };
                 overlay.insert(entry.path.clone(), over);
             }
@@ -175,17 +183,55 @@ impl Reading {
             Some(Overlay::MadeDirectory) => Err(Error::invalid(root.full(path), InvalidPath::Directory)),
             Some(Overlay::RemovedDirectory) => Ok(None),
             Some(Overlay::Held(held)) => Ok(Some(Box::new(held.clone()))),
-            Some(Overlay::Removed(before)) => match open(path)? {
-                Some(file) => {
-                    let found = file.metadata().map_err(root.error(Operation::Read, path))?;
-                    Ok((!original::is_itself(root, path, before.as_ref(), &found)?).then_some(file))
-                }
+            Some(Overlay::Removed(_)) => match self.found(root, path)? {
+                Some(_) => open(path),
                 None => Ok(None),
             },
+            // Paths are followed before. So this is a file that others have put in the link's place.
+            Some(Overlay::Link(..)) => open(path),
             Some(Overlay::Staged(staged)) => match open(staged)? {
                 Some(file) => Ok(Some(file)),
                 None => open(path),
             },
+        }
+    }
+
+    /// What is at a path.
+    fn found(&self, root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
+        Ok(match self.overlay.get(path) {
+            None => state::look(root, path)?,
+            Some(Overlay::Held(held)) => Some(held.metadata),
+            Some(Overlay::MadeDirectory) => match state::look(root, path)? {
+                // It will be a directory like any other, and the root is one.
+                None => root.look(&RelativePath::root())?,
+                found => found,
+            },
+            Some(Overlay::RemovedDirectory) => {
+                let is_removed = self.removes_directory(root, path)?;
+                state::look(root, path)?.filter(|_| !is_removed)
+            }
+            Some(Overlay::Removed(before)) => match state::look(root, path)? {
+                Some(found) if matches!(found.kind, Kind::File | Kind::Symlink) => {
+                    (!original::is_itself(root, path, before.as_ref(), &found)?).then_some(found)
+                }
+                found => found,
+            },
+            Some(Overlay::Staged(staged) | Overlay::Link(staged, _)) => match state::look(root, staged)? {
+                Some(found) => Some(found),
+                None => state::look(root, path)?,
+            },
+        })
+    }
+
+    /// Where the symlink at a path leads to.
+    fn found_link(&self, root: &Root, path: &RelativePath) -> Result<Option<PathBuf>> {
+        match self.overlay.get(path) {
+            None => state::read_link(root, path),
+            Some(Overlay::Link(staged, to)) if root.look(staged)?.is_some() => Ok(Some(to.clone())),
+            Some(_) if self.found(root, path)?.is_some_and(|found| found.kind == Kind::Symlink) => {
+                state::read_link(root, path)
+            }
+            Some(_) => Ok(None),
         }
     }
 
@@ -202,7 +248,7 @@ impl Reading {
         for entry in root.list(path)? {
             let child = path.child(&entry.name);
             let is_left = match self.overlay.get(&child) {
-                Some(Overlay::Removed(_)) => self.look(root, &child)?.is_some(),
+                Some(Overlay::Removed(_)) => self.found(root, &child)?.is_some(),
                 Some(Overlay::RemovedDirectory) => !self.removes_directory(root, &child)?,
                 _ => true,
             };
@@ -219,6 +265,22 @@ impl Reading {
     }
 }
 
+/// Paths are followed as this state has them, whatever of it is in place.
+impl Lookup for Reading {
+    fn look(&self, root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
+        if keeps(Rule::FollowInState) { self.found(root, path) } else { state::look(root, path) }
+    }
+
+    fn link(&self, root: &Root, path: &RelativePath) -> Result<PathBuf> {
+        let missing = || root.error(Operation::Look, path)(io::ErrorKind::NotFound.into());
+        let found = match keeps(Rule::FollowInState) {
+            true => self.found_link(root, path)?,
+            false => state::read_link(root, path)?,
+        };
+        found.ok_or_else(missing)
+    }
+}
+
 impl State for Reading {
     fn generation(&self) -> Generation {
         self.generation
@@ -231,29 +293,13 @@ impl State for Reading {
     }
 
     fn look(&self, root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
-        let found = match self.overlay.get(path) {
-            None => state::look(root, path)?,
-            Some(Overlay::Held(held)) => Some(held.metadata),
-            Some(Overlay::MadeDirectory) => match state::look(root, path)? {
-                // It will be a directory like any other, and the root is one.
-                None => root.look(&RelativePath::root())?,
-                found => found,
-            },
-            Some(Overlay::RemovedDirectory) => {
-                let is_removed = self.removes_directory(root, path)?;
-                state::look(root, path)?.filter(|_| !is_removed)
-            }
-            Some(Overlay::Removed(before)) => match state::look(root, path)? {
-                Some(found) if found.kind == Kind::File => {
-                    (!original::is_itself(root, path, before.as_ref(), &found)?).then_some(found)
-                }
-                found => found,
-            },
-            Some(Overlay::Staged(staged)) => match state::look(root, staged)? {
-                Some(found) => Some(found),
-                None => state::look(root, path)?,
-            },
-        };
+        let found = self.found(root, path)?;
+        self.share.confirm(root)?;
+        Ok(found)
+    }
+
+    fn read_link(&self, root: &Root, path: &RelativePath) -> Result<Option<PathBuf>> {
+        let found = self.found_link(root, path)?;
         self.share.confirm(root)?;
         Ok(found)
     }
@@ -273,7 +319,7 @@ impl State for Reading {
             if is_directory && !matches!(self.overlay.get(path), Some(Overlay::RemovedDirectory)) {
                 continue;
             }
-            match self.look(root, path)? {
+            match self.found(root, path)? {
                 Some(found) => _ = names.insert(path.name().to_owned(), found.kind),
                 None => _ = names.remove(path.name()),
             }

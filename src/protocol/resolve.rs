@@ -4,7 +4,7 @@
 //! No result can lead outside the root. Looks at the disk and writes nothing.
 //! `check` decides whether a target may be written.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -59,10 +59,37 @@ impl Target {
     }
 }
 
+/// Where paths are looked up: on disk, or in a state over it.
+pub(crate) trait Lookup {
+    /// What is at a path that has no symlink in it.
+    fn look(&self, root: &Root, path: &RelativePath) -> Result<Option<Metadata>>;
+
+    /// Where the symlink at a path leads to, as written in it.
+    fn link(&self, root: &Root, path: &RelativePath) -> Result<PathBuf>;
+}
+
+/// The names that the disk has now.
+#[derive(Debug)]
+pub(crate) struct OnDisk;
+
+impl Lookup for OnDisk {
+    fn look(&self, root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
+        look(root, path)
+    }
+
+    fn link(&self, root: &Root, path: &RelativePath) -> Result<PathBuf> {
+        root.fs.read_link(path).map_err(root.error(Operation::Look, path))
+    }
+}
+
 /// Parents whose symlinks were followed already, so that no path is walked twice.
 #[derive(Debug, Default)]
 pub(crate) struct Resolver {
     parents: HashMap<RelativePath, RelativePath>,
+    /// Where the transaction itself has made or removed a symlink. These are names, and not followed.
+    own: HashSet<RelativePath>,
+    /// The symlinks that were followed, with their texts.
+    followed: HashMap<RelativePath, PathBuf>,
 }
 
 /// The caller's path, as a path below the root.
@@ -79,16 +106,26 @@ pub(crate) fn relative(root: &Root, given: &Path) -> Result<RelativePath> {
 impl Resolver {
     /// Follows every symlink in `path`, and refuses to leave the root.
     pub(crate) fn resolve(&mut self, root: &Root, path: &RelativePath) -> Result<Target> {
+        self.resolve_in(root, &OnDisk, path)
+    }
+
+    /// Like `resolve`, in a state.
+    pub(crate) fn resolve_in(
+        &mut self,
+        root: &Root,
+        names: &impl Lookup,
+        path: &RelativePath,
+    ) -> Result<Target> {
         if let Some(parent) = self.parents.get(&path.parent()) {
             let target = parent.child(path.name());
-            let existing = look(root, &target)?;
+            let existing = names.look(root, &target)?;
             // A link must be followed, and a directory refused, even if the parent was resolved before.
             if existing.is_none_or(|found| !matches!(found.kind, Kind::Symlink | Kind::Directory)) {
                 let nearest = target.parent();
                 return Ok(Target::new(target, existing, nearest));
             }
         }
-        let Followed { target, last_is_link } = follow(root, path, Wanted::File)?;
+        let Followed { target, last_is_link } = self.follow(root, names, path, Wanted::File)?;
         root.refuse_reserved(&target.path).map_err(|reason| Error::invalid(root.full(path), reason))?;
         // A link leads to another directory, often to a file of the same name there.
         if target.directory_exists() && !last_is_link {
@@ -98,13 +135,18 @@ impl Resolver {
     }
 
     /// Follows every symlink in `path` but the last.
-    pub(crate) fn resolve_name(&self, root: &Root, path: &RelativePath) -> Result<Target> {
+    pub(crate) fn resolve_name(
+        &mut self,
+        root: &Root,
+        names: &impl Lookup,
+        path: &RelativePath,
+    ) -> Result<Target> {
         let parent = path.parent();
         let directory = match self.parents.get(&parent) {
             _ if parent.is_root() => parent,
             Some(known) => known.clone(),
             None => {
-                let directory = follow(root, &parent, Wanted::Directory)?.target;
+                let directory = self.follow(root, names, &parent, Wanted::Directory)?.target;
                 if directory.existing.is_none() {
                     let path = directory.path.child(path.name());
                     return Ok(Target::new(path, None, directory.nearest));
@@ -114,8 +156,86 @@ impl Resolver {
         };
         let name = directory.child(path.name());
         root.refuse_reserved(&name).map_err(|reason| Error::invalid(root.full(path), reason))?;
-        let existing = look(root, &name)?;
+        let existing = names.look(root, &name)?;
         Ok(Target::new(name, existing, directory))
+    }
+
+    fn follow(
+        &mut self,
+        root: &Root,
+        names: &impl Lookup,
+        path: &RelativePath,
+        wanted: Wanted,
+    ) -> Result<Followed> {
+        let invalid = |reason| Error::invalid(root.full(path), reason);
+        let mut ahead: VecDeque<OsString> = path.names().map(OsString::from).collect();
+        let mut reached = RelativePath::root();
+        let mut links = 0;
+        let mut last_is_link = false;
+        while let Some(name) = ahead.pop_front() {
+            if name == ".." {
+                if reached.is_root() {
+                    return Err(invalid(InvalidPath::Escapes));
+                }
+                reached = reached.parent();
+                continue;
+            }
+            let next = reached.child(&name);
+            let found = names.look(root, &next)?;
+            if self.own.contains(&next) {
+                let is_name = ahead.is_empty() && wanted == Wanted::File;
+                let target = Target::new(next, found, reached);
+                return is_name
+                    .then_some(Followed { target, last_is_link })
+                    .ok_or_else(|| invalid(InvalidPath::Contradiction));
+            }
+            match found.map(|metadata| metadata.kind) {
+                Some(Kind::Symlink) => {
+                    links += 1;
+                    last_is_link |= ahead.is_empty();
+                    if links > LINKS_MAX {
+                        return Err(invalid(InvalidPath::NotADirectory));
+                    }
+                    let link = names.link(root, &next)?;
+                    splice(root, &link, &mut reached, &mut ahead).map_err(invalid)?;
+                    self.followed.insert(next, link);
+                }
+                Some(Kind::Directory) => {
+                    reached = next;
+                    if ahead.is_empty() {
+                        break;
+                    }
+                }
+                _ if ahead.is_empty() && wanted == Wanted::File => {
+                    let target = Target::new(next, found, reached);
+                    return Ok(Followed { target, last_is_link });
+                }
+                Some(_) => return Err(invalid(InvalidPath::NotADirectory)),
+                None => {
+                    let target = missing(&next, &reached, ahead).map_err(invalid)?;
+                    return Ok(Followed { target, last_is_link });
+                }
+            }
+        }
+        // What remains is a directory, or the root itself.
+        if wanted == Wanted::File {
+            return Err(invalid(InvalidPath::Directory));
+        }
+        let existing = names.look(root, &reached)?;
+        let target = Target::new(reached.clone(), existing, reached);
+        Ok(Followed { target, last_is_link })
+    }
+
+    /// Notes that the transaction makes or removes a symlink here. What leads through it leads nowhere
+    /// before the commit, so such paths are refused. The last change of the path itself counts.
+    pub(crate) fn own_link(&mut self, path: &RelativePath) {
+        self.own.insert(path.clone());
+        self.parents.clear();
+    }
+
+    /// The symlinks that were followed since this was asked.
+    pub(crate) fn take_followed(&mut self) -> HashMap<RelativePath, PathBuf> {
+        std::mem::take(&mut self.followed)
     }
 
     /// Drops what was resolved, since directories may have been removed or replaced.
@@ -135,8 +255,13 @@ pub(crate) fn look(root: &Root, path: &RelativePath) -> Result<Option<Metadata>>
 }
 
 /// The directory that `path` leads to, without symlinks.
-pub(crate) fn resolve_directory(root: &Root, path: &RelativePath) -> Result<RelativePath> {
-    let Followed { target, .. } = follow(root, path, Wanted::Directory)?;
+pub(crate) fn resolve_directory(
+    root: &Root,
+    names: &impl Lookup,
+    resolver: &mut Resolver,
+    path: &RelativePath,
+) -> Result<RelativePath> {
+    let Followed { target, .. } = resolver.follow(root, names, path, Wanted::Directory)?;
     match target.existing {
         Some(_) => Ok(target.path),
         None => Err(root.error(Operation::Look, &target.path)(io::ErrorKind::NotFound.into())),
@@ -145,14 +270,21 @@ pub(crate) fn resolve_directory(root: &Root, path: &RelativePath) -> Result<Rela
 
 /// Where a path leads, whether to a file, a directory or nothing. A path below a file stays as it is,
 /// since nothing can be there.
-pub(crate) fn resolve_any(root: &Root, resolver: &mut Resolver, given: &Path) -> Result<RelativePath> {
+pub(crate) fn resolve_any(
+    root: &Root,
+    names: &impl Lookup,
+    resolver: &mut Resolver,
+    given: &Path,
+) -> Result<RelativePath> {
     if is_root(root, given) {
         return Ok(RelativePath::root());
     }
     let path = relative(root, given)?;
-    match resolver.resolve(root, &path) {
+    match resolver.resolve_in(root, names, &path) {
         Ok(target) => Ok(target.path),
-        Err(Error::InvalidPath { reason: InvalidPath::Directory, .. }) => resolve_directory(root, &path),
+        Err(Error::InvalidPath { reason: InvalidPath::Directory, .. }) => {
+            resolve_directory(root, names, resolver, &path)
+        }
         Err(Error::InvalidPath { reason: InvalidPath::NotADirectory, .. }) => Ok(path),
         Err(error) => Err(error),
     }
@@ -176,58 +308,6 @@ struct Followed {
     target: Target,
     /// Whether the last name of the path is a symlink, so that the target may be in another directory.
     last_is_link: bool,
-}
-
-fn follow(root: &Root, path: &RelativePath, wanted: Wanted) -> Result<Followed> {
-    let invalid = |reason| Error::invalid(root.full(path), reason);
-    let mut ahead: VecDeque<OsString> = path.names().map(OsString::from).collect();
-    let mut reached = RelativePath::root();
-    let mut links = 0;
-    let mut last_is_link = false;
-    while let Some(name) = ahead.pop_front() {
-        if name == ".." {
-            if reached.is_root() {
-                return Err(invalid(InvalidPath::Escapes));
-            }
-            reached = reached.parent();
-            continue;
-        }
-        let next = reached.child(&name);
-        let found = look(root, &next)?;
-        match found.map(|metadata| metadata.kind) {
-            Some(Kind::Symlink) => {
-                links += 1;
-                last_is_link |= ahead.is_empty();
-                if links > LINKS_MAX {
-                    return Err(invalid(InvalidPath::NotADirectory));
-                }
-                let link = root.fs.read_link(&next).map_err(root.error(Operation::Look, &next))?;
-                splice(root, &link, &mut reached, &mut ahead).map_err(invalid)?;
-            }
-            Some(Kind::Directory) => {
-                reached = next;
-                if ahead.is_empty() {
-                    break;
-                }
-            }
-            _ if ahead.is_empty() && wanted == Wanted::File => {
-                let target = Target::new(next, found, reached);
-                return Ok(Followed { target, last_is_link });
-            }
-            Some(_) => return Err(invalid(InvalidPath::NotADirectory)),
-            None => {
-                let target = missing(&next, &reached, ahead).map_err(invalid)?;
-                return Ok(Followed { target, last_is_link });
-            }
-        }
-    }
-    // What remains is a directory, or the root itself.
-    if wanted == Wanted::File {
-        return Err(invalid(InvalidPath::Directory));
-    }
-    let existing = look(root, &reached)?;
-    let target = Target::new(reached.clone(), existing, reached);
-    Ok(Followed { target, last_is_link })
 }
 
 /// Nothing exists at `first`, so the rest of the path has yet to be made.

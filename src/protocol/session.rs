@@ -24,7 +24,8 @@ use super::root::{Root, guard, if_found};
 use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::{Barrier, Durable, Identity, Lock, LockKind, NewFile, Unsynced, Wave};
 use crate::generation::TransactionId;
-use crate::manifest::text::{Name, seal, unseal};
+use crate::manifest::name::Name;
+use crate::manifest::text::{seal, unseal};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{ErrorKind, Read as _, Seek as _};
+use std::path::PathBuf;
 
 use super::expected::Expectations;
 use super::glance::{Answer, Glances, Question};
@@ -172,6 +173,14 @@ impl Snapshot {
             self.changed = Some(path.clone());
         }
         self.intact(root).map(|()| answer)
+    }
+
+    /// Notes where a path led that was followed. It counts as read: if somebody makes the symlink lead
+    /// elsewhere before the commit, what was read or is to be written lies at the wrong place.
+    pub(crate) fn follow(&mut self, link: RelativePath, to: PathBuf) {
+        if !self.glances.remember(&link, Question::Link, &Answer::Link(Some(to))) {
+            self.changed = Some(link);
+        }
     }
 
     fn find_changed(&self, root: &Root, state: &impl State) -> Result<Option<RelativePath>> {

@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::cleanup::CleanupGuard;
@@ -26,9 +27,10 @@ use super::session::{Looked, Session};
 use super::snapshot::Snapshot;
 use crate::checksum::Checksum;
 use crate::error::{Error, Operation, Result};
+use crate::expect::Clash;
 use crate::fs::{Barrier, Durable, Identity, Kind, Metadata, NewFile, Unsynced, Wave, WriteFile};
 use crate::generation::TransactionId;
-use crate::manifest::{Action, Entry, StagedContent, Stamp};
+use crate::manifest::{Action, Entry, StagedContent, StagedLink, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 use crate::progress::Progress;
@@ -118,9 +120,12 @@ impl StagedEntry {
             (Action::Write(content), Some(staged)) => {
                 StagedChange::Write(StagedFile { staged, target, content, identity, like, bytes })
             }
+            (Action::Link(link), Some(staged)) => {
+                StagedChange::Link(StagedSymlink { staged, target, to: link.to, identity })
+            }
             (Action::CreateDirectory, _) => StagedChange::CreateDirectory(target),
             (Action::RemoveDirectory, _) => StagedChange::RemoveDirectory(target),
-            (Action::Write(_) | Action::Remove, _) => StagedChange::Remove(target),
+            (Action::Write(_) | Action::Link(_) | Action::Remove, _) => StagedChange::Remove(target),
         }
     }
 
@@ -198,6 +203,14 @@ pub(crate) struct KeptFile {
     pub(crate) bytes: Vec<u8>,
 }
 
+/// A symlink that is not staged yet.
+#[derive(Debug)]
+pub(crate) struct KeptLink {
+    pub(crate) target: Target,
+    /// Where it is to lead, as written in it.
+    pub(crate) to: PathBuf,
+}
+
 /// What a transaction has on disk, once it has staged a file.
 #[derive(Debug)]
 pub(crate) struct Staging {
@@ -273,7 +286,7 @@ pub(crate) fn begin(
 ) -> Result<StagedWriter> {
     let id = StagedId { transaction: staging.id, number };
     let staged = layout::staged(&target.path.parent(), target.path.name(), id);
-    let access = match target.existing {
+    let access = match target.existing.filter(|existing| existing.kind == Kind::File) {
         _ if !keeps(Rule::HideStaged) => NewFile::Ordinary,
         None if target.attributes.are_inherited() => NewFile::Hidden,
         _ => NewFile::Private,
@@ -283,6 +296,23 @@ pub(crate) fn begin(
     staging.cleanup.add_file(staged.clone());
     let (hasher, target) = (blake3::Hasher::new(), target.clone());
     Ok(StagedWriter { file, hasher, name, staged, target, length: None, told: 0 })
+}
+
+/// Stages a symlink. Its directory is on record.
+pub(crate) fn link(
+    root: &Root,
+    staging: &mut Staging,
+    link: &KeptLink,
+    number: u64,
+) -> Result<StagedSymlink> {
+    let target = &link.target;
+    let id = StagedId { transaction: staging.id, number };
+    let staged = layout::staged(&target.path.parent(), target.path.name(), id);
+    let failed = || root.error(Operation::Stage, &target.path);
+    staging.wave.add(root.fs.symlink(&link.to, &staged).map_err(failed())?);
+    staging.cleanup.add_file(staged.clone());
+    let found = root.fs.metadata(&staged).map_err(failed())?;
+    Ok(StagedSymlink { staged, target: target.clone(), to: link.to.clone(), identity: found.identity })
 }
 
 /// Writes a file from memory to its staged file, and finishes it.
@@ -378,11 +408,17 @@ impl StagedWriter {
         let path = &self.target.path;
         let failed = || root.error(Operation::Stage, path);
         let found = if_found(root.fs.metadata(path)).map_err(failed())?;
+        let is_link = |found: Option<Metadata>| found.is_some_and(|found| found.kind == Kind::Symlink);
+        if is_link(found) && !is_link(self.target.existing) {
+            // It would have been followed.
+            return Err(Error::Conflict { path: root.full(path).into(), found: Clash::Symlink });
+        }
         let Attributes { mode, model, modified } = &self.target.attributes;
         let like = match model {
             Some(model) => if_found(root.fs.metadata(model)).map_err(failed())?,
-            // If the target is gone or no file any more, its last known permissions are used.
-            None => found.filter(|found| found.kind == Kind::File).or(self.target.existing),
+            // If the target is gone or no file any more, its last known permissions are used. A symlink has
+            // none.
+            None => [found, self.target.existing].into_iter().flatten().find(|f| f.kind == Kind::File),
         };
         match (&like, mode) {
             (Some(like), mode) => {
@@ -435,8 +471,19 @@ impl Write for StagedWriter {
 pub(crate) enum StagedChange {
     Write(StagedFile),
     Remove(Target),
+    Link(StagedSymlink),
     CreateDirectory(Target),
     RemoveDirectory(Target),
+}
+
+/// A staged symlink. Its text is durable with its name.
+#[derive(Debug)]
+pub(crate) struct StagedSymlink {
+    pub(crate) staged: RelativePath,
+    pub(crate) target: Target,
+    /// Where it leads to, as written in it.
+    pub(crate) to: PathBuf,
+    identity: Option<Identity>,
 }
 
 impl StagedChange {
@@ -449,6 +496,7 @@ impl StagedChange {
         match self {
             Self::Write(StagedFile { target, .. }) | Self::Remove(target) => target,
             Self::CreateDirectory(target) | Self::RemoveDirectory(target) => target,
+            Self::Link(link) => &link.target,
         }
     }
 
@@ -456,6 +504,7 @@ impl StagedChange {
     pub(crate) fn staged(&self) -> Option<&RelativePath> {
         match self {
             Self::Write(file) => Some(&file.staged),
+            Self::Link(link) => Some(&link.staged),
             _ => None,
         }
     }
@@ -471,6 +520,10 @@ impl StagedChange {
             Self::Remove(target) => {
                 let like = target.existing;
                 (entry(root, target, Action::Remove), None, like, None)
+            }
+            Self::Link(StagedSymlink { staged, target, to, identity }) => {
+                let link = StagedLink { name: staged.name().to_owned(), to };
+                (entry(root, target, Action::Link(link)), identity, None, None)
             }
             Self::CreateDirectory(target) => (directory(target, Action::CreateDirectory), None, None, None),
             Self::RemoveDirectory(target) => (directory(target, Action::RemoveDirectory), None, None, None),

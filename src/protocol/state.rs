@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use super::root::{Root, if_found, is_gone};
 use crate::error::{Operation, Result};
@@ -26,6 +27,9 @@ pub(crate) trait State {
     /// What is at `path` (without symlinks); `None` if there is nothing.
     fn look(&self, root: &Root, path: &RelativePath) -> Result<Option<Metadata>>;
 
+    /// Where the symlink at `path` leads to, as written in it; `None` if there is none.
+    fn read_link(&self, root: &Root, path: &RelativePath) -> Result<Option<PathBuf>>;
+
     /// The names in a directory, without those of cosave; `None` if there is no such directory.
     fn names(&self, root: &Root, directory: &RelativePath) -> Result<Option<Names>>;
 }
@@ -36,6 +40,14 @@ pub(crate) fn look(root: &Root, path: &RelativePath) -> Result<Option<Metadata>>
         Err(error) if is_gone(&error) => Ok(None),
         found => found.map(Some).map_err(root.error(Operation::Look, path)),
     }
+}
+
+/// Where the symlink at a path leads to; `None` if there is none.
+pub(crate) fn read_link(root: &Root, path: &RelativePath) -> Result<Option<PathBuf>> {
+    if look(root, path)?.is_none_or(|found| found.kind != Kind::Symlink) {
+        return Ok(None);
+    }
+    if_found(root.fs.read_link(path)).map_err(root.error(Operation::Look, path))
 }
 
 /// The state that the exclusive lock shows once everything published is in place.
@@ -53,6 +65,10 @@ impl State for InPlace {
 
     fn look(&self, root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
         look(root, path)
+    }
+
+    fn read_link(&self, root: &Root, path: &RelativePath) -> Result<Option<PathBuf>> {
+        read_link(root, path)
     }
 
     fn names(&self, root: &Root, directory: &RelativePath) -> Result<Option<Names>> {

@@ -216,7 +216,7 @@ impl<'a> Removal<'a> {
         self.wave.add(Unsynced::directory(directory.clone()));
         for entry in names {
             let Some(id) = layout::parse_staged(&entry.name) else { continue };
-            if entry.kind == Kind::File && sessions.is_dead(id.transaction.session) {
+            if is_staged_kind(entry.kind) && sessions.is_dead(id.transaction.session) {
                 self.staged(directory.child(&entry.name))?;
             }
         }
@@ -293,7 +293,7 @@ pub(crate) fn deep(
                         ahead.push(path);
                     }
                 }
-                Kind::File if is_forgotten(&entry, &sessions) => removal.staged(path)?,
+                kind if is_staged_kind(kind) && is_forgotten(&entry, &sessions) => removal.staged(path)?,
                 _ => {}
             }
         }
@@ -306,4 +306,9 @@ pub(crate) fn deep(
 
 fn is_forgotten(entry: &DirectoryEntry, sessions: &Sessions) -> bool {
     layout::parse_staged(&entry.name).is_some_and(|id| !sessions.living.contains(&id.transaction.session))
+}
+
+/// What is staged is a file or a symlink.
+fn is_staged_kind(kind: Kind) -> bool {
+    matches!(kind, Kind::File | Kind::Symlink)
 }

@@ -8,7 +8,7 @@ use std::io;
 use super::control::Control;
 use super::layout::Fate;
 use super::root::Root;
-use super::{control, copy, lock, pending};
+use super::{control, copy, lock, original, pending};
 use crate::error::{Error, Operation, Result};
 use crate::fs::Kind;
 use crate::generation::Generation;
@@ -79,6 +79,10 @@ fn compare(root: &Root, entry: &Entry) -> Result<Option<Problem>> {
     let found = root.look(&entry.path)?;
     let (content, found) = match (&entry.action, found) {
         (Action::Remove, found) => return Ok(found.map(|_| Problem::Present)),
+        (Action::Link(link), found) => {
+            let Some(found) = found else { return Ok(Some(Problem::Missing)) };
+            return Ok((!original::is_link(root, &entry.path, &found, link)).then_some(Problem::Changed));
+        }
         (Action::CreateDirectory, Some(found)) if found.kind == Kind::Directory => return Ok(None),
         (Action::CreateDirectory, Some(_)) => return Ok(Some(Problem::Changed)),
         (Action::CreateDirectory, None) => return Ok(Some(Problem::Missing)),

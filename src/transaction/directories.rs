@@ -14,7 +14,7 @@ use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::Kind;
 use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::check;
-use crate::protocol::resolve::{self, Target};
+use crate::protocol::resolve::Target;
 use crate::protocol::root::guard;
 use crate::protocol::stage::{Presence, StagedChange};
 use crate::pruning::{goes, is_below};
@@ -152,14 +152,6 @@ impl Transaction {
     /// ```
     pub fn prune_empty_parents(&mut self) {
         guard(&self.draft).prunes = true;
-    }
-
-    fn resolve_name(&self, path: &Path) -> Result<Target> {
-        let relative = resolve::relative(self.root(), path)?;
-        let resolved = guard(&self.draft).resolver.resolve_name(self.root(), &relative);
-        let target = resolved.map_err(|error| error.given_as(path))?;
-        self.note(&target.path, path);
-        Ok(target)
     }
 
     fn failed(&self, operation: Operation, path: &RelativePath, kind: io::ErrorKind) -> Error {

@@ -12,12 +12,12 @@ use std::time::SystemTime;
 use super::Transaction;
 use crate::draft::{Content, Slot};
 use crate::error::{Error, Operation, Reason, Result};
+use crate::fs::ReadFile;
 use crate::fs::os;
-use crate::fs::{Kind, ReadFile};
 use crate::path::{InvalidPath, RelativePath};
 use crate::place::Place;
 use crate::protocol::check;
-use crate::protocol::resolve::{self, Attributes, Target};
+use crate::protocol::resolve::{Attributes, Target};
 use crate::protocol::root::guard;
 use crate::protocol::snapshot::{self, Found, Seen};
 use crate::protocol::stage::StagedChange;
@@ -289,6 +289,9 @@ impl Transaction {
                 Some(Content::Ready(StagedChange::CreateDirectory(_))) => {
                     return Err(Error::invalid(self.root().full(path), InvalidPath::Directory));
                 }
+                Some(Content::Link(_) | Content::Ready(StagedChange::Link(_))) => {
+                    return Err(Error::invalid(self.root().full(path), InvalidPath::Symlink));
+                }
                 Some(Content::Ready(_)) => return Err(failed(io::ErrorKind::NotFound.into())),
                 Some(Content::Open | Content::Unfinished) => {
                     return Err(Error::Unfinished { path: self.root().full(path).into() });
@@ -363,13 +366,9 @@ impl Transaction {
 
     /// Refuses a path whose last name is a symlink.
     fn refuse_link(&self, given: &Path) -> Result<()> {
-        let path = resolve::relative(self.root(), given)?;
-        let found = guard(&self.draft).resolver.resolve_name(self.root(), &path)?.existing;
-        if found.is_some_and(|found| found.kind == Kind::Symlink) {
-            let place = Place::from(self.root().full(&path)).given_as(given);
-            return Err(Error::invalid(place, InvalidPath::Symlink));
-        }
-        Ok(())
+        let Some(link) = self.find_link(given)? else { return Ok(()) };
+        let place = Place::from(self.root().full(&link.path)).given_as(given);
+        Err(Error::invalid(place, InvalidPath::Symlink))
     }
 
     fn refuse_itself(&self, source: &Target, target: &Target) -> Result<()> {

@@ -15,10 +15,10 @@ use crate::listed::{DirEntry, FileInfo};
 use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::glance::{Answer, Question};
 use crate::protocol::read::Reading;
-use crate::protocol::resolve;
+use crate::protocol::resolve::{self, OnDisk};
 use crate::protocol::root::guard;
 use crate::protocol::snapshot::{self, Seen};
-use crate::protocol::stage::StagedChange;
+use crate::protocol::stage::{KeptLink, StagedChange, StagedSymlink};
 use crate::reader::FileReader;
 
 impl Transaction {
@@ -145,7 +145,7 @@ impl Transaction {
             Some(own) => own,
             None => match self.glance(&path, Question::Info)? {
                 Answer::Info(found) => found,
-                Answer::Kind(_) | Answer::Names(_) => None,
+                Answer::Kind(_) | Answer::Names(_) | Answer::Link(_) => None,
             },
         };
         found.ok_or_else(|| self.missing(&path))
@@ -169,7 +169,7 @@ impl Transaction {
         let directory = self.resolve_any(directory.as_ref())?;
         let names = match self.glance(&directory, Question::Names)? {
             Answer::Names(names) => names,
-            Answer::Kind(_) | Answer::Info(_) => None,
+            Answer::Kind(_) | Answer::Info(_) | Answer::Link(_) => None,
         };
         let names = guard(&self.draft).names_in(&directory, names).ok_or_else(|| self.missing(&directory))?;
         Ok(names.into_iter().map(|(name, kind)| DirEntry::new(directory.child(name), kind)).collect())
@@ -183,6 +183,10 @@ impl Transaction {
             Some(Content::Ready(StagedChange::Write(file))) => {
                 Some(Some(FileInfo::uncommitted(file.length())))
             }
+            Some(
+                Content::Link(KeptLink { to, .. })
+                | Content::Ready(StagedChange::Link(StagedSymlink { to, .. })),
+            ) => Some(Some(FileInfo::link(to))),
             Some(Content::Ready(StagedChange::CreateDirectory(_))) => Some(Some(FileInfo::directory())),
             Some(Content::Ready(StagedChange::Remove(_) | StagedChange::RemoveDirectory(_))) => Some(None),
             Some(Content::Open | Content::Unfinished) => {
@@ -199,6 +203,9 @@ impl Transaction {
             Some(Content::Ready(StagedChange::Write(file))) => Some(Own::Staged(file.staged.clone())),
             Some(Content::Ready(StagedChange::CreateDirectory(_))) => {
                 return Err(Error::invalid(self.root().full(path), InvalidPath::Directory));
+            }
+            Some(Content::Link(_) | Content::Ready(StagedChange::Link(_))) => {
+                return Err(Error::invalid(self.root().full(path), InvalidPath::Symlink));
             }
             Some(Content::Ready(StagedChange::Remove(_) | StagedChange::RemoveDirectory(_))) => {
                 Some(Own::Removed)
@@ -218,7 +225,8 @@ impl Transaction {
         self.root().refuse_child()?;
         let mut draft = guard(&self.draft);
         self.refuse_if_over(&draft)?;
-        let resolved = resolve::resolve_any(self.root(), &mut draft.resolver, path);
+        let resolved = resolve::resolve_any(self.root(), &OnDisk, &mut draft.resolver, path);
+        self.note_followed(&mut draft);
         let resolved = resolved.map_err(|error| error.given_as(path))?;
         if !resolve::is_root(self.root(), path) {
             self.note(&resolved, path);

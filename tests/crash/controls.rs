@@ -16,7 +16,7 @@ use cosave::fs::sim::{Model, SimDisk};
 use cosave::{Durability, Store};
 
 use crate::exploration::is_in_every_run;
-use crate::script::{Act, Script, remove, scenarios, write};
+use crate::script::{Act, Script, found_on, remove, scenarios, write};
 
 /// A script on a disk that breaks its own promises.
 struct Control {
@@ -70,7 +70,7 @@ impl Workload for Control {
     }
 
     fn check(&self, disk: &SimDisk, _: Bounds, recovered: u64) -> Result<(), String> {
-        let mut found = disk.files();
+        let mut found = found_on(disk);
         let foreign = found.remove("foreign.cosave");
         if foreign.as_deref() != Some(b"f") {
             return Err(format!("a foreign file is {foreign:?}"));

@@ -71,12 +71,13 @@ const LONG_SAVES: [&str; 4] = [
     "new nested directories, as long saves",
 ];
 /// The scenarios with the most states.
-const LARGE: [&str; 5] = [
+const LARGE: [&str; 6] = [
     "the same file again and again, unretired",
     "whoever recovers goes on",
     "moves that build on each other",
     "emptied directories go, and come again, unretired",
     "two files swapped, on a clock that stands still",
+    "a symlink that is changed again and again, unretired, on a clock that stands still",
 ];
 
 #[test]

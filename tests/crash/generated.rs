@@ -13,10 +13,14 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::property;
-use crate::script::{Act, Change, Script};
+use crate::script::{Act, Change, Script, remove, symlink};
 
 /// No path lies below another. `mnt` can be a file system of its own.
 const PATHS: [&str; 8] = ["a", "b", "d/c", "d/e", "mnt/f", "mnt/g/h", "new/i", "new/j/k"];
+
+/// Where a symlink is made and removed, and where it may lead. Nothing is done through it.
+const LINK: &str = "l";
+const LINK_TEXTS: [&str; 3] = ["a", "d", "../outside"];
 
 /// Up to so many of the paths exist at first. Nothing below `new` ever does.
 const INITIAL_MAX: usize = 6;
@@ -37,6 +41,8 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         3 => (path.clone(), content).prop_map(|(path, content)| Change::Write(path, content)),
         1 => path.prop_map(Change::Remove),
+        1 => select(&LINK_TEXTS[..]).prop_map(|to| symlink(LINK, to)),
+        1 => Just(remove(LINK)),
     ]
 }
 
@@ -77,7 +83,7 @@ fn path_of(change: &Change) -> &str {
     match change {
         Change::Write(path, _) | Change::Remove(path) | Change::SetMode(path, _) => path,
         Change::WithMode(path, ..) | Change::SetPermissions(path, _) => path,
-        Change::Copy(_, path) | Change::Rename(_, path) => path,
+        Change::Copy(_, path) | Change::Rename(_, path) | Change::Symlink(path, _) => path,
         Change::CreateDirectory(path) | Change::RemoveDirectory(path) => path,
         Change::Prune => "",
     }
@@ -92,10 +98,10 @@ fn valid(files: &[(&str, &str)], acts: Vec<Act>) -> Vec<Act> {
         changes.retain(|change| {
             let path = path_of(change);
             let is_kept = match change {
-                Change::Write(..) => true,
+                Change::Write(..) | Change::Symlink(..) => true,
                 Change::Remove(_) => {
                     present.iter().any(|other| other == path)
-                        && PATHS[..INITIAL_MAX].contains(&path)
+                        && (path == LINK || PATHS[..INITIAL_MAX].contains(&path))
                         && (path != "mnt/g/h" || files.iter().any(|(other, _)| *other == path))
                 }
                 _ => false,
@@ -107,7 +113,7 @@ fn valid(files: &[(&str, &str)], acts: Vec<Act>) -> Vec<Act> {
         }
         for (index, change) in changes.iter().enumerate() {
             let is_last = changes[index + 1..].iter().all(|later| path_of(later) != path_of(change));
-            if is_last && matches!(change, Change::Write(..)) {
+            if is_last && matches!(change, Change::Write(..) | Change::Symlink(..)) {
                 present.push(path_of(change).to_owned());
             }
         }
@@ -139,6 +145,7 @@ fn text_of(script: &Script) -> String {
     let changes = |changes: &Vec<Change>| -> String {
         let change = |change: &Change| match change {
             Change::Write(path, content) => format!(",{path}={content}"),
+            Change::Symlink(path, to) => format!(",{path}>{to}"),
             other => format!(",{}", path_of(other)),
         };
         changes.iter().map(change).collect()
@@ -164,7 +171,7 @@ fn parse(text: &str) -> Option<Script> {
     let changes = |text: &str| -> Vec<Change> {
         let change = |text: &str| match text.split_once('=') {
             Some((path, content)) => Change::Write(path.to_owned(), content.to_owned()),
-            None => Change::Remove(text.to_owned()),
+            None => text.split_once('>').map_or_else(|| remove(text), |(path, to)| symlink(path, to)),
         };
         text.split(',').skip(1).map(change).collect()
     };

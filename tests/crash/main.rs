@@ -11,6 +11,7 @@ mod exploration;
 mod faults;
 mod folding;
 mod generated;
+mod links;
 mod model;
 mod mount_point;
 mod mutations;

@@ -24,6 +24,7 @@ use proptest::sample::select;
 use crate::past::Past;
 use crate::property;
 use crate::reference::{Draft, Reading, State, Verdict, Wanted};
+use crate::script::{found_on, link_bytes, seen_at};
 
 use Durability::{Committed, Full, Process};
 use Granularity::{Changes, Fine, Still};
@@ -34,6 +35,14 @@ const PATHS: [&str; 6] = ["a", "b", "d/c", "d/e", "new/f", "new/g/h"];
 
 /// A directory with nothing but files in it.
 const LISTED: &str = "d";
+
+/// Where a symlink is made and removed, and where it may lead. Nothing is done through it.
+const LINK: &str = "l";
+const LINK_TEXTS: [&str; 3] = ["a", "d", "../outside"];
+
+fn all_paths() -> impl Iterator<Item = &'static str> {
+    PATHS.into_iter().chain([LINK])
+}
 
 /// The files that exist at first.
 const FILES: [(&str, &str); 2] = [("a", "old"), ("d/c", "old")];
@@ -74,6 +83,7 @@ enum Change {
     Read(&'static str),
     CopyTo(&'static str, &'static str),
     Rename(&'static str, &'static str),
+    Symlink(&'static str),
     Exists(&'static str),
     ExpectAbsent(&'static str),
     ExpectPresent(&'static str),
@@ -136,6 +146,7 @@ impl Change {
             ExpectUnchanged(path) | Measure(path) => path,
             ExpectGeneration(_) | List => "",
             CopyTo(_, to) | Rename(_, to) => to,
+            Symlink(_) => LINK,
         }
     }
 
@@ -152,7 +163,8 @@ impl Change {
 
 use Change::{
     CopyTo, CreateNew, Exists, ExpectAbsent, ExpectContent, ExpectGeneration, ExpectPresent, ExpectUnchanged,
-    FailToWrite, List, Measure, Read, Remove, RemoveIfExists, Rename, Write, WriteIfChanged, WriteWith,
+    FailToWrite, List, Measure, Read, Remove, RemoveIfExists, Rename, Symlink, Write, WriteIfChanged,
+    WriteWith,
 };
 use Loss::{Kill, Power};
 use Step::{
@@ -190,6 +202,9 @@ fn change() -> impl Strategy<Value = Change> {
         1 => Just(List),
         1 => two_paths().prop_map(|(from, to)| CopyTo(from, to)),
         2 => two_paths().prop_map(|(from, to)| Rename(from, to)),
+        2 => select(&LINK_TEXTS[..]).prop_map(Symlink),
+        1 => Just(Remove(LINK)),
+        1 => Just(RemoveIfExists(LINK)),
     ]
 }
 
@@ -381,7 +396,7 @@ impl World {
             in_flight: None,
             recovered: true,
             planned: None,
-            in_place: PATHS.map(str::to_owned).into(),
+            in_place: all_paths().map(str::to_owned).collect(),
             doubtful: BTreeSet::new(),
             modes: BTreeMap::new(),
             frozen: BTreeSet::new(),
@@ -568,7 +583,7 @@ impl World {
             self.past.settle(&self.committed);
         }
         if durability != Process || !self.has_waived() {
-            self.in_place = PATHS.map(str::to_owned).into();
+            self.in_place = all_paths().map(str::to_owned).collect();
         }
         self.recovered = true;
         Ok(())
@@ -594,7 +609,7 @@ impl World {
 
     /// What a power loss may have damaged is from now on what the disk shows.
     fn adopt_what_was_at_risk(&mut self) {
-        let files = self.disk.files();
+        let files = found_on(&self.disk);
         for path in self.past.at_risk() {
             match files.get(path) {
                 Some(bytes) => self.committed.put(path, &String::from_utf8_lossy(bytes)),
@@ -618,7 +633,7 @@ impl World {
     fn settle(&mut self) {
         self.adopt_what_was_at_risk();
         self.past.settle(&self.committed);
-        self.in_place = PATHS.map(str::to_owned).into();
+        self.in_place = all_paths().map(str::to_owned).collect();
     }
 
     fn lose_doubtful_directories(&mut self) {
@@ -635,7 +650,7 @@ impl World {
         let control = self.disk.control_names().into_iter();
         let mut left = control
             .filter(|name| name.contains("sessions/") || name.ends_with(".tmp") || name.contains(".pending"));
-        let mut staged = self.disk.files().into_keys().filter(|path| is_staged(path) && !self.is_littered);
+        let mut staged = found_on(&self.disk).into_keys().filter(|path| is_staged(path) && !self.is_littered);
         match left.next().or_else(|| staged.next()) {
             Some(name) => Err(format!("{name} is left")),
             None => Ok(()),
@@ -960,7 +975,7 @@ impl World {
 
     /// Checks what programs that know nothing of cosave must find after a power loss.
     fn promised_without_recovery(&self, disk: &SimDisk) -> Result<(), String> {
-        let files = disk.files();
+        let files = found_on(disk);
         for path in &self.in_place {
             let found = files.get(path).map(|bytes| String::from_utf8_lossy(bytes));
             let is = |state: &State| state.content(path) == found.as_deref();
@@ -993,14 +1008,14 @@ impl World {
         }
         let mut extra = self.may_be_made();
         if self.is_littered {
-            extra.extend(self.disk.files().into_keys().filter(|path| path.contains(SET_ASIDE)));
+            extra.extend(found_on(&self.disk).into_keys().filter(|path| path.contains(SET_ASIDE)));
         }
         lists(&view, state, &extra)?;
         let mut mismatches = observer.verify().map_err(text)?;
         mismatches.retain(|mismatch| !self.past.may_differ(&mismatch.path.to_string()));
         self.agree(mismatches, Vec::new())?;
         let is_kept = |path: &str| self.is_littered && path.contains(SET_ASIDE);
-        let files = self.disk.files().into_iter().filter(|(path, _)| !is_staged(path) && !is_kept(path));
+        let files = found_on(&self.disk).into_iter().filter(|(path, _)| !is_staged(path) && !is_kept(path));
         let files: BTreeMap<_, _> =
             files.map(|(path, bytes)| (path, String::from_utf8_lossy(&bytes).into_owned())).collect();
         let expected = state.files.iter().map(|(path, content)| (path.clone(), content.clone()));
@@ -1076,6 +1091,7 @@ fn answer(tx: &mut Transaction, change: Change, newest: u64) -> Answer<Option<St
         Read(path) => tx.read(path).map(|bytes| Some(String::from_utf8_lossy(&bytes).into_owned())),
         CopyTo(from, to) => tx.copy(from, to).map(|()| None),
         Rename(from, to) => tx.rename(from, to).map(|()| None),
+        Symlink(to) => tx.symlink(LINK, to).map(|()| None),
     };
     found.map_err(refusal)
 }
@@ -1124,6 +1140,10 @@ fn expect(
         },
         CopyTo(from, to) => copied(draft.copy(now, from, to)),
         Rename(from, to) => copied(draft.rename(now, from, to)),
+        Symlink(to) => {
+            draft.write(LINK, &String::from_utf8_lossy(&link_bytes(to.as_ref())));
+            Ok(None)
+        }
     }
 }
 
@@ -1155,13 +1175,12 @@ fn read(reading: Reading) -> Answer<Option<String>> {
 
 /// Whether a view shows the files of a state, but for those that are unknown.
 fn shows(view: &View, state: &State, unknown: &BTreeSet<String>) -> Result<(), String> {
-    for path in PATHS.into_iter().filter(|path| !unknown.contains(*path)) {
-        let content = match view.read(path) {
-            Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-            Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(format!("a view of {path}: {error}")),
-        };
-        let exists = view.exists(path).map_err(|error| format!("a view of {path}: {error}"))?;
+    for path in all_paths().filter(|path| !unknown.contains(*path)) {
+        let text = |error: Error| format!("a view of {path}: {error}");
+        let content = seen_at(view, path).map_err(text)?;
+        let content = content.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        // What a symlink leads to may be missing, or outside.
+        let exists = if path == LINK { content.is_some() } else { view.exists(path).map_err(text)? };
         if content.as_deref() != state.content(path) || exists != content.is_some() {
             let generation = state.generation;
             return Err(format!("a view of generation {generation} shows {path} as {content:?}"));

@@ -2,12 +2,14 @@
 //! after a crash.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 
 use cosave::fs::FileSystem;
 use cosave::fs::sim::explore::{Bounds, Progress, Workload};
 use cosave::fs::sim::{Granularity, SimDisk};
-use cosave::{Durability, Store, Transaction};
+use cosave::{Durability, Error, Store, Transaction, View};
 
 /// One change of a transaction.
 #[derive(Clone, Debug)]
@@ -20,6 +22,7 @@ pub enum Change {
     SetPermissions(String, u32),
     Copy(String, String),
     Rename(String, String),
+    Symlink(String, String),
     CreateDirectory(String),
     RemoveDirectory(String),
     Prune,
@@ -121,6 +124,37 @@ pub fn rename(from: &str, to: &str) -> Change {
     Change::Rename(from.to_owned(), to.to_owned())
 }
 
+pub fn symlink(path: &str, to: &str) -> Change {
+    Change::Symlink(path.to_owned(), to.to_owned())
+}
+
+/// How a symlink stands in a tree.
+pub fn link_bytes(to: &Path) -> Vec<u8> {
+    format!("-> {}", to.display()).into_bytes()
+}
+
+fn is_link(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"-> ")
+}
+
+/// The files and symlinks of a disk.
+pub fn found_on(disk: &SimDisk) -> Tree {
+    let links = disk.links().into_iter().map(|(path, to)| (path, link_bytes(&to)));
+    disk.files().into_iter().chain(links).collect()
+}
+
+/// What a view shows at a path.
+pub fn seen_at(view: &View, path: &str) -> cosave::Result<Option<Vec<u8>>> {
+    let is_file =
+        |error: &Error| matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::InvalidInput);
+    match view.read_link(path) {
+        Ok(to) => Ok(Some(link_bytes(&to))),
+        Err(error) if is_file(&error) => view.read(path).map(Some),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn collect(disk: &SimDisk, tx: &mut Transaction, changes: &[Change]) -> cosave::Result<()> {
     for change in changes {
         match change {
@@ -131,6 +165,7 @@ fn collect(disk: &SimDisk, tx: &mut Transaction, changes: &[Change]) -> cosave::
             Change::SetPermissions(path, mode) => tx.set_permissions(path, *mode)?,
             Change::Copy(from, to) => tx.copy(from, to)?,
             Change::Rename(from, to) => tx.rename(from, to)?,
+            Change::Symlink(path, to) => tx.symlink(path, to)?,
             Change::CreateDirectory(path) => tx.create_dir_all(path)?,
             Change::RemoveDirectory(path) => tx.remove_dir(path)?,
             Change::Prune => tx.prune_empty_parents(),
@@ -146,6 +181,7 @@ fn apply(tree: &mut Tree, changes: &[Change]) {
                 tree.insert(path.clone(), content.clone().into_bytes());
             }
             Change::Remove(path) => drop(tree.remove(path)),
+            Change::Symlink(path, to) => drop(tree.insert(path.clone(), link_bytes(Path::new(to)))),
             Change::SetMode(..) | Change::SetPermissions(..) => {}
             Change::CreateDirectory(_) | Change::RemoveDirectory(_) | Change::Prune => {}
             Change::Copy(from, to) => drop(tree.insert(to.clone(), tree[from].clone())),
@@ -167,7 +203,9 @@ fn apply_modes(modes: &mut BTreeMap<String, u32>, changes: &[Change]) {
     for change in changes {
         match change {
             Change::Write(..) | Change::CreateDirectory(_) | Change::RemoveDirectory(_) | Change::Prune => {}
-            Change::Remove(path) | Change::SetMode(path, _) => drop(modes.remove(path)),
+            Change::Remove(path) | Change::SetMode(path, _) | Change::Symlink(path, _) => {
+                modes.remove(path);
+            }
             Change::WithMode(path, _, mode) | Change::SetPermissions(path, mode) => {
                 modes.insert(path.clone(), *mode);
             }
@@ -379,7 +417,7 @@ impl Script {
 
     /// A file that is removed and made again is a new file.
     fn removes(&self, path: &str) -> bool {
-        self.trees().iter().any(|tree| !tree.contains_key(path))
+        self.trees().iter().any(|tree| tree.get(path).is_none_or(|bytes| is_link(bytes)))
     }
 
     /// The generation from which a path has other permissions, and these permissions.
@@ -502,7 +540,7 @@ impl Script {
         let Some(mut expected) = self.tree(generation) else {
             return Some(format!("there is no generation {generation}"));
         };
-        let mut found = disk.files();
+        let mut found = found_on(disk);
         if let Err(problem) = self.without_the_stranger(&mut found, &mut expected) {
             return Some(problem);
         }
@@ -583,11 +621,7 @@ impl Workload for Script {
         }
         let tree = &trees[usize::try_from(generation).map_err(|error| error.to_string())?];
         for path in trees.iter().flat_map(BTreeMap::keys) {
-            let found = match view.read(path) {
-                Ok(bytes) => Some(bytes),
-                Err(error) if error.is_not_found() => None,
-                Err(error) => return Err(text(error)),
-            };
+            let found = seen_at(&view, path).map_err(text)?;
             if found.as_ref() != tree.get(path) {
                 return Err(format!("a view of generation {generation} shows {path} as {found:?}"));
             }
@@ -896,6 +930,36 @@ fn small_scenarios() -> Vec<Script> {
             vec![Act::Commit(vec![rename("a", "b")])],
         )
         .stranger(Stranger::Recreates("a".to_owned()))
+        .on_a_still_clock(),
+        Script::new(
+            "symlinks made, replaced and removed",
+            &old,
+            vec![
+                Act::Commit(vec![symlink("l", "a"), symlink("x/y", "../outside"), write("a", "a1")]),
+                Act::Commit(vec![symlink("l", "d"), symlink("b", "/nowhere")]),
+                Act::Commit(vec![
+                    remove("l"),
+                    write("l", "l3"),
+                    remove("b"),
+                    symlink("x/y", "../a"),
+                    write("d/c", "c3"),
+                ]),
+            ],
+        )
+        // Whatever is kept in memory, these are long saves.
+        .keeping(1000),
+        Script::new(
+            "a symlink that is changed again and again, unretired",
+            &[("a", "a0"), ("d/c", "c0"), ("untouched/me", "me")],
+            vec![
+                Act::Commit(vec![symlink("l", "a")]),
+                Act::Together(vec![vec![symlink("l", "d")], vec![write("a", "a2")]]),
+                Act::Commit(vec![remove("l"), write("a", "a3")]),
+                Act::Commit(vec![symlink("l", "a"), write("a", "a4")]),
+            ],
+        )
+        .keeping(1000)
+        .durability(Durability::Committed)
         .on_a_still_clock(),
         Script::new("one file", &[("a", "a0")], vec![Act::Commit(vec![write("a", "a1")])]),
         Script::new(

@@ -205,10 +205,10 @@ fn a_manifest_with_a_flipped_bit_is_refused_and_everything_stays() {
 fn a_manifest_of_a_later_version_is_refused_and_everything_stays() {
     let root = tempfile::tempdir().unwrap();
     let pending = crashed(root.path());
-    fs::write(&pending, sealed("4", "{\"something\":\"else\"}\n")).unwrap();
+    fs::write(&pending, sealed("5", "{\"something\":\"else\"}\n")).unwrap();
     assert_refused(root.path(), &pending, 2);
     let error = Store::open(root.path()).unwrap_err();
-    assert!(error.to_string().contains("version 4"), "{error}");
+    assert!(error.to_string().contains("version 5"), "{error}");
 }
 
 #[test]

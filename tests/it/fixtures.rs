@@ -3,8 +3,9 @@
 //! `tests/fixtures/v1/` has three roots of format 1. One is clean. The writer of the second was killed after
 //! the commit point, before it moved a file, and that of the third between two moves. `tests/fixtures/v2/`
 //! has the same of format 2, whose manifests hold the bytes of small saves, and a root whose staged files a
-//! power loss has taken. Those in `tests/fixtures/v3/` make and remove directories. Beside each lies a list of its files with their time stamps, which version control
-//! does not keep. `write_the_fixtures` made them on the simulated disk, so that a kill comes at the very step
+//! power loss has taken. Those in `tests/fixtures/v3/` make and remove directories, and those in
+//! `tests/fixtures/v4/` symlinks. Beside each lies a list of its files with their time stamps, which version
+//! control does not keep, and of its symlinks. `write_the_fixtures` made them on the simulated disk, so that a kill comes at the very step
 //! that is wanted.
 //!
 //! Once a version of the format is released, its fixtures are never written again.
@@ -17,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use cosave::fs::sim::{Crash, Model, SimDisk};
 use cosave::fs::{FileSystem, Kind};
-use cosave::{Generation, RelativePath, Store};
+use cosave::{Generation, RelativePath, Store, Transaction};
 
 use crate::common::{assert_no_litter, tree};
 
@@ -40,6 +41,10 @@ fn copy(name: &str) -> tempfile::TempDir {
             fs::create_dir_all(target).unwrap();
             continue;
         }
+        if let Some(to) = stamp.strip_prefix("link:") {
+            make_link(to, &target);
+            continue;
+        }
         let bytes =
             fs::read(directory().join(name).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
         fs::write(&target, bytes).unwrap();
@@ -47,6 +52,16 @@ fn copy(name: &str) -> tempfile::TempDir {
         fs::File::options().write(true).open(&target).unwrap().set_modified(modified).unwrap();
     }
     root
+}
+
+#[cfg(unix)]
+fn make_link(to: &str, path: &Path) {
+    std::os::unix::fs::symlink(to, path).unwrap();
+}
+
+#[cfg(not(unix))]
+fn make_link(_to: &str, path: &Path) {
+    panic!("{} is no file of this system", path.display());
 }
 
 fn files(root: &Path) -> BTreeMap<String, String> {
@@ -160,6 +175,74 @@ fn a_half_applied_root_of_format_3_is_finished() {
     opens_with_directories("v3/half-applied");
 }
 
+/// A commit that makes, replaces and removes symlinks is finished. A view shows it before that.
+#[cfg(unix)]
+fn opens_with_links(name: &str) {
+    let root = copy(name);
+    let look = Store::options().read_only(true).open(root.path()).unwrap();
+    let view = look.view().unwrap();
+    let links = [("replaced", "d"), ("a", "b"), ("made/deep", "../../outside")];
+    for (path, to) in links {
+        assert_eq!(view.read_link(path).unwrap(), Path::new(to), "{path}");
+    }
+    assert_eq!(view.read("replaced/c").unwrap(), b"new c\n");
+    assert!(view.read_link("removed").unwrap_err().is_not_found());
+    drop((view, look));
+    let store = Store::open(root.path()).unwrap();
+    assert_eq!(store.last_recovery().rolled_forward, [Generation::from(2)]);
+    assert!(store.last_recovery().differences.is_empty(), "{}", store.last_recovery());
+    assert!(store.verify().unwrap().is_empty());
+    drop(store);
+    for (path, to) in links {
+        assert_eq!(fs::read_link(root.path().join(path)).unwrap(), Path::new(to), "{path}");
+    }
+    let text = |path: &str| fs::read_to_string(root.path().join(path)).unwrap();
+    assert_eq!((text("was a link"), text("d/c")), ("a file\n".to_owned(), "new c\n".to_owned()));
+    assert!(!root.path().join("was a link").is_symlink() && !root.path().join("removed").is_symlink());
+    assert_no_litter(root.path());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_published_root_of_format_4_is_finished() {
+    opens_with_links("v4/pending");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_half_applied_root_of_format_4_is_finished() {
+    opens_with_links("v4/half-applied");
+}
+
+/// `cargo test --test it write_the_fixtures_of_format_4 -- --ignored`, as below.
+#[test]
+#[ignore = "writes tests/fixtures/v4, which is done once for each version of the format"]
+fn write_the_fixtures_of_format_4() {
+    let _ = fs::remove_dir_all(directory().join("v4"));
+    let disk = SimDisk::new(Model::WeakPosix);
+    let store = Store::options().open_on(disk.process()).unwrap();
+    let mut tx = store.begin().unwrap();
+    OLD.iter().try_for_each(|(path, text)| tx.write(path, text)).unwrap();
+    ["replaced", "removed", "was a link"].iter().try_for_each(|path| tx.symlink(path, "a")).unwrap();
+    tx.commit().unwrap();
+    drop(store);
+    disk.settle();
+    let published = |disk: &SimDisk| disk.control_names().iter().any(|name| name == "2.pending");
+    write_fixture("v4/pending", &killed_with(&disk, change_links, published));
+    let half = |disk: &SimDisk| disk.links().get("replaced").is_some_and(|to| to == Path::new("d"));
+    write_fixture("v4/half-applied", &killed_with(&disk, change_links, half));
+}
+
+fn change_links(tx: &mut Transaction) -> cosave::Result<()> {
+    tx.symlink("replaced", "d")?;
+    tx.symlink("made/deep", "../../outside")?;
+    tx.symlink("a", "b")?;
+    tx.remove("removed")?;
+    tx.remove("was a link")?;
+    tx.write("was a link", "a file\n")?;
+    tx.write("d/c", "new c\n")
+}
+
 /// `cargo test --test it write_the_fixtures_of_format_3 -- --ignored`, as below.
 #[test]
 #[ignore = "writes tests/fixtures/v3, which is done once for each version of the format"]
@@ -171,20 +254,28 @@ fn write_the_fixtures_of_format_3() {
     drop(store);
     disk.settle();
     let published = |disk: &SimDisk| disk.control_names().iter().any(|name| name == "2.pending");
-    write_fixture("v3/pending", &killed_with_directories(&disk, published));
+    write_fixture("v3/pending", &killed_with(&disk, change_directories, published));
     let half = |disk: &SimDisk| disk.directories().iter().any(|path| path == "made");
-    write_fixture("v3/half-applied", &killed_with_directories(&disk, half));
+    write_fixture("v3/half-applied", &killed_with(&disk, change_directories, half));
 }
 
-fn killed_with_directories(disk: &SimDisk, wished: impl Fn(&SimDisk) -> bool) -> SimDisk {
+fn change_directories(tx: &mut Transaction) -> cosave::Result<()> {
+    tx.create_dir_all("made/deep")?;
+    tx.remove("d/c")?;
+    tx.remove_dir("d")
+}
+
+fn killed_with(
+    disk: &SimDisk,
+    change: impl Fn(&mut Transaction) -> cosave::Result<()>,
+    wished: impl Fn(&SimDisk) -> bool,
+) -> SimDisk {
     for after in 0..1000 {
         let machine = disk.copy();
         machine.crash_at(Crash { after, reversed: false });
         let _any = Store::options().open_on(machine.process()).and_then(|store| {
             let mut tx = store.begin()?;
-            tx.create_dir_all("made/deep")?;
-            tx.remove("d/c")?;
-            tx.remove_dir("d")?;
+            change(&mut tx)?;
             tx.commit()
         });
         if wished(&machine) {
@@ -212,6 +303,10 @@ fn write_directory(root: &Path, from: &dyn FileSystem, directory: &RelativePath,
             fs::create_dir_all(target).unwrap();
             *list += &format!("directory {path}\n");
             write_directory(root, from, &path, list);
+            continue;
+        }
+        if entry.kind == Kind::Symlink {
+            *list += &format!("link:{} {path}\n", from.read_link(&path).unwrap().display());
             continue;
         }
         let mut bytes = Vec::new();

@@ -17,6 +17,8 @@ mod expecting;
 mod fixtures;
 mod in_memory;
 mod limits;
+#[cfg(unix)]
+mod links;
 mod messages;
 mod mounts;
 mod opacity;

@@ -525,7 +525,7 @@ mod readers {
                 let path = root.path().join(name);
                 fs::write(&path, "a program of root's").unwrap();
                 set_mode(&path, mode);
-                before = Some(Before { stamp: stamp(&path), checksum: None });
+                before = Some(Before { stamp: stamp(&path), checksum: None, is_link: false });
             }
             forge(root.path(), name, mode, Some((0, 0)), before);
             drop(Store::open(root.path()).unwrap());

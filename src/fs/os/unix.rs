@@ -371,6 +371,10 @@ impl Directories {
         })
     }
 
+    pub(super) fn symlink(&self, to: &Path, path: &RelativePath) -> io::Result<()> {
+        self.at(path, |directory, name| rustix::fs::symlinkat(to, directory, name))
+    }
+
     pub(super) fn remove_file(&self, path: &RelativePath) -> io::Result<()> {
         self.at(path, |directory, name| rustix::fs::unlinkat(directory, name, AtFlags::empty()))
     }

@@ -222,6 +222,11 @@ impl Directories {
         std::fs::hard_link(self.at(from)?, self.at(to)?)
     }
 
+    /// A link there leads to a file or to a directory, and needs a privilege or developer mode.
+    pub(super) fn symlink(&self, _to: &Path, _path: &RelativePath) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     pub(super) fn remove_file(&self, path: &RelativePath) -> io::Result<()> {
         let path = self.at(path)?;
         again_while_held(|| std::fs::remove_file(&path))

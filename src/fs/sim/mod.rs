@@ -287,6 +287,19 @@ impl SimDisk {
         files
     }
 
+    /// Every visible symlink except those in the control directory, and where it leads to.
+    #[must_use]
+    pub fn links(&self) -> BTreeMap<String, PathBuf> {
+        let mut links = BTreeMap::new();
+        let machine = self.lock();
+        machine.walk(disk::ROOT, "", &mut |path, body| {
+            if let Body::Symlink(to) = body {
+                links.insert(path.to_owned(), to.clone());
+            }
+        });
+        links
+    }
+
     /// Every visible directory except the control directory.
     #[must_use]
     pub fn directories(&self) -> Vec<String> {

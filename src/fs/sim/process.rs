@@ -345,6 +345,23 @@ impl FileSystem for SimFileSystem {
         Ok(Unsynced::directory(to.parent()))
     }
 
+    fn has_symlinks(&self) -> bool {
+        true
+    }
+
+    fn symlink(&self, to: &Path, path: &RelativePath) -> io::Result<Unsynced> {
+        let mut machine = self.machine.lock();
+        machine.change(self.process)?;
+        let place = self.directories.writable_parent(&machine.state, path)?;
+        if machine.state.at(&place).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let inode = machine.state.add(Body::Symlink(to.to_path_buf()));
+        let model = machine.model;
+        machine.state.operate(model, vec![place.to(inode)]);
+        Ok(Unsynced::directory(path.parent()))
+    }
+
     fn remove_file(&self, path: &RelativePath) -> io::Result<Unsynced> {
         let mut machine = self.machine.lock();
         machine.change(self.process)?;

@@ -9,7 +9,7 @@ use super::super::{copy, original};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, Metadata};
 use crate::generation::Generation;
-use crate::manifest::{Action, Entry, Manifest, StagedContent, Stamp};
+use crate::manifest::{Action, Entry, Manifest, StagedContent, StagedLink, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 use crate::report::{Difference, Finding};
@@ -117,6 +117,7 @@ impl Named {
                     Stamp::of(found) == content.after
                         && original::has_bytes(root, path, found, content.after, content.checksum)?
                 }
+                Action::Link(link) => original::is_link(root, path, found, link),
                 _ => false,
             };
             if is_after || original::is_itself(root, path, entry.before.as_ref(), found)? {
@@ -143,16 +144,19 @@ impl Named {
         let named = self.0.get(path).map_or(&[][..], Vec::as_slice).iter();
         // The newest first: its file is most often there, and then no other needs to be compared.
         for (_, trust, entry) in named.rev().take_while(|(later, ..)| *later > generation) {
-            let (Some(staged), Action::Write(content)) = (entry.staged(), &entry.action) else { continue };
+            let Some(staged) = entry.staged() else { continue };
             if root.look(&staged)?.is_some() {
                 continue;
             }
-            let is_moved = match (trust, found) {
-                (Trust::Durable, _) => true,
-                (Trust::Waived, None) => false,
-                (Trust::Waived, Some(found)) => {
+            let is_moved = match (trust, found, &entry.action) {
+                (Trust::Durable, ..) => true,
+                (Trust::Waived, Some(found), Action::Write(content)) => {
                     original::has_bytes(root, path, found, content.after, content.checksum)?
                 }
+                (Trust::Waived, Some(found), Action::Link(link)) => {
+                    original::is_link(root, path, found, link)
+                }
+                (Trust::Waived, ..) => false,
             };
             if is_moved {
                 return Ok(keeps(Rule::LeaveToLater));
@@ -193,12 +197,13 @@ pub(super) fn plan<'a>(
         let (step, finding) = match &entry.action {
             _ if goes => (Step::Gone, None),
             Action::Remove if is_missing => (Step::Nothing, Some(Finding::DirectoryMissing)),
-            Action::Write(_) if is_missing && trust == Trust::Durable => {
+            Action::Write(_) | Action::Link(_) if is_missing && trust == Trust::Durable => {
                 (Step::Nothing, Some(Finding::DirectoryMissing))
             }
             Action::Remove if is_taken => (Step::Nothing, None),
             Action::Remove => removal(root, entry, found.as_ref())?,
-            Action::Write(_) if is_taken => (superseded(root, entry)?, None),
+            Action::Write(_) | Action::Link(_) if is_taken => (superseded(root, entry)?, None),
+            Action::Link(link) => symlink(root, (entry, link), trust, found.as_ref())?,
             Action::Write(content) => {
                 write(root, (entry, content), (trust, copying.contains(&entry.path)), found.as_ref())?
             }
@@ -317,6 +322,45 @@ fn write(
         _ => Step::Replace { staged: path },
     };
     Ok((step, finding))
+}
+
+/// As `write`, for a symlink. It cannot be written to in place, so a staged one that says something else was
+/// never durable, or damaged.
+fn symlink(
+    root: &Root,
+    (entry, link): (&Entry, &StagedLink),
+    trust: Trust,
+    found: Option<&Metadata>,
+) -> Result<(Step, Option<Finding>)> {
+    let path = entry.path.with_name(&link.name);
+    let is_after = found.is_some_and(|found| original::is_link(root, &entry.path, found, link));
+    let Some(staged) = root.look(&path)? else {
+        let finding = match trust {
+            Trust::Durable => Finding::ChangedSince,
+            Trust::Waived => Finding::Lost,
+        };
+        return Ok((Step::Nothing, (!is_after).then_some(finding)));
+    };
+    if found.is_some_and(|found| found.kind == Kind::Directory) {
+        return Err(root.error(Operation::Move, &entry.path)(io::ErrorKind::IsADirectory.into()));
+    }
+    if !original::is_link(root, &path, &staged, link) {
+        return match trust {
+            Trust::Waived => Ok((Step::Unlink { staged: path }, Some(Finding::Lost))),
+            Trust::Durable => Err(Error::corrupt(root.full(&path), "it is not the staged link")),
+        };
+    }
+    let one_link = staged.identity.is_some() && found.is_some_and(|found| found.identity == staged.identity);
+    let is_nobodys = match found {
+        Some(found) => is_after || original::has_content(root, &entry.path, entry.before.as_ref(), found)?,
+        None => true,
+    };
+    let step = match found {
+        Some(_) if one_link && keeps(Rule::UnlinkAlias) => Step::Unlink { staged: path },
+        Some(_) if !is_nobodys && keeps(Rule::SetAside) => Step::SetAsideAndReplace { staged: path },
+        _ => Step::Replace { staged: path },
+    };
+    Ok((step, None))
 }
 
 /// Compares a staged file with what the manifest says about it.

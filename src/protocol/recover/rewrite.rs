@@ -95,6 +95,11 @@ fn copy_anew<'a>(root: &Root, entry: &'a Entry, id: StagedId, wave: &mut Wave) -
             copy::file(root, target, &fresh, wave).map_err(failed)?;
             Ok(Some(Again::Written { fresh, staged, target }))
         }
+        (Some(staged), Some(Kind::Symlink)) => {
+            let to = root.fs.read_link(target).map_err(failed)?;
+            wave.add(root.fs.symlink(&to, &fresh).map_err(failed)?);
+            Ok(Some(Again::Written { fresh, staged, target }))
+        }
         // A removed file appears for a moment, empty, so that the directory has a removal to sync
         // again.
         (None, None) => {

@@ -7,7 +7,7 @@ use super::super::root::Root;
 use super::super::{copy, layout};
 use super::plan::{PlannedEntry, Step};
 use crate::error::{Operation, Result};
-use crate::fs::{Barrier, Unsynced, Wave};
+use crate::fs::{Barrier, Kind, Unsynced, Wave};
 use crate::generation::Generation;
 use crate::path::RelativePath;
 use crate::report::{Difference, Finding};
@@ -61,6 +61,17 @@ fn second_name(
                 if same && found.identity.is_some() {
                     wave.add(Unsynced::directory(name.parent()));
                     return Ok(name);
+                }
+            }
+            // Some systems link what a symlink leads to, or nothing.
+            Err(_) if found.kind == Kind::Symlink => {
+                let to = root.fs.read_link(target).map_err(failed)?;
+                match root.fs.symlink(&to, &name) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    made => {
+                        wave.add(made.map_err(failed)?);
+                        return Ok(name);
+                    }
                 }
             }
             // There are no hard links here, so a copy gets the bytes and the permissions.

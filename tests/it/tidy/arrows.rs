@@ -16,12 +16,13 @@ memory -> store error fs::sim options
 store -> transaction view protocol::open protocol::sweep protocol::verify protocol::control protocol::root reader report error fs::os fs mutation options generation lease
 transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::root error expect generation
 transaction::directories -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root error fs path
+transaction::links -> transaction draft protocol::check protocol::resolve protocol::stage protocol::root error fs manifest mutation path
 transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os fs path place
 transaction::reading -> transaction draft protocol::read protocol::snapshot protocol::glance protocol::stage protocol::resolve protocol::root reader listed error fs path
 transaction -> writer pruning draft protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::lock protocol::resolve protocol::root report error fs options generation path spelling
 writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path checksum spelling
 pruning -> draft protocol::check protocol::resolve protocol::stage protocol::root error path
-draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve error fs path
+draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve protocol::root error fs path
 view -> protocol::open protocol::read protocol::state protocol::resolve protocol::root reader listed error fs generation path spelling
 lease -> protocol::open protocol::lease error fs
 single -> single::atomic single::durable error fs path
@@ -31,10 +32,10 @@ single::durable -> error fs::os fs options path place
 protocol ->
 protocol::open -> protocol::flush protocol::commit protocol::refused protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation
 protocol::flush -> protocol::commit protocol::recover protocol::lock protocol::control protocol::root error options
-protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lease protocol::lock protocol::resolve protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress
-protocol::read -> protocol::pending protocol::recover protocol::state protocol::lock protocol::original protocol::control protocol::root error manifest fs generation path
+protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lease protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress
+protocol::read -> protocol::pending protocol::recover protocol::state protocol::lock protocol::resolve protocol::original protocol::control protocol::root error manifest fs mutation generation path
 protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path
-protocol::verify -> protocol::pending protocol::lock protocol::copy protocol::control protocol::root protocol::layout report error manifest fs generation
+protocol::verify -> protocol::pending protocol::lock protocol::original protocol::copy protocol::control protocol::root protocol::layout report error manifest fs generation
 protocol::recover -> protocol::recover::restore protocol::pending protocol::recover::abandon protocol::recover::doubt protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::recover::waived protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation options generation path progress
 protocol::recover::abandon -> protocol::recover::restore protocol::lock protocol::control protocol::root protocol::layout report error manifest fs generation
 protocol::recover::doubt -> protocol::lock protocol::control protocol::root protocol::layout report error generation
@@ -48,7 +49,7 @@ protocol::apply -> protocol::control protocol::publish protocol::deferred protoc
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path
 protocol::check -> protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path
 protocol::refused -> protocol::stage error fs
-protocol::stage -> protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error manifest fs mutation generation path checksum progress
+protocol::stage -> protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error expect manifest fs mutation generation path checksum progress
 protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs mutation options path
 protocol::lease -> protocol::lock protocol::control protocol::root protocol::layout error fs mutation
@@ -57,12 +58,12 @@ protocol::snapshot -> protocol::expected protocol::glance protocol::state protoc
 protocol::expected -> protocol::glance protocol::state protocol::root error expect checksum fs generation path
 protocol::glance -> protocol::state protocol::root listed error fs path
 protocol::state -> protocol::root error fs generation path
-protocol::session -> protocol::root protocol::layout error manifest::text fs mutation generation path
+protocol::session -> protocol::root protocol::layout error manifest::text manifest::name fs mutation generation path
 protocol::resolve -> protocol::root error fs path
 protocol::pending -> protocol::control protocol::root protocol::layout error manifest fs mutation generation
 protocol::original -> protocol::copy protocol::root error manifest fs mutation path checksum
 protocol::copy -> protocol::root fs path checksum
-protocol::control -> protocol::root protocol::layout error manifest::text manifest fs mutation generation path
+protocol::control -> protocol::root protocol::layout error manifest::text manifest::name manifest fs mutation generation path
 protocol::root -> protocol::deferred protocol::stamps protocol::layout report error fs mutation options generation path progress
 protocol::deferred -> fs mutation generation
 protocol::stamps -> fs
@@ -75,7 +76,8 @@ report -> options generation path
 spelling -> error
 error -> expect generation path place
 expect -> checksum generation
-manifest::text -> manifest generation path checksum
+manifest::text -> manifest::name manifest generation path checksum
+manifest::name -> manifest
 manifest -> fs generation path checksum
 # the real disk
 fs::os -> fs::os::sync fs::os::unix fs::os::windows fs::os::written fs::time fs options path

@@ -1,0 +1,126 @@
+//! Symlinks that a transaction makes, replaces and removes.
+//!
+//! A symlink is staged like a file, and is moved into place with one rename.
+//! Where it leads to is never looked at.
+
+use std::path::Path;
+
+use super::Transaction;
+use crate::draft::{Content, Draft, Slot};
+use crate::error::{Error, Result};
+use crate::fs::Kind;
+use crate::manifest::StagedLink;
+use crate::mutation::{Rule, keeps};
+use crate::path::InvalidPath;
+use crate::protocol::check;
+use crate::protocol::resolve::{self, OnDisk, Target};
+use crate::protocol::root::guard;
+use crate::protocol::stage::{KeptLink, StagedChange};
+
+impl Transaction {
+    /// Makes a symlink at `path` that leads to `to`, in place of any file or symlink there. Programs see
+    /// the old one or the new one, and never none. What a replaced symlink leads to stays as it is.
+    ///
+    /// `to` is written into the symlink as it is. It may be absolute or relative to the symlink's directory,
+    /// may lead out of the root, and need not exist. Other programs follow it wherever it leads. This library
+    /// follows none out of the root.
+    ///
+    /// The symlink leads somewhere only after the commit. Until then a path that goes through it is refused,
+    /// and so is a path through one that the transaction removes. [`write`](Self::write) follows a
+    /// symlink. But at a path where the transaction has made or removed one, the last change counts: a
+    /// write puts a file there. So [`remove`](Self::remove) and `write` replace a symlink by a file.
+    ///
+    /// A save with symlinks waits for the disk as a long one does. There is no way to make one on Windows.
+    ///
+    /// # Errors
+    /// - [`Error::InvalidPath`] if no symlink can be at `path`, for example because a directory is there.
+    ///   Also if `to` is empty, longer than 4095 bytes, or has a NUL.
+    /// - [`Error::Unsupported`] on Windows.
+    /// - [`Error::Io`] if `path` may not be written.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(unix)]
+    /// # {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let mut tx = store.begin()?;
+    /// tx.write("releases/2/app", "new")?;
+    /// tx.symlink("current", "releases/2")?;
+    /// tx.commit()?;
+    /// assert_eq!(std::fs::read(dir.path().join("current/app"))?, b"new");
+    /// assert_eq!(store.view()?.read_link("current")?, std::path::Path::new("releases/2"));
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn symlink(&mut self, path: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+        let (path, to) = (path.as_ref(), to.as_ref());
+        self.root().may_collect()?;
+        refuse_text(to)?;
+        let target = self.resolve_name(path)?;
+        let is_made = |slot: &Slot| matches!(slot.content, Content::Ready(StagedChange::CreateDirectory(_)));
+        if guard(&self.draft).newest(&target.path).is_some_and(is_made) {
+            return Err(self.named(Error::invalid(self.root().full(&target.path), InvalidPath::Directory)));
+        }
+        check::may_link(self.root(), &target).map_err(|error| self.named(error))?;
+        let mut draft = guard(&self.draft);
+        draft.take(&target.path, u64::MAX);
+        draft.resolver.own_link(&target.path);
+        draft.keep_link(KeptLink { target, to: to.to_path_buf() });
+        Ok(())
+    }
+
+    /// A path whose last name is not followed if it is a symlink.
+    pub(super) fn resolve_name(&self, path: &Path) -> Result<Target> {
+        self.root().refuse_child()?;
+        let relative = resolve::relative(self.root(), path)?;
+        let mut draft = guard(&self.draft);
+        self.refuse_if_over(&draft)?;
+        let resolved = draft.resolver.resolve_name(self.root(), &OnDisk, &relative);
+        self.note_followed(&mut draft);
+        drop(draft);
+        let target = resolved.map_err(|error| error.given_as(path))?;
+        self.note(&target.path, path);
+        Ok(target)
+    }
+
+    /// The symlink at a path, if there is one, on disk or in this transaction.
+    pub(super) fn find_link(&self, path: &Path) -> Result<Option<Target>> {
+        let target = match self.resolve_name(path) {
+            // What is wrong with the path is said by whoever resolves it as that of a file.
+            Err(Error::InvalidPath { .. }) => return Ok(None),
+            target => target?,
+        };
+        let is_link = match guard(&self.draft).newest(&target.path).map(|slot| &slot.content) {
+            Some(content) => {
+                let is_own = matches!(content, Content::Link(_) | Content::Ready(StagedChange::Link(_)));
+                let is_removal = matches!(content, Content::Ready(StagedChange::Remove(_)));
+                is_own || is_removal && target.existing.is_some_and(|found| found.kind == Kind::Symlink)
+            }
+            None => target.existing.is_some_and(|found| found.kind == Kind::Symlink),
+        };
+        Ok(is_link.then_some(target))
+    }
+
+    /// Makes the symlinks that were followed part of what the transaction has read.
+    pub(super) fn note_followed(&self, draft: &mut Draft) {
+        let followed = draft.resolver.take_followed();
+        if followed.is_empty() || !keeps(Rule::RememberLinks) {
+            return;
+        }
+        let mut snapshot = guard(&self.snapshot);
+        followed.into_iter().for_each(|(link, to)| snapshot.follow(link, to));
+    }
+}
+
+fn refuse_text(to: &Path) -> Result<()> {
+    let bytes = to.as_os_str().as_encoded_bytes();
+    let reason = match bytes {
+        _ if StagedLink::can_lead(to) => return Ok(()),
+        [] => InvalidPath::Empty,
+        _ if bytes.contains(&0) => InvalidPath::Nul,
+        _ => InvalidPath::TooLong,
+    };
+    Err(Error::invalid(to, reason))
+}
