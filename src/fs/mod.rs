@@ -124,8 +124,8 @@ pub trait ReadFile: io::Read + io::Seek + Send + Sync + fmt::Debug {
 
 /// A new file that is being written.
 pub trait WriteFile: io::Write + io::Seek + Send + Sync + fmt::Debug {
-    /// Gives the file the permissions of the file at `path`, whose metadata is `like`: its mode, its
-    /// access ACL, and its owner if that is allowed.
+    /// Gives the file the permissions of the file at `path`, whose metadata is `like`: its mode and its
+    /// access ACL. Also what is allowed of its owner, its label and the attributes of its user.
     ///
     /// # Errors
     /// Any error of the system in setting the mode and the ACL. An owner that may not be set is no

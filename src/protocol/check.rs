@@ -323,7 +323,10 @@ struct Names<'a> {
 /// replace the file of the first.
 fn refuse_twins(root: &Root, entries: &[StagedEntry]) -> Result<()> {
     let mut by_name: HashMap<String, Vec<&StagedEntry>> = HashMap::new();
-    for staged in entries.iter().filter(|staged| staged.entry.staged().is_some()) {
+    let is_new = |staged: &&StagedEntry| {
+        staged.entry.staged().is_some() || staged.entry.action == Action::CreateDirectory
+    };
+    for staged in entries.iter().filter(is_new) {
         by_name.entry(folded(&staged.entry.path.name().to_string_lossy())).or_default().push(staged);
     }
     for alike in by_name.into_values().filter(|alike| alike.len() > 1) {
@@ -334,10 +337,14 @@ fn refuse_twins(root: &Root, entries: &[StagedEntry]) -> Result<()> {
             let directory = (identity, identity.is_none().then(|| path.parent()));
             let Names { names, others, folds } = seen.entry(directory).or_default();
             if !others.is_empty() && folds.is_none() {
-                *folds = Some(folds_case(root, staged)?);
+                // Two directories that are one do no harm.
+                let mut all = others.iter().copied().chain([staged]);
+                let probe = all.find(|one| one.entry.staged().is_some());
+                *folds = probe.map(|probe| folds_case(root, probe)).transpose()?;
             }
-            let is_twin =
-                !names.insert(path.name()) || *folds == Some(true) && is_one_of(root, others, path.name())?;
+            let is_twin = !names.insert(path.name())
+                || *folds == Some(true)
+                    && (is_one_of(root, others, path.name())? || is_directory_of(root, others, staged)?);
             others.push(staged);
             if is_twin {
                 return Err(Error::invalid(root.full(path), InvalidPath::Alias));
@@ -345,6 +352,13 @@ fn refuse_twins(root: &Root, entries: &[StagedEntry]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a directory that folds names takes the name of a written file for that of a directory among
+/// `others`.
+fn is_directory_of(root: &Root, others: &[&StagedEntry], staged: &StagedEntry) -> Result<bool> {
+    let mut made = others.iter().filter(|other| other.entry.staged().is_none());
+    made.try_fold(false, |found, made| Ok(found || is_one_of(root, &[staged], made.entry.path.name())?))
 }
 
 /// Whether a directory ignores case in names. Tested with the name of a staged file.

@@ -27,9 +27,22 @@ pub(crate) struct Attributes {
     pub(crate) model: Option<RelativePath>,
     /// The time of its last change of content.
     pub(crate) modified: Option<SystemTime>,
+    /// The group for which the mode's bits hold. Another group gets only the rights of all others.
+    pub(crate) group: Option<u32>,
+}
+
+/// A mode that gives a group no rights that not all have.
+pub(crate) fn for_any_group(mode: u32) -> u32 {
+    mode & (!0o070 | (mode & 0o007) << 3)
 }
 
 impl Attributes {
+    /// The mode, if one was asked for, of a file that has this group.
+    pub(crate) fn mode_for(&self, group: u32) -> Option<u32> {
+        let is_same = self.group.is_none_or(|own| own == group);
+        self.mode.map(|mode| if is_same { mode } else { for_any_group(mode) })
+    }
+
     /// Whether all of them come from the file that is replaced, or are those of a new file.
     pub(crate) fn are_inherited(&self) -> bool {
         self.mode.is_none() && self.model.is_none() && self.modified.is_none()

@@ -346,7 +346,8 @@ pub(crate) fn copy_permissions(root: &Root, staged: &mut StagedEntry, found: &Me
     let (Some(name), Action::Write(content)) = (name, &mut staged.entry.action) else {
         return Ok(Unsynced::default());
     };
-    let wanted = Metadata { mode: staged.attributes.mode.unwrap_or(found.mode), ..*found };
+    let mode = staged.attributes.mode_for(found.owner.1).unwrap_or(found.mode);
+    let wanted = Metadata { mode, ..*found };
     let path = &staged.entry.path;
     let model = staged.attributes.model.as_ref();
     let copied = root.fs.copy_permissions(model.unwrap_or(path), &wanted, &name);
@@ -413,19 +414,28 @@ impl StagedWriter {
             // It would have been followed.
             return Err(Error::Conflict { path: root.full(path).into(), found: Clash::Symlink });
         }
-        let Attributes { mode, model, modified } = &self.target.attributes;
+        let attributes = &self.target.attributes;
+        let Attributes { model, modified, .. } = attributes;
         let like = match model {
             Some(model) => if_found(root.fs.metadata(model)).map_err(failed())?,
             // If the target is gone or no file any more, its last known permissions are used. A symlink has
             // none.
             None => [found, self.target.existing].into_iter().flatten().find(|f| f.kind == Kind::File),
         };
-        match (&like, mode) {
-            (Some(like), mode) => {
-                let like = Metadata { mode: mode.unwrap_or(like.mode), ..*like };
+        match (&like, attributes.mode) {
+            (Some(like), _) => {
+                let mode = attributes.mode_for(like.owner.1).unwrap_or(like.mode);
+                let like = Metadata { mode, ..*like };
                 self.file.copy_permissions(model.as_ref().unwrap_or(path), &like).map_err(failed())?;
             }
-            (None, Some(mode)) => self.file.set_mode(*mode).map_err(failed())?,
+            (None, Some(mode)) => {
+                let group = match attributes.group {
+                    Some(_) => root.fs.metadata(&self.staged).map_err(failed())?.owner.1,
+                    None => 0,
+                };
+                let mode = attributes.mode_for(group).unwrap_or(mode);
+                self.file.set_mode(mode).map_err(failed())?;
+            }
             (None, None) => {}
         }
         if let Some(modified) = modified {

@@ -4,7 +4,6 @@
 //! them, and recovery finishes them from the same manifest. A file that was
 //! read from disk for this is part of the transaction's snapshot.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -12,12 +11,12 @@ use std::time::SystemTime;
 use super::Transaction;
 use crate::draft::{Content, Slot};
 use crate::error::{Error, Operation, Reason, Result};
-use crate::fs::ReadFile;
-use crate::fs::os;
+use crate::fs::os::{self, outside};
+use crate::fs::{Kind, Metadata, ReadFile};
 use crate::path::{InvalidPath, RelativePath};
 use crate::place::Place;
 use crate::protocol::check;
-use crate::protocol::resolve::{Attributes, Target};
+use crate::protocol::resolve::{Attributes, Target, for_any_group};
 use crate::protocol::root::guard;
 use crate::protocol::snapshot::{self, Found, Seen};
 use crate::protocol::stage::StagedChange;
@@ -77,10 +76,29 @@ impl FileBuilder<'_> {
 /// A file as a transaction would leave it, before it is copied.
 struct Source {
     bytes: Bytes,
-    mode: Option<u32>,
+    mode: ModeModel,
     /// What it got when it was staged, if this transaction has staged it.
     attributes: Attributes,
     modified: Option<SystemTime>,
+}
+
+/// The mode that a copy gets, and whose rights it is about.
+struct ModeModel {
+    mode: Option<u32>,
+    /// The group for which the mode's bits hold, if there is a file that has one.
+    group: Option<u32>,
+    /// Whether an access control list says more. Then the bits of the group are those of the list's mask.
+    is_listed: bool,
+}
+
+impl ModeModel {
+    /// Gives the mode to a copy, without set-ID bits. A list is not copied, so what it says of the group
+    /// is not known: the group then gets only the rights of all others.
+    fn give(&self, attributes: &mut Attributes) {
+        let mode = self.mode.map(|mode| mode & PERMISSION_BITS);
+        attributes.mode = mode.map(|mode| if self.is_listed { for_any_group(mode) } else { mode });
+        attributes.group = self.group;
+    }
 }
 
 enum Bytes {
@@ -114,9 +132,11 @@ impl Transaction {
         FileBuilder { transaction: self, path: path.as_ref().to_path_buf(), mode: None }
     }
 
-    /// Stages a copy of a file of the root, as this transaction would leave it. The copy has its mode,
-    /// without set-ID bits. It replaces any file at `to`, and has the owner of that file. Where the file
-    /// system can share blocks between files, a long file is not copied byte by byte.
+    /// Stages a copy of a file of the root, as this transaction would leave it. The copy has the mode that
+    /// the file has now, without set-ID bits. If the copy has another group than the file, or the file
+    /// has an access control list, the copy's group gets only the rights that all others have. The copy
+    /// replaces any file at `to`, and has the owner of that file. Where the file system can share blocks
+    /// between files, a long file is not copied byte by byte.
     ///
     /// `from` counts as read: the commit is a [`Conflict`](Error::Conflict) if it has changed by then, or is
     /// there where nothing was.
@@ -145,27 +165,30 @@ impl Transaction {
         let mut target = self.resolve_to_stage(to.as_ref())?;
         self.refuse_itself(&source, &target)?;
         let source = self.source(&source)?;
-        target.attributes.mode = source.mode.map(|mode| mode & PERMISSION_BITS);
+        source.mode.give(&mut target.attributes);
         self.stage_copy(source, target)?.finish()
     }
 
-    /// Stages a copy of any file of the system, inside the root or outside. The copy has its mode,
-    /// without set-ID bits. Where the file system can share blocks between files, a long file is not
+    /// Stages a copy of any file of the system, inside the root or outside. The copy has its mode as in
+    /// [`copy`](Self::copy). Where the file system can share blocks between files, a long file is not
     /// copied byte by byte.
     ///
     /// Nothing notices if `source` changes while it is copied. For a file of the root use
     /// [`copy`](Self::copy).
     ///
     /// # Errors
-    /// As for [`write`](Self::write), and [`Error::Io`] if `source` cannot be read.
+    /// As for [`write`](Self::write), and [`Error::Io`] if `source` cannot be read. That is so for anything
+    /// but a file, such as a pipe, which is not even opened.
     pub fn copy_from(&mut self, path: impl AsRef<Path>, source: impl AsRef<Path>) -> Result<()> {
         self.root().may_collect()?;
         let source = source.as_ref();
         let unread = |error| Error::io(Operation::Read, source)(error);
-        let mut file = File::open(source).map_err(unread)?;
+        let mut file = outside::open_regular(source).map_err(unread)?;
         let found = os::metadata(&file).map_err(unread)?;
         let mut target = self.resolve_to_stage(path.as_ref())?;
-        target.attributes.mode = Some(found.mode & PERMISSION_BITS);
+        let is_listed = outside::is_listed(&file).map_err(unread)?;
+        let model = ModeModel { mode: Some(found.mode), group: Some(found.owner.1), is_listed };
+        model.give(&mut target.attributes);
         let mut writer = self.writer_of(target);
         if let Err(error) = writer.copy(&mut file, |file| Some(file), found.length, unread) {
             writer.discard();
@@ -218,6 +241,7 @@ impl Transaction {
             mode: moved.attributes.mode,
             model: moved.attributes.model.clone().or_else(|| source.existing.map(|_| source.path.clone())),
             modified: moved.modified,
+            group: moved.attributes.group,
         };
         self.stage_copy(moved, target)?.finish()?;
         let mut draft = guard(&self.draft);
@@ -261,7 +285,7 @@ impl Transaction {
         let mut target = self.resolve_to_stage(path.as_ref())?;
         let source = self.source(&target)?;
         let model = source.attributes.model.clone();
-        target.attributes = Attributes { mode: Some(mode), model, modified: source.modified };
+        target.attributes = Attributes { mode: Some(mode), model, modified: source.modified, group: None };
         self.stage_copy(source, target)?.finish()
     }
 
@@ -278,7 +302,8 @@ impl Transaction {
             match draft.newest(path).map(|slot| &slot.content) {
                 Some(Content::Kept(file)) => {
                     let attributes = file.target.attributes.clone();
-                    let mode = attributes.mode.or(self.mode_of_model(&file.target)?);
+                    let model = self.model(&file.target)?;
+                    let mode = ModeModel { mode: attributes.mode.or(model.mode), ..model };
                     let modified = attributes.modified;
                     let bytes = Bytes::InMemory(file.bytes.clone());
                     return Ok(Source { bytes, mode, attributes, modified });
@@ -301,9 +326,11 @@ impl Transaction {
         };
         if let Some((staged, attributes)) = staged {
             let file = self.root().fs.open(&staged).map_err(failed)?;
-            let mode = file.metadata().map_err(failed)?.mode;
+            let found = file.metadata().map_err(failed)?;
+            let is_listed = self.root().fs.has_access_list(&staged).map_err(failed)?;
+            let mode = ModeModel { mode: Some(found.mode), group: Some(found.owner.1), is_listed };
             let modified = attributes.modified;
-            return Ok(Source { bytes: Bytes::Staged(file), mode: Some(mode), attributes, modified });
+            return Ok(Source { bytes: Bytes::Staged(file), mode, attributes, modified });
         }
         let reading = self.join()?;
         let Some(found) = snapshot::find(self.root(), &reading, path)? else {
@@ -311,18 +338,28 @@ impl Transaction {
             guard(&self.snapshot).remember(self.root(), path, Seen::nothing())?;
             return Err(failed(io::ErrorKind::NotFound.into()));
         };
-        let (mode, modified) = (Some(found.metadata.mode), Some(found.metadata.modified));
+        let modified = Some(found.metadata.modified);
+        let is_listed = self.root().fs.has_access_list(path).map_err(failed)?;
+        let Metadata { mode, owner: (_, group), .. } = found.metadata;
+        let mode = ModeModel { mode: Some(mode), group: Some(group), is_listed };
         let bytes = Bytes::Read(path.clone(), found);
         Ok(Source { bytes, mode, attributes: Attributes::default(), modified })
     }
 
     /// The mode of the file whose permissions a staged file will get.
-    fn mode_of_model(&self, target: &Target) -> Result<Option<u32>> {
-        let found = match &target.attributes.model {
-            Some(model) => self.root().look(model)?,
-            None => target.existing,
+    fn model(&self, target: &Target) -> Result<ModeModel> {
+        let model = target.attributes.model.as_ref().unwrap_or(&target.path);
+        let found = self.root().look(model)?.filter(|found| found.kind == Kind::File);
+        let is_listed = match found {
+            Some(_) => self.root().fs.has_access_list(model),
+            None => Ok(false),
         };
-        Ok(found.map(|found| found.mode))
+        let is_listed = is_listed.map_err(self.root().error(Operation::Read, model))?;
+        Ok(ModeModel {
+            mode: found.map(|found| found.mode),
+            group: found.map(|found| found.owner.1),
+            is_listed,
+        })
     }
 
     /// Stages a copy. What was read for it becomes one of the transaction's reads.

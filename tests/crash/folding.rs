@@ -35,6 +35,36 @@ fn two_new_files_that_are_one_are_refused() -> Result<(), String> {
     Ok(())
 }
 
+/// The file was moved over the directory after the commit point, which no file system allows.
+#[test]
+fn a_new_file_and_a_new_directory_that_are_one_are_refused() -> Result<(), String> {
+    let save = |disk: &SimDisk, directory_first: bool| {
+        let store = open(disk);
+        let mut tx = store.begin()?;
+        if directory_first {
+            tx.create_dir("n\u{e4}me")?;
+        }
+        tx.write("N\u{c4}ME", "")?;
+        if !directory_first {
+            tx.create_dir("n\u{e4}me")?;
+        }
+        tx.commit().map(drop)
+    };
+    for directory_first in [true, false] {
+        let disk = folding();
+        let is_alias = |error| matches!(error, Error::InvalidPath { reason: InvalidPath::Alias, .. });
+        expect(save(&disk, directory_first).is_err_and(is_alias), "they were taken for two")?;
+        expect(
+            disk.files().is_empty() && disk.directories().is_empty(),
+            "a refused commit has left something",
+        )?;
+        let apart = SimDisk::new(Model::WeakPosix);
+        save(&apart, directory_first).map_err(|error| format!("where case counts: {error}"))?;
+        expect(apart.files().len() == 1 && apart.directories().len() == 1, "something is missing")?;
+    }
+    Ok(())
+}
+
 /// Any two new files with a non-ASCII letter were refused as one file where case is ignored.
 #[test]
 fn two_names_with_other_letters_are_two_files() -> Result<(), String> {

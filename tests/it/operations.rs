@@ -277,3 +277,66 @@ fn what_a_manifest_says_of_a_replaced_secret_stays_secret() {
     assert_eq!(fs::metadata(manifest).unwrap().mode() & 0o077, 0);
     assert_mode(&dir.path().join("secret"), 0o644);
 }
+
+/// Opening a pipe waits for somebody who writes into it, and opening a device can act on it.
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_not_copied_and_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let pipe = outside.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let store = quick(dir.path());
+    let mut tx = store.begin().unwrap();
+    for source in [pipe.as_path(), outside.path(), Path::new("/dev/zero")] {
+        let refused = tx.copy_from("copy", source).unwrap_err();
+        assert!(matches!(refused, Error::Io { .. }), "{refused:?}");
+    }
+    assert!(tx.changes().is_empty());
+}
+
+/// The bits for the group were copied, and then held for another group, which had no rights before.
+#[cfg(unix)]
+#[test]
+fn a_copy_gives_no_group_rights_that_it_had_not() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let store = quick(dir.path());
+    for name in ["source", "replaced", "listed"] {
+        fs::write(at(name), name).unwrap();
+        set_mode(&at(name), 0o660);
+    }
+    let own = fs::metadata(at("source")).unwrap().gid();
+    if chown(at("source"), None, Some(own + 1)).is_err() {
+        crate::common::skipped("operations::a_copy_gives_no_group_rights", "it needs to be root");
+        return;
+    }
+    set_mode(&at("source"), 0o2664);
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("file"), "").unwrap();
+    chown(outside.path().join("file"), None, Some(own + 1)).unwrap();
+    set_mode(&outside.path().join("file"), 0o670);
+    let mut tx = store.begin().unwrap();
+    tx.copy("source", "new").unwrap();
+    tx.copy("source", "replaced").unwrap();
+    tx.copy("replaced", "copy of a copy").unwrap();
+    tx.copy_from("from outside", outside.path().join("file")).unwrap();
+    tx.commit().unwrap();
+    assert_mode(&at("new"), 0o644);
+    assert_mode(&at("replaced"), 0o644);
+    assert_mode(&at("from outside"), 0o600);
+    // The same group keeps its rights.
+    chown(at("replaced"), None, Some(own + 1)).unwrap();
+    set_mode(&at("replaced"), 0o660);
+    store.update(|tx| tx.copy("source", "replaced")).unwrap();
+    assert_mode(&at("replaced"), 0o664);
+    // A list's mask stands where the bits of the group are.
+    let listed =
+        std::process::Command::new("setfacl").args(["-m", "g::-,g:12345:rw"]).arg(at("listed")).status();
+    if listed.is_ok_and(|status| status.success()) {
+        assert_mode(&at("listed"), 0o660);
+        store.update(|tx| tx.copy("listed", "unlisted")).unwrap();
+        assert_mode(&at("unlisted"), 0o600);
+    }
+}

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use fiemap::{Fiemap, FiemapFlags};
@@ -200,12 +200,20 @@ fn list_mode(list: &[u8]) -> Option<u32> {
 /// Before Linux 6.13 no call reads attributes relative to a directory's handle, so this uses the
 /// handle's name in `/proc`.
 fn access_list(directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<Option<Vec<u8>>> {
-    let path = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    let path = in_proc(directory, name);
     attribute(|buffer| rustix::fs::lgetxattr(&path, ACCESS_LIST, buffer))
+}
+
+fn in_proc(directory: &OwnedFd, name: &OsStr) -> PathBuf {
+    Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name)
 }
 
 pub(super) fn has_access_list(directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<bool> {
     Ok(access_list(directory, name)?.is_some())
+}
+
+pub(super) fn file_has_access_list(file: &File) -> rustix::io::Result<bool> {
+    Ok(attribute(|buffer| rustix::fs::fgetxattr(file, ACCESS_LIST, buffer))?.is_some())
 }
 
 /// Gives a file the access control list of the file `name` in `directory`. If that has none, removes an
@@ -220,6 +228,28 @@ pub(super) fn copy_access_list(directory: &OwnedFd, name: &OsStr, file: &File) -
     }
     Ok(true)
 }
+
+/// Gives a file the extended attributes of the file `name` in `directory` that are its user's, and its
+/// label. What the system refuses is left out: a user's attributes may be forbidden or too long here.
+///
+/// No others. They are about the bytes (`security.ima`), about layers of a file system
+/// (`trusted.overlay.*`), or rights that every write takes away (`security.capability`:
+/// capabilities(7)).
+pub(super) fn copy_attributes(directory: &OwnedFd, name: &OsStr, file: &File) -> rustix::io::Result<()> {
+    let path = in_proc(directory, name);
+    let names = attribute(|buffer| rustix::fs::llistxattr(&path, buffer))?.unwrap_or_default();
+    let is_kept = |name: &&[u8]| name.starts_with(b"user.") || LABELS.contains(name);
+    for name in names.split(|byte| *byte == 0).filter(is_kept) {
+        // Others may have removed it meanwhile, or nobody may read it.
+        if let Ok(Some(value)) = attribute(|buffer| rustix::fs::lgetxattr(&path, name, buffer)) {
+            let _ = rustix::fs::fsetxattr(file, name, &value, XattrFlags::empty());
+        }
+    }
+    Ok(())
+}
+
+/// The labels of security modules.
+const LABELS: [&[u8]; 2] = [b"security.selinux", b"security.SMACK64"];
 
 /// An attribute's value; `None` if there is none, or if the file system has no attributes.
 fn attribute(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Option<Vec<u8>>> {

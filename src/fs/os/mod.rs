@@ -8,6 +8,7 @@
 
 #[cfg(target_os = "linux")]
 mod linux;
+pub(crate) mod outside;
 #[cfg(unix)]
 mod rights;
 mod sync;

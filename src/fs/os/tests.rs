@@ -235,3 +235,36 @@ fn every_change_owes_the_sync_of_each_directory_whose_names_it_changed() {
     assert_eq!(owed(fs.remove_file(&path("e/c")).expect("removed")), (0, directory("e")));
     assert_eq!(owed(fs.remove_dir(&path("d")).expect("removed")), (0, directory(".")));
 }
+
+/// A replaced file lost what its user had noted on it. What is about its bytes, or gives rights, must go.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_replaced_file_keeps_the_attributes_of_its_user() {
+    use rustix::fs::{XattrFlags, getxattr, setxattr};
+    let (root, fs) = fixture();
+    make(&fs, "old", b"1").and(make(&fs, "plain", b"1")).waive("the test needs no sync");
+    let at = |name: &str| root.path().join(name);
+    let long = vec![7; 2000];
+    for (name, value) in [("user.note", b"kept".as_slice()), ("user.long", &long)] {
+        if setxattr(at("old"), name, value, XattrFlags::empty()).is_err() {
+            return;
+        }
+    }
+    // Only the administrator can set this one.
+    let _ = setxattr(at("old"), "trusted.test", b"1", XattrFlags::empty());
+    for (like, is_kept) in [("old", true), ("plain", false)] {
+        let model = fs.metadata(&path(like)).expect("looked at");
+        let (mut file, name) = fs.create_new(&path(&format!("new {like}")), NewFile::Private).expect("made");
+        file.copy_permissions(&path(like), &model).expect("copied");
+        name.and(file.finish().expect("finished").1).waive("the test needs no sync");
+        let mut buffer = vec![0; 4000];
+        let made = at(&format!("new {like}"));
+        let mut value = |name: &str| {
+            let length = getxattr(&made, name, &mut buffer[..]).ok()?;
+            Some(buffer[..length].to_vec())
+        };
+        assert_eq!(value("user.note"), is_kept.then(|| b"kept".to_vec()), "{like}");
+        assert_eq!(value("user.long"), is_kept.then(|| long.clone()), "{like}");
+        assert_eq!(value("trusted.test"), None, "{like}");
+    }
+}

@@ -279,7 +279,10 @@ impl Directories {
             }
             changed = true;
         }
-        changed |= self.at(model, |directory, name| copy_access_list(directory, name, file))?;
+        changed |= self.at(model, |directory, name| {
+            copy_attributes(directory, name, file)?;
+            copy_access_list(directory, name, file)
+        })?;
         if changed { set_mode(file, mode) } else { Ok(()) }
     }
 
@@ -495,7 +498,9 @@ pub(super) use super::linux::boot;
 #[cfg(target_os = "linux")]
 pub(super) use super::linux::share_bytes;
 #[cfg(target_os = "linux")]
-use super::linux::{copy_access_list, has_access_list, is_frozen, is_mount_point, new_file_mode};
+use super::linux::{
+    copy_access_list, copy_attributes, has_access_list, is_frozen, is_mount_point, new_file_mode,
+};
 
 /// Other systems do not tell without a call that needs `unsafe`.
 #[cfg(not(target_os = "linux"))]
@@ -520,6 +525,13 @@ fn new_file_mode(_directory: &OwnedFd) -> Option<u32> {
 #[cfg(not(target_os = "linux"))]
 fn copy_access_list(_from: &OwnedFd, _name: &OsStr, _to: &File) -> rustix::io::Result<bool> {
     Ok(false)
+}
+
+/// On other systems access control lists are not part of a file's mode. They stay as they were
+/// inherited.
+#[cfg(not(target_os = "linux"))]
+fn copy_attributes(_from: &OwnedFd, _name: &OsStr, _to: &File) -> rustix::io::Result<()> {
+    Ok(())
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -17,7 +17,7 @@ store -> transaction view protocol::open protocol::sweep protocol::verify protoc
 transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::root error expect generation
 transaction::directories -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root error fs path
 transaction::links -> transaction draft protocol::check protocol::resolve protocol::stage protocol::root error fs manifest mutation path
-transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os fs path place
+transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os::outside fs::os fs path place
 transaction::reading -> transaction draft protocol::read protocol::snapshot protocol::glance protocol::stage protocol::resolve protocol::root reader listed error fs path
 transaction -> writer pruning draft protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::lock protocol::resolve protocol::root report error fs options generation path spelling
 writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path checksum spelling
@@ -84,6 +84,7 @@ fs::os -> fs::os::sync fs::os::unix fs::os::windows fs::os::written fs::time fs 
 fs::os::sync -> fs::os::unix fs::os::linux fs::os::windows fs::os::written fs options path
 fs::os::unix -> fs::os::rights fs::os::linux fs path
 fs::os::rights ->
+fs::os::outside -> fs::os::linux
 fs::os::linux -> fs path
 fs::os::windows -> fs path
 fs::os::written -> fs path
