@@ -34,6 +34,16 @@ impl FileReader {
     ///
     /// # Errors
     /// Any error of the system.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| tx.write("a", "123"))?;
+    /// assert_eq!(store.view()?.open("a")?.length()?, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn length(&self) -> io::Result<u64> {
         match &self.source {
             Source::File(file) => Ok(file.metadata()?.length),

@@ -54,6 +54,16 @@ impl View {
     }
 
     /// The generation that this view shows; 0 before the first commit.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let view = store.view()?;
+    /// assert_eq!(view.generation(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn generation(&self) -> Generation {
         self.reading.generation
@@ -64,6 +74,18 @@ impl View {
     /// # Errors
     /// - [`Error::InvalidPath`](crate::Error::InvalidPath) if no file of the root can have this path.
     /// - [`Error::Io`](crate::Error::Io), of kind `NotFound` if this state has no such file.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| tx.write("a", "1"))?;
+    /// let view = store.view()?;
+    /// assert_eq!(view.read("a")?, b"1");
+    /// assert!(view.read("b").unwrap_err().is_not_found());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
         let path = self.resolve(path.as_ref())?;
         self.read_resolved(&path)?.ok_or_else(|| self.missing(&path))
@@ -94,6 +116,18 @@ impl View {
     ///
     /// # Errors
     /// As for [`read`](Self::read).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| tx.write("a", "old"))?;
+    /// let file = store.view()?.open("a")?;
+    /// store.update(|tx| tx.write("a", "new"))?;
+    /// assert_eq!(std::io::read_to_string(file)?, "old");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(&self, path: impl AsRef<Path>) -> Result<FileReader> {
         let path = self.resolve(path.as_ref())?;
         let file = self.open_resolved(&path)?.ok_or_else(|| self.missing(&path))?;
@@ -104,6 +138,15 @@ impl View {
     ///
     /// # Errors
     /// As for [`read`](Self::read), but a missing file is no error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// assert!(store.view()?.open_if_exists("a")?.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open_if_exists(&self, path: impl AsRef<Path>) -> Result<Option<FileReader>> {
         let path = self.resolve(path.as_ref())?;
         Ok(self.open_resolved(&path)?.map(FileReader::new))
@@ -114,6 +157,16 @@ impl View {
     /// # Errors
     /// As for [`read`](Self::read), and [`Error::Io`](crate::Error::Io) of kind `InvalidData` if the file
     /// is not UTF-8.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| tx.write("a", "text"))?;
+    /// assert_eq!(store.view()?.read_to_string("a")?, "text");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read_to_string(&self, path: impl AsRef<Path>) -> Result<String> {
         let path = self.resolve(path.as_ref())?;
         let bytes = self.read_resolved(&path)?.ok_or_else(|| self.missing(&path))?;
@@ -125,6 +178,17 @@ impl View {
     ///
     /// # Errors
     /// As for [`read`](Self::read), but what is missing is no error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| tx.write("d/a", "1"))?;
+    /// let view = store.view()?;
+    /// assert!(view.exists("d")? && view.exists("d/a")? && !view.exists("d/b")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn exists(&self, path: impl AsRef<Path>) -> Result<bool> {
         let path = self.resolve_any(path.as_ref())?;
         Ok(self.reading.look(self.root(), &path)?.is_some())
@@ -178,6 +242,18 @@ impl View {
     /// - [`Error::InvalidPath`](crate::Error::InvalidPath) if no directory of the root can have this
     ///   path.
     /// - [`Error::Io`](crate::Error::Io), of kind `NotFound` if there is no such directory.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| { tx.write("d/b", "1")?; tx.write("d/a", "1") })?;
+    /// let listed = store.view()?.list("d")?;
+    /// let listed: Vec<_> = listed.iter().map(ToString::to_string).collect();
+    /// assert_eq!(listed, ["d/a", "d/b"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn list(&self, directory: impl AsRef<Path>) -> Result<Vec<RelativePath>> {
         Ok(self.entries(directory)?.into_iter().map(DirEntry::into_path).collect())
     }
@@ -186,6 +262,17 @@ impl View {
     ///
     /// # Errors
     /// As for [`list`](Self::list).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| tx.write("d/a", "1"))?;
+    /// let found = store.view()?.entries("")?;
+    /// assert_eq!(found[0].kind(), cosave::FileKind::Directory);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn entries(&self, directory: impl AsRef<Path>) -> Result<Vec<DirEntry>> {
         let directory = self.resolve_directory(directory.as_ref())?;
         self.entries_in(&directory)?.ok_or_else(|| self.missing(&directory))

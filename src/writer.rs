@@ -199,6 +199,21 @@ impl FileWriter {
     /// - [`Error::Io`] if the buffered bytes cannot be written. The transaction goes on without this
     ///   write.
     /// - [`Error::Unfinished`] if the transaction is over.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// use std::io::Write;
+    ///
+    /// let mut tx = store.begin()?;
+    /// let mut writer = tx.writer("a")?;
+    /// writer.write_all(b"bytes")?;
+    /// writer.finish()?;
+    /// tx.commit()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn finish(mut self) -> Result<()> {
         self.opened.root.refuse_child()?;
         match std::mem::replace(&mut self.body, Body::Finished) {

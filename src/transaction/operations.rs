@@ -179,6 +179,20 @@ impl Transaction {
     /// # Errors
     /// As for [`write`](Self::write), and [`Error::Io`] if `source` cannot be read. That is so for anything
     /// but a file, such as a pipe, which is not even opened.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # let source = dir.path().join("outside");
+    /// # std::fs::write(&source, "bytes")?;
+    /// let mut tx = store.begin()?;
+    /// tx.copy_from("vendor/file", &source)?;
+    /// tx.commit()?;
+    /// assert_eq!(std::fs::read(dir.path().join("vendor/file"))?, b"bytes");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn copy_from(&mut self, path: impl AsRef<Path>, source: impl AsRef<Path>) -> Result<()> {
         self.root().may_collect()?;
         let source = source.as_ref();

@@ -36,6 +36,22 @@ impl Transaction {
     /// - [`Error::Io`], of kind `NotFound` if there is no such file.
     /// - [`Error::Conflict`] if something that was read has changed.
     /// - Those of [`Store::view`](crate::Store::view).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| tx.write("a", "1"))?;
+    /// let mut tx = store.begin()?;
+    /// assert_eq!(tx.read("a")?, b"1");
+    /// tx.write("a", "2")?;
+    /// assert_eq!(tx.read("a")?, b"2");
+    /// // Others have changed what was read from disk.
+    /// store.update(|other| other.write("a", "3"))?;
+    /// assert!(tx.commit().unwrap_err().is_conflict());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
         let path = self.resolve(path.as_ref())?.path;
         self.read_target(&path)?.ok_or_else(|| self.missing(&path))
@@ -67,6 +83,17 @@ impl Transaction {
     ///
     /// # Errors
     /// As for [`read`](Self::read), and [`Error::Io`] of kind `InvalidData` if the file is not UTF-8.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let mut tx = store.begin()?;
+    /// tx.write("a", "text")?;
+    /// assert_eq!(tx.read_to_string("a")?, "text");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read_to_string(&self, path: impl AsRef<Path>) -> Result<String> {
         let path = self.resolve(path.as_ref())?.path;
         let bytes = self.read_target(&path)?.ok_or_else(|| self.missing(&path))?;
@@ -79,6 +106,19 @@ impl Transaction {
     ///
     /// # Errors
     /// As for [`read`](Self::read).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| tx.write("log", "one\ntwo\n"))?;
+    /// use std::io::{BufRead, BufReader};
+    ///
+    /// let tx = store.begin()?;
+    /// assert_eq!(BufReader::new(tx.open("log")?).lines().count(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(&self, path: impl AsRef<Path>) -> Result<FileReader> {
         let path = self.resolve(path.as_ref())?.path;
         self.open_resolved(&path).map_err(|error| self.named(error))
@@ -139,6 +179,18 @@ impl Transaction {
     ///
     /// # Errors
     /// As for [`read`](Self::read). A directory is no error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| tx.write("a", "123"))?;
+    /// let tx = store.begin()?;
+    /// assert!(tx.metadata("a")?.is_file());
+    /// assert_eq!(tx.metadata("a")?.length(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn metadata(&self, path: impl AsRef<Path>) -> Result<FileInfo> {
         let path = self.resolve_any(path.as_ref())?;
         let found = match self.own_info(&path)? {
@@ -157,6 +209,19 @@ impl Transaction {
     ///
     /// # Errors
     /// As for [`read`](Self::read), with kind `NotFound` if there is no such directory.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # store.update(|tx| tx.write("d/a", "1"))?;
+    /// let mut tx = store.begin()?;
+    /// tx.write("d/b", "1")?;
+    /// let listed: Vec<_> = tx.list("d")?.iter().map(ToString::to_string).collect();
+    /// assert_eq!(listed, ["d/a", "d/b"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn list(&self, directory: impl AsRef<Path>) -> Result<Vec<RelativePath>> {
         Ok(self.entries(directory)?.into_iter().map(DirEntry::into_path).collect())
     }
@@ -165,6 +230,18 @@ impl Transaction {
     ///
     /// # Errors
     /// As for [`list`](Self::list).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let mut tx = store.begin()?;
+    /// tx.write("d/a", "1")?;
+    /// assert_eq!(tx.entries("")?[0].kind(), cosave::FileKind::Directory);
+    /// assert_eq!(tx.entries("d")?[0].kind(), cosave::FileKind::File);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn entries(&self, directory: impl AsRef<Path>) -> Result<Vec<DirEntry>> {
         let directory = self.resolve_any(directory.as_ref())?;
         let names = match self.glance(&directory, Question::Names)? {
