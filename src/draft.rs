@@ -6,7 +6,7 @@
 //! knows how a file is staged.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Result;
 use crate::fs::Kind;
@@ -25,7 +25,7 @@ pub(crate) struct Draft {
     /// By number, which is the order in which they began.
     pub(crate) slots: BTreeMap<u64, Slot>,
     /// The rising numbers of the slots of each path. There are several while a later write is open.
-    pub(crate) numbers_of: HashMap<RelativePath, Vec<u64>>,
+    pub(crate) numbers_of: BTreeMap<RelativePath, Vec<u64>>,
     pub(crate) resolver: Resolver,
     /// Whether a file must exist at a path that the transaction changes.
     pub(crate) preconditions: Preconditions,
@@ -252,16 +252,15 @@ impl Draft {
 
     /// Whether the transaction writes a file below this path.
     pub(crate) fn makes_directory(&self, path: &RelativePath) -> bool {
-        let is_written = |below: &&RelativePath| {
-            let content = self.newest(below).map(|slot| &slot.content);
-            match content {
-                None => false,
-                Some(Content::Ready(change)) => !change.is_removal(),
-                Some(_) => true,
-            }
-        };
-        let is_below = |below: &&RelativePath| *below != path && below.as_path().starts_with(path);
-        self.numbers_of.keys().filter(is_below).any(|below| is_written(&below))
+        self.below(path).any(|slot| !matches!(&slot.content, Content::Ready(change) if change.is_removal()))
+    }
+
+    /// The last change of each path below a directory. Looks at no others, so that what asks this for every
+    /// change stays linear.
+    pub(crate) fn below<'a>(&'a self, directory: &'a RelativePath) -> impl Iterator<Item = &'a Slot> {
+        let from = self.numbers_of.range(directory.clone()..).map(|(path, _)| path);
+        let below = from.take_while(move |path| path.as_path().starts_with(directory));
+        below.filter(move |path| *path != directory).filter_map(|path| self.newest(path))
     }
 
     /// Takes all changes, each of which is ready. A directory goes after all that was in it, in whatever

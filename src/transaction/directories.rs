@@ -64,6 +64,19 @@ impl Transaction {
     ///
     /// # Errors
     /// As for [`create_dir`](Self::create_dir), but an existing directory is no error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let mut tx = store.begin()?;
+    /// tx.create_dir_all("a/b/c")?;
+    /// tx.create_dir_all("a/b")?;
+    /// tx.commit()?;
+    /// assert!(dir.path().join("a/b/c").is_dir());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn create_dir_all(&mut self, path: impl AsRef<Path>) -> Result<()> {
         self.root().may_collect()?;
         let target = self.resolve_name(path.as_ref())?;
@@ -198,8 +211,7 @@ impl Transaction {
         if self.root().look(path)?.is_some_and(|found| found.kind == Kind::Directory) {
             return Ok(true);
         }
-        let needs = |slot: &Slot| !goes(slot) && is_below(&slot.path, path);
-        Ok(draft.slots.values().any(needs))
+        Ok(draft.below(path).any(|slot| !goes(slot)))
     }
 
     /// Whether a directory has something in it, as this transaction would leave it.
