@@ -12,18 +12,18 @@
 //! staged file then, so staged files, manifest and its published name all wait
 //! together in barrier 2.
 //!
-//! The steps themselves are in `stage`, `check`, `publish` and `apply`, and the
-//! waits between them are here. Beside each wait stands what it protects.
+//! The steps are in `stage`, `check`, `publish` and `apply`, the waits here.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use super::batch::{self, Apart};
 use super::check::Freshness;
 use super::control::{self, Control, WAIVED_MAX};
 use super::deferred::Moved;
-use super::layout::{ControlName, Fate};
+use super::layout::ControlName;
 use super::lock::{self, Locked, Turn};
 use super::publish::{self, Published};
 use super::queue::{self, Queue};
@@ -63,11 +63,12 @@ struct Shift {
     locked: Locked,
     /// Commits that are in place and not acknowledged, since barrier 3 is still to come.
     owed: Vec<Published>,
-    batches: u32,
+    /// When the lock was taken.
+    since: Duration,
 }
 
-/// How many batches may follow each other under one lock, before readers and other processes get it.
-const BATCHES_MAX: u32 = 8;
+/// For how long batches may follow each other under one lock, before readers and other processes get it.
+const SHIFT_MAX: Duration = Duration::from_millis(100);
 
 /// Commits what a transaction has collected, in one batch with others that are ready. Without a turn of its
 /// own it first lets an update go whose turn it is. It does so before it can lead others, who may have
@@ -234,9 +235,7 @@ fn make_durable(root: &Root, staged: &mut Staged) -> Result<()> {
     Ok(())
 }
 
-/// Publish, apply, retire: the second half of the protocol, under the lock.
-///
-/// If other transactions wait already, barrier 3 is attached to their barrier 2. Then the lock stays
+/// Publish, apply, retire: the second half of the protocol, under the lock. If other transactions wait already, barrier 3 is attached to their barrier 2. Then the lock stays
 /// with this store, and the next batch acknowledges this one.
 fn commit_batch(root: &Root, queue: &CommitQueue, mut batch: Vec<Staged>, round: &Round<'_>) {
     let shift = match guard(&queue.left).take() {
@@ -249,8 +248,12 @@ fn commit_batch(root: &Root, queue: &CommitQueue, mut batch: Vec<Staged>, round:
     };
     loop {
         let (published, later) = publish(root, &mut shift, batch, round);
+        let all = published.len();
         let moved = apply(root, published, round);
-        let followed = !later.is_empty() || round.others_wait() && shift.batches < BATCHES_MAX;
+        let is_over = root.fs.elapsed().saturating_sub(shift.since) > SHIFT_MAX;
+        let is_next = !later.is_empty() || round.others_wait() && !is_over;
+        // A recovery of what could not be moved would take over what is in place.
+        let followed = is_next && moved.len() == all;
         finish(root, &mut shift, moved, followed, round);
         if root.take_copied() {
             // If this fails, the next recovery removes the mark.
@@ -276,27 +279,39 @@ fn begin_shift(root: &Root) -> Result<Shift> {
     root.may_change()?;
     let mut locked = lease::exclusive(root)?;
     recover::finish_earlier(root, &mut locked, root.settings.durability)?;
-    count_on(root, &mut locked)?;
-    Ok(Shift { locked, owed: Vec::new(), batches: 0 })
+    lock::count_on(root, &mut locked)?;
+    Ok(Shift { locked, owed: Vec::new(), since: root.fs.elapsed() })
 }
 
 /// Looks again, for the next batch under the same lock. After an error nothing is owed any more.
 fn go_on(root: &Root, mut shift: Shift, round: &Round<'_>) -> Result<Shift> {
-    let look = |locked: &mut Locked| {
+    let look = |locked: &mut Locked| -> Result<bool> {
         root.may_change()?;
+        // Others may have moved directories since the last batch.
+        root.fs.forget_directories();
         locked.control = Control::look(root)?;
-        recover::finish_earlier(root, locked, root.settings.durability)
+        let is_same = locked.control.newest() >= root.newest_published();
+        if is_same {
+            recover::finish_earlier(root, locked, root.settings.durability)?;
+        }
+        Ok(is_same)
     };
-    shift.batches += 1;
     match look(&mut shift.locked) {
-        Ok(()) => Ok(shift),
+        Ok(true) => Ok(shift),
+        // Somebody has removed the control directory, and the lock with it.
+        Ok(false) => {
+            pay(root, &mut shift, round);
+            drop(shift);
+            begin_shift(root)
+        }
         Err(error) => {
             let deferred = root.deferred.generations();
             if shift.owed.iter().all(|published| deferred.contains(&published.generation)) {
                 pay(root, &mut shift, round);
             } else {
                 // A recovery has taken it over, and failed.
-                acknowledge(root, &mut shift.owed, &Err(error.clone()), round);
+                let failed = Error::io(Operation::Retire, root.path())(io::Error::other(error.to_string()));
+                acknowledge(root, &mut shift.owed, &Err(failed), round);
             }
             Err(error)
         }
@@ -312,24 +327,8 @@ fn refused(staged: Staged, error: Error) -> (TransactionId, Answer) {
     (staged.id, Err(Refused::with(error, staged)))
 }
 
-/// Goes on counting after the control directory was removed while this store was open. So an
-/// acknowledged generation never stands for another commit.
-fn count_on(root: &Root, locked: &mut Locked) -> Result<()> {
-    let newest = root.newest_published();
-    if locked.control.newest() >= newest || !keeps(Rule::CountOn) {
-        return Ok(());
-    }
-    let wave = control::mark_end(root, newest)?;
-    // Lost without this sync: the start of the generations. The next commit would lie beyond a gap, and
-    // recovery would discard it.
-    let _durable = root.sync_always(wave)?;
-    locked.control.names.insert(Fate::Abandoned.of(newest));
-    Ok(())
-}
-
 /// Barrier 2, the commit point: several renames and one wait. A conflict fails only its own
-/// transaction.
-/// Also returns the transactions that must come after the others.
+/// transaction. Also returns the transactions that must come after the others.
 fn publish(
     root: &Root,
     shift: &mut Shift,
@@ -420,7 +419,7 @@ fn leave_in_doubt(
 
 /// Checks a batch under the lock. Returns those that may be published in one wave.
 ///
-/// A check can make a small save a long one. So only after all checks it is known which must come `later`.
+/// A check can make a small save a long one, so only after all of them it is known which come `later`.
 fn check_all(
     root: &Root,
     state: &InPlace,

@@ -88,6 +88,21 @@ pub(crate) fn exclusive(root: &Root) -> Result<Locked> {
     Ok(Locked { _lock: lock, control: Control::look(root)? })
 }
 
+/// Goes on counting after the control directory was removed while this store was open. So an
+/// acknowledged generation never stands for another commit.
+pub(crate) fn count_on(root: &Root, locked: &mut Locked) -> Result<()> {
+    let newest = root.newest_published();
+    if locked.control.newest() >= newest || !keeps(Rule::CountOn) {
+        return Ok(());
+    }
+    let wave = control::mark_end(root, newest)?;
+    // Lost without this sync: the start of the generations. The next commit would lie beyond a gap, and
+    // recovery would discard it.
+    let _durable = root.sync_always(wave)?;
+    locked.control.names.insert(layout::Fate::Abandoned.of(newest));
+    Ok(())
+}
+
 /// Waits until the writer, and the writers already waiting, have released the lock.
 pub(crate) fn shared(root: &Root) -> Result<Share> {
     let mut wait = Wait::new(root);

@@ -84,8 +84,9 @@ impl<J: Job, A> Queue<J, A> {
             state.leading = true;
             let batch = state.take_batch();
             drop(state);
-            let lead = Lead { queue: self, panicked: &panicked };
+            let mut lead = Lead { queue: self, panicked: &panicked, is_done: false };
             work(batch, &Round { queue: self });
+            lead.is_done = true;
             drop(lead);
             state = self.state();
         }
@@ -145,13 +146,15 @@ impl<J: Job, A> Round<'_, J, A> {
 struct Lead<'a, J: Job, A, P: Fn(J::Id) -> A> {
     queue: &'a Queue<J, A>,
     panicked: &'a P,
+    /// Not told by the thread, since it may lead in a destructor while it panics for another reason.
+    is_done: bool,
 }
 
 impl<J: Job, A, P: Fn(J::Id) -> A> Drop for Lead<'_, J, A, P> {
     fn drop(&mut self) {
         let mut state = self.queue.state();
         state.leading = false;
-        if std::thread::panicking() {
+        if !self.is_done {
             let unanswered = std::mem::take(&mut state.unanswered);
             state.answers.extend(unanswered.into_iter().map(|id| (id, (self.panicked)(id))));
         }

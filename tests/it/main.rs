@@ -15,6 +15,7 @@ mod directories;
 mod dry_run;
 mod expecting;
 mod fixtures;
+mod handed_on;
 mod in_memory;
 mod limits;
 #[cfg(unix)]
