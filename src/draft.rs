@@ -6,12 +6,13 @@
 //! knows how a file is staged.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::error::Result;
 use crate::fs::Kind;
 use crate::path::RelativePath;
 use crate::protocol::commit;
+use crate::protocol::layout::StagedId;
 use crate::protocol::open::Opened;
 use crate::protocol::resolve::{Resolver, Target};
 use crate::protocol::root::Root;
@@ -38,6 +39,10 @@ pub(crate) struct Draft {
     pub(crate) prunes: bool,
     /// Those that went when it was last collected. It may be collected again, with other changes.
     pub(crate) pruned: Vec<RelativePath>,
+    /// The slots of trees, by each path that they move or remove.
+    trees: HashMap<RelativePath, u64>,
+    /// How many slots below a directory make something.
+    made_below: HashMap<RelativePath, usize>,
     /// The slots whose content is kept in memory.
     kept: BTreeSet<u64>,
     /// How many bytes are kept in memory, including those of open writers.
@@ -68,6 +73,11 @@ pub(crate) enum Content {
 }
 
 impl Slot {
+    /// Whether it removes one file or one directory.
+    pub(crate) fn goes(&self) -> bool {
+        matches!(self.content, Content::Ready(StagedChange::Remove(_) | StagedChange::RemoveDirectory(_)))
+    }
+
     pub(crate) fn into_change(self) -> Option<StagedChange> {
         match self.content {
             Content::Ready(change) => Some(change),
@@ -175,6 +185,14 @@ impl Draft {
         let kept = self.kept.iter().filter_map(|number| self.slots.get(number));
         let mut directories = wanted;
         directories.extend(kept.map(|slot| slot.path.parent()));
+        let trees: BTreeSet<_> = self.trees.values().copied().collect();
+        for number in trees {
+            let Some(slot) = self.slots.get_mut(&number) else { continue };
+            directories.insert(slot.path.parent());
+            if let Content::Ready(change) = &mut slot.content {
+                change.hide_as(StagedId { transaction: staging.id, number });
+            }
+        }
         commit::prepare(&opened.root, staging, &directories)?;
         while let Some(number) = self.kept.first().copied() {
             if let Some(slot) = self.slots.get_mut(&number) {
@@ -197,12 +215,30 @@ impl Draft {
     }
 
     pub(crate) fn put(&mut self, slot: Slot) {
+        if let Content::Ready(change) = &slot.content {
+            self.trees.extend(change.trees().map(|path| (path.clone(), slot.number)));
+        }
+        if !slot.goes() {
+            for directory in slot.path.parent().chain() {
+                *self.made_below.entry(directory).or_default() += 1;
+            }
+        }
         self.numbers_of.entry(slot.path.clone()).or_default().push(slot.number);
         self.slots.insert(slot.number, slot);
     }
 
     pub(crate) fn remove(&mut self, number: u64) -> Option<Slot> {
         let slot = self.slots.remove(&number)?;
+        if let Content::Ready(change) = &slot.content {
+            change.trees().for_each(|path| _ = self.trees.remove(path));
+        }
+        if !slot.goes() {
+            for directory in slot.path.parent().chain() {
+                if let Some(count) = self.made_below.get_mut(&directory) {
+                    *count -= 1;
+                }
+            }
+        }
         self.kept.remove(&number);
         if let Some(numbers) = self.numbers_of.get_mut(&slot.path) {
             numbers.retain(|other| *other != number);
@@ -233,7 +269,7 @@ impl Draft {
                 _ => None,
             };
             let is_link = matches!(content, Some(Content::Link(_) | Content::Ready(StagedChange::Link(_))));
-            let is_directory = !is_own || matches!(change, Some(StagedChange::CreateDirectory(_)));
+            let is_directory = !is_own || change.is_some_and(StagedChange::makes_directory);
             let kind = match is_directory {
                 true => Kind::Directory,
                 false if is_link => Kind::Symlink,
@@ -247,7 +283,44 @@ impl Draft {
                 names.get_or_insert_default().insert((*first).to_owned(), kind);
             }
         }
+        let leaves =
+            |path: &&RelativePath| path.parent() == *directory && !self.numbers_of.contains_key(*path);
+        for path in self.trees.keys().filter(leaves) {
+            names.as_mut().map(|names| names.remove(path.name()));
+        }
         names
+    }
+
+    /// Where the transaction finds a path on disk, if it moves the directory that the path is in; `None` if
+    /// nothing will be there.
+    pub(crate) fn on_disk(&self, path: &RelativePath) -> Option<RelativePath> {
+        if self.trees.is_empty() {
+            return Some(path.clone());
+        }
+        for tree in path.chain() {
+            let slot = self.trees.get(&tree).and_then(|number| self.slots.get(number));
+            match slot.map(|slot| &slot.content) {
+                Some(Content::Ready(StagedChange::MoveTree(target, moved))) if target.path == tree => {
+                    return Some(path.moved(&tree, &moved.from));
+                }
+                Some(_) => return None,
+                None => {}
+            }
+        }
+        Some(path.clone())
+    }
+
+    /// A path that the transaction moves or removes with everything in it, at or above this one.
+    pub(crate) fn tree_above(&self, path: &RelativePath) -> Option<RelativePath> {
+        if self.trees.is_empty() {
+            return None;
+        }
+        path.chain().into_iter().find(|tree| self.trees.contains_key(tree))
+    }
+
+    /// Whether the transaction makes anything below a directory.
+    pub(crate) fn makes_below(&self, directory: &RelativePath) -> bool {
+        self.made_below.get(directory).is_some_and(|count| *count > 0)
     }
 
     /// Whether the transaction writes a file below this path.
@@ -267,6 +340,8 @@ impl Draft {
     /// order that was said.
     pub(crate) fn take_changes(&mut self) -> Vec<StagedChange> {
         self.numbers_of.clear();
+        self.trees.clear();
+        self.made_below.clear();
         let changes = std::mem::take(&mut self.slots).into_values();
         let mut changes: Vec<_> = changes.filter_map(Slot::into_change).collect();
         changes.sort_by_key(|change| match change {

@@ -243,6 +243,12 @@ pub enum Reason {
     /// A symlink is to be made on Windows.
     #[error("symlinks are not made on Windows, where they need a privilege")]
     NoSymlinks,
+    /// A directory is to be moved or removed, and another root is in it.
+    #[error("it is a root of its own, which may be open; remove its control directory first")]
+    RootInTree,
+    /// A directory that cannot be told from another one.
+    #[error("directories cannot be told apart here, so none is moved or removed with its contents")]
+    NoIdentity,
     /// A mode that no file can have.
     #[error("no file can have this mode: it has bits beyond 0o7777")]
     Mode,

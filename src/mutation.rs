@@ -87,6 +87,18 @@ pub enum Rule {
     TellPlacesApart,
     /// Check a transaction that has listed a directory after the others of its batch that change it.
     CheckNamesAfter,
+    /// Move or remove a directory with its contents only if it is the very one that was meant.
+    KnowTrees,
+    /// Commit a move or removal of a whole directory apart from all others.
+    TreesApart,
+    /// Delete what was in a directory only after its removal is durable.
+    HideFirst,
+    /// Sweep what is left of removed directories.
+    SweepTrees,
+    /// Recovery makes earlier moves durable before it moves a tree that they may lie in.
+    SettleBeforeTrees,
+    /// Leave a path alone if a later generation has moved or removed the directory that it was in.
+    LeaveToLaterTrees,
     /// Commit nothing while another store has the root to itself.
     HonourLease,
     /// Treat a file whose directory is gone as missing, not as finished.

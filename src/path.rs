@@ -75,9 +75,12 @@ pub enum InvalidPath {
     /// A symlink is where a file should be.
     #[error("it is a symlink")]
     Symlink,
+    /// A directory would be moved into itself, or take the place of one that it lies in.
+    #[error("one of the two directories lies in the other")]
+    BelowItself,
     /// Two changes of one transaction cannot both be: something below a file or a symlink that it makes, or
-    /// in what it removes.
-    #[error("it lies below what the transaction makes a file or a symlink, or removes")]
+    /// in what it moves or removes.
+    #[error("it lies below what the transaction makes a file or a symlink, moves or removes")]
     Contradiction,
     /// Two paths of one transaction are the same file.
     #[error("two paths of the transaction lead to the same file")]
@@ -180,6 +183,15 @@ impl RelativePath {
         }
         text.push(name.as_ref());
         Self(text.into())
+    }
+
+    /// The same path in a directory that was moved.
+    pub(crate) fn moved(&self, from: &Self, to: &Self) -> Self {
+        match self.0.strip_prefix(&from.0) {
+            Ok(rest) if !rest.as_os_str().is_empty() => to.child(rest),
+            Ok(_) => to.clone(),
+            Err(_) => self.clone(),
+        }
     }
 
     /// The directories from just below the root down to this path, including the path itself.

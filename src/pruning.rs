@@ -16,18 +16,30 @@ use crate::protocol::stage::StagedChange;
 
 /// Whether a change removes what is at its path.
 pub(crate) fn goes(slot: &Slot) -> bool {
-    matches!(slot.content, Content::Ready(StagedChange::Remove(_) | StagedChange::RemoveDirectory(_)))
+    slot.goes()
 }
 
-pub(crate) fn is_below(path: &RelativePath, directory: &RelativePath) -> bool {
-    path != directory && path.as_path().starts_with(directory.as_path())
-}
-
-/// Refuses two changes that cannot both be: something below a file, or in a directory that is removed.
+/// Refuses two changes that cannot both be: something below a file, or in a directory that is moved or
+/// removed.
 pub(crate) fn refuse_contradictions(root: &Root, draft: &Draft) -> Result<()> {
     let is_no_directory =
         |slot: &&Slot| !matches!(slot.content, Content::Ready(StagedChange::CreateDirectory(_)));
     let others: HashSet<_> = draft.slots.values().filter(is_no_directory).map(|slot| &slot.path).collect();
+    for slot in draft.slots.values() {
+        let change = match &slot.content {
+            Content::Ready(change) => Some(change),
+            _ => None,
+        };
+        let trees: Vec<_> = change.into_iter().flat_map(StagedChange::trees).collect();
+        for path in trees.iter().copied().chain([&slot.path]) {
+            let is_own = |tree: &RelativePath| trees.contains(&tree) && tree == path;
+            if draft.tree_above(&path.parent()).is_some()
+                || draft.tree_above(path).is_some_and(|tree| !is_own(&tree))
+            {
+                return Err(Error::invalid(root.full(path), InvalidPath::Contradiction));
+            }
+        }
+    }
     for slot in draft.slots.values().filter(|slot| !goes(slot)) {
         let mut above = slot.path.parent();
         while !above.is_root() {

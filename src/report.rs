@@ -61,6 +61,20 @@ pub enum Change {
         /// The directory.
         path: RelativePath,
     },
+    /// A directory that is moved with everything in it.
+    MoveTree {
+        /// Where it was.
+        from: RelativePath,
+        /// Where it will be.
+        path: RelativePath,
+        /// Whether it replaces a directory.
+        replaces: bool,
+    },
+    /// A directory that is removed with everything in it.
+    RemoveTree {
+        /// The directory.
+        path: RelativePath,
+    },
 }
 
 impl Change {
@@ -71,6 +85,7 @@ impl Change {
             Self::Create { path, .. } | Self::Replace { path, .. } | Self::Remove { path, .. } => path,
             Self::CreateDirectory { path } | Self::RemoveDirectory { path } => path,
             Self::Link { path, .. } => path,
+            Self::MoveTree { path, .. } | Self::RemoveTree { path } => path,
         }
     }
 }
@@ -91,6 +106,9 @@ impl fmt::Display for Change {
             Self::Link { path, to } => write!(f, "link    {path} -> {}", to.display()),
             Self::CreateDirectory { path } => write!(f, "create  {path}/"),
             Self::RemoveDirectory { path } => write!(f, "remove  {path}/"),
+            Self::MoveTree { from, path, replaces: false } => write!(f, "move    {from}/ -> {path}/"),
+            Self::MoveTree { from, path, replaces: true } => write!(f, "replace {path}/ (by {from}/)"),
+            Self::RemoveTree { path } => write!(f, "remove  {path}/ (with everything in it)"),
         }
     }
 }

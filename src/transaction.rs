@@ -9,6 +9,7 @@ mod expecting;
 mod links;
 pub(crate) mod operations;
 mod reading;
+mod trees;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -362,7 +363,7 @@ impl Transaction {
         let preconditions = std::mem::take(&mut draft.preconditions);
         let mut snapshot = std::mem::take(&mut *guard(&self.snapshot));
         snapshot.glances.own(staging.cleanup.directories());
-        let removed = staging.cleanup.remove_all_but(changes.iter().filter_map(StagedChange::staged));
+        let removed = staging.cleanup.remove_all_but(changes.iter().flat_map(StagedChange::needed));
         staging.wave.add(removed);
         Ok(Collection::Changes(Box::new(Collected { staging, changes, preconditions, snapshot }), described))
     }
@@ -475,7 +476,7 @@ impl Transaction {
             // It is removed already, and that removal stays with its precondition.
             return Ok(false);
         }
-        if matches!(newest, Some(Content::Ready(StagedChange::CreateDirectory(_)))) {
+        if matches!(newest, Some(Content::Ready(change)) if change.makes_directory()) {
             return Err(self.named(Error::invalid(self.root().full(&path), InvalidPath::Directory)));
         }
         let removed = draft.take(&path, u64::MAX);
@@ -551,6 +552,11 @@ fn describe(slot: &Slot) -> Option<Change> {
         }
         Content::Ready(StagedChange::CreateDirectory(_)) => return Some(Change::CreateDirectory { path }),
         Content::Ready(StagedChange::RemoveDirectory(_)) => return Some(Change::RemoveDirectory { path }),
+        Content::Ready(StagedChange::MoveTree(_, moved)) => {
+            let (from, replaces) = (moved.from.clone(), moved.replaced.is_some());
+            return Some(Change::MoveTree { from, path, replaces });
+        }
+        Content::Ready(StagedChange::RemoveTree(..)) => return Some(Change::RemoveTree { path }),
         Content::Open | Content::Unfinished => return None,
     };
     Some(match target.existing {

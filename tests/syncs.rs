@@ -95,6 +95,26 @@ const SCENARIOS: &[Scenario] = &[
         store.update(|tx| tx.remove("d/b")).unwrap();
         mark("end");
     }),
+    ("trees", |root| {
+        for file in 0..MANY {
+            for place in ["from", "to", "gone"] {
+                std::fs::create_dir_all(root.join(place)).unwrap();
+                std::fs::write(root.join(place).join(file.to_string()), place).unwrap();
+            }
+        }
+        let store = Store::open(root).unwrap();
+        store.update(|tx| tx.write("first", "")).unwrap();
+        mark("begin");
+        store
+            .update(|tx| {
+                tx.rename("from", "moved")?;
+                tx.remove_dir_all("gone")
+            })
+            .unwrap();
+        mark("replace");
+        store.update(|tx| tx.replace_dir("moved", "to")).unwrap();
+        mark("end");
+    }),
     ("one file", |root| {
         mark("begin");
         cosave::write(root.join("a"), "1").unwrap();
@@ -464,6 +484,21 @@ fn a_removal_waits_for_its_directory_before_the_manifest_is_retired() {
         ["rename pending-inline", commit_point, "remove d/b", "sync d", "rename applied"],
         "{events:#?}"
     );
+}
+
+/// As many waits as a long save of two files, and no call for each file of a tree before it is hidden.
+#[test]
+fn whole_directories_are_moved_and_removed_with_three_waves() {
+    let root = prepared();
+    let Some(events) = trace("trees", root.path()) else { return };
+    let mut phases = phases(&events);
+    let deleted = phases.iter().filter(|phase| phase.starts_with("remove staged-")).count();
+    assert_eq!(deleted, 2 * (MANY + 1), "{phases:#?}");
+    phases.retain(|phase| !phase.starts_with("remove "));
+    let commit_point = ["sync . .cosave/manifest", "rename pending", "sync .cosave"];
+    let hide = ["move moved", "move staged-gone", "sync .", "rename applied", "-- replace"];
+    let exchange = ["move staged-to", "move to", "move staged-to", "sync .", "rename applied"];
+    assert_eq!(phases, [&commit_point[..], &hide, &commit_point, &exchange].concat(), "{phases:#?}");
 }
 
 #[test]

@@ -345,6 +345,52 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// system. Neither name has changed then. On Windows, sharing violations have been retried.
     fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced>;
 
+    /// Moves a directory, with everything in it, to a free name. Others see it at one name or at the other
+    /// (rename(2)). It never replaces anything, where the system can promise that (`RENAME_NOREPLACE`:
+    /// rename(2), Linux). Elsewhere it is looked for first.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, or as for [`rename`](Self::rename).
+    fn rename_directory(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
+        match self.metadata(to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
+        }
+        let renamed = self.rename(from, to);
+        self.forget_directories();
+        renamed
+    }
+
+    /// Gives each of two directories the name of the other. Others see both old or both new
+    /// (`RENAME_EXCHANGE`: rename(2), Linux).
+    ///
+    /// # Errors
+    /// `Unsupported` if the system cannot do this, or any other error of the system. Nothing has changed
+    /// then.
+    fn exchange(&self, one: &RelativePath, other: &RelativePath) -> io::Result<Unsynced> {
+        let _ = (one, other);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// When a directory was made; `None` if the system does not tell (statx(2), `stx_btime`).
+    ///
+    /// # Errors
+    /// Any error of the system.
+    fn born(&self, path: &RelativePath) -> io::Result<Option<SystemTime>> {
+        let _ = path;
+        Ok(None)
+    }
+
+    /// Whether something is mounted below this directory. `false` if the system does not tell.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    fn has_mounts_below(&self, path: &RelativePath) -> io::Result<bool> {
+        let _ = path;
+        Ok(false)
+    }
+
     /// Gives a file a second name. Never replaces a file (link(2)).
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 
 pub(crate) mod name;
 pub(crate) mod text;
+mod tree;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -101,6 +102,41 @@ pub enum Action {
     CreateDirectory,
     /// A directory is removed, if it is empty by then.
     RemoveDirectory,
+    /// A directory is moved to the path, with everything in it.
+    MoveTree(MovedTree),
+    /// A directory is removed, with everything in it.
+    RemoveTree(HiddenTree),
+}
+
+/// What tells a directory from another one at its path. A number can be used again after the directory is
+/// gone, so its time of birth counts too, on systems that tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TreeIdentity {
+    /// Its inode; `None` on systems that have no such thing.
+    pub inode: Option<u64>,
+    /// When it was made.
+    pub born: Option<TimeStamp>,
+}
+
+/// A directory that is moved with everything in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MovedTree {
+    /// Where it was.
+    pub from: RelativePath,
+    /// Which directory it is.
+    pub tree: TreeIdentity,
+    /// The directory that it replaces.
+    pub replaced: Option<HiddenTree>,
+}
+
+/// A directory that is removed with everything in it. It is moved to a hidden name before its contents go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HiddenTree {
+    /// The hidden name, in the directory that it was in.
+    pub name: OsString,
+    /// Which directory it is.
+    pub tree: TreeIdentity,
 }
 
 /// A symlink, staged beside its path.
@@ -170,8 +206,32 @@ impl Entry {
         match &self.action {
             Action::Write(content) => Some(self.path.with_name(&content.name)),
             Action::Link(link) => Some(self.path.with_name(&link.name)),
-            Action::Remove | Action::CreateDirectory | Action::RemoveDirectory => None,
+            _ => None,
         }
+    }
+
+    /// Where a directory that goes is hidden until its contents are gone.
+    pub(crate) fn hidden(&self) -> Option<RelativePath> {
+        let hidden = match &self.action {
+            Action::MoveTree(moved) => moved.replaced.as_ref()?,
+            Action::RemoveTree(hidden) => hidden,
+            _ => return None,
+        };
+        Some(self.path.with_name(&hidden.name))
+    }
+
+    /// Whether it moves or removes a directory with everything in it.
+    pub(crate) fn is_of_tree(&self) -> bool {
+        matches!(self.action, Action::MoveTree(_) | Action::RemoveTree(_))
+    }
+
+    /// The paths that it changes.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &RelativePath> {
+        let from = match &self.action {
+            Action::MoveTree(moved) => Some(&moved.from),
+            _ => None,
+        };
+        std::iter::once(&self.path).chain(from)
     }
 }
 
@@ -265,6 +325,8 @@ impl fmt::Display for Manifest {
                 Action::Link(link) => write!(f, "\nlink   {} -> {}", entry.path, link.to.display())?,
                 Action::CreateDirectory => write!(f, "\nmake the directory {}", entry.path)?,
                 Action::RemoveDirectory => write!(f, "\nremove the directory {}", entry.path)?,
+                Action::MoveTree(moved) => write!(f, "\nmove the tree {} to {}", moved.from, entry.path)?,
+                Action::RemoveTree(_) => write!(f, "\nremove the tree {}", entry.path)?,
             }
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use serde::{Deserialize, Serialize};
 
 use super::ManifestError;
+use crate::path::RelativePath;
 
 /// A path or name: as text if it is text, otherwise its bytes in hexadecimal (Unix).
 #[derive(Serialize, Deserialize)]
@@ -22,12 +23,18 @@ impl Name {
         }
     }
 
+    /// A path below the root.
+    pub(super) fn path(self) -> Result<RelativePath, ManifestError> {
+        let name = self.decode()?;
+        RelativePath::new(&name).map_err(|reason| content(format!("the path {name:?}: {reason}")))
+    }
+
     pub(crate) fn decode(self) -> Result<OsString, ManifestError> {
         match self {
             Self::Text(text) => Ok(text.into()),
             Self::Bytes { bytes } => from_hex(&bytes)
                 .and_then(os_string)
-                .ok_or_else(|| ManifestError::Content(format!("not a file name on this system: {bytes}"))),
+                .ok_or_else(|| content(format!("not a file name on this system: {bytes}"))),
         }
     }
 }
@@ -55,4 +62,17 @@ fn os_string(bytes: Vec<u8>) -> Option<OsString> {
 #[cfg(not(unix))]
 fn os_string(_bytes: Vec<u8>) -> Option<OsString> {
     None
+}
+
+/// What a checksum does not show: content that cosave never writes.
+pub(super) fn content(what: impl Into<String>) -> ManifestError {
+    ManifestError::Content(what.into())
+}
+
+/// A staged name must be one plain name: with a `/` in it, it could lead anywhere.
+pub(super) fn plain_name(name: OsString) -> Result<OsString, ManifestError> {
+    match RelativePath::new(&name) {
+        Ok(path) if path.as_path().as_os_str() == name && path.parent().is_root() => Ok(name),
+        _ => Err(content(format!("{name:?} is not one plain name"))),
+    }
 }

@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::name::Name;
+use super::name::{Name, content, plain_name};
+use super::tree::TreeText;
 use super::{
     Action, Before, Entry, Inline, Manifest, ManifestError, StagedContent, StagedLink, Stamp, TimeStamp,
 };
 use crate::checksum::Checksum;
 use crate::generation::{Generation, TransactionId, parse_number};
-use crate::path::RelativePath;
 
 const FORMAT: &str = "cosave-manifest";
 const VERSION: &str = "1";
@@ -26,7 +26,7 @@ const VERSION: &str = "1";
 const VERSION_INLINE: &str = "2";
 /// The version of manifests that make or remove directories.
 const VERSION_DIRECTORIES: &str = "3";
-/// The version of manifests that make, replace or remove symlinks.
+/// The version of manifests with symlinks, or that move or remove whole trees.
 const VERSION_LINKS: &str = "4";
 
 const VERSIONS: [&str; 4] = [VERSION, VERSION_INLINE, VERSION_DIRECTORIES, VERSION_LINKS];
@@ -34,7 +34,7 @@ const VERSIONS: [&str; 4] = [VERSION, VERSION_INLINE, VERSION_DIRECTORIES, VERSI
 /// The earliest version of a long save's manifest that can say this.
 fn version(entry: &Entry) -> &'static str {
     match entry.action {
-        _ if entry.is_of_link() => VERSION_LINKS,
+        _ if entry.is_of_link() || entry.is_of_tree() => VERSION_LINKS,
         Action::CreateDirectory | Action::RemoveDirectory => VERSION_DIRECTORIES,
         _ => VERSION,
     }
@@ -60,6 +60,8 @@ struct EntryText {
     blake3: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     to: Option<Name>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    tree: Option<TreeText>,
     before: Option<BeforeText>,
 }
 
@@ -82,6 +84,8 @@ enum OperationText {
     Link,
     CreateDirectory,
     RemoveDirectory,
+    MoveTree,
+    RemoveTree,
 }
 
 impl BeforeText {
@@ -116,6 +120,7 @@ impl EntryText {
             owner: None,
             blake3: None,
             to: None,
+            tree: None,
             before: entry.before.map(BeforeText::new),
         };
         match &entry.action {
@@ -128,6 +133,14 @@ impl EntryText {
             },
             Action::CreateDirectory => Self { operation: OperationText::CreateDirectory, ..empty },
             Action::RemoveDirectory => Self { operation: OperationText::RemoveDirectory, ..empty },
+            Action::MoveTree(moved) => {
+                Self { operation: OperationText::MoveTree, tree: Some(TreeText::of_moved(moved)), ..empty }
+            }
+            Action::RemoveTree(hidden) => Self {
+                operation: OperationText::RemoveTree,
+                tree: Some(TreeText::of_removed(hidden)),
+                ..empty
+            },
             Action::Write(content) => Self {
                 operation: OperationText::Write,
                 staged: Some(Name::new(&content.name)),
@@ -142,7 +155,11 @@ impl EntryText {
     }
 
     fn decode(self) -> Result<Entry, ManifestError> {
-        let path = path(self.path)?;
+        let path = self.path.path()?;
+        let is_of_tree = matches!(self.operation, OperationText::MoveTree | OperationText::RemoveTree);
+        if self.tree.is_some() != is_of_tree {
+            return Err(content("an entry's fields do not fit its operation"));
+        }
         let before = self.before.as_ref();
         let action = match (self.operation, self.staged, self.length, self.modified, self.mode, self.blake3) {
             (operation, staged, None, None, None, None) if self.owner.is_none() => {
@@ -157,6 +174,10 @@ impl EntryText {
                     }
                     (OperationText::RemoveDirectory, None, None) if before.is_none() => {
                         Action::RemoveDirectory
+                    }
+                    (OperationText::MoveTree, None, None) if before.is_none() => TreeText::moved(self.tree)?,
+                    (OperationText::RemoveTree, None, None) if before.is_none() => {
+                        TreeText::removed(self.tree)?
                     }
                     _ => return Err(content("an entry's fields do not fit its operation")),
                 }
@@ -186,20 +207,12 @@ fn link_text(to: OsString) -> Result<PathBuf, ManifestError> {
     }
 }
 
-/// A staged name must be one plain name: with a `/` in it, it could lead anywhere.
-fn plain_name(name: OsString) -> Result<OsString, ManifestError> {
-    match RelativePath::new(&name) {
-        Ok(path) if path.as_path().as_os_str() == name && path.parent().is_root() => Ok(name),
-        _ => Err(content(format!("{name:?} is not one plain name"))),
-    }
-}
-
 /// All entries of a manifest are checked before the first file is moved. So no entry may change a file
 /// that another entry checks.
 fn each_file_once(entries: &[Entry]) -> Result<(), ManifestError> {
     let mut seen = HashSet::new();
     for entry in entries {
-        for path in std::iter::once(entry.path.clone()).chain(entry.staged()) {
+        for path in entry.paths().cloned().chain(entry.staged()).chain(entry.hidden()) {
             if let Some(twice) = seen.replace(path) {
                 return Err(content(format!("it names `{twice}` twice")));
             }
@@ -211,8 +224,9 @@ fn each_file_once(entries: &[Entry]) -> Result<(), ManifestError> {
         .filter(|(_, entry)| entry.action.is_of_directory())
         .map(|(place, entry)| (&entry.path, (place, &entry.action)))
         .collect();
-    for (place, entry) in entries.iter().enumerate() {
-        let mut above = entry.path.parent();
+    let named = |(place, entry)| Entry::paths(entry).map(move |path| (place, entry, path));
+    for (place, entry, path) in entries.iter().enumerate().flat_map(named) {
+        let mut above = path.parent();
         while !above.is_root() {
             let fits = match directories.get(&above) {
                 None => !seen.contains(&above),
@@ -225,7 +239,7 @@ fn each_file_once(entries: &[Entry]) -> Result<(), ManifestError> {
                 }
             };
             if !fits {
-                return Err(content(format!("it names `{}` below what is no directory then", entry.path)));
+                return Err(content(format!("it names `{path}` below what is no directory then")));
             }
             above = above.parent();
         }
@@ -353,16 +367,6 @@ impl Manifest {
     }
 }
 
-fn content(what: impl Into<String>) -> ManifestError {
-    ManifestError::Content(what.into())
-}
-
-/// A path below the root.
-fn path(name: Name) -> Result<RelativePath, ManifestError> {
-    let name = name.decode()?;
-    RelativePath::new(&name).map_err(|reason| content(format!("the path {name:?}: {reason}")))
-}
-
 /// Puts the first line of a small save's manifest before `body`.
 fn seal_inline(body: &str) -> Vec<u8> {
     let hash = blake3::hash(body.as_bytes()).to_hex();
@@ -408,9 +412,10 @@ fn verified<'a>(hash: &str, text: &'a [u8]) -> Result<&'a str, ManifestError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    #[cfg(unix)]
     use std::ffi::OsStr;
+
+    use super::*;
+    use crate::path::RelativePath;
     use std::time::SystemTime;
     use uuid::Uuid;
 

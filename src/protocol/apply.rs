@@ -13,6 +13,7 @@ use super::deferred::{Applied, Moved};
 use super::layout::{ControlName, Fate};
 use super::publish::Published;
 use super::root::{Root, is_gone};
+use super::tree;
 use crate::error::{Operation, Result};
 use crate::fs::{Barrier, Durable, Kind, Metadata, NewFile, Unsynced, Wave};
 use crate::generation::Generation;
@@ -29,6 +30,9 @@ pub(crate) fn apply(root: &Root, published: &Published) -> Result<Moved> {
     let entries = published.entries.iter().enumerate().inspect(|(files, _)| tell(*files));
     let mut wave = move_all(root, generation, entries.map(|(_, entry)| entry))?;
     tell(all);
+    if !keeps(Rule::HideFirst) {
+        delete_hidden(root, published);
+    }
     for debt in published.made.iter().filter_map(|record| published.session.remove_record(record)) {
         // Part of barrier 3: if a power loss brought the record back, the sweep would remove a
         // directory that this commit made and that was emptied later.
@@ -38,6 +42,10 @@ pub(crate) fn apply(root: &Root, published: &Published) -> Result<Moved> {
         match entry.action {
             Action::CreateDirectory => published.session.adopt(&entry.path),
             Action::RemoveDirectory => published.session.forget(&entry.path),
+            Action::MoveTree(_) | Action::RemoveTree(_) => {
+                entry.paths().for_each(|path| published.session.forget_tree(path));
+                published.session.adopt(&entry.path.parent());
+            }
             _ => published.session.adopt(&entry.path.parent()),
         }
     }
@@ -59,6 +67,7 @@ pub(crate) fn move_all<'a>(
             }
             (Action::CreateDirectory, None) => make_directory(root, &entry.path)?,
             (Action::RemoveDirectory, None) => remove_directory(root, &entry.path)?,
+            (Action::MoveTree(_) | Action::RemoveTree(_), None) => tree::put(root, entry)?,
             (_, None) => remove(root, &entry.path)?,
         });
     }
@@ -156,6 +165,19 @@ pub(crate) fn others_removal(root: &Root, path: &RelativePath) -> Result<Unsynce
         above = above.parent();
     }
     Ok(Unsynced::directory(above))
+}
+
+/// Deletes what was in the directories that a commit has removed, once that is durable. What a crash
+/// leaves, or the system refuses to delete, is swept: it lies in a directory on record.
+pub(crate) fn delete_hidden(root: &Root, published: &Published) {
+    for hidden in published.entries.iter().filter_map(Entry::hidden) {
+        match tree::delete(root, &hidden) {
+            // Waited for before the record that leads there is removed. No sync is needed here, since
+            // nobody takes a hidden name for anything.
+            Ok(debt) => published.session.owe(debt),
+            Err(_) => published.session.leave_mark(),
+        }
+    }
 }
 
 /// Marks a published manifest as fully applied. Its bytes stay: whatever changes them in place could be

@@ -28,6 +28,13 @@ pub(crate) fn apart(root: &Root, batch: Vec<Staged>) -> Apart {
     let mut taken = HashSet::new();
     let mut changed = BTreeSet::new();
     for staged in batch {
+        // One that moves a whole tree changes every path below, so it is alone.
+        let now = &apart.now;
+        let is_beside_trees = !now.is_empty() && (staged.has_trees() || now.iter().any(Staged::has_trees));
+        if is_beside_trees && keeps(Rule::TreesApart) {
+            apart.later.push(staged);
+            continue;
+        }
         // It may have listed a directory in which another one makes a file, and is checked after that.
         if staged.snapshot.may_change_with(&changed) && keeps(Rule::CheckNamesAfter) {
             apart.later.push(staged);

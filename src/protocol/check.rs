@@ -14,6 +14,7 @@ use super::resolve::{Target, look};
 use super::root::{Root, if_found};
 use super::stage::{Preconditions, Presence, Staged, StagedEntry};
 use super::state::InPlace;
+use super::tree;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::expect::Clash;
 use crate::fs::{Identity, Kind, Metadata};
@@ -121,9 +122,10 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
         are_emptied(root, staged)?;
         directories(root, &staged.entries)?;
     }
+    staged.entries.iter().try_for_each(|staged| tree::check(root, &staged.entry))?;
     for (index, staged_entry) in staged.entries.iter_mut().enumerate() {
         let entry = &mut staged_entry.entry;
-        if entry.action.is_of_directory() {
+        if entry.action.is_of_directory() || entry.is_of_tree() {
             continue;
         }
         let found = look(root, &entry.path)?;

@@ -78,7 +78,7 @@ impl CleanupGuard {
     }
 
     /// Removes now every file except the `wanted` ones, and every directory in which none of these
-    /// lies. These belong to superseded writes, and to writes that failed when they began. The returned
+    /// lies, or will lie. These belong to superseded writes, and to writes that failed when they began. The returned
     /// debt must be paid before the record of the directories is removed.
     pub(crate) fn remove_all_but<'a>(&mut self, wanted: impl Iterator<Item = &'a RelativePath>) -> Unsynced {
         let wanted: HashSet<_> = wanted.collect();

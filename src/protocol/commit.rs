@@ -207,15 +207,7 @@ pub(crate) fn stage(root: &Root, collected: Collected) -> Result<Staged, Refused
 }
 
 fn end_staging(root: &Root, staged: &mut Staged) -> Result<()> {
-    let removals = staged.entries.iter().filter(|staged| staged.entry.staged().is_none());
-    let looked = stage::look(root, &removals.map(|staged| staged.entry.path.parent()).collect())?;
-    if let Backing::Manifest(owed) = &mut staged.backing {
-        for directory in staged.session.unknown(&looked) {
-            // A power loss could undo what others did to the directory, and so bring the removed file
-            // back.
-            owed.add(Unsynced::directory(directory.parent()));
-        }
-    }
+    stage::owe_names(root, staged)?;
     if publish::may_hold_contents(root, staged)? { Ok(()) } else { make_durable(root, staged) }
 }
 
@@ -523,6 +515,7 @@ fn finish(
     round: &Round<'_>,
 ) {
     let durability = root.settings.durability;
+    let has_trees = in_place.iter().any(|(published, _)| published.has_trees());
     for (published, moved) in in_place {
         let generation = published.generation;
         if durability == Durability::Committed {
@@ -535,6 +528,8 @@ fn finish(
         shift.owed.push(published);
     }
     match durability {
+        // What was in removed trees is deleted once their removal is durable.
+        _ if has_trees => pay(root, shift, round),
         // Attached to the next commit's wave, or waited for on close.
         Durability::Committed => acknowledge(root, &mut shift.owed, &Ok(Durable::Synced), round),
         // Attached to the wave of the batch that follows. Nobody is told of it before that.
@@ -555,6 +550,9 @@ fn pay(root: &Root, shift: &mut Shift, round: &Round<'_>) {
 /// Answers transactions that are in place, after the wave to which their moves were attached.
 fn acknowledge(root: &Root, owed: &mut Vec<Published>, paid: &Result<Durable>, round: &Round<'_>) {
     let answer = |published: Published| {
+        if paid.is_ok() {
+            apply::delete_hidden(root, &published);
+        }
         let Published { generation, id, durable, session, .. } = published;
         let answer = match paid {
             Ok(paid) => Ok(Receipt { generation, durable: durable.and(*paid) }),

@@ -381,7 +381,18 @@ pub(crate) fn decode(root: &Root, path: &RelativePath, bytes: &[u8]) -> Result<M
 
 /// Checks the names in a manifest as a caller's paths are checked, since its checksum may be forged.
 fn check_names(root: &Root, entry: &Entry) -> Result<(), String> {
-    root.refuse_reserved(&entry.path).map_err(|reason| format!("it names `{}`: {reason}", entry.path))?;
+    for path in entry.paths() {
+        root.refuse_reserved(path).map_err(|reason| format!("it names `{path}`: {reason}"))?;
+    }
+    if let Some(hidden) = entry.hidden().filter(|hidden| layout::parse_staged(hidden.name()).is_none()) {
+        return Err(format!("it hides a directory as `{hidden}`, which is no staged name"));
+    }
+    let control = root.fs.control_in_root();
+    if let Some(control) = control.filter(|_| entry.is_of_tree()) {
+        if entry.paths().any(|path| control.as_path().starts_with(path.as_path())) {
+            return Err(format!("it moves `{control}`, the control directory"));
+        }
+    }
     match &entry.action {
         Action::Write(content) if layout::parse_staged(&content.name).is_none() => {
             Err(format!("it moves `{}`, which is no staged file", content.name.to_string_lossy()))

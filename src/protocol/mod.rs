@@ -27,6 +27,7 @@
 //! resolve   what a caller's path leads to, inside the root
 //! queue     who commits for whom
 //! original  what is replaced or removed, to be known again
+//! tree      directories that are moved or removed as a whole
 //! control   what lies in the control directory
 //! copy      bytes, permissions, checksums
 //! root      what every step shares
@@ -64,8 +65,10 @@ pub(crate) mod root;
 pub(crate) mod session;
 pub(crate) mod snapshot;
 pub(crate) mod stage;
+mod staged_trees;
 mod stamps;
 pub(crate) mod state;
 pub(crate) mod sweep;
 mod sync;
+pub(crate) mod tree;
 pub(crate) mod verify;

@@ -35,6 +35,13 @@ pub(crate) struct Published {
     pub(crate) durable: Durable,
 }
 
+impl Published {
+    /// Whether it moves or removes directories with everything in them.
+    pub(crate) fn has_trees(&self) -> bool {
+        self.entries.iter().any(Entry::is_of_tree)
+    }
+}
+
 impl Staged {
     /// Notes that the manifest's published name is durable.
     pub(crate) fn published(mut self, generation: Generation, durable: Durable) -> Published {
@@ -119,7 +126,8 @@ fn every_directory<'a>(
     entries: impl Iterator<Item = &'a StagedEntry>,
     is_wanted: impl Fn(&Metadata) -> bool,
 ) -> io::Result<bool> {
-    let parents: BTreeSet<_> = entries.map(|staged| staged.entry.path.parent()).collect();
+    let paths = entries.flat_map(|staged| staged.entry.paths());
+    let parents: BTreeSet<_> = paths.map(RelativePath::parent).collect();
     let directories: BTreeSet<_> = parents.iter().flat_map(RelativePath::chain).collect();
     for directory in directories {
         // In a directory that is gone there may have been secrets.
@@ -159,7 +167,8 @@ pub(crate) fn may_hold_contents(root: &Root, staged: &Staged) -> Result<bool> {
     if !staged.session.undurable(&parents).is_empty() {
         return Ok(false);
     }
-    if entries.iter().any(|staged| staged.entry.action.is_of_directory() || staged.entry.is_of_link()) {
+    let is_long = |entry: &Entry| entry.action.is_of_directory() || entry.is_of_link() || entry.is_of_tree();
+    if entries.iter().any(|staged| is_long(&staged.entry)) {
         return Ok(false);
     }
     let is_write = |staged: &&StagedEntry| matches!(staged.entry.action, Action::Write(_));

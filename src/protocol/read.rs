@@ -18,6 +18,7 @@ use super::recover;
 use super::resolve::Lookup;
 use super::root::{Root, if_found};
 use super::state::{self, Names, State};
+use super::tree;
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, Metadata, ReadFile};
 use crate::generation::Generation;
@@ -35,6 +36,35 @@ pub(crate) struct Reading {
     pub(crate) generation: Generation,
     /// The paths whose content may not be in place yet.
     overlay: HashMap<RelativePath, Overlay>,
+    /// The trees that are not in place yet, the newest first.
+    trees: Vec<Tree>,
+}
+
+/// A tree that a pending manifest moves or removes.
+#[derive(Debug)]
+struct Tree {
+    /// Where it will be, and where it is now.
+    moved: Option<(RelativePath, RelativePath)>,
+    /// Where nothing of it will be.
+    gone: RelativePath,
+}
+
+impl Tree {
+    /// What of an entry is not in place yet.
+    fn new(root: &Root, entry: &Entry) -> Result<Option<Self>> {
+        Ok(match &entry.action {
+            Action::MoveTree(moved) => match tree::place(root, &entry.path, moved)? {
+                Some(place) if place != entry.path => {
+                    Some(Self { moved: Some((entry.path.clone(), place)), gone: moved.from.clone() })
+                }
+                _ => None,
+            },
+            Action::RemoveTree(hidden) if tree::is_at(root, &entry.path, hidden.tree)? => {
+                Some(Self { moved: None, gone: entry.path.clone() })
+            }
+            _ => None,
+        })
+    }
 }
 
 /// What a pending manifest says about a path.
@@ -152,12 +182,17 @@ fn visible(root: &Root, control: &Control) -> Result<Visible> {
 
 impl Reading {
     fn new(root: &Root, share: Share, visible: Visible) -> Result<Self> {
-        let mut overlay = HashMap::new();
+        let (mut overlay, mut trees) = (HashMap::new(), Vec::new());
         let lost = recover::Lost::new(root, &share.control, &visible.manifests);
         for (generation, manifest) in &visible.manifests {
             let Ok(manifest) = manifest else { continue };
             for (entry, bytes) in manifest.contents() {
+                if entry.is_of_tree() {
+                    trees.extend(Tree::new(root, entry)?);
+                    continue;
+                }
                 let over = match (&entry.action, bytes) {
+                    (Action::MoveTree(_) | Action::RemoveTree(_), _) => continue,
                     (Action::CreateDirectory, _) => Overlay::MadeDirectory,
                     (Action::RemoveDirectory, _) => Overlay::RemovedDirectory,
                     (Action::Remove, _) => Overlay::Removed(entry.before),
@@ -172,7 +207,21 @@ impl Reading {
                 overlay.insert(entry.path.clone(), over);
             }
         }
-        Ok(Self { generation: visible.newest, share, overlay })
+        trees.reverse();
+        Ok(Self { generation: visible.newest, share, overlay, trees })
+    }
+
+    /// Where a path of this state is on disk; `None` if the tree that it was in is gone.
+    fn on_disk(&self, path: &RelativePath) -> Option<RelativePath> {
+        let mut path = path.clone();
+        for tree in &self.trees {
+            match &tree.moved {
+                Some((shown, place)) if tree::holds(shown, &path) => path = path.moved(shown, place),
+                _ if tree::holds(&tree.gone, &path) => return None,
+                _ => {}
+            }
+        }
+        Some(path)
     }
 
     fn find(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
@@ -287,24 +336,28 @@ impl State for Reading {
     }
 
     fn open(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
+        let Some(path) = &self.on_disk(path) else { return Ok(None) };
         let found = self.find(root, path)?;
         self.share.confirm(root)?;
         Ok(found)
     }
 
     fn look(&self, root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
+        let Some(path) = &self.on_disk(path) else { return Ok(None) };
         let found = self.found(root, path)?;
         self.share.confirm(root)?;
         Ok(found)
     }
 
     fn read_link(&self, root: &Root, path: &RelativePath) -> Result<Option<PathBuf>> {
+        let Some(path) = &self.on_disk(path) else { return Ok(None) };
         let found = self.found_link(root, path)?;
         self.share.confirm(root)?;
         Ok(found)
     }
 
-    fn names(&self, root: &Root, directory: &RelativePath) -> Result<Option<Names>> {
+    fn names(&self, root: &Root, shown: &RelativePath) -> Result<Option<Names>> {
+        let Some(directory) = &self.on_disk(shown) else { return Ok(None) };
         if self.removes_directory(root, directory)? {
             return Ok(None);
         }
@@ -323,6 +376,13 @@ impl State for Reading {
                 Some(found) => _ = names.insert(path.name().to_owned(), found.kind),
                 None => _ = names.remove(path.name()),
             }
+        }
+        for tree in self.trees.iter().rev() {
+            if tree.gone.parent() == *shown {
+                names.remove(tree.gone.name());
+            }
+            let moved = tree.moved.iter().map(|(path, _)| path).filter(|path| path.parent() == *shown);
+            names.extend(moved.map(|path| (path.name().to_owned(), Kind::Directory)));
         }
         Ok(Some(names))
     }

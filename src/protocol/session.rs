@@ -329,6 +329,16 @@ impl Session {
         self.unmade(std::slice::from_ref(directory), Vec::new(), Unsynced::default());
     }
 
+    /// Notes that a commit moves or removes this directory, with all that are in it.
+    pub(crate) fn forget_tree(&self, directory: &RelativePath) {
+        let mut state = guard(&self.state);
+        let stays = |path: &RelativePath| !path.as_path().starts_with(directory.as_path());
+        state.durable.retain(|path, _| stays(path));
+        state.undurable.retain(|path, _| stays(path));
+        state.directories.retain(stays);
+        state.orphans.retain(stays);
+    }
+
     /// Removes the record of directories that a transaction made, because its commit needs them now.
     pub(crate) fn remove_record(&self, record: &RelativePath) -> Option<Unsynced> {
         guard(&self.state).made.remove(record);

@@ -30,7 +30,7 @@ use crate::error::{Error, Operation, Result};
 use crate::expect::Clash;
 use crate::fs::{Barrier, Durable, Identity, Kind, Metadata, NewFile, Unsynced, Wave, WriteFile};
 use crate::generation::TransactionId;
-use crate::manifest::{Action, Entry, StagedContent, StagedLink, Stamp};
+use crate::manifest::{Action, Entry, HiddenTree, MovedTree, StagedContent, StagedLink, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 use crate::progress::Progress;
@@ -125,6 +125,8 @@ impl StagedEntry {
             }
             (Action::CreateDirectory, _) => StagedChange::CreateDirectory(target),
             (Action::RemoveDirectory, _) => StagedChange::RemoveDirectory(target),
+            (Action::MoveTree(moved), _) => StagedChange::MoveTree(target, moved),
+            (Action::RemoveTree(hidden), _) => StagedChange::RemoveTree(target, hidden),
             (Action::Write(_) | Action::Link(_) | Action::Remove, _) => StagedChange::Remove(target),
         }
     }
@@ -168,6 +170,11 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
+    /// Whether it moves or removes directories with everything in them.
+    pub(crate) fn has_trees(&self) -> bool {
+        self.entries.iter().any(|staged| staged.entry.is_of_tree())
+    }
+
     /// Whether the manifest will hold everything, so that one wait is enough for all of it.
     pub(crate) fn is_small(&self) -> bool {
         matches!(self.backing, Backing::Manifest(_))
@@ -191,7 +198,7 @@ impl Job for Staged {
     }
 
     fn keys(&self) -> impl Iterator<Item = &RelativePath> {
-        let entries = self.entries.iter().map(|staged| &staged.entry.path);
+        let entries = self.entries.iter().flat_map(|staged| staged.entry.paths());
         entries.chain(self.preconditions.keys()).chain(self.snapshot.paths())
     }
 }
@@ -235,6 +242,25 @@ impl Staging {
             unpaid: None,
         }
     }
+}
+
+/// Adds the debts for names that others may not have synced: of directories in which something is removed,
+/// and of trees.
+pub(crate) fn owe_names(root: &Root, staged: &mut Staged) -> Result<()> {
+    let removals = staged.entries.iter().filter(|staged| staged.entry.staged().is_none());
+    let removed = removals.flat_map(|staged| staged.entry.paths()).map(RelativePath::parent);
+    let looked = look(root, &removed.collect())?;
+    let Backing::Manifest(owed) = &mut staged.backing else { return Ok(()) };
+    for tree in staged.entries.iter().filter(|staged| staged.entry.is_of_tree()) {
+        // A power loss could take a tree when its move is published already, and the rest of the commit
+        // would happen without it.
+        tree.entry.paths().for_each(|path| owed.add(Unsynced::directory(path.parent())));
+    }
+    for directory in staged.session.unknown(&looked) {
+        // A power loss could undo what others did to the directory, and so bring the removed file back.
+        owed.add(Unsynced::directory(directory.parent()));
+    }
+    Ok(())
 }
 
 /// Looks at these directories and at all above them, once at each.
@@ -484,6 +510,8 @@ pub(crate) enum StagedChange {
     Link(StagedSymlink),
     CreateDirectory(Target),
     RemoveDirectory(Target),
+    MoveTree(Target, MovedTree),
+    RemoveTree(Target, HiddenTree),
 }
 
 /// A staged symlink. Its text is durable with its name.
@@ -499,7 +527,7 @@ pub(crate) struct StagedSymlink {
 impl StagedChange {
     /// Whether nothing is left at its path.
     pub(crate) fn is_removal(&self) -> bool {
-        matches!(self, Self::Remove(_) | Self::RemoveDirectory(_))
+        matches!(self, Self::Remove(_) | Self::RemoveDirectory(_) | Self::RemoveTree(..))
     }
 
     pub(crate) fn target(&self) -> &Target {
@@ -507,6 +535,7 @@ impl StagedChange {
             Self::Write(StagedFile { target, .. }) | Self::Remove(target) => target,
             Self::CreateDirectory(target) | Self::RemoveDirectory(target) => target,
             Self::Link(link) => &link.target,
+            Self::MoveTree(target, _) | Self::RemoveTree(target, _) => target,
         }
     }
 
@@ -537,6 +566,10 @@ impl StagedChange {
             }
             Self::CreateDirectory(target) => (directory(target, Action::CreateDirectory), None, None, None),
             Self::RemoveDirectory(target) => (directory(target, Action::RemoveDirectory), None, None, None),
+            Self::MoveTree(target, moved) => (directory(target, Action::MoveTree(moved)), None, None, None),
+            Self::RemoveTree(target, hidden) => {
+                (directory(target, Action::RemoveTree(hidden)), None, None, None)
+            }
         };
         StagedEntry { entry, identity, like, existing, attributes, bytes }
     }
@@ -547,7 +580,7 @@ fn entry(root: &Root, target: Target, action: Action) -> Entry {
     Entry { before, path: target.path, action }
 }
 
-/// A directory has no content that could be lost, so nothing identifies it.
+/// An empty directory has no content that could be lost, so nothing identifies it.
 fn directory(target: Target, action: Action) -> Entry {
     Entry { before: None, path: target.path, action }
 }

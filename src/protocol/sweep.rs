@@ -19,6 +19,7 @@ use super::lock::Locked;
 use super::recover::Recovered;
 use super::root::{Root, if_found, is_gone};
 use super::session::Record;
+use super::tree;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::{Barrier, CONTROL_DIRECTORY, DirectoryEntry, Kind, Lock, LockKind, Unsynced, Wave};
 use crate::mutation::{Rule, keeps};
@@ -88,7 +89,14 @@ pub(crate) fn sweep(root: &Root, locked: &Locked, _recovered: &Recovered) -> Res
 
 /// Whether the rights or flags of a directory forbid the operation.
 fn is_refusal(error: &Error) -> bool {
-    let refusals = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
+    // Something may be mounted in a removed directory, or others may have put something there just now.
+    let refusals = [
+        io::ErrorKind::PermissionDenied,
+        io::ErrorKind::ReadOnlyFilesystem,
+        io::ErrorKind::CrossesDevices,
+        io::ErrorKind::ResourceBusy,
+        io::ErrorKind::DirectoryNotEmpty,
+    ];
     matches!(error, Error::Io { source, .. } if refusals.contains(&source.kind()))
 }
 
@@ -216,10 +224,23 @@ impl<'a> Removal<'a> {
         self.wave.add(Unsynced::directory(directory.clone()));
         for entry in names {
             let Some(id) = layout::parse_staged(&entry.name) else { continue };
-            if is_staged_kind(entry.kind) && sessions.is_dead(id.transaction.session) {
-                self.staged(directory.child(&entry.name))?;
+            if !sessions.is_dead(id.transaction.session) {
+                continue;
+            }
+            match entry.kind {
+                kind if is_staged_kind(kind) => self.staged(directory.child(&entry.name))?,
+                Kind::Directory if keeps(Rule::SweepTrees) => self.hidden(directory.child(&entry.name))?,
+                _ => {}
             }
         }
+        Ok(())
+    }
+
+    /// Deletes what is left of a directory that a commit has removed.
+    fn hidden(&mut self, path: RelativePath) -> Result<()> {
+        let debt = tree::delete(self.root, &path).map_err(self.root.error(Operation::Sweep, &path))?;
+        self.wave.add(debt);
+        self.removed.push(path);
         Ok(())
     }
 

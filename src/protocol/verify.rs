@@ -8,11 +8,12 @@ use std::io;
 use super::control::Control;
 use super::layout::Fate;
 use super::root::Root;
-use super::{control, copy, lock, original, pending};
+use super::{control, copy, lock, original, pending, tree};
 use crate::error::{Error, Operation, Result};
 use crate::fs::Kind;
 use crate::generation::Generation;
 use crate::manifest::{Action, Entry, Stamp};
+use crate::path::RelativePath;
 use crate::report::{Mismatch, Problem};
 
 /// Compares every path in the newest manifests, down to the first gap, with the newest entry that names
@@ -28,6 +29,7 @@ pub(crate) fn verify(root: &Root) -> Result<Vec<Mismatch>> {
     let mut later: Option<Generation> = None;
     let mut seen = HashSet::new();
     let mut mismatches = Vec::new();
+    let mut trees: Vec<RelativePath> = Vec::new();
     let manifests = share.control.manifests().into_iter().rev();
     for (generation, path) in manifests.filter(|(generation, _)| !beyond.contains(generation)) {
         // A power loss can undo the removal of an old manifest and keep the removal of a later one
@@ -44,7 +46,11 @@ pub(crate) fn verify(root: &Root) -> Result<Vec<Mismatch>> {
             break;
         };
         for entry in found.into_iter().flat_map(|manifest| manifest.entries) {
-            if seen.insert(entry.path.clone()) {
+            let is_moved = trees.iter().any(|tree| tree::holds(tree, &entry.path));
+            if entry.is_of_tree() {
+                trees.extend(entry.paths().cloned());
+            }
+            if seen.insert(entry.path.clone()) && !is_moved {
                 let problem = if_allowed(compare(root, &entry))?.unwrap_or(Some(Problem::Unreadable));
                 let mismatch = |problem| Mismatch { path: entry.path, generation, problem };
                 mismatches.extend(problem.map(mismatch));
@@ -88,6 +94,16 @@ fn compare(root: &Root, entry: &Entry) -> Result<Option<Problem>> {
         (Action::CreateDirectory, None) => return Ok(Some(Problem::Missing)),
         // A later commit may have made it again, for a file in it.
         (Action::RemoveDirectory, _) => return Ok(None),
+        // What is in it was not compared, and what was there before is gone for good.
+        (Action::RemoveTree(hidden), _) => {
+            let is_there = tree::is_at(root, &entry.path, hidden.tree)?;
+            return Ok(is_there.then_some(Problem::Present));
+        }
+        (Action::MoveTree(_), None) => return Ok(Some(Problem::Missing)),
+        (Action::MoveTree(moved), Some(_)) => {
+            let is_there = tree::is_at(root, &entry.path, moved.tree)?;
+            return Ok((!is_there).then_some(Problem::Changed));
+        }
         (Action::Write(_), None) => return Ok(Some(Problem::Missing)),
         (Action::Write(content), Some(found)) => (content, found),
     };

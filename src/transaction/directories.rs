@@ -17,7 +17,7 @@ use crate::protocol::check;
 use crate::protocol::resolve::Target;
 use crate::protocol::root::guard;
 use crate::protocol::stage::{Presence, StagedChange};
-use crate::pruning::{goes, is_below};
+use crate::pruning::goes;
 
 impl Transaction {
     /// Makes an empty directory. The directories that files need are made anyway.
@@ -184,7 +184,7 @@ impl Transaction {
     }
 
     /// Puts a change of a directory in the place of every earlier change of this path.
-    fn change_directory(&self, target: Target, change: impl FnOnce(Target) -> StagedChange) {
+    pub(super) fn change_directory(&self, target: Target, change: impl FnOnce(Target) -> StagedChange) {
         let mut draft = guard(&self.draft);
         let path = target.path.clone();
         draft.take(&path, u64::MAX);
@@ -194,9 +194,9 @@ impl Transaction {
     }
 
     /// Whether anything is at a path, as this transaction would leave it.
-    fn is_there(&self, target: &Target) -> bool {
+    pub(super) fn is_there(&self, target: &Target) -> bool {
         match guard(&self.draft).newest(&target.path).map(|slot| &slot.content) {
-            Some(Content::Ready(StagedChange::Remove(_) | StagedChange::RemoveDirectory(_))) => false,
+            Some(Content::Ready(change)) => !change.is_removal(),
             Some(_) => true,
             None => target.existing.is_some(),
         }
@@ -206,19 +206,18 @@ impl Transaction {
     fn is_directory(&self, path: &RelativePath) -> Result<bool> {
         let draft = guard(&self.draft);
         if let Some(slot) = draft.newest(path) {
-            return Ok(matches!(slot.content, Content::Ready(StagedChange::CreateDirectory(_))));
+            return Ok(matches!(&slot.content, Content::Ready(change) if change.makes_directory()));
         }
         if self.root().look(path)?.is_some_and(|found| found.kind == Kind::Directory) {
             return Ok(true);
         }
-        Ok(draft.below(path).any(|slot| !goes(slot)))
+        Ok(draft.makes_below(path))
     }
 
     /// Whether a directory has something in it, as this transaction would leave it.
     fn has_something_in(&self, directory: &Target) -> Result<bool> {
         let draft = guard(&self.draft);
-        let stays = |slot: &Slot| !goes(slot) && is_below(&slot.path, &directory.path);
-        if draft.slots.values().any(stays) {
+        if draft.makes_below(&directory.path) {
             return Ok(true);
         }
         if directory.existing.is_none() {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::Transaction;
+use super::trees::Occupied;
 use crate::draft::{Content, Slot};
 use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::os::{self, outside};
@@ -211,7 +212,9 @@ impl Transaction {
         writer.finish()
     }
 
-    /// Moves a file, and replaces any file at `to`. It keeps its mode, its access control list, its time
+    /// Moves a file, or a directory with everything in it.
+    ///
+    /// A file replaces any file at `to`. It keeps its mode, its access control list, its time
     /// stamp, and its owner if the system allows it. With another owner or group it loses the set-ID bit of
     /// that one. Other programs see it at both paths for a moment, and never at none. Views see it at one.
     ///
@@ -221,9 +224,14 @@ impl Transaction {
     /// Moves of one transaction build on each other: two files are swapped by way of a third name, which
     /// then is never made. `from` counts as read, as in [`copy`](Self::copy).
     ///
+    /// A directory is moved by one rename, however much is in it. Other programs see it at one of the two
+    /// paths. Nothing may be at `to`; see [`replace_dir`](Self::replace_dir) for that, and for what holds for
+    /// all changes of whole directories.
+    ///
     /// # Errors
     /// As for [`copy`](Self::copy), and [`Error::InvalidPath`] if `from` or `to` is a symlink, or if
-    /// `from` cannot be removed.
+    /// `from` cannot be removed. For a directory, as for [`replace_dir`](Self::replace_dir), and
+    /// [`Error::Io`], of kind `AlreadyExists` if something is at `to`.
     ///
     /// # Examples
     ///
@@ -244,6 +252,9 @@ impl Transaction {
     pub fn rename(&mut self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let (from, to) = (from.as_ref(), to.as_ref());
         self.root().may_collect()?;
+        if self.is_tree(from)? {
+            return self.move_tree(from, to, Occupied::Refused).map_err(|error| self.named(error));
+        }
         let source = self.resolve_to_remove(from)?;
         let mut target = self.resolve_to_stage(to)?;
         self.refuse_itself(&source, &target)?;
@@ -311,6 +322,7 @@ impl Transaction {
     fn find_source(&self, target: &Target) -> Result<Source> {
         let path = &target.path;
         let failed = |error| self.root().error(Operation::Read, path)(error);
+        let path = &self.on_disk(path).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         let staged = {
             let draft = guard(&self.draft);
             match draft.newest(path).map(|slot| &slot.content) {
@@ -325,7 +337,7 @@ impl Transaction {
                 Some(Content::Ready(StagedChange::Write(file))) => {
                     Some((file.staged.clone(), file.target.attributes.clone()))
                 }
-                Some(Content::Ready(StagedChange::CreateDirectory(_))) => {
+                Some(Content::Ready(change)) if change.makes_directory() => {
                     return Err(Error::invalid(self.root().full(path), InvalidPath::Directory));
                 }
                 Some(Content::Link(_) | Content::Ready(StagedChange::Link(_))) => {

@@ -124,7 +124,8 @@ impl Transaction {
         self.open_resolved(&path).map_err(|error| self.named(error))
     }
 
-    fn open_resolved(&self, path: &RelativePath) -> Result<FileReader> {
+    fn open_resolved(&self, given: &RelativePath) -> Result<FileReader> {
+        let path = &self.on_disk(given).ok_or_else(|| self.missing(given))?;
         match self.own_content(path)? {
             Some(Own::Kept(bytes)) => Ok(FileReader::in_memory(bytes)),
             Some(Own::Staged(staged)) => {
@@ -166,7 +167,7 @@ impl Transaction {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn exists(&self, path: impl AsRef<Path>) -> Result<bool> {
-        let path = self.resolve_any(path.as_ref())?;
+        let Some(path) = self.on_disk(&self.resolve_any(path.as_ref())?) else { return Ok(false) };
         if let Some(own) = self.own_info(&path)? {
             return Ok(own.is_some());
         }
@@ -192,7 +193,8 @@ impl Transaction {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn metadata(&self, path: impl AsRef<Path>) -> Result<FileInfo> {
-        let path = self.resolve_any(path.as_ref())?;
+        let given = self.resolve_any(path.as_ref())?;
+        let path = self.on_disk(&given).ok_or_else(|| self.missing(&given))?;
         let found = match self.own_info(&path)? {
             Some(own) => own,
             None => match self.glance(&path, Question::Info)? {
@@ -244,7 +246,8 @@ impl Transaction {
     /// ```
     pub fn entries(&self, directory: impl AsRef<Path>) -> Result<Vec<DirEntry>> {
         let directory = self.resolve_any(directory.as_ref())?;
-        let names = match self.glance(&directory, Question::Names)? {
+        let place = self.on_disk(&directory).ok_or_else(|| self.missing(&directory))?;
+        let names = match self.glance(&place, Question::Names)? {
             Answer::Names(names) => names,
             Answer::Kind(_) | Answer::Info(_) | Answer::Link(_) => None,
         };
@@ -264,8 +267,8 @@ impl Transaction {
                 Content::Link(KeptLink { to, .. })
                 | Content::Ready(StagedChange::Link(StagedSymlink { to, .. })),
             ) => Some(Some(FileInfo::link(to))),
-            Some(Content::Ready(StagedChange::CreateDirectory(_))) => Some(Some(FileInfo::directory())),
-            Some(Content::Ready(StagedChange::Remove(_) | StagedChange::RemoveDirectory(_))) => Some(None),
+            Some(Content::Ready(change)) if change.is_removal() => Some(None),
+            Some(Content::Ready(_)) => Some(Some(FileInfo::directory())),
             Some(Content::Open | Content::Unfinished) => {
                 return Err(Error::Unfinished { path: self.root().full(path).into() });
             }
@@ -278,20 +281,23 @@ impl Transaction {
         Ok(match draft.newest(path).map(|slot| &slot.content) {
             Some(Content::Kept(file)) => Some(Own::Kept(file.bytes.clone())),
             Some(Content::Ready(StagedChange::Write(file))) => Some(Own::Staged(file.staged.clone())),
-            Some(Content::Ready(StagedChange::CreateDirectory(_))) => {
-                return Err(Error::invalid(self.root().full(path), InvalidPath::Directory));
-            }
             Some(Content::Link(_) | Content::Ready(StagedChange::Link(_))) => {
                 return Err(Error::invalid(self.root().full(path), InvalidPath::Symlink));
             }
-            Some(Content::Ready(StagedChange::Remove(_) | StagedChange::RemoveDirectory(_))) => {
-                Some(Own::Removed)
+            Some(Content::Ready(change)) if change.is_removal() => Some(Own::Removed),
+            Some(Content::Ready(_)) => {
+                return Err(Error::invalid(self.root().full(path), InvalidPath::Directory));
             }
             Some(Content::Open | Content::Unfinished) => {
                 return Err(Error::Unfinished { path: self.root().full(path).into() });
             }
             None => None,
         })
+    }
+
+    /// Where a path is on disk, as this transaction moves trees; `None` if nothing will be there.
+    pub(super) fn on_disk(&self, path: &RelativePath) -> Option<RelativePath> {
+        guard(&self.draft).on_disk(path)
     }
 
     fn missing(&self, path: &RelativePath) -> Error {
@@ -317,6 +323,7 @@ impl Transaction {
     }
 
     fn read_own_or_committed(&self, path: &RelativePath) -> Result<Option<Vec<u8>>> {
+        let Some(path) = &self.on_disk(path) else { return Ok(None) };
         match self.own_content(path)? {
             Some(Own::Kept(bytes)) => Ok(Some(bytes)),
             Some(Own::Staged(staged)) => {

@@ -84,6 +84,7 @@ fn path_of(change: &Change) -> &str {
         Change::Write(path, _) | Change::Remove(path) | Change::SetMode(path, _) => path,
         Change::WithMode(path, ..) | Change::SetPermissions(path, _) => path,
         Change::Copy(_, path) | Change::Rename(_, path) | Change::Symlink(path, _) => path,
+        Change::MoveTree(_, path) | Change::RemoveTree(path) => path,
         Change::CreateDirectory(path) | Change::RemoveDirectory(path) => path,
         Change::Prune => "",
     }

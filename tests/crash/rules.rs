@@ -463,6 +463,51 @@ fn nobody_commits_in_a_root_that_another_store_has_to_itself(disk: &SimDisk) -> 
     expect(other.update(|tx| tx.write("a", "another's")).is_ok(), "the lease outlives its holder")
 }
 
+/// Another program removes a directory after the commit point, and makes one of its own there.
+fn another_directory_in_the_place_of_a_removed_one_stays(disk: &SimDisk) -> Result<(), String> {
+    disk.make_directory("d", 0);
+    disk.put("d/f", b"f0", 0o644);
+    disk.settle();
+    for after in 0.. {
+        let machine = disk.copy();
+        machine.crash_at(cosave::fs::sim::Crash { after, reversed: false });
+        let _ = Store::options()
+            .open_on(machine.process())
+            .and_then(|store| store.update(|tx| tx.remove_dir_all("d")));
+        if machine.control_names().iter().any(|name| name.ends_with(".pending")) {
+            let machine = machine.kill();
+            expect(content(&machine, "d/f") == "f0", "the directory went before the commit point")?;
+            machine.remove_all("d");
+            machine.make_directory("d", 0);
+            machine.put("d/mine", b"the stranger's", 0o644);
+            drop(open(&machine));
+            return expect(
+                content(&machine, "d/mine") == "the stranger's",
+                "a stranger's directory was removed",
+            );
+        }
+    }
+    unreachable!("a commit has an end")
+}
+
+/// One transaction of a batch moves the directory in which another one has staged a file.
+fn a_tree_that_moves_takes_no_file_of_the_batch_along(disk: &SimDisk) -> Result<(), String> {
+    disk.make_directory("d", 0);
+    disk.put("d/f", b"f0", 0o644);
+    disk.settle();
+    let store = open_staging_at_once(disk);
+    let (mut mover, mut writer) = (store.begin().unwrap(), store.begin().unwrap());
+    writer.write("d/g", "g1").unwrap();
+    mover.rename("d", "e").unwrap();
+    let answers = Transaction::commit_together(vec![mover, writer]);
+    expect(answers[0].is_ok(), "the move failed")?;
+    let conflict = answers[1].as_ref().is_err_and(Error::is_conflict);
+    expect(conflict, "a file was published whose directory had moved")?;
+    expect(content(disk, "e/f") == "f0", "the directory has lost its file")?;
+    drop(store);
+    expect(staged_names(disk).is_empty(), "a staged file was left where its directory is now")
+}
+
 /// Two transactions of one batch created the same file by way of a directory that is mounted twice, and
 /// both were told that it was theirs.
 fn two_names_of_one_new_file_are_one_conflict(disk: &SimDisk) -> Result<(), String> {
@@ -736,6 +781,8 @@ const CASES: &[Case] = &[
     (Rule::CheckDirectories, a_directory_that_others_have_filled_meanwhile_is_a_conflict),
     (Rule::CheckDirectories, a_file_where_a_directory_is_to_be_is_a_conflict),
     (Rule::CheckPreconditions, a_listing_that_has_changed_is_a_conflict),
+    (Rule::KnowTrees, another_directory_in_the_place_of_a_removed_one_stays),
+    (Rule::TreesApart, a_tree_that_moves_takes_no_file_of_the_batch_along),
     (Rule::HonourLease, nobody_commits_in_a_root_that_another_store_has_to_itself),
     (Rule::FinishEarlier, a_commit_finishes_earlier_ones_first),
     (Rule::VerifyManifest, a_manifest_with_another_path_is_refused),

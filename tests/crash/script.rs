@@ -25,6 +25,8 @@ pub enum Change {
     Symlink(String, String),
     CreateDirectory(String),
     RemoveDirectory(String),
+    MoveTree(String, String),
+    RemoveTree(String),
     Prune,
 }
 
@@ -120,6 +122,15 @@ pub fn remove_dir(path: &str) -> Change {
     Change::RemoveDirectory(path.to_owned())
 }
 
+/// Moves a directory, and replaces any other.
+pub fn move_tree(from: &str, to: &str) -> Change {
+    Change::MoveTree(from.to_owned(), to.to_owned())
+}
+
+pub fn remove_tree(path: &str) -> Change {
+    Change::RemoveTree(path.to_owned())
+}
+
 pub fn rename(from: &str, to: &str) -> Change {
     Change::Rename(from.to_owned(), to.to_owned())
 }
@@ -168,6 +179,8 @@ fn collect(disk: &SimDisk, tx: &mut Transaction, changes: &[Change]) -> cosave::
             Change::Symlink(path, to) => tx.symlink(path, to)?,
             Change::CreateDirectory(path) => tx.create_dir_all(path)?,
             Change::RemoveDirectory(path) => tx.remove_dir(path)?,
+            Change::MoveTree(from, to) => tx.replace_dir(from, to)?,
+            Change::RemoveTree(path) => tx.remove_dir_all(path)?,
             Change::Prune => tx.prune_empty_parents(),
         }
     }
@@ -184,6 +197,8 @@ fn apply(tree: &mut Tree, changes: &[Change]) {
             Change::Symlink(path, to) => drop(tree.insert(path.clone(), link_bytes(Path::new(to)))),
             Change::SetMode(..) | Change::SetPermissions(..) => {}
             Change::CreateDirectory(_) | Change::RemoveDirectory(_) | Change::Prune => {}
+            Change::RemoveTree(path) => tree.retain(|file, _| !is_below(file, path)),
+            Change::MoveTree(from, to) => move_below(tree, from, to),
             Change::Copy(from, to) => drop(tree.insert(to.clone(), tree[from].clone())),
             Change::Rename(from, to) => {
                 let moved = tree.remove(from).unwrap_or_default();
@@ -191,6 +206,20 @@ fn apply(tree: &mut Tree, changes: &[Change]) {
             }
         }
     }
+}
+
+fn is_below(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Moves all that lies below a directory to the place of what lies below another one.
+fn move_below<T: Clone>(tree: &mut BTreeMap<String, T>, from: &str, to: &str) {
+    tree.retain(|path, _| !is_below(path, to));
+    let moved: Vec<_> = tree.iter().filter(|(path, _)| is_below(path, from)).collect();
+    let moved: Vec<_> =
+        moved.into_iter().map(|(path, value)| (path.replacen(from, to, 1), value.clone())).collect();
+    tree.retain(|path, _| !is_below(path, from));
+    tree.extend(moved);
 }
 
 /// The directories that a path lies in.
@@ -206,6 +235,8 @@ fn apply_modes(modes: &mut BTreeMap<String, u32>, changes: &[Change]) {
             Change::Remove(path) | Change::SetMode(path, _) | Change::Symlink(path, _) => {
                 modes.remove(path);
             }
+            Change::RemoveTree(path) => modes.retain(|file, _| !is_below(file, path)),
+            Change::MoveTree(from, to) => move_below(modes, from, to),
             Change::WithMode(path, _, mode) | Change::SetPermissions(path, mode) => {
                 modes.insert(path.clone(), *mode);
             }
@@ -334,7 +365,14 @@ impl Script {
     /// The directories of each generation, in a script that makes or removes some.
     fn directories_of(&self, generation: u64) -> Option<BTreeSet<String>> {
         let is_of_directory = |change: &Change| {
-            matches!(change, Change::CreateDirectory(_) | Change::RemoveDirectory(_) | Change::Prune)
+            matches!(
+                change,
+                Change::CreateDirectory(_)
+                    | Change::RemoveDirectory(_)
+                    | Change::MoveTree(..)
+                    | Change::RemoveTree(_)
+                    | Change::Prune
+            )
         };
         if !self.commits().flatten().any(is_of_directory) {
             return None;
@@ -349,6 +387,14 @@ impl Script {
                         directories.extend(parents(path).chain([path.clone()]));
                     }
                     Change::RemoveDirectory(path) => _ = directories.remove(path),
+                    Change::RemoveTree(tree) => {
+                        directories.retain(|path| path != tree && !is_below(path, tree));
+                    }
+                    Change::MoveTree(from, to) => {
+                        directories.retain(|path| path != from && path != to);
+                        directories.retain(|path| !is_below(path, from) && !is_below(path, to));
+                        directories.extend(parents(to).chain([to.clone()]));
+                    }
                     Change::Prune => {
                         let is_used = |directory: &String| {
                             let below = format!("{directory}/");
@@ -910,6 +956,24 @@ fn small_scenarios() -> Vec<Script> {
                 Act::Commit(vec![remove("e/f/g"), rename("d/c", "b"), Change::Prune]),
                 Act::Commit(vec![write("e/f/g", "g2")]),
                 Act::Commit(vec![remove("e/f/g"), write("e/h", "h3"), Change::Prune]),
+            ],
+        )
+        .durability(Durability::Committed),
+        Script::new(
+            "trees moved and removed",
+            &[("a", "a0"), ("old/x/f", "f0"), ("old/g", "g0"), ("gone/h", "h0"), ("gone/i/j", "j0")],
+            vec![
+                Act::Commit(vec![move_tree("old", "n/tree"), remove_tree("gone"), write("a", "a1")]),
+                Act::Commit(vec![write("n/tree/g", "g2"), write("gone/h", "h2")]),
+            ],
+        ),
+        Script::new(
+            "a tree replaced, unretired",
+            &[("a", "a0"), ("new/f", "f1"), ("d/to/f", "f0"), ("d/to/x/g", "g0")],
+            vec![
+                Act::Commit(vec![write("d/to/f", "f0+"), write("new/f", "f1+")]),
+                Act::Commit(vec![move_tree("new", "d/to"), write("a", "a1")]),
+                Act::Commit(vec![remove_tree("d"), write("a", "a2")]),
             ],
         )
         .durability(Durability::Committed),

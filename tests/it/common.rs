@@ -237,7 +237,9 @@ impl Crash {
     pub fn publish(&self, generation: u64) -> PathBuf {
         let body = serde_json::json!({"transaction": self.id, "time": 0, "entries": self.entries});
         let path = self.root.join(format!(".cosave/{generation}.pending"));
-        fs::write(&path, sealed("1", &body.to_string())).unwrap();
+        let is_of_tree = |entry: &serde_json::Value| entry["operation"].as_str().unwrap().ends_with("-tree");
+        let version = if self.entries.iter().any(is_of_tree) { "4" } else { "1" };
+        fs::write(&path, sealed(version, &body.to_string())).unwrap();
         path
     }
 }

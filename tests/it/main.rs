@@ -43,4 +43,5 @@ mod stamps;
 mod strangers;
 mod tidy;
 mod transactions;
+mod trees;
 mod updates;

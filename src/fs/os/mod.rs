@@ -12,6 +12,8 @@ pub(crate) mod outside;
 #[cfg(unix)]
 mod rights;
 mod sync;
+#[cfg(target_os = "linux")]
+mod trees;
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
@@ -428,6 +430,36 @@ impl FileSystem for OsFileSystem {
     fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
         self.directories.rename(from, to)?;
         Ok(Unsynced::directory(from.parent()).and(Unsynced::directory(to.parent())))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn rename_directory(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
+        let renamed = self.directories.rename_directory(from, to);
+        // Cached handles lead to where they have led, and that has other paths now.
+        self.directories.forget();
+        renamed.map(|()| Unsynced::directory(from.parent()).and(Unsynced::directory(to.parent())))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn exchange(&self, one: &RelativePath, other: &RelativePath) -> io::Result<Unsynced> {
+        let exchanged = self.directories.exchange(one, other);
+        self.directories.forget();
+        exchanged.map(|()| Unsynced::directory(one.parent()).and(Unsynced::directory(other.parent())))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn born(&self, path: &RelativePath) -> io::Result<Option<SystemTime>> {
+        self.directories.born(path)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn born(&self, path: &RelativePath) -> io::Result<Option<SystemTime>> {
+        Ok(std::fs::symlink_metadata(self.full_path(path))?.created().ok())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn has_mounts_below(&self, path: &RelativePath) -> io::Result<bool> {
+        trees::has_mounts_below(&self.full_path(path))
     }
 
     fn link(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {

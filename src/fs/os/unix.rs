@@ -110,7 +110,7 @@ impl Directories {
     }
 
     /// Calls `work` with the handle of the directory that holds `path`, and the name there.
-    fn at<T>(
+    pub(super) fn at<T>(
         &self,
         path: &RelativePath,
         work: impl Fn(&OwnedFd, &OsStr) -> rustix::io::Result<T>,
@@ -135,7 +135,11 @@ impl Directories {
 
     /// Does `work` in a directory. If it fails because the cached handle leads to a removed directory,
     /// looks the path up anew and does it once more.
-    fn with_fresh<T>(&self, directory: &RelativePath, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    pub(super) fn with_fresh<T>(
+        &self,
+        directory: &RelativePath,
+        work: impl Fn() -> io::Result<T>,
+    ) -> io::Result<T> {
         match work() {
             Err(error) if self.is_stale(directory, &error) => {
                 self.forget();

@@ -323,6 +323,28 @@ impl FileSystem for SimFileSystem {
         Ok(Unsynced::directory(from.parent()).and(Unsynced::directory(to.parent())))
     }
 
+    fn exchange(&self, one: &RelativePath, other: &RelativePath) -> io::Result<Unsynced> {
+        let mut machine = self.machine.lock();
+        machine.change(self.process)?;
+        if machine.model == Model::TornRename || machine.state.without_links {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let (first, second) = (
+            self.directories.writable_parent(&machine.state, one)?,
+            self.directories.writable_parent(&machine.state, other)?,
+        );
+        let inode = self.directories.lookup(&machine.state, one)?;
+        let place = self.directories.lookup(&machine.state, other)?;
+        machine.may_move(first.directory, Some(inode))?;
+        machine.may_move(second.directory, Some(place))?;
+        // One operation, so that a power loss keeps all of it or nothing.
+        let settings = vec![first.to_nothing(), second.to(inode), first.to(place)];
+        let model = machine.model;
+        machine.state.operate(model, settings);
+        self.directories.forget();
+        Ok(Unsynced::directory(one.parent()).and(Unsynced::directory(other.parent())))
+    }
+
     fn link(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
         let mut machine = self.machine.lock();
         machine.change(self.process)?;

@@ -5,6 +5,7 @@ use super::super::control;
 use super::super::layout::Fate;
 use super::super::lock::Locked;
 use super::super::root::Root;
+use super::super::tree;
 use super::restore::Lost;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::{Barrier, Kind, Wave};
@@ -34,10 +35,16 @@ pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> R
             list.push(entry.path.clone());
         }
     }
-    let renamed = root.fs.rename(&path, &Fate::Abandoned.of(generation).path());
     let mut wave = Wave::new(Barrier::Discarded);
+    let entries = manifests.iter().flat_map(|(_, manifest)| manifest).flat_map(|manifest| &manifest.entries);
+    for entry in entries.filter(|entry| abandoned.left.contains(&entry.path)) {
+        // Otherwise a half moved tree would lie under a name that nobody knows any more.
+        wave.add(tree::take_back(root, entry)?);
+    }
+    let renamed = root.fs.rename(&path, &Fate::Abandoned.of(generation).path());
     wave.add(renamed.map_err(root.error(Operation::Publish, &path))?);
-    // Lost without this sync: the decision. A power loss would bring the generation back.
+    // Lost without this sync: the decision, and the way back of trees. A power loss would bring the
+    // generation back.
     let _durable = root.sync_always(wave)?;
     let marker = Fate::SyncFailed.of(generation).path();
     root.try_remove(&marker, "the marker of a generation that is given up has no meaning any more");
@@ -46,6 +53,13 @@ pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> R
 
 /// If a staged file is gone, it is in place. If the target of a removal is gone, it is removed.
 fn is_in_place(root: &Root, entry: &Entry) -> bool {
+    match &entry.action {
+        Action::MoveTree(moved) => return tree::is_at(root, &entry.path, moved.tree).unwrap_or(false),
+        Action::RemoveTree(hidden) => {
+            return tree::is_at(root, &entry.path, hidden.tree).is_ok_and(|is_there| !is_there);
+        }
+        _ => {}
+    }
     let source = entry.staged().unwrap_or_else(|| entry.path.clone());
     let found = root.look(&source);
     if entry.action == Action::CreateDirectory {

@@ -12,6 +12,7 @@ mod plan;
 mod restore;
 mod rewrite;
 mod set_aside;
+mod trees;
 mod waived;
 
 pub(crate) use abandon::abandon;
@@ -29,6 +30,7 @@ use super::layout::{self, ControlName, Fate};
 use super::lock::Locked;
 use super::pending::{self, Pending};
 use super::root::Root;
+use super::tree;
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Unsynced, Wave};
 use crate::generation::Generation;
@@ -91,6 +93,7 @@ fn finish_all(root: &Root, locked: &mut Locked) -> Result<Recovered> {
             // Once the files are in place, others may remove them, directory and all.
             let may_miss =
                 is_living || control.is_in_place(root, generation) || !not_in_place.contains(&generation);
+            settle_before_trees(root, (generation, &manifest), &mut wave)?;
             let published = (generation, &manifest, trust, may_miss);
             roll_forward(root, published, &copying, &named, &mut wave, &mut report)?;
             if sync_failed && keeps(Rule::WriteAnew) {
@@ -253,6 +256,21 @@ fn roll_forward(
     Ok(())
 }
 
+/// Makes the moves of earlier generations durable before a tree is moved that they may lie in.
+fn settle_before_trees(
+    root: &Root,
+    (generation, manifest): (Generation, &Manifest),
+    wave: &mut Wave,
+) -> Result<()> {
+    if !manifest.entries.iter().any(Entry::is_of_tree) || !keeps(Rule::SettleBeforeTrees) {
+        return Ok(());
+    }
+    let earlier = std::mem::replace(wave, Wave::new(Barrier::Recovered));
+    // Lost without this sync: what an earlier generation has put into the tree. A power loss could keep the
+    // tree's move without it, and the next recovery leaves to the tree what is in it.
+    root.sync_always(earlier).map(drop).map_err(|error| error.not_applied(generation))
+}
+
 /// The mark for a target that is copied over. Such targets are rare.
 fn copying_mark(generation: Generation, manifest: &Manifest, target: &RelativePath) -> RelativePath {
     let earlier = manifest.entries.iter().take_while(|entry| entry.path != *target);
@@ -298,6 +316,10 @@ fn carry_out(
     match &planned.step {
         Step::Nothing => {}
         Step::Gone => wave.add(apply::others_removal(root, target)?),
+        Step::Tree => {
+            let entry = manifest.entries.iter().find(|entry| entry.path == *target);
+            entry.map_or(Ok(()), |entry| tree::put(root, entry).map(|debt| wave.add(debt)))?;
+        }
         Step::MakeDirectory => wave.add(apply::make_directory(root, target)?),
         Step::RemoveDirectory => wave.add(apply::remove_directory(root, target)?),
         Step::Remove => wave.add(apply::remove(root, target)?),

@@ -6,6 +6,7 @@ use std::io;
 
 use super::super::root::Root;
 use super::super::{copy, original};
+use super::trees::{self, Left, Trees};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, Metadata};
 use crate::generation::Generation;
@@ -54,11 +55,17 @@ pub(super) enum Step {
     MakeDirectory,
     /// Remove the directory, if it is empty.
     RemoveDirectory,
+    /// Move or hide a tree, or what is left to do of that.
+    Tree,
 }
 
 /// What the generations to recover say about each path, in order, and the newest of them.
 #[derive(Debug)]
-pub(super) struct Named(HashMap<RelativePath, Vec<(Generation, Trust, Entry)>>, Generation);
+pub(super) struct Named {
+    named: HashMap<RelativePath, Vec<(Generation, Trust, Entry)>>,
+    newest: Generation,
+    trees: Trees,
+}
 
 impl Named {
     /// A manifest that cannot be read is skipped here. It stops recovery when its turn comes.
@@ -66,27 +73,29 @@ impl Named {
         manifests: &[(Generation, Result<Manifest>)],
         trust: impl Fn(Generation) -> Trust,
     ) -> Self {
-        let mut named: HashMap<_, Vec<_>> = HashMap::new();
+        let (mut named, mut trees): (HashMap<_, Vec<_>>, _) = (HashMap::new(), Trees::default());
         let newest = manifests.last().map_or(Generation::default(), |(newest, _)| *newest);
         for (generation, manifest) in manifests {
             for entry in manifest.iter().flat_map(|manifest| &manifest.entries) {
                 let says = (*generation, trust(*generation), entry.clone());
                 named.entry(entry.path.clone()).or_default().push(says);
+                trees.note(*generation, entry);
             }
         }
-        Self(named, newest)
+        Self { named, newest, trees }
     }
 
     /// Whether a generation is the last to name a path. If an earlier one finds it changed, a later one
     /// has changed it.
     pub(super) fn is_last(&self, generation: Generation, path: &RelativePath) -> bool {
-        self.0.get(path).and_then(|named| named.last()).is_none_or(|(last, ..)| *last == generation)
+        self.named.get(path).and_then(|named| named.last()).is_none_or(|(last, ..)| *last == generation)
+            && self.trees.after(generation, path).next().is_none()
     }
 
     /// Whether this generation or a later one has removed a directory above a path, with what was in it.
     fn goes_with_directory(&self, generation: Generation, path: &RelativePath) -> bool {
         let removes = |above: &RelativePath| {
-            let named = self.0.get(above).into_iter().flatten();
+            let named = self.named.get(above).into_iter().flatten();
             let mut named = named.filter(|(other, ..)| *other >= generation);
             named.any(|(_, _, entry)| entry.action == Action::RemoveDirectory)
         };
@@ -95,8 +104,8 @@ impl Named {
 
     /// Whether a later generation needs this directory.
     fn is_needed_later(&self, generation: Generation, directory: &RelativePath) -> bool {
-        self.1 > generation
-            && self.0.iter().any(|(path, named)| {
+        self.newest > generation
+            && self.named.iter().any(|(path, named)| {
                 let is_later = named.last().is_some_and(|(last, ..)| *last > generation);
                 is_later && path.as_path().starts_with(directory.as_path())
             })
@@ -128,7 +137,7 @@ impl Named {
     }
 
     fn earlier(&self, generation: Generation, path: &RelativePath) -> impl Iterator<Item = &Entry> {
-        let named = self.0.get(path).into_iter().flatten();
+        let named = self.named.get(path).into_iter().flatten();
         named.filter(move |(other, ..)| *other < generation).map(|(_, _, entry)| entry)
     }
 
@@ -141,7 +150,7 @@ impl Named {
         path: &RelativePath,
         found: Option<&Metadata>,
     ) -> Result<bool> {
-        let named = self.0.get(path).map_or(&[][..], Vec::as_slice).iter();
+        let named = self.named.get(path).map_or(&[][..], Vec::as_slice).iter();
         // The newest first: its file is most often there, and then no other needs to be compared.
         for (_, trust, entry) in named.rev().take_while(|(later, ..)| *later > generation) {
             let Some(staged) = entry.staged() else { continue };
@@ -180,6 +189,16 @@ pub(super) fn plan<'a>(
         let found = root.look(&entry.path)?;
         let is_missing =
             found.is_none() && keeps(Rule::MissDirectories) && directory_is_gone(root, &entry.path)?;
+        if named.trees.have_overtaken(root, generation, &entry.path)? {
+            planned.push(PlannedEntry { target: &entry.path, step: Step::Gone });
+            continue;
+        }
+        if entry.is_of_tree() {
+            let (step, finding) = tree(root, (generation, trust), entry, named)?;
+            findings.extend(finding.map(|finding| Difference { path: entry.path.clone(), finding }));
+            planned.push(PlannedEntry { target: &entry.path, step });
+            continue;
+        }
         if entry.action.is_of_directory() {
             let is_made = |path: &RelativePath| {
                 let makes = |other: &Entry| other.action == Action::CreateDirectory && other.path == *path;
@@ -207,13 +226,30 @@ pub(super) fn plan<'a>(
             Action::Write(content) => {
                 write(root, (entry, content), (trust, copying.contains(&entry.path)), found.as_ref())?
             }
-            Action::CreateDirectory | Action::RemoveDirectory => continue,
+            _ => continue,
         };
         let difference = |finding| Difference { path: entry.path.clone(), finding };
         findings.extend(finding.map(difference));
         planned.push(PlannedEntry { target: &entry.path, step });
     }
     Ok(planned)
+}
+
+/// What is left to do with a tree. A commit with one waits until it is in place. So a later one that uses its
+/// paths was published after that.
+fn tree(
+    root: &Root,
+    (generation, trust): (Generation, Trust),
+    entry: &Entry,
+    named: &Named,
+) -> Result<(Step, Option<Finding>)> {
+    let is_durable = trust == Trust::Durable;
+    if is_durable && entry.paths().any(|path| named.is_needed_later(generation, path)) {
+        return Ok((Step::Gone, None));
+    }
+    let gone = if is_durable { Finding::ChangedSince } else { Finding::Lost };
+    let (left, finding) = trees::left(root, entry, gone)?;
+    Ok((if left == Left::Something { Step::Tree } else { Step::Gone }, finding))
 }
 
 /// What is left to do with a directory. A later generation that names it, or needs it, decides.

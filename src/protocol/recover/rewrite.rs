@@ -4,7 +4,7 @@
 
 use super::super::layout::{self, ControlName, StagedId};
 use super::super::root::{Root, if_found};
-use super::super::{apply, copy};
+use super::super::{apply, copy, tree};
 use crate::error::{Operation, Result};
 use crate::fs::{Barrier, Kind, NewFile, Wave};
 use crate::generation::TransactionId;
@@ -29,6 +29,7 @@ enum Again<'a> {
     Written { fresh: RelativePath, staged: RelativePath, target: &'a RelativePath },
     Removed { fresh: RelativePath, target: &'a RelativePath },
     Made { target: &'a RelativePath },
+    Tree { entry: &'a Entry },
 }
 
 /// Repeats the moves of a generation whose sync failed, with new files. What a later generation changes
@@ -55,6 +56,11 @@ pub(super) fn targets(
         if let Again::Made { target } = again {
             wave.add(apply::remove_directory(root, target)?);
         }
+        // So that its directories have renames to sync again. Its files are not in danger: they were durable
+        // before, or nobody said so.
+        if let Again::Tree { entry } = again {
+            wave.add(tree::take_back(root, entry)?);
+        }
     }
     for again in again {
         match again {
@@ -69,6 +75,7 @@ pub(super) fn targets(
                 wave.add(apply::remove(root, target)?);
             }
             Again::Made { target } => wave.add(apply::make_directory(root, target)?),
+            Again::Tree { entry } => wave.add(tree::put(root, entry)?),
         }
     }
     Ok(wave)
@@ -84,6 +91,9 @@ pub(super) fn own_transaction(root: &Root, manifest: &Manifest) -> TransactionId
 
 fn copy_anew<'a>(root: &Root, entry: &'a Entry, id: StagedId, wave: &mut Wave) -> Result<Option<Again<'a>>> {
     let target = &entry.path;
+    if entry.is_of_tree() {
+        return Ok(Some(Again::Tree { entry }));
+    }
     let failed = |error| root.error(Operation::Move, target)(error);
     let fresh = layout::staged(&target.parent(), target.name(), id);
     let found = if_found(root.fs.metadata(target)).map_err(failed)?;

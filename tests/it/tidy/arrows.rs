@@ -17,12 +17,13 @@ store -> transaction view protocol::open protocol::sweep protocol::verify protoc
 transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::root error expect generation
 transaction::directories -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root error fs path
 transaction::links -> transaction draft protocol::check protocol::resolve protocol::stage protocol::root error fs manifest mutation path
-transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os::outside fs::os fs path place
+transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os::outside fs::os fs path place transaction::trees
+transaction::trees -> transaction protocol::tree protocol::resolve protocol::stage protocol::root error fs manifest path
 transaction::reading -> transaction draft protocol::read protocol::snapshot protocol::glance protocol::stage protocol::resolve protocol::root reader listed error fs path
 transaction -> writer pruning draft protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::lock protocol::resolve protocol::root report error fs options generation path spelling
 writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path checksum spelling
 pruning -> draft protocol::check protocol::resolve protocol::stage protocol::root error path
-draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve protocol::root error fs path
+draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve protocol::root error fs path protocol::layout
 view -> protocol::open protocol::read protocol::state protocol::resolve protocol::root reader listed error fs generation path spelling
 lease -> protocol::open protocol::lease error fs
 single -> single::atomic single::durable error fs path
@@ -33,22 +34,24 @@ protocol ->
 protocol::open -> protocol::flush protocol::commit protocol::refused protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation
 protocol::flush -> protocol::commit protocol::recover protocol::lock protocol::control protocol::root error options
 protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lease protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress
-protocol::read -> protocol::pending protocol::recover protocol::state protocol::lock protocol::resolve protocol::original protocol::control protocol::root error manifest fs mutation generation path
-protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path
-protocol::verify -> protocol::pending protocol::lock protocol::original protocol::copy protocol::control protocol::root protocol::layout report error manifest fs generation
-protocol::recover -> protocol::recover::restore protocol::pending protocol::recover::abandon protocol::recover::doubt protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::recover::waived protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation options generation path progress
-protocol::recover::abandon -> protocol::recover::restore protocol::lock protocol::control protocol::root protocol::layout report error manifest fs generation
+protocol::read -> protocol::pending protocol::recover protocol::state protocol::lock protocol::resolve protocol::original protocol::control protocol::root error manifest fs mutation generation path protocol::tree
+protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path protocol::tree
+protocol::verify -> protocol::pending protocol::lock protocol::original protocol::copy protocol::control protocol::root protocol::layout report error manifest fs generation protocol::tree path
+protocol::recover -> protocol::recover::restore protocol::pending protocol::recover::abandon protocol::recover::doubt protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::recover::waived protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation options generation path progress protocol::tree
+protocol::recover::abandon -> protocol::recover::restore protocol::lock protocol::control protocol::root protocol::layout report error manifest fs generation protocol::tree
 protocol::recover::doubt -> protocol::lock protocol::control protocol::root protocol::layout report error generation
 protocol::recover::waived -> protocol::control protocol::root report error manifest fs mutation options generation path
 protocol::recover::restore -> protocol::recover::rewrite protocol::recover::plan protocol::pending protocol::original protocol::control protocol::root protocol::layout error manifest fs mutation generation path
-protocol::recover::rewrite -> protocol::apply protocol::copy protocol::root protocol::layout error manifest fs generation path
+protocol::recover::rewrite -> protocol::apply protocol::copy protocol::root protocol::layout error manifest fs generation path protocol::tree
 protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol::root protocol::layout report error fs generation path
-protocol::recover::plan -> protocol::original protocol::copy protocol::root report error manifest fs mutation generation path
+protocol::recover::plan -> protocol::original protocol::copy protocol::root report error manifest fs mutation generation path protocol::recover::trees
 protocol::batch -> protocol::check protocol::stage protocol::queue protocol::root error mutation
-protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path progress
+protocol::recover::trees -> protocol::tree protocol::root error manifest mutation generation path report
+protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path progress protocol::tree
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path
-protocol::check -> protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path
+protocol::check -> protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path protocol::tree
 protocol::refused -> protocol::stage error fs
+protocol::staged_trees -> protocol::stage protocol::layout manifest path
 protocol::stage -> protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error expect manifest fs mutation generation path checksum progress
 protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs mutation options path
@@ -63,6 +66,7 @@ protocol::resolve -> protocol::root error fs path
 protocol::pending -> protocol::control protocol::root protocol::layout error manifest fs mutation generation
 protocol::original -> protocol::copy protocol::root error manifest fs mutation path checksum
 protocol::copy -> protocol::root fs path checksum
+protocol::tree -> protocol::root protocol::layout error expect fs manifest mutation path
 protocol::control -> protocol::root protocol::layout error manifest::text manifest::name manifest fs mutation generation path
 protocol::root -> protocol::deferred protocol::stamps protocol::layout report error fs mutation options generation path progress
 protocol::deferred -> fs mutation generation
@@ -76,12 +80,14 @@ report -> options generation path
 spelling -> error
 error -> expect generation path place
 expect -> checksum generation
-manifest::text -> manifest::name manifest generation path checksum
-manifest::name -> manifest
+manifest::text -> manifest::name manifest generation checksum manifest::tree
+manifest::tree -> manifest::name manifest
+manifest::name -> manifest path
 manifest -> fs generation path checksum
 # the real disk
-fs::os -> fs::os::sync fs::os::unix fs::os::windows fs::os::written fs::time fs options path
+fs::os -> fs::os::trees fs::os::sync fs::os::unix fs::os::windows fs::os::written fs::time fs options path
 fs::os::sync -> fs::os::unix fs::os::linux fs::os::windows fs::os::written fs options path
+fs::os::trees -> fs::os::unix path
 fs::os::unix -> fs::os::rights fs::os::linux fs path
 fs::os::rights ->
 fs::os::outside -> fs::os::linux

@@ -1,0 +1,39 @@
+//! What a staged change says of whole directories.
+
+use super::layout::{self, StagedId};
+use super::stage::StagedChange;
+use crate::manifest::MovedTree;
+use crate::path::RelativePath;
+
+impl StagedChange {
+    /// Gives a tree that goes the name under which it waits for its contents to be deleted.
+    pub(crate) fn hide_as(&mut self, id: StagedId) {
+        let (target, hidden) = match self {
+            Self::RemoveTree(target, hidden) => (target, hidden),
+            Self::MoveTree(target, MovedTree { replaced: Some(hidden), .. }) => (target, hidden),
+            _ => return,
+        };
+        let path = layout::staged(&target.path.parent(), target.path.name(), id);
+        hidden.name = path.name().to_owned();
+    }
+
+    /// Whether a directory is at its path then.
+    pub(crate) fn makes_directory(&self) -> bool {
+        matches!(self, Self::CreateDirectory(_) | Self::MoveTree(..))
+    }
+
+    /// The directories that it moves or removes with everything in them: its own path, and where it was.
+    pub(crate) fn trees(&self) -> impl Iterator<Item = &RelativePath> {
+        let (own, from) = match self {
+            Self::MoveTree(target, moved) => (Some(&target.path), Some(&moved.from)),
+            Self::RemoveTree(target, _) => (Some(&target.path), None),
+            _ => (None, None),
+        };
+        own.into_iter().chain(from)
+    }
+
+    /// The paths whose directories it needs: of its staged file, or of its trees.
+    pub(crate) fn needed(&self) -> impl Iterator<Item = &RelativePath> {
+        self.staged().into_iter().chain(self.trees())
+    }
+}

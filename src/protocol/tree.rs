@@ -1,0 +1,285 @@
+//! Trees: directories that are moved or removed with everything in them, each
+//! by a few renames, however much is in it.
+//!
+//! A tree is known by its inode and its time of birth. So every step can be
+//! repeated, and what others have put in its place is never touched. A tree
+//! that goes gets a staged file's name first. Its contents go only after that
+//! is durable: a sweep finds what a crash leaves of them. A tree that replaces
+//! another one waits beside it, under a name that no sweep removes, until both
+//! are exchanged. So nobody sees the old tree where the new one was.
+
+use std::io;
+
+use uuid::Uuid;
+
+use super::layout;
+use super::root::{Root, if_found};
+use crate::error::{Error, Operation, Reason, Result};
+use crate::expect::Clash;
+use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, Kind, Metadata, Unsynced};
+use crate::manifest::{Action, Entry, HiddenTree, MovedTree, TreeIdentity};
+use crate::mutation::{Rule, keeps};
+use crate::path::{InvalidPath, RelativePath};
+
+/// Which directory is at a path; `None` if there is none, or if the system cannot tell directories apart.
+pub(crate) fn identity(root: &Root, path: &RelativePath) -> Result<Option<TreeIdentity>> {
+    let Some(found) = root.look(path)?.filter(is_directory) else { return Ok(None) };
+    let born = if_found(root.fs.born(path)).map_err(root.error(Operation::Look, path))?.flatten();
+    let inode = found.identity.map(|identity| identity.inode);
+    let tree = TreeIdentity { inode, born: born.map(Into::into) };
+    Ok((tree.inode.is_some() || tree.born.is_some()).then_some(tree))
+}
+
+fn is_directory(found: &Metadata) -> bool {
+    found.kind == Kind::Directory
+}
+
+/// Whether this very directory is at a path.
+pub(crate) fn is_at(root: &Root, path: &RelativePath, tree: TreeIdentity) -> Result<bool> {
+    let Some(found) = identity(root, path)? else { return Ok(false) };
+    let inodes = found.inode.zip(tree.inode).map(|(found, known)| found == known);
+    let births = found.born.zip(tree.born).map(|(found, known)| found == known);
+    let is_same = match (inodes, births) {
+        (None, None) => false,
+        (inodes, births) => inodes.unwrap_or(true) && births.unwrap_or(true),
+    };
+    Ok(is_same || !keeps(Rule::KnowTrees))
+}
+
+/// Whether a path is this directory's, or lies below it.
+pub(crate) fn holds(directory: &RelativePath, path: &RelativePath) -> bool {
+    path.as_path().starts_with(directory.as_path())
+}
+
+/// Where a tree waits until it is exchanged with the one that it replaces. No sweep removes it: while it
+/// waits there, it has no other name.
+pub(crate) fn waiting(target: &RelativePath, hidden: &HiddenTree) -> RelativePath {
+    let hash = blake3::hash(hidden.name.as_encoded_bytes());
+    layout::single(target, Uuid::from_bytes(std::array::from_fn(|index| hash.as_bytes()[index])))
+}
+
+/// Where a tree that is to be moved is now; `None` if it is gone.
+pub(crate) fn place(root: &Root, target: &RelativePath, moved: &MovedTree) -> Result<Option<RelativePath>> {
+    let waiting = moved.replaced.as_ref().map(|hidden| waiting(target, hidden));
+    for path in [Some(target.clone()), waiting, Some(moved.from.clone())].into_iter().flatten() {
+        if is_at(root, &path, moved.tree)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a directory can leave its place, as far as that can be known.
+pub(crate) fn may_go(root: &Root, path: &RelativePath) -> Result<()> {
+    let failed = |error| root.error(Operation::Move, path)(error);
+    let control = root.fs.control_in_root();
+    if control.is_some_and(|control| holds(path, &control)) {
+        return Err(Error::invalid(root.full(path), InvalidPath::Control));
+    }
+    if root.look(&path.child(CONTROL_DIRECTORY))?.is_some() {
+        return Err(Error::Unsupported { path: root.full(path).into(), reason: Reason::RootInTree });
+    }
+    root.fs.may_rename_over(path).map_err(failed)?;
+    root.fs.may_remove(path).map_err(failed)?;
+    let devices = [path.clone(), path.parent()].map(|path| root.fs.metadata(&path).map(device));
+    let [own, above] = devices;
+    if own.map_err(failed)? != above.map_err(failed)? {
+        return Err(failed(io::ErrorKind::CrossesDevices.into()));
+    }
+    Ok(())
+}
+
+fn device(found: Metadata) -> Option<u64> {
+    found.identity.map(|identity| identity.device)
+}
+
+/// Whether nothing below a directory is mounted, so that all of it can be deleted.
+pub(crate) fn may_be_deleted(root: &Root, path: &RelativePath) -> Result<()> {
+    let failed = |error| root.error(Operation::Remove, path)(error);
+    match root.fs.has_mounts_below(path).map_err(failed)? {
+        true => Err(failed(io::ErrorKind::ResourceBusy.into())),
+        false => Ok(()),
+    }
+}
+
+/// Whether a directory can be moved into another one, which exists.
+pub(crate) fn may_move_into(root: &Root, path: &RelativePath, directory: &RelativePath) -> Result<()> {
+    let failed = |error| root.error(Operation::Move, path)(error);
+    root.fs.may_create_in(directory).map_err(failed)?;
+    if path.parent() == *directory {
+        return Ok(());
+    }
+    // Its entry `..` changes (rename(2), EACCES).
+    root.fs.may_create_in(path).map_err(failed)?;
+    let here = (mount(root, &path.parent())?, root.fs.metadata(path).map(device).map_err(failed)?);
+    let there = (mount(root, directory)?, root.fs.metadata(directory).map(device).map_err(failed)?);
+    if here == there { Ok(()) } else { Err(failed(io::ErrorKind::CrossesDevices.into())) }
+}
+
+/// The nearest mount point at or above a directory. A rename cannot leave it, even on one file system
+/// (rename(2), EXDEV).
+fn mount(root: &Root, directory: &RelativePath) -> Result<RelativePath> {
+    for above in directory.chain().into_iter().rev() {
+        if root.fs.is_mount_point(&above).map_err(root.error(Operation::Look, &above))? {
+            return Ok(above);
+        }
+    }
+    Ok(RelativePath::root())
+}
+
+/// Checks under the lock that a tree is still where it was, and can still go.
+pub(crate) fn check(root: &Root, entry: &Entry) -> Result<()> {
+    let changed = |path: &RelativePath, found| Err(Error::Conflict { path: root.full(path).into(), found });
+    let stays = |path: &RelativePath, tree| -> Result<()> {
+        match root.look(path)? {
+            None => changed(path, Clash::Missing),
+            Some(found) if !is_directory(&found) => changed(path, Clash::NoDirectory),
+            Some(_) if !is_at(root, path, tree)? => changed(path, Clash::Changed),
+            Some(_) => may_go(root, path),
+        }
+    };
+    let goes = |hidden: &HiddenTree| {
+        stays(&entry.path, hidden.tree)?;
+        may_be_deleted(root, &entry.path)
+    };
+    match &entry.action {
+        Action::RemoveTree(hidden) => goes(hidden),
+        Action::MoveTree(moved) => {
+            stays(&moved.from, moved.tree)?;
+            match &moved.replaced {
+                Some(hidden) => goes(hidden)?,
+                None if root.look(&entry.path)?.is_some() => return changed(&entry.path, Clash::Exists),
+                None => {}
+            }
+            if root.look(&entry.path.parent())?.is_none() {
+                return changed(&entry.path, Clash::DirectoryMissing);
+            }
+            may_move_into(root, &moved.from, &entry.path.parent())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The debt for a name in a directory, or for the directory that went with it.
+fn debt(root: &Root, path: &RelativePath) -> Result<Unsynced> {
+    let mut above = path.parent();
+    while root.look(&above)?.is_none() {
+        above = above.parent();
+    }
+    Ok(Unsynced::directory(above))
+}
+
+fn rename(root: &Root, from: &RelativePath, to: &RelativePath) -> Result<Unsynced> {
+    root.fs.rename_directory(from, to).map_err(root.error(Operation::Move, to))
+}
+
+/// Moves or hides a tree. Every step can be repeated, and does nothing if it is done.
+pub(crate) fn put(root: &Root, entry: &Entry) -> Result<Unsynced> {
+    let mut owed = debt(root, &entry.path)?;
+    match &entry.action {
+        Action::RemoveTree(hidden) if is_at(root, &entry.path, hidden.tree)? => {
+            owed.add(rename(root, &entry.path, &entry.path.with_name(&hidden.name))?);
+        }
+        Action::MoveTree(moved) => {
+            owed.add(debt(root, &moved.from)?);
+            owed.add(put_moved(root, &entry.path, moved)?);
+        }
+        _ => {}
+    }
+    Ok(owed)
+}
+
+fn put_moved(root: &Root, target: &RelativePath, moved: &MovedTree) -> Result<Unsynced> {
+    let mut owed = Unsynced::default();
+    let Some(mut place) = place(root, target, moved)? else { return Ok(owed) };
+    let Some(replaced) = &moved.replaced else {
+        if place != *target {
+            owed.add(rename(root, &place, target)?);
+        }
+        return Ok(owed);
+    };
+    let (waiting, hidden) = (waiting(target, replaced), target.with_name(&replaced.name));
+    if place != *target && is_at(root, target, replaced.tree)? {
+        if place != waiting {
+            owed.add(rename(root, &place, &waiting)?);
+            place = waiting.clone();
+        }
+        match root.fs.exchange(&waiting, target) {
+            Ok(exchanged) => {
+                owed.add(exchanged);
+                place = target.clone();
+            }
+            // The name leads nowhere for a moment. Then the new tree is moved to a free name below.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                owed.add(rename(root, target, &hidden)?);
+            }
+            Err(error) => return Err(root.error(Operation::Move, target)(error)),
+        }
+    }
+    if place != *target {
+        owed.add(rename(root, &place, target)?);
+    }
+    if is_at(root, &waiting, replaced.tree)? {
+        owed.add(rename(root, &waiting, &hidden)?);
+    }
+    Ok(owed)
+}
+
+/// Undoes what `put` has done, as far as it has.
+pub(crate) fn take_back(root: &Root, entry: &Entry) -> Result<Unsynced> {
+    let target = &entry.path;
+    let mut owed = Unsynced::default();
+    match &entry.action {
+        Action::RemoveTree(removed) => {
+            let hidden = target.with_name(&removed.name);
+            if is_at(root, &hidden, removed.tree)? {
+                owed.add(rename(root, &hidden, target)?);
+            }
+        }
+        Action::MoveTree(moved) => {
+            let Some(place) = place(root, target, moved)? else { return Ok(owed) };
+            if place != moved.from {
+                owed.add(rename(root, &place, &moved.from)?);
+            }
+            let Some(replaced) = &moved.replaced else { return Ok(owed) };
+            for name in [waiting(target, replaced), target.with_name(&replaced.name)] {
+                if is_at(root, &name, replaced.tree)? {
+                    owed.add(rename(root, &name, target)?);
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(owed)
+}
+
+/// Deletes a hidden tree. Follows no symlink, and leaves what is mounted in it.
+pub(crate) fn delete(root: &Root, top: &RelativePath) -> io::Result<Unsynced> {
+    let Some(found) = if_found(root.fs.metadata(top))? else { return Ok(Unsynced::default()) };
+    let mut ahead: Vec<(RelativePath, Vec<DirectoryEntry>)> = vec![(top.clone(), root.fs.list(top)?)];
+    let mut owed = Unsynced::default();
+    while let Some((directory, entries)) = ahead.last_mut() {
+        let Some(entry) = entries.pop() else {
+            let debt = root.fs.remove_dir(directory)?;
+            if directory == top {
+                owed.add(debt);
+            } else {
+                debt.waive("the directory above it goes, too");
+            }
+            ahead.pop();
+            continue;
+        };
+        let path = directory.child(&entry.name);
+        if entry.kind != Kind::Directory {
+            root.fs.remove_file(&path)?.waive("its directory goes, too");
+            continue;
+        }
+        let is_elsewhere = device(root.fs.metadata(&path)?) != device(found);
+        if is_elsewhere || root.fs.is_mount_point(&path)? {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
+        let names = root.fs.list(&path)?;
+        ahead.push((path, names));
+    }
+    Ok(owed)
+}
