@@ -14,7 +14,7 @@ use crate::path::RelativePath;
 use crate::protocol::commit;
 use crate::protocol::layout::StagedId;
 use crate::protocol::open::Opened;
-use crate::protocol::resolve::{Resolver, Target};
+use crate::protocol::resolve::{Attributes, Resolver, Target};
 use crate::protocol::root::Root;
 use crate::protocol::stage::{self, KeptFile, KeptLink, Preconditions, StagedChange, StagedWriter, Staging};
 use crate::protocol::state::Names;
@@ -371,5 +371,17 @@ impl Draft {
     /// The last write to a path.
     pub(crate) fn newest(&self, path: &RelativePath) -> Option<&Slot> {
         self.slots.get(self.numbers_of.get(path)?.last()?)
+    }
+
+    /// What an earlier write of this transaction gives a file besides its bytes. A later write keeps it, as
+    /// it keeps the permissions of a file that it replaces.
+    pub(crate) fn attributes(&self, path: &RelativePath) -> Attributes {
+        let numbers = self.numbers_of.get(path).into_iter().flatten().rev();
+        let newest = numbers.filter_map(|number| self.slots.get(number)).find(|slot| slot.target().is_some());
+        match newest.map(|slot| &slot.content) {
+            Some(Content::Kept(KeptFile { target, .. })) => target.attributes.clone().untimed(),
+            Some(Content::Ready(StagedChange::Write(file))) => file.target.attributes.clone().untimed(),
+            _ => Attributes::default(),
+        }
     }
 }

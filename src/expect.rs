@@ -9,11 +9,12 @@ use crate::generation::Generation;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Expect {
-    /// Nothing is there.
+    /// Nothing is there, not even a symlink.
     Absent,
-    /// A file or a directory is there, whatever is in it.
+    /// A file, a directory or a symlink is there, whatever is in it.
     Present,
-    /// The file has the content that it has now, or is missing as it is now.
+    /// The file has the content that it has now, or is missing as it is now. A symlink leads where it
+    /// leads now.
     Unchanged,
     /// There is a file with this checksum.
     Checksum(Checksum),
@@ -35,6 +36,9 @@ pub enum Clash {
     /// A symlink is where a file was, so the file to replace may be elsewhere.
     #[error("has become a symlink")]
     Symlink,
+    /// Something else is where a symlink was.
+    #[error("is no symlink any more")]
+    NoSymlink,
     /// The file has another checksum than was expected.
     #[error("has not the checksum that was expected")]
     Checksum,

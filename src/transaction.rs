@@ -85,7 +85,8 @@ impl Transaction {
     }
 
     /// Stages a file's next content. Its permissions are copied from the file that it replaces, and
-    /// missing directories are made. A later write to the same path wins. Up to a megabyte of a
+    /// missing directories are made. A later write to the same path wins, and keeps a mode that this
+    /// transaction gave it. Up to a megabyte of a
     /// transaction stays in memory until it commits. So a full disk may be noticed only by
     /// [`commit`](Self::commit).
     ///
@@ -148,7 +149,8 @@ impl Transaction {
     /// As for [`write`](Self::write).
     pub fn writer(&mut self, path: impl AsRef<Path>) -> Result<FileWriter> {
         self.root().may_collect()?;
-        let target = self.resolve_to_stage(path.as_ref())?;
+        let mut target = self.resolve_to_stage(path.as_ref())?;
+        target.attributes = guard(&self.draft).attributes(&target.path);
         Ok(self.writer_of(target))
     }
 

@@ -27,6 +27,8 @@ fn every_error() -> Vec<Error> {
         Clash::NoDirectory,
         Clash::NotEmpty,
         Clash::NotLocked,
+        Clash::Symlink,
+        Clash::NoSymlink,
     ];
     let mut errors: Vec<_> = clashes.map(|found| Error::Conflict { path: path(), found }).into();
     errors.extend([
@@ -56,7 +58,11 @@ fn meaning(error: &Error) -> (Outcome, bool, bool) {
             let may_pass = match found {
                 Clash::Exists | Clash::Missing | Clash::Changed | Clash::StagedMissing => true,
                 Clash::StagedChanged | Clash::StagedReplaced | Clash::DirectoryMissing => true,
-                Clash::NoDirectory | Clash::NotEmpty | Clash::NotLocked | Clash::Symlink => true,
+                Clash::NoDirectory
+                | Clash::NotEmpty
+                | Clash::NotLocked
+                | Clash::Symlink
+                | Clash::NoSymlink => true,
                 Clash::Checksum | Clash::Generation { .. } => false,
             };
             (NothingHappened, true, may_pass)

@@ -136,6 +136,10 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
             Some(Kind::Symlink) => {
                 return Err(Error::Conflict { path: root.full(&entry.path).into(), found: Clash::Symlink });
             }
+            // Whoever said that the link goes has not seen this.
+            Some(_) if was_link(entry) => {
+                return Err(Error::Conflict { path: root.full(&entry.path).into(), found: Clash::NoSymlink });
+            }
             Some(Kind::Other | Kind::Directory) => may_replace(root, &target)?,
             _ => {}
         }
@@ -164,7 +168,12 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
 
 /// Whether a link at the path of an entry is what is replaced or removed, and not the file it leads to.
 fn may_be_link(entry: &Entry) -> bool {
-    matches!(entry.action, Action::Link(_)) || entry.before.is_some_and(|before| before.is_link)
+    matches!(entry.action, Action::Link(_)) || was_link(entry)
+}
+
+/// Whether a link was there when the transaction looked at it.
+fn was_link(entry: &Entry) -> bool {
+    entry.before.is_some_and(|before| before.is_link)
 }
 
 fn is_link(target: &Target) -> bool {

@@ -43,6 +43,11 @@ impl Attributes {
         self.mode.map(|mode| if is_same { mode } else { for_any_group(mode) })
     }
 
+    /// The same for other bytes, which get a time of their own.
+    pub(crate) fn untimed(self) -> Self {
+        Self { modified: None, ..self }
+    }
+
     /// Whether all of them come from the file that is replaced, or are those of a new file.
     pub(crate) fn are_inherited(&self) -> bool {
         self.mode.is_none() && self.model.is_none() && self.modified.is_none()

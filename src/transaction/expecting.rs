@@ -6,14 +6,18 @@ use super::Transaction;
 use crate::error::{Error, Result};
 use crate::expect::{Clash, Expect};
 use crate::generation::Generation;
+use crate::path::RelativePath;
 use crate::protocol::expected::{self, Expected};
+use crate::protocol::glance::Question;
 use crate::protocol::root::guard;
 use crate::protocol::snapshot;
 
 impl Transaction {
     /// Expects something of a path. If it is not true now, or not when the transaction commits, that is a
     /// [`Conflict`](Error::Conflict), and nothing is changed. It is about what others have left there: the
-    /// transaction's own changes do not count.
+    /// transaction's own changes do not count. `Absent` and `Present` are about the name itself, even if it is
+    /// that of a symlink that leads nowhere. `Unchanged` is about the symlink and the file that it leads to,
+    /// if that lies in the root.
     ///
     /// # Errors
     /// - [`Error::Conflict`] if it is not true now. The commit is a conflict then, too, unless it is true
@@ -40,12 +44,19 @@ impl Transaction {
     /// ```
     pub fn expect(&mut self, path: impl AsRef<Path>, expect: Expect) -> Result<()> {
         let path = path.as_ref();
+        let link = self.link_on_disk(path)?;
+        let name = |link: Option<RelativePath>| link.map_or_else(|| self.resolve_any(path), Ok);
         let (path, expected) = match expect {
-            Expect::Absent => (self.resolve_any(path)?, Expected::Absent),
-            Expect::Present => (self.resolve_any(path)?, Expected::Present),
+            Expect::Absent => (name(link)?, Expected::Absent),
+            Expect::Present => (name(link)?, Expected::Present),
             Expect::Checksum(checksum) => (self.resolve(path)?.path, Expected::Checksum(checksum)),
             Expect::Unchanged => {
-                let path = self.resolve(path)?.path;
+                let path = match (link, self.resolve(path)) {
+                    (_, Ok(target)) => target.path,
+                    // It leads to no file of the root.
+                    (Some(link), Err(_)) => return self.glance(&link, Question::Link).map(drop),
+                    (None, Err(error)) => return Err(error),
+                };
                 let reading = self.join()?;
                 let (_, seen) = snapshot::open(self.root(), &reading, &path)?;
                 return guard(&self.snapshot).remember(self.root(), &path, seen);

@@ -3,16 +3,18 @@
 //! A symlink is staged like a file, and is moved into place with one rename.
 //! Where it leads to is never looked at.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use super::Transaction;
 use crate::draft::{Content, Draft, Slot};
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::fs::Kind;
 use crate::manifest::StagedLink;
 use crate::mutation::{Rule, keeps};
-use crate::path::InvalidPath;
+use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::check;
+use crate::protocol::glance::{Answer, Question};
 use crate::protocol::resolve::{self, OnDisk, Target};
 use crate::protocol::root::guard;
 use crate::protocol::stage::{KeptLink, StagedChange};
@@ -69,6 +71,59 @@ impl Transaction {
         draft.resolver.own_link(&target.path);
         draft.keep_link(KeptLink { target, to: to.to_path_buf() });
         Ok(())
+    }
+
+    /// Where the symlink at `path` leads to, as written in it. The symlink itself is not followed, those
+    /// above it are. It counts as read: if it leads elsewhere by then, the commit is a conflict.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read), with kind `NotFound` if nothing is there, and `InvalidInput` if it is no
+    /// symlink.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(unix)]
+    /// # {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// store.update(|tx| tx.symlink("current", "releases/6"))?;
+    /// store.update(|tx| match tx.read_link("current")?.ends_with("6") {
+    ///     true => tx.symlink("current", "releases/7"),
+    ///     false => Ok(()),
+    /// })?;
+    /// assert_eq!(store.view()?.read_link("current")?, std::path::Path::new("releases/7"));
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn read_link(&self, path: impl AsRef<Path>) -> Result<PathBuf> {
+        let path = self.resolve_name(path.as_ref())?.path;
+        let failed = |kind: io::ErrorKind| self.named(self.root().error(Operation::Read, &path)(kind.into()));
+        match guard(&self.draft).newest(&path).map(|slot| &slot.content) {
+            Some(Content::Link(link)) => return Ok(link.to.clone()),
+            Some(Content::Ready(StagedChange::Link(link))) => return Ok(link.to.clone()),
+            Some(Content::Ready(StagedChange::Remove(_))) => return Err(failed(io::ErrorKind::NotFound)),
+            Some(_) => return Err(failed(io::ErrorKind::InvalidInput)),
+            None => {}
+        }
+        match (self.glance(&path, Question::Link)?, self.glance(&path, Question::Kind)?) {
+            (Answer::Link(Some(to)), _) => Ok(to),
+            (_, Answer::Kind(None)) => Err(failed(io::ErrorKind::NotFound)),
+            _ => Err(failed(io::ErrorKind::InvalidInput)),
+        }
+    }
+
+    /// The name itself, if it is that of a symlink on disk.
+    pub(super) fn link_on_disk(&self, path: &Path) -> Result<Option<RelativePath>> {
+        if resolve::is_root(self.root(), path) {
+            return Ok(None);
+        }
+        let target = match self.resolve_name(path) {
+            // What is wrong with the path is said by whoever resolves it as that of a file.
+            Err(Error::InvalidPath { .. }) => return Ok(None),
+            target => target?,
+        };
+        Ok(target.existing.is_some_and(|found| found.kind == Kind::Symlink).then_some(target.path))
     }
 
     /// A path whose last name is not followed if it is a symlink.

@@ -69,7 +69,10 @@ impl FileBuilder<'_> {
         transaction.root().may_collect()?;
         transaction.refuse_mode(&path, mode)?;
         let mut target = transaction.resolve_to_stage(&path)?;
-        target.attributes.mode = mode;
+        target.attributes = guard(&transaction.draft).attributes(&target.path);
+        if mode.is_some() {
+            target.attributes = Attributes { mode, group: None, ..target.attributes };
+        }
         Ok(transaction.writer_of(target))
     }
 }

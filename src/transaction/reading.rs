@@ -352,7 +352,7 @@ impl Transaction {
     }
 
     /// Looks at `path` in one state with everything that was read before.
-    fn glance(&self, path: &RelativePath, question: Question) -> Result<Answer> {
+    pub(super) fn glance(&self, path: &RelativePath, question: Question) -> Result<Answer> {
         let reading = self.join()?;
         let glanced = guard(&self.snapshot).glance(self.root(), &reading, path, question);
         glanced.map_err(|error| self.named(error))

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cosave::{Change, Error, FileKind, InvalidPath, Problem, Store};
+use cosave::{Change, Clash, Error, Expect, FileKind, InvalidPath, Problem, Store};
 
 use crate::common::{assert_no_litter, put, quick, text};
 
@@ -309,4 +309,78 @@ fn an_emptied_directory_of_symlinks_goes_with_them() {
     tx.prune_empty_parents();
     tx.commit().unwrap();
     assert!(!dir.path().join("d").exists());
+}
+
+/// A file that somebody had put in the place of a link was removed with it.
+#[test]
+fn what_is_no_link_any_more_is_neither_removed_nor_replaced_as_one() {
+    type Change = fn(&mut cosave::Transaction) -> cosave::Result<()>;
+    let changes: [Change; 2] = [|tx| tx.remove("link"), |tx| tx.symlink("link", "elsewhere")];
+    for to in ["file", "nowhere", "/outside"] {
+        for change in changes {
+            let root = tempfile::tempdir().unwrap();
+            let store = Store::open(root.path()).unwrap();
+            let link = root.path().join("link");
+            symlink(to, &link).unwrap();
+            let mut tx = store.begin().unwrap();
+            change(&mut tx).unwrap();
+            fs::remove_file(&link).unwrap();
+            fs::write(&link, "precious").unwrap();
+            let error = tx.commit().unwrap_err();
+            assert!(matches!(error, Error::Conflict { found: Clash::NoSymlink, .. }), "{error:?}");
+            assert_eq!(fs::read_to_string(&link).unwrap(), "precious");
+        }
+    }
+}
+
+#[test]
+fn what_is_expected_of_a_link_is_about_the_link_itself() {
+    for to in ["nowhere", "/outside", "../outside", "file"] {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let link = root.path().join("link");
+        fs::write(root.path().join("file"), "1").unwrap();
+        symlink(to, &link).unwrap();
+        let mut tx = store.begin().unwrap();
+        let absent = tx.expect("link", Expect::Absent).unwrap_err();
+        assert!(matches!(absent, Error::Conflict { found: Clash::Exists, .. }), "{to}: {absent:?}");
+        let mut tx = store.begin().unwrap();
+        tx.expect("link", Expect::Present).unwrap();
+        tx.expect("link", Expect::Unchanged).unwrap();
+        assert_eq!(tx.read_link("link").unwrap(), Path::new(to));
+        tx.write("other", "1").unwrap();
+        tx.commit().unwrap();
+        let mut tx = store.begin().unwrap();
+        tx.expect("link", Expect::Unchanged).unwrap();
+        tx.write("other", "2").unwrap();
+        fs::remove_file(&link).unwrap();
+        symlink("another", &link).unwrap();
+        assert!(tx.commit().unwrap_err().is_conflict(), "{to}");
+        let mut tx = store.begin().unwrap();
+        tx.expect("new", Expect::Absent).unwrap();
+        tx.write("other", "3").unwrap();
+        symlink(to, root.path().join("new")).unwrap();
+        assert!(tx.commit().unwrap_err().is_conflict(), "{to}");
+    }
+}
+
+#[test]
+fn a_link_is_read_as_the_transaction_would_leave_it_and_counts_as_read() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    fs::write(root.path().join("file"), "1").unwrap();
+    symlink("one", root.path().join("link")).unwrap();
+    let mut tx = store.begin().unwrap();
+    assert_eq!(tx.read_link("link").unwrap(), Path::new("one"));
+    let kind =
+        |path: &str, tx: &cosave::Transaction| std::io::Error::from(tx.read_link(path).unwrap_err()).kind();
+    assert_eq!(kind("file", &tx), std::io::ErrorKind::InvalidInput);
+    assert_eq!(kind("missing", &tx), std::io::ErrorKind::NotFound);
+    tx.symlink("link", "two").unwrap();
+    assert_eq!(tx.read_link("link").unwrap(), Path::new("two"));
+    tx.remove("link").unwrap();
+    assert_eq!(kind("link", &tx), std::io::ErrorKind::NotFound);
+    fs::remove_file(root.path().join("link")).unwrap();
+    symlink("three", root.path().join("link")).unwrap();
+    assert!(tx.commit().unwrap_err().is_conflict());
 }

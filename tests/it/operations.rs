@@ -70,6 +70,39 @@ fn a_mode_that_no_file_can_have_is_refused_before_anything_is_staged() {
     assert!(tx.changes().is_empty());
 }
 
+/// A secret that was written twice in one transaction was readable to all.
+#[test]
+fn a_file_keeps_the_mode_that_the_transaction_gave_it_when_it_is_written_again() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    for name in ["old", "set", "from"] {
+        fs::write(path(name), "0").unwrap();
+        set_mode(&path(name), 0o644);
+    }
+    set_mode(&path("from"), 0o640);
+    for size in [1, LARGE_BYTES] {
+        let bytes = vec![b'x'; size];
+        let store = Store::open(root.path()).unwrap();
+        let mut tx = store.begin().unwrap();
+        tx.file("new").mode(0o600).write("hunter1").unwrap();
+        tx.write("new", &bytes).unwrap();
+        tx.file("old").mode(0o600).write("hunter1").unwrap();
+        tx.write_if_changed("old", &bytes).unwrap();
+        tx.set_permissions("set", 0o600).unwrap();
+        tx.file("set").write(&bytes).unwrap();
+        tx.copy("from", "to").unwrap();
+        tx.write("to", &bytes).unwrap();
+        tx.file("twice").mode(0o600).write("hunter1").unwrap();
+        tx.file("twice").mode(0o755).write(&bytes).unwrap();
+        tx.commit().unwrap();
+        let modes = [("new", 0o600), ("old", 0o600), ("set", 0o600), ("to", 0o640), ("twice", 0o755)];
+        for (name, mode) in modes {
+            assert_eq!(fs::read(path(name)).unwrap().len(), size, "{name}");
+            assert_mode(&path(name), mode);
+        }
+    }
+}
+
 #[test]
 fn a_copy_has_the_bytes_and_the_mode_of_its_source_and_both_stay() {
     let dir = tempfile::tempdir().unwrap();

@@ -14,9 +14,9 @@ const PLAN: &str = "
 lib -> store transaction::operations transaction writer view single reader listed report error manifest options generation path place lease expect checksum progress
 memory -> store error fs::sim options
 store -> transaction view protocol::open protocol::sweep protocol::verify protocol::control protocol::root reader report error fs::os fs mutation options generation lease
-transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::root error expect generation
+transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::glance protocol::root error expect generation path
 transaction::directories -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root error fs path
-transaction::links -> transaction draft protocol::check protocol::resolve protocol::stage protocol::root error fs manifest mutation path
+transaction::links -> transaction draft protocol::check protocol::glance protocol::resolve protocol::stage protocol::root error fs manifest mutation path
 transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os::outside fs::os fs path place transaction::trees
 transaction::trees -> transaction protocol::tree protocol::resolve protocol::stage protocol::root error fs manifest path
 transaction::reading -> transaction draft protocol::read protocol::snapshot protocol::glance protocol::stage protocol::resolve protocol::root reader listed error fs path
