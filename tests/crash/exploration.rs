@@ -28,7 +28,10 @@ const THREADS: usize = 2;
 fn explore_all(depth: u32, outcomes_max: usize, wanted: impl Fn(Model, &str) -> bool) -> Report {
     let mut pairs = Vec::new();
     for model in MODELS {
-        let of_model = workloads().into_iter().filter(|workload| wanted(model, &workload.name()));
+        let is_possible = |name: &str| model != Model::WeakPosix || !name.starts_with(CHAIN);
+        let of_model = workloads().into_iter();
+        let of_model =
+            of_model.filter(|workload| wanted(model, &workload.name()) && is_possible(&workload.name()));
         pairs.extend(of_model.map(|workload| (model, workload)));
     }
     let (next, reports) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
@@ -70,6 +73,10 @@ const LONG_SAVES: [&str; 4] = [
     "the same file again and again, unretired, as long saves",
     "new nested directories, as long saves",
 ];
+/// A tree is replaced by renames that share a name. `WeakPosix` keeps a later one without an earlier one, and
+/// so a directory with two names, which no file system has.
+const CHAIN: &str = "a tree replaced";
+
 /// The scenarios with the most states.
 const LARGE: [&str; 6] = [
     "the same file again and again, unretired",

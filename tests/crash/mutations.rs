@@ -67,9 +67,7 @@ const MUTATIONS: &[(Mutation, usize)] = &[
     (Mutation::Break(Rule::RemoveByIdentity), EVERYWHERE),
     (Mutation::Break(Rule::DiagnoseChecksum), FROM_WEAK),
     (Mutation::Break(Rule::KeepApplied), FROM_WEAK),
-    (Mutation::Break(Rule::HideFirst), FROM_JUMPING),
     (Mutation::Break(Rule::SweepTrees), EVERYWHERE),
-    (Mutation::Break(Rule::LeaveToLaterTrees), EVERYWHERE),
     (Mutation::Break(Rule::SettleBeforeTrees), FROM_JUMPING),
 ];
 
@@ -86,8 +84,8 @@ fn first(mutation: Mutation) -> &'static str {
         Mutation::Break(Rule::AttachDeferred) | Mutation::Skip(Barrier::Published, Part::Directories) => {
             "a commit after an unretired one, elsewhere"
         }
-        Mutation::Break(Rule::HideFirst | Rule::SweepTrees) => "trees moved and removed",
-        Mutation::Break(Rule::LeaveToLaterTrees | Rule::SettleBeforeTrees) => "a tree replaced, unretired",
+        Mutation::Break(Rule::SweepTrees) => "trees moved and removed",
+        Mutation::Break(Rule::SettleBeforeTrees) => "a tree replaced, unretired",
         Mutation::Break(Rule::RemoveThenForget) => "dropped after staging",
         Mutation::Break(Rule::CheckPermissions) => "somebody else changes permissions",
         _ => "one file",
