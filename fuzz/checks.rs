@@ -53,7 +53,7 @@ fn is_whole(bytes: &[u8]) -> bool {
     let end = bytes.iter().position(|byte| *byte == b'\n');
     let is_text = end.is_some_and(|end| {
         let body = &bytes[end + 1..];
-        [1, 3].iter().any(|version| sealed_as("cosave-manifest", *version, body) == bytes)
+        [1, 3, 4].iter().any(|version| sealed_as("cosave-manifest", *version, body) == bytes)
     });
     is_text || small::is_whole(bytes)
 }
@@ -462,7 +462,7 @@ impl Scene {
             bytes[seal] = if bytes[seal] == b'0' { b'1' } else { b'0' };
         }
         if flags.contains('v') {
-            bytes[seal - 2] = b'4';
+            bytes[seal - 2] = b'9';
         }
         let place = |letter| {
             let number = number_after(flags, letter)?;

@@ -87,7 +87,7 @@ impl Operation {
         self.settings.iter().any(|(set_in, ..)| *set_in == directory)
     }
 
-    fn names_inode(&self, inode: Number) -> bool {
+    pub(super) fn names_inode(&self, inode: Number) -> bool {
         self.settings.iter().any(|(_, _, to)| *to == Some(inode))
     }
 

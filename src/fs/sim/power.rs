@@ -69,13 +69,31 @@ pub(super) fn outcomes(state: &State, model: Model, outcomes_max: usize, seed: u
 /// Which logged operations survive, as indices into the log.
 fn name_choices(state: &State, model: Model, choices_max: usize, random: &mut Random) -> Vec<Vec<usize>> {
     let count = state.log.len();
-    match model {
-        Model::OrderedPrefix | Model::JumpingPrefix | Model::NoDirectorySync => prefixes(state),
+    let choices = match model {
+        Model::OrderedPrefix | Model::JumpingPrefix | Model::NoDirectorySync => return prefixes(state),
         _ if count <= SUBSETS_FULL_MAX && 1 << count <= choices_max => (0..1_usize << count)
             .map(|bits| (0..count).filter(|bit| bits >> bit & 1 == 1).collect())
             .collect(),
         _ => subsets(count, choices_max, random),
+    };
+    choices.into_iter().map(|choice| with_one_name_each(state, choice)).collect()
+}
+
+/// Leaves out what would give a directory two names. It has one entry `..`, so every file system makes its
+/// moves durable in their order: one without an earlier one cannot be found.
+fn with_one_name_each(state: &State, choice: Vec<usize>) -> Vec<usize> {
+    let directories = |index: usize| {
+        let named = state.log[index].settings.iter().filter_map(|(_, _, to)| *to);
+        named.filter(|inode| matches!(state.body(*inode), Ok(Body::Directory { .. })))
+    };
+    let mut kept: Vec<usize> = Vec::with_capacity(choice.len());
+    for index in choice {
+        let earlier = |inode| (0..index).filter(move |earlier| state.log[*earlier].names_inode(inode));
+        if directories(index).all(|inode| earlier(inode).all(|earlier| kept.contains(&earlier))) {
+            kept.push(index);
+        }
     }
+    kept
 }
 
 /// Every file system keeps a prefix of its own operations.
