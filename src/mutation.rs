@@ -97,8 +97,6 @@ pub enum Rule {
     SweepTrees,
     /// Recovery makes earlier moves durable before it moves a tree that they may lie in.
     SettleBeforeTrees,
-    /// Leave a path alone if a later generation has moved or removed the directory that it was in.
-    LeaveToLaterTrees,
     /// Commit nothing while another store has the root to itself.
     HonourLease,
     /// Treat a file whose directory is gone as missing, not as finished.

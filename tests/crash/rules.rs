@@ -490,6 +490,47 @@ fn another_directory_in_the_place_of_a_removed_one_stays(disk: &SimDisk) -> Resu
     unreachable!("a commit has an end")
 }
 
+/// Its contents are deleted only when its removal is durable. Otherwise whoever gives the commit up after a
+/// power loss, or looks before the recovery, finds half of it.
+fn a_removed_directory_is_whole_for_as_long_as_it_has_its_name(disk: &SimDisk) -> Result<(), String> {
+    disk.make_directory("d", 0);
+    for file in ["d/f", "d/g"] {
+        disk.put(file, b"0", 0o644);
+    }
+    disk.settle();
+    at_every_step(disk, |machine, after| {
+        machine.crash_at(cosave::fs::sim::Crash { after, reversed: false });
+        let removed = Store::options()
+            .open_on(machine.process())
+            .and_then(|store| store.update(|tx| tx.remove_dir_all("d")));
+        for found in machine.power_losses(32, after) {
+            let has = |path| found.files().contains_key(path);
+            expect(has("d/f") == has("d/g"), "half of a removed directory has its name")?;
+        }
+        Ok(removed.is_ok())
+    })
+}
+
+/// Nobody waited, so recovery repeats everything: there and back, and what came in its place.
+#[test]
+fn a_directory_that_moved_there_and_back_leaves_its_place_to_what_came_later() {
+    let disk = sim();
+    disk.make_directory("d", 0);
+    disk.put("d/f", b"f0", 0o644);
+    disk.settle();
+    let store = Store::options().durability(cosave::Durability::Process).open_on(disk.process()).unwrap();
+    store.update(|tx| tx.rename("d", "e")).unwrap();
+    store.update(|tx| tx.rename("e", "d")).unwrap();
+    store.update(|tx| tx.write("e/new", "new")).unwrap();
+    let killed = disk.kill();
+    for found in disk.power_losses(64, 1).into_iter().chain([killed]) {
+        drop(Store::options().open_on(found.process()).unwrap());
+        let (there, back) = (content(&found, "e/f") == "f0", content(&found, "d/f") == "f0");
+        assert!(there != back, "the directory is lost, or has two names");
+    }
+    drop(store);
+}
+
 /// One transaction of a batch moves the directory in which another one has staged a file.
 fn a_tree_that_moves_takes_no_file_of_the_batch_along(disk: &SimDisk) -> Result<(), String> {
     disk.make_directory("d", 0);
@@ -782,6 +823,7 @@ const CASES: &[Case] = &[
     (Rule::CheckDirectories, a_file_where_a_directory_is_to_be_is_a_conflict),
     (Rule::CheckPreconditions, a_listing_that_has_changed_is_a_conflict),
     (Rule::KnowTrees, another_directory_in_the_place_of_a_removed_one_stays),
+    (Rule::HideFirst, a_removed_directory_is_whole_for_as_long_as_it_has_its_name),
     (Rule::TreesApart, a_tree_that_moves_takes_no_file_of_the_batch_along),
     (Rule::HonourLease, nobody_commits_in_a_root_that_another_store_has_to_itself),
     (Rule::FinishEarlier, a_commit_finishes_earlier_ones_first),

@@ -91,7 +91,7 @@ impl Operation {
         self.settings.iter().any(|(_, _, to)| *to == Some(inode))
     }
 
-    fn shares_a_name(&self, other: &Self) -> bool {
+    pub(super) fn shares_a_name(&self, other: &Self) -> bool {
         self.settings.iter().any(|(directory, name, _)| {
             other
                 .settings

@@ -79,17 +79,20 @@ fn name_choices(state: &State, model: Model, choices_max: usize, random: &mut Ra
     choices.into_iter().map(|choice| with_one_name_each(state, choice)).collect()
 }
 
-/// Leaves out what would give a directory two names. It has one entry `..`, so every file system makes its
-/// moves durable in their order: one without an earlier one cannot be found.
+/// Leaves out what would give a directory two names, or none. It has one entry `..`, so every file system
+/// makes its moves durable in their order. And nothing else has its old name before it has left.
 fn with_one_name_each(state: &State, choice: Vec<usize>) -> Vec<usize> {
     let directories = |index: usize| {
         let named = state.log[index].settings.iter().filter_map(|(_, _, to)| *to);
         named.filter(|inode| matches!(state.body(*inode), Ok(Body::Directory { .. })))
     };
+    let follows = |index: usize, earlier: usize| {
+        directories(index).any(|inode| state.log[earlier].names_inode(inode))
+            || directories(earlier).next().is_some() && state.log[index].shares_a_name(&state.log[earlier])
+    };
     let mut kept: Vec<usize> = Vec::with_capacity(choice.len());
     for index in choice {
-        let earlier = |inode| (0..index).filter(move |earlier| state.log[*earlier].names_inode(inode));
-        if directories(index).all(|inode| earlier(inode).all(|earlier| kept.contains(&earlier))) {
+        if (0..index).all(|earlier| kept.contains(&earlier) || !follows(index, earlier)) {
             kept.push(index);
         }
     }

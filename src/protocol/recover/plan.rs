@@ -189,10 +189,6 @@ pub(super) fn plan<'a>(
         let found = root.look(&entry.path)?;
         let is_missing =
             found.is_none() && keeps(Rule::MissDirectories) && directory_is_gone(root, &entry.path)?;
-        if named.trees.have_overtaken(root, generation, &entry.path)? {
-            planned.push(PlannedEntry { target: &entry.path, step: Step::Gone });
-            continue;
-        }
         if entry.is_of_tree() {
             let (step, finding) = tree(root, (generation, trust), entry, named)?;
             findings.extend(finding.map(|finding| Difference { path: entry.path.clone(), finding }));
@@ -243,13 +239,19 @@ fn tree(
     entry: &Entry,
     named: &Named,
 ) -> Result<(Step, Option<Finding>)> {
-    let is_durable = trust == Trust::Durable;
-    if is_durable && entry.paths().any(|path| named.is_needed_later(generation, path)) {
+    if trust == Trust::Durable && entry.paths().any(|path| named.is_needed_later(generation, path)) {
         return Ok((Step::Gone, None));
     }
-    let gone = if is_durable { Finding::ChangedSince } else { Finding::Lost };
-    let (left, finding) = trees::left(root, entry, gone)?;
-    Ok((if left == Left::Something { Step::Tree } else { Step::Gone }, finding))
+    Ok(match (trees::left(root, entry)?, trust) {
+        (Left::Nothing, _) => (Step::Gone, None),
+        (Left::Something, _) => (Step::Tree, None),
+        (Left::Gone, Trust::Durable) => (Step::Gone, Some(Finding::ChangedSince)),
+        (Left::Occupied, Trust::Durable) => {
+            return Err(root.error(Operation::Move, &entry.path)(io::ErrorKind::AlreadyExists.into()));
+        }
+        // A power loss has kept what came later, without what emptied the place for it.
+        (Left::Gone | Left::Occupied, Trust::Waived) => (Step::Gone, Some(Finding::Lost)),
+    })
 }
 
 /// What is left to do with a directory. A later generation that names it, or needs it, decides.

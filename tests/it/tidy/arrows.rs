@@ -46,7 +46,7 @@ protocol::recover::rewrite -> protocol::apply protocol::copy protocol::root prot
 protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol::root protocol::layout report error fs generation path
 protocol::recover::plan -> protocol::original protocol::copy protocol::root report error manifest fs mutation generation path protocol::recover::trees
 protocol::batch -> protocol::check protocol::stage protocol::queue protocol::root error mutation
-protocol::recover::trees -> protocol::tree protocol::root error manifest mutation generation path report
+protocol::recover::trees -> protocol::tree protocol::root error manifest generation path
 protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path progress protocol::tree
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path
 protocol::check -> protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path protocol::tree
