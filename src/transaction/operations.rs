@@ -91,7 +91,7 @@ struct ModeModel {
     mode: Option<u32>,
     /// The group for which the mode's bits hold, if there is a file that has one.
     group: Option<u32>,
-    /// Whether an access control list says more. Then the bits of the group are those of the list's mask.
+    /// Whether an access control list says more, of the file or of the one that a copy replaces. Then the bits of the group are those of the list's mask.
     is_listed: bool,
 }
 
@@ -137,8 +137,8 @@ impl Transaction {
     }
 
     /// Stages a copy of a file of the root, as this transaction would leave it. The copy has the mode that
-    /// the file has now, without set-ID bits. If the copy has another group than the file, or the file
-    /// has an access control list, the copy's group gets only the rights that all others have. The copy
+    /// the file has now, without set-ID bits. If the copy has another group than the file, or one of
+    /// them has an access control list, the copy's group gets only the rights that all others have. The copy
     /// replaces any file at `to`, and has the owner of that file. Where the file system can share blocks
     /// between files, a long file is not copied byte by byte.
     ///
@@ -168,7 +168,8 @@ impl Transaction {
         let source = self.resolve(from.as_ref())?;
         let mut target = self.resolve_to_stage(to.as_ref())?;
         self.refuse_itself(&source, &target)?;
-        let source = self.source(&source)?;
+        let mut source = self.source(&source)?;
+        source.mode.is_listed |= self.model(&target)?.is_listed;
         source.mode.give(&mut target.attributes);
         self.stage_copy(source, target)?.finish()
     }
@@ -204,7 +205,7 @@ impl Transaction {
         let mut file = outside::open_regular(source).map_err(unread)?;
         let found = os::metadata(&file).map_err(unread)?;
         let mut target = self.resolve_to_stage(path.as_ref())?;
-        let is_listed = outside::is_listed(&file).map_err(unread)?;
+        let is_listed = outside::is_listed(&file).map_err(unread)? || self.model(&target)?.is_listed;
         let model = ModeModel { mode: Some(found.mode), group: Some(found.owner.1), is_listed };
         model.give(&mut target.attributes);
         let mut writer = self.writer_of(target);

@@ -371,5 +371,11 @@ fn a_copy_gives_no_group_rights_that_it_had_not() {
         assert_mode(&at("listed"), 0o660);
         store.update(|tx| tx.copy("listed", "unlisted")).unwrap();
         assert_mode(&at("unlisted"), 0o600);
+        // Nor may the list of the replaced file let those in whom neither file lets in.
+        set_mode(&at("listed"), 0o600);
+        store.update(|tx| tx.copy("source", "listed")).unwrap();
+        assert_mode(&at("listed"), 0o644);
+        store.update(|tx| tx.copy_from("listed", outside.path().join("file"))).unwrap();
+        assert_mode(&at("listed"), 0o600);
     }
 }

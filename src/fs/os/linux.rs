@@ -195,6 +195,25 @@ fn list_mode(list: &[u8]) -> Option<u32> {
     Some(owner? << 6 | mask.or(group)? << 3 | other?)
 }
 
+/// A list as chmod(2) would change it: the mask gets the bits of the group, if there is one (acl(5)).
+fn with_mode(mut list: Vec<u8>, mode: u32) -> Vec<u8> {
+    const VERSION_BYTES: usize = 4;
+    let tag = |entry: &[u8]| u16::from_le_bytes([entry[0], entry[1]]);
+    let entries = list.get_mut(VERSION_BYTES..).unwrap_or_default();
+    let has_mask = entries.chunks_exact(8).any(|entry| tag(entry) == 0x10);
+    for entry in entries.chunks_exact_mut(8) {
+        let bits = match tag(entry) {
+            0x01 => mode >> 6,
+            0x04 if !has_mask => mode >> 3,
+            0x10 => mode >> 3,
+            0x20 => mode,
+            _ => continue,
+        };
+        entry[2..4].copy_from_slice(&[bits.to_le_bytes()[0] & 0o7, 0]);
+    }
+    list
+}
+
 /// The access control list of the file `name` in `directory`, if it has one.
 ///
 /// Before Linux 6.13 no call reads attributes relative to a directory's handle, so this uses the
@@ -216,10 +235,16 @@ pub(super) fn file_has_access_list(file: &File) -> rustix::io::Result<bool> {
     Ok(attribute(|buffer| rustix::fs::fgetxattr(file, ACCESS_LIST, buffer))?.is_some())
 }
 
-/// Gives a file the access control list of the file `name` in `directory`. If that has none, removes an
+/// Gives a file the access control list of the file `name` in `directory`, as the `mode` limits it that the
+/// file will get. Otherwise the list would let others in until then. If there is no list, removes an
 /// inherited one. Returns whether the list has changed, and the file's mode with it.
-pub(super) fn copy_access_list(directory: &OwnedFd, name: &OsStr, file: &File) -> rustix::io::Result<bool> {
-    let wanted = access_list(directory, name)?;
+pub(super) fn copy_access_list(
+    directory: &OwnedFd,
+    name: &OsStr,
+    file: &File,
+    mode: u32,
+) -> rustix::io::Result<bool> {
+    let wanted = access_list(directory, name)?.map(|list| with_mode(list, mode));
     let own = attribute(|buffer| rustix::fs::fgetxattr(file, ACCESS_LIST, buffer))?;
     match wanted {
         wanted if wanted == own => return Ok(false),
@@ -282,7 +307,26 @@ fn reports_errors() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{dirty_bytes, is_mount_of};
+    use super::{dirty_bytes, is_mount_of, list_mode, with_mode};
+
+    /// The staged file of a save that closes a file was open to those on the old file's list, until it got its
+    /// mode.
+    #[test]
+    fn a_list_is_limited_by_the_mode_before_the_file_gets_it() {
+        let entry = |tag: u8, bits: u8| [tag, 0, bits, 0, 0xff, 0xff, 0xff, 0xff];
+        let list = |entries: &[[u8; 8]]| [&[2, 0, 0, 0], entries.concat().as_slice()].concat();
+        let (owner, user, group, others) = (entry(1, 6), entry(2, 6), entry(4, 4), entry(0x20, 4));
+        let masked = list(&[owner, user, group, entry(0x10, 6), others]);
+        let limited = list(&[owner, user, group, entry(0x10, 0), entry(0x20, 0)]);
+        assert_eq!(with_mode(masked.clone(), 0o600), limited);
+        assert_eq!(with_mode(masked.clone(), 0o664), masked);
+        assert_eq!(
+            with_mode(list(&[owner, group, others]), 0o705),
+            list(&[entry(1, 7), entry(4, 0), entry(0x20, 5)])
+        );
+        assert_eq!(list_mode(&with_mode(masked, 0o751)), Some(0o751));
+        assert_eq!(with_mode(vec![2], 0o600), [2]);
+    }
 
     #[test]
     fn a_mount_is_told_by_its_device_and_its_type() {

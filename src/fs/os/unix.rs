@@ -285,7 +285,7 @@ impl Directories {
         }
         changed |= self.at(model, |directory, name| {
             copy_attributes(directory, name, file)?;
-            copy_access_list(directory, name, file)
+            copy_access_list(directory, name, file, mode)
         })?;
         if changed { set_mode(file, mode) } else { Ok(()) }
     }
@@ -527,7 +527,7 @@ fn new_file_mode(_directory: &OwnedFd) -> Option<u32> {
 /// On other systems access control lists are not part of a file's mode. They stay as they were
 /// inherited.
 #[cfg(not(target_os = "linux"))]
-fn copy_access_list(_from: &OwnedFd, _name: &OsStr, _to: &File) -> rustix::io::Result<bool> {
+fn copy_access_list(_from: &OwnedFd, _name: &OsStr, _to: &File, _mode: u32) -> rustix::io::Result<bool> {
     Ok(false)
 }
 
