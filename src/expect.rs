@@ -63,7 +63,7 @@ pub enum Clash {
     /// The directory in which one is to be made is gone.
     #[error("has lost its directory")]
     DirectoryMissing,
-    /// Something else is where a directory is to be made or removed.
+    /// Something else is where a directory is needed, or is to be made or removed.
     #[error("is no directory any more")]
     NoDirectory,
     /// Something is in a directory that is to be removed.

@@ -15,7 +15,7 @@ use super::publish::Published;
 use super::root::{Root, is_gone};
 use super::tree;
 use crate::error::{Operation, Result};
-use crate::fs::{Barrier, Durable, Kind, Metadata, NewFile, Unsynced, Wave};
+use crate::fs::{Barrier, Durable, NewFile, Unsynced, Wave};
 use crate::generation::Generation;
 use crate::manifest::{Action, Entry};
 use crate::mutation::{Rule, keeps};
@@ -135,17 +135,13 @@ pub(crate) fn remove(root: &Root, target: &RelativePath) -> Result<Unsynced> {
 /// Makes a directory. Others may have made it, and may not have synced it.
 pub(crate) fn make_directory(root: &Root, path: &RelativePath) -> Result<Unsynced> {
     let is_there = |error: &io::Error| {
-        let is_directory = || root.look(path).is_ok_and(|found| found.is_some_and(is_directory));
-        error.kind() == io::ErrorKind::AlreadyExists && is_directory()
+        error.kind() == io::ErrorKind::AlreadyExists
+            && root.has_directory(path).is_ok_and(|is_there| is_there)
     };
     match root.fs.create_dir(path) {
         Err(error) if is_there(&error) => Ok(Unsynced::directory(path.parent())),
         result => result.map_err(root.error(Operation::Create, path)),
     }
-}
-
-fn is_directory(found: Metadata) -> bool {
-    found.kind == Kind::Directory
 }
 
 /// Removes a directory. If others have put something there since the commit was checked, it stays.
@@ -161,7 +157,7 @@ pub(crate) fn remove_directory(root: &Root, path: &RelativePath) -> Result<Unsyn
 /// bring them back as they were before the commit, after the manifest that could repeat it is retired.
 pub(crate) fn others_removal(root: &Root, path: &RelativePath) -> Result<Unsynced> {
     let mut above = path.parent();
-    while keeps(Rule::SyncRemovedDirectories) && root.look(&above)?.is_none() {
+    while keeps(Rule::SyncRemovedDirectories) && !root.has_directory(&above)? {
         above = above.parent();
     }
     Ok(Unsynced::directory(above))

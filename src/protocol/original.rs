@@ -91,9 +91,11 @@ fn is_same_link(root: &Root, path: &RelativePath, before: &Before, found: &Metad
     before.is_link && found.kind == Kind::Symlink && (leads_there() || !keeps(Rule::CompareLinks))
 }
 
-/// Whether the symlink at `path` is a staged one.
+/// Whether the symlink at `path` is a staged one. Paths are equal if only a slash at the end differs, and
+/// texts are not.
 pub(crate) fn is_link(root: &Root, path: &RelativePath, found: &Metadata, link: &StagedLink) -> bool {
-    found.kind == Kind::Symlink && root.fs.read_link(path).is_ok_and(|to| to == link.to)
+    found.kind == Kind::Symlink
+        && root.fs.read_link(path).is_ok_and(|to| to.as_os_str() == link.to.as_os_str())
 }
 
 /// Whether a file has the bytes of the one that had this stamp. Its own stamp may differ.

@@ -160,20 +160,24 @@ impl Resolver {
         path: &RelativePath,
     ) -> Result<Target> {
         let parent = path.parent();
+        let refuse = |name: &RelativePath| {
+            root.refuse_reserved(name).map_err(|reason| Error::invalid(root.full(path), reason))
+        };
         let directory = match self.parents.get(&parent) {
             _ if parent.is_root() => parent,
             Some(known) => known.clone(),
             None => {
                 let directory = self.follow(root, names, &parent, Wanted::Directory)?.target;
                 if directory.existing.is_none() {
-                    let path = directory.path.child(path.name());
-                    return Ok(Target::new(path, None, directory.nearest));
+                    let name = directory.path.child(path.name());
+                    refuse(&name)?;
+                    return Ok(Target::new(name, None, directory.nearest));
                 }
                 directory.path
             }
         };
         let name = directory.child(path.name());
-        root.refuse_reserved(&name).map_err(|reason| Error::invalid(root.full(path), reason))?;
+        refuse(&name)?;
         let existing = names.look(root, &name)?;
         Ok(Target::new(name, existing, directory))
     }

@@ -157,9 +157,17 @@ impl Root {
         }
     }
 
-    /// What is at a path.
+    /// What is at a path; nothing if a parent of it is no directory.
     pub(crate) fn look(&self, path: &RelativePath) -> Result<Option<Metadata>> {
-        if_found(self.fs.metadata(path)).map_err(self.error(Operation::Look, path))
+        match self.fs.metadata(path) {
+            Err(error) if is_gone(&error) => Ok(None),
+            found => found.map(Some).map_err(self.error(Operation::Look, path)),
+        }
+    }
+
+    /// Whether there is a directory at a path. A later commit may have put a file or a symlink there.
+    pub(crate) fn has_directory(&self, path: &RelativePath) -> Result<bool> {
+        Ok(self.look(path)?.is_some_and(|found| found.kind == Kind::Directory))
     }
 
     /// The names in a directory; none if it is missing.

@@ -275,6 +275,11 @@ pub(crate) fn look(root: &Root, directories: &BTreeSet<RelativePath>) -> Result<
             continue;
         }
         match root.look(&directory)? {
+            Some(found) if found.kind != Kind::Directory => {
+                // It was one when the path was followed, or nothing was there.
+                let found = if found.kind == Kind::Symlink { Clash::Symlink } else { Clash::NoDirectory };
+                return Err(Error::Conflict { path: root.full(&directory).into(), found });
+            }
             Some(found) => _ = looked.existing.insert(directory, found.identity),
             None => _ = looked.missing.insert(directory),
         }

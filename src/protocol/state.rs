@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::root::{Root, if_found, is_gone};
+use super::root::{Root, if_found};
 use crate::error::{Operation, Result};
 use crate::fs::{Kind, Metadata, ReadFile};
 use crate::generation::Generation;
@@ -36,10 +36,7 @@ pub(crate) trait State {
 
 /// What is at a path; nothing if a parent of it is no directory.
 pub(crate) fn look(root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
-    match root.fs.metadata(path) {
-        Err(error) if is_gone(&error) => Ok(None),
-        found => found.map(Some).map_err(root.error(Operation::Look, path)),
-    }
+    root.look(path)
 }
 
 /// Where the symlink at a path leads to; `None` if there is none.

@@ -5,7 +5,9 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cosave::{Change, Clash, Error, Expect, FileKind, InvalidPath, Problem, Store};
+use cosave::{
+    Change, Clash, Error, Expect, FileKind, InvalidPath, Problem, Store, SyncStrategy, Transaction,
+};
 
 use crate::common::{assert_no_litter, put, quick, text};
 
@@ -383,4 +385,102 @@ fn a_link_is_read_as_the_transaction_would_leave_it_and_counts_as_read() {
     fs::remove_file(root.path().join("link")).unwrap();
     symlink("three", root.path().join("link")).unwrap();
     assert!(tx.commit().unwrap_err().is_conflict());
+}
+
+/// A store whose commits did not wait, and the last of which has put something in a directory's place.
+fn replaced_directory(root: &Path, replace: impl Fn(&mut Transaction) -> cosave::Result<()>) -> Store {
+    let store = quick(root);
+    put(&store, &[("r/x", "2"), ("d/x", "1")]);
+    let mut tx = store.begin().unwrap();
+    tx.remove("d/x").unwrap();
+    tx.prune_empty_parents();
+    tx.commit().unwrap();
+    store.update(replace).unwrap();
+    store
+}
+
+/// The manifests that named files in it could no longer be recovered, and no other commit be made.
+#[test]
+fn what_takes_the_place_of_a_directory_keeps_nobody_from_recovering_its_files() {
+    let link = |tx: &mut Transaction| tx.symlink("d", "r");
+    let file = |tx: &mut Transaction| tx.write("d", "a file");
+    for (replace, is_link) in [(&link as &dyn Fn(&mut _) -> _, true), (&file, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let is_new = |root: &Path| match is_link {
+            true => text(root.join("d/x")) == "2",
+            false => text(root.join("d")) == "a file",
+        };
+        let store = replaced_directory(dir.path(), replace);
+        assert!(store.verify().unwrap().is_empty());
+        // As after a kill: nobody holds the copy's locks.
+        let killed = tempfile::tempdir().unwrap();
+        let copied =
+            std::process::Command::new("cp").arg("-a").arg(dir.path().join(".")).arg(killed.path()).status();
+        assert!(copied.unwrap().success());
+        let strategy = if is_link { SyncStrategy::PerFile } else { SyncStrategy::FileSystem };
+        let recovered = Store::options().sync_strategy(strategy).open(killed.path()).unwrap();
+        assert!(recovered.last_recovery().differences.is_empty(), "{}", recovered.last_recovery());
+        put(&Store::open(dir.path()).unwrap(), &[("other", "1")]);
+        assert!(is_new(killed.path()) && is_new(dir.path()));
+    }
+}
+
+/// An update was refused, and not tried again.
+#[test]
+fn a_symlink_in_place_of_a_directory_that_is_written_to_is_a_conflict() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    put(&store, &[("r/x", "1"), ("d/x", "1")]);
+    for directory in ["d", "missing"] {
+        let mut tries = 0;
+        let write = |tx: &mut Transaction| {
+            tries += 1;
+            tx.write(format!("{directory}/x"), directory)?;
+            if tries == 1 {
+                store.update(|other| {
+                    other.prune_empty_parents();
+                    other.remove_if_exists(format!("{directory}/x")).map(drop)
+                })?;
+                store.update(|other| other.symlink(directory, "r"))?;
+            }
+            Ok::<_, Error>(())
+        };
+        store.update(write).unwrap();
+        assert_eq!((tries, text(dir.path().join("r/x")).as_str()), (2, directory));
+    }
+}
+
+#[test]
+fn no_symlink_leads_into_the_control_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    put(&store, &[("a", "1")]);
+    for to in [".cosave", ".cosave/missing", ".cosave/sessions"] {
+        let link = to.replace('/', "-");
+        symlink(to, dir.path().join(&link[1..])).unwrap();
+        let inside = Path::new(&link[1..]).join("new");
+        let mut tx = store.begin().unwrap();
+        for refused in [
+            tx.write(&inside, "1").unwrap_err(),
+            tx.symlink(&inside, "a").unwrap_err(),
+            tx.create_dir(&inside).unwrap_err(),
+            tx.create_dir_all(&inside).unwrap_err(),
+        ] {
+            assert_eq!(invalid(&refused), Some(InvalidPath::Control), "{to}: {refused}");
+        }
+    }
+}
+
+/// Paths are equal if only a slash at the end differs, so such a symlink passed for the committed one.
+#[test]
+fn a_symlink_is_compared_by_every_byte_of_its_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    for (to, others) in [("a/", "a"), ("a/b", "a//b"), ("a/b", "a/./b")] {
+        store.update(|tx| tx.symlink("l", to)).unwrap();
+        assert_eq!(leads(dir.path().join("l")).as_os_str(), to);
+        fs::remove_file(dir.path().join("l")).unwrap();
+        symlink(others, dir.path().join("l")).unwrap();
+        assert_eq!(store.verify().unwrap().len(), 1, "{to} and {others}");
+    }
 }

@@ -192,8 +192,8 @@ fn file_systems(
     for name in names {
         match directories.handle_to_sync(name) {
             Ok(handle) => handles.push((handle, name)),
-            // A directory that no longer exists has no names to lose.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // A directory that no longer exists has no names to lose, whatever is in its place.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
             Err(source) => return Err(SyncError { path: name.clone(), attempted: false, source }),
         }
     }

@@ -66,5 +66,5 @@ fn is_in_place(root: &Root, entry: &Entry) -> bool {
         return found.is_ok_and(|found| found.is_some_and(|found| found.kind == Kind::Directory));
     }
     let is_gone = found.is_ok_and(|found| found.is_none());
-    is_gone && root.look(&entry.path.parent()).is_ok_and(|found| found.is_some())
+    is_gone && root.has_directory(&entry.path.parent()).is_ok_and(|is_there| is_there)
 }

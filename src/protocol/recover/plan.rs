@@ -286,10 +286,11 @@ fn directory(
     })
 }
 
-/// Whether a directory was renamed or removed since a file was staged in it. Then neither the staged
-/// file nor the target can be found, which does not mean that the file was moved.
+/// Whether a directory was renamed or removed since a file was staged in it, or replaced by a file or a
+/// symlink. Then neither the staged file nor the target can be found, which does not mean that the file
+/// was moved.
 fn directory_is_gone(root: &Root, path: &RelativePath) -> Result<bool> {
-    Ok(root.look(&path.parent())?.is_none())
+    Ok(!root.has_directory(&path.parent())?)
 }
 
 fn removal(root: &Root, entry: &Entry, found: Option<&Metadata>) -> Result<(Step, Option<Finding>)> {

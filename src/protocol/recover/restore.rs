@@ -108,7 +108,7 @@ impl<'a> Lost<'a> {
             // the commit. The committed file takes its place either way, as after a long save. But a missing
             // directory was renamed or removed by another program: those of a small save were durable before
             // it.
-            None => Ok(root.look(&target.parent())?.is_some()),
+            None => root.has_directory(&target.parent()),
         }
     }
 }
