@@ -297,10 +297,15 @@ fn refuse_missing(
         let is_made = entry.staged().is_some() || entry.action == Action::CreateDirectory;
         is_made && finding.is_some_and(|found| found.finding == Finding::DirectoryMissing)
     };
-    match entries.iter().filter(is_missing).find(|entry| is_newest(&entry.path)) {
-        Some(entry) => Err(root.error(Operation::Look, &entry.path.parent())(io::ErrorKind::NotFound.into())),
-        None => Ok(()),
-    }
+    let Some(entry) = entries.iter().filter(is_missing).find(|entry| is_newest(&entry.path)) else {
+        return Ok(());
+    };
+    let directory = entry.path.parent();
+    let kind = match root.look(&directory)? {
+        Some(_) => io::ErrorKind::NotADirectory,
+        None => io::ErrorKind::NotFound,
+    };
+    Err(root.error(Operation::Look, &directory)(kind.into()))
 }
 
 fn carry_out(
