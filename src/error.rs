@@ -15,6 +15,7 @@ use crate::expect::Clash;
 use crate::generation::{Generation, TransactionId};
 use crate::path::InvalidPath;
 use crate::place::Place;
+use crate::preserve::Attribute;
 
 /// The result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -86,6 +87,16 @@ pub enum Error {
         path: Place,
         /// Why it is not possible.
         reason: Reason,
+    },
+    /// A replaced file has something that the new one cannot get, and the store was opened with
+    /// [`Preserve::Strict`](crate::Preserve::Strict). Nothing was changed.
+    #[non_exhaustive]
+    #[error("cannot keep {attribute} of {}; nothing was changed", path.quoted())]
+    NotPreserved {
+        /// The file that was to be replaced.
+        path: Place,
+        /// What could not be kept. There may be more.
+        attribute: Attribute,
     },
     /// The control directory belongs to another root. Nothing was changed. Give each root its own. If
     /// the root was moved or replaced, say so with
@@ -344,6 +355,7 @@ impl Error {
             | Self::Locked { path, .. }
             | Self::Corrupt { path, .. }
             | Self::Unsupported { path, .. }
+            | Self::NotPreserved { path, .. }
             | Self::OtherRoot { path, .. }
             | Self::Unfinished { path }
             | Self::Poisoned { path }
@@ -362,6 +374,7 @@ impl Error {
             Self::InvalidPath { path, .. }
             | Self::Conflict { path, .. }
             | Self::Unsupported { path, .. }
+            | Self::NotPreserved { path, .. }
             | Self::Unfinished { path }
             | Self::Io { path, .. }
             | Self::NotApplied { path, .. }
@@ -503,7 +516,7 @@ impl From<Error> for io::Error {
             Error::InvalidPath { .. } => io::ErrorKind::InvalidInput,
             Error::Locked { .. } => io::ErrorKind::TimedOut,
             Error::Corrupt { .. } => io::ErrorKind::InvalidData,
-            Error::Unsupported { .. } => io::ErrorKind::Unsupported,
+            Error::Unsupported { .. } | Error::NotPreserved { .. } => io::ErrorKind::Unsupported,
             _ => io::ErrorKind::Other,
         };
         Self::new(kind, error)

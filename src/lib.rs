@@ -16,6 +16,7 @@ mod mutation;
 mod options;
 mod path;
 mod place;
+mod preserve;
 mod progress;
 mod protocol;
 mod pruning;
@@ -44,6 +45,7 @@ pub use manifest::{Action, Before, Entry, Inline, Manifest, ManifestError, Stage
 pub use options::{Durability, StoreOptions, SyncStrategy, Waiting};
 pub use path::{InvalidPath, RelativePath};
 pub use place::Place;
+pub use preserve::{Attribute, NotPreserved, Preserve};
 pub use progress::Progress;
 pub use reader::{FileReader, Snapshot};
 pub use report::{

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::preserve::Preserve;
 use crate::progress::{OnProgress, Progress};
 
 /// What a commit waits for before it returns.
@@ -106,6 +107,7 @@ pub(crate) struct Settings {
     /// The longest small save.
     pub(crate) inline_max: usize,
     pub(crate) root_moved: bool,
+    pub(crate) preserve: Preserve,
     pub(crate) on_wait: Option<OnWait>,
     pub(crate) on_progress: Option<OnProgress>,
 }
@@ -153,6 +155,7 @@ impl Default for StoreOptions {
             recover: true,
             inline_max: INLINE_MAX_DEFAULT,
             root_moved: false,
+            preserve: Preserve::default(),
             on_wait: None,
             on_progress: None,
         };
@@ -191,6 +194,26 @@ impl StoreOptions {
     /// How files are made durable. [`SyncStrategy::Auto`] by default.
     pub fn sync_strategy(mut self, strategy: SyncStrategy) -> Self {
         self.settings.strategy = strategy;
+        self
+    }
+
+    /// How strictly a replaced file's owner, group and extended attributes are kept.
+    /// [`Preserve::Possible`] by default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cosave::{Preserve, Store};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # std::fs::write(dir.path().join("settings"), "old")?;
+    /// let store = Store::options().preserve(Preserve::Strict).open(dir.path())?;
+    /// let commit = store.update(|tx| tx.write("settings", "new"))?;
+    /// assert!(commit.not_preserved().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn preserve(mut self, preserve: Preserve) -> Self {
+        self.settings.preserve = preserve;
         self
     }
 

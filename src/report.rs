@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::generation::{Generation, TransactionId};
 use crate::options::Durability;
 use crate::path::RelativePath;
+use crate::preserve::NotPreserved;
 
 /// One change that a commit makes, or would make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -124,6 +125,7 @@ pub struct Commit<T = ()> {
     pub(crate) durability: Durability,
     pub(crate) names_are_durable: bool,
     pub(crate) changes: Vec<Change>,
+    pub(crate) not_preserved: Vec<NotPreserved>,
     #[serde(skip)]
     pub(crate) value: T,
 }
@@ -131,8 +133,16 @@ pub struct Commit<T = ()> {
 impl Commit {
     /// The same commit, with a value.
     pub(crate) fn with<T>(self, value: T) -> Commit<T> {
-        let Self { generation, transaction, durability, names_are_durable, changes, value: () } = self;
-        Commit { generation, transaction, durability, names_are_durable, changes, value }
+        let Self {
+            generation,
+            transaction,
+            durability,
+            names_are_durable,
+            changes,
+            not_preserved,
+            value: (),
+        } = self;
+        Commit { generation, transaction, durability, names_are_durable, changes, not_preserved, value }
     }
 }
 
@@ -179,6 +189,27 @@ impl<T> Commit<T> {
     #[must_use]
     pub fn changes(&self) -> &[Change] {
         &self.changes
+    }
+
+    /// What the replaced and moved files had besides their bytes, and the new ones could not get. Always empty
+    /// with [`Preserve::Strict`](crate::Preserve::Strict).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// # std::fs::write(dir.path().join("settings"), "old")?;
+    /// let commit = store.update(|tx| tx.write("settings", "new"))?;
+    /// for lost in commit.not_preserved() {
+    ///     eprintln!("{lost}");                 // settings has lost the owner
+    /// }
+    /// # assert!(commit.not_preserved().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn not_preserved(&self) -> &[NotPreserved] {
+        &self.not_preserved
     }
 }
 

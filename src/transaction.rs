@@ -252,8 +252,8 @@ impl Transaction {
     /// [`Error::outcome`] says which of three things is true.
     ///
     /// - Nothing was changed: [`Error::Conflict`], [`Error::Locked`], [`Error::Unfinished`],
-    ///   [`Error::Io`], [`Error::Poisoned`], [`Error::Blocked`]. To try again later, use
-    ///   [`try_commit`](Self::try_commit).
+    ///   [`Error::Io`], [`Error::Poisoned`], [`Error::Blocked`], [`Error::NotPreserved`]. To try again later,
+    ///   use [`try_commit`](Self::try_commit).
     /// - It is committed, and will be finished: [`Error::NotApplied`].
     /// - It is not known whether it is committed: [`Error::InDoubt`].
     pub fn commit(mut self) -> Result<Commit> {
@@ -309,6 +309,7 @@ impl Transaction {
             durability: self.root().settings.durability,
             names_are_durable: receipt.durable == Durable::Synced,
             changes,
+            not_preserved: receipt.lost,
             value: (),
         })
     }
@@ -396,6 +397,7 @@ impl Transaction {
             durability: self.root().settings.durability,
             names_are_durable: self.root().settings.durability != Durability::Process,
             changes: Vec::new(),
+            not_preserved: Vec::new(),
             value: (),
         })
     }

@@ -36,6 +36,7 @@ fn every_error() -> Vec<Error> {
         Error::Locked { path: path(), waited: Duration::ZERO, holder: None },
         Error::Corrupt { path: path(), reason: "no manifest".to_owned() },
         Error::Unsupported { path: path(), reason: Reason::ReadOnly },
+        Error::NotPreserved { path: path(), attribute: Attribute::Owner },
         Error::OtherRoot { path: path(), control: PLACE.into(), owner: PLACE.into() },
         Error::Unfinished { path: path() },
         Error::Poisoned { path: path() },
@@ -71,6 +72,7 @@ fn meaning(error: &Error) -> (Outcome, bool, bool) {
         Error::InvalidPath { .. }
         | Error::Corrupt { .. }
         | Error::Unsupported { .. }
+        | Error::NotPreserved { .. }
         | Error::OtherRoot { .. }
         | Error::Unfinished { .. }
         | Error::Poisoned { .. }
@@ -91,7 +93,7 @@ fn each_error_says_what_happened_and_whether_the_same_work_may_succeed() {
         assert_eq!(told, meaning(&error), "{error:?}");
         variants.insert(std::mem::discriminant(&error));
     }
-    assert_eq!(variants.len(), 15, "the table has every variant");
+    assert_eq!(variants.len(), 16, "the table has every variant");
 }
 
 /// A caller that tries again must be sure that the work was not done.

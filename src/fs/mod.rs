@@ -31,6 +31,7 @@ use uuid::Uuid;
 
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
+use crate::preserve::Attribute;
 pub use wave::{Barrier, Durable, OpenFile, SyncError, Unsynced, Wave};
 
 /// The name of the control directory in the root.
@@ -125,12 +126,13 @@ pub trait ReadFile: io::Read + io::Seek + Send + Sync + fmt::Debug {
 /// A new file that is being written.
 pub trait WriteFile: io::Write + io::Seek + Send + Sync + fmt::Debug {
     /// Gives the file the permissions of the file at `path`, whose metadata is `like`: its mode and its
-    /// access ACL. Also what is allowed of its owner, its label and the attributes of its user.
+    /// access ACL. Also what is allowed of its owner, its label and the attributes of its user. Returns
+    /// what is not.
     ///
     /// # Errors
     /// Any error of the system in setting the mode and the ACL. An owner that may not be set is no
     /// error.
-    fn copy_permissions(&mut self, path: &RelativePath, like: &Metadata) -> io::Result<()>;
+    fn copy_permissions(&mut self, path: &RelativePath, like: &Metadata) -> io::Result<Vec<Attribute>>;
 
     /// Gives the file this mode. Does nothing on systems without permission bits.
     ///
@@ -307,7 +309,7 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
         model: &RelativePath,
         like: &Metadata,
         path: &RelativePath,
-    ) -> io::Result<Unsynced>;
+    ) -> io::Result<(Vec<Attribute>, Unsynced)>;
 
     /// Opens an existing file, empties it, and lets it be overwritten in place. Only for targets that
     /// cannot be renamed over (mount points), and only while a published manifest protects them.

@@ -10,6 +10,7 @@ use std::io;
 
 use super::layout;
 use super::original;
+use super::permissions;
 use super::resolve::{Target, look};
 use super::root::{Root, if_found};
 use super::stage::{Preconditions, Presence, Staged, StagedEntry};
@@ -158,7 +159,7 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
             Some(model) => look(root, model)?,
             None => found,
         };
-        if let Some(found) = model.filter(|found| staged_entry.permissions_differ(found)) {
+        if let Some(found) = model.filter(|found| permissions::differ(staged_entry, found)) {
             changed.push((index, found));
         }
     }

@@ -31,20 +31,22 @@ use super::refused::Refused;
 use super::root::{Root, guard};
 use super::stage::{self, Backing, Collected, KeptFile, Staged, StagedFile, Staging};
 use super::state::InPlace;
-use super::{apply, check, lease, recover};
+use super::{apply, check, lease, permissions, recover};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, NewFile, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
 use crate::mutation::{Rule, keeps};
 use crate::options::Durability;
 use crate::path::RelativePath;
+use crate::preserve::NotPreserved;
 use crate::progress::Progress;
 
 /// What a commit returns to its transaction.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Receipt {
     pub(crate) generation: Generation,
     pub(crate) durable: Durable,
+    pub(crate) lost: Vec<NotPreserved>,
 }
 
 /// The transactions of one store that wait to be published, and what the last batch has left to the next.
@@ -449,7 +451,7 @@ fn check_under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> Result
     };
     let mut wave = Wave::new(Barrier::Staged);
     let copied = changed.iter().flatten().try_for_each(|(index, found)| {
-        wave.add(stage::copy_permissions(root, &mut staged.entries[*index], found)?);
+        wave.add(permissions::copy(root, &mut staged.entries[*index], found)?);
         Ok(())
     });
     let asks_again = changed.is_some() || keeps(Rule::AskAgain);
@@ -553,9 +555,9 @@ fn acknowledge(root: &Root, owed: &mut Vec<Published>, paid: &Result<Durable>, r
         if paid.is_ok() {
             apply::delete_hidden(root, &published);
         }
-        let Published { generation, id, durable, session, .. } = published;
+        let Published { generation, id, durable, session, lost, .. } = published;
         let answer = match paid {
-            Ok(paid) => Ok(Receipt { generation, durable: durable.and(*paid) }),
+            Ok(paid) => Ok(Receipt { generation, durable: durable.and(*paid), lost }),
             Err(error) => {
                 session.leave_mark();
                 root.mark_if_sync_failed(generation);

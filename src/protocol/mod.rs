@@ -16,6 +16,7 @@
 //! check     what can be refused before the commit point
 //! refused   a commit that did nothing, to be tried again
 //! stage     changes, beside their targets
+//! permissions   of staged files, copied anew
 //! cleanup   what goes if a transaction aborts
 //! lease     one store alone, for longer than a commit
 //! lock      one writer, or many readers
@@ -55,6 +56,7 @@ pub(crate) mod lock;
 pub(crate) mod open;
 pub(crate) mod original;
 pub(crate) mod pending;
+mod permissions;
 pub(crate) mod publish;
 pub(crate) mod queue;
 pub(crate) mod read;

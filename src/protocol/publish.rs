@@ -21,6 +21,7 @@ use crate::manifest::{Action, Entry, Manifest};
 use crate::mutation::{Rule, keeps};
 use crate::options::{Durability, Settings};
 use crate::path::RelativePath;
+use crate::preserve::NotPreserved;
 
 /// A committed transaction. Whatever happens, recovery finishes it.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct Published {
     pub(crate) made: Vec<RelativePath>,
     /// The receipt of the waits up to the commit point.
     pub(crate) durable: Durable,
+    /// What the replaced files had and the new ones have not.
+    pub(crate) lost: Vec<NotPreserved>,
 }
 
 impl Published {
@@ -50,6 +53,11 @@ impl Staged {
             Backing::StagedFiles(staged) => staged,
             Backing::Manifest(_) => durable,
         };
+        let mut lost = Vec::new();
+        for StagedEntry { entry, lost: own, .. } in &mut self.entries {
+            let not_preserved = |attribute| NotPreserved { path: entry.path.clone(), attribute };
+            lost.extend(own.drain(..).map(not_preserved));
+        }
         Published {
             generation,
             id: self.id,
@@ -57,6 +65,7 @@ impl Staged {
             session: self.session,
             made,
             durable: staged.and(durable),
+            lost,
         }
     }
 }

@@ -25,7 +25,9 @@ use crate::fs::{
 use crate::generation::Generation;
 use crate::mutation::{Rule, keeps};
 use crate::options::{DryRun, Durability, Settings};
+
 use crate::path::{InvalidPath, RelativePath};
+use crate::preserve::{Attribute, Preserve};
 use crate::progress::{OnProgress, Progress};
 use crate::report::RecoveryReport;
 
@@ -390,6 +392,16 @@ impl Root {
     /// Refuses paths that belong to cosave alone.
     pub(crate) fn refuse_reserved(&self, path: &RelativePath) -> Result<(), InvalidPath> {
         layout::refuse_reserved(path, self.fs.control_in_root().as_ref())
+    }
+
+    /// Refuses what a new file could not get of the file that it replaces, if all of it must be kept.
+    pub(crate) fn may_lose(&self, path: &RelativePath, lost: &[Attribute]) -> Result<()> {
+        match lost.first() {
+            Some(attribute) if self.settings.preserve == Preserve::Strict => {
+                Err(Error::NotPreserved { path: self.full(path).into(), attribute: attribute.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A path as a person can use it.

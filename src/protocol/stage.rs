@@ -33,6 +33,7 @@ use crate::generation::TransactionId;
 use crate::manifest::{Action, Entry, HiddenTree, MovedTree, StagedContent, StagedLink, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
+use crate::preserve::Attribute;
 use crate::progress::Progress;
 
 /// What must still be true of a path when the transaction commits.
@@ -75,6 +76,8 @@ pub(crate) struct StagedFile {
     identity: Option<Identity>,
     /// The file whose permissions it has, if any.
     like: Option<Metadata>,
+    /// What that file has and it could not get.
+    lost: Vec<Attribute>,
     /// Its bytes, if the transaction is small enough to have them in its manifest.
     pub(crate) bytes: Option<Vec<u8>>,
 }
@@ -92,8 +95,10 @@ pub(crate) struct StagedEntry {
     pub(crate) identity: Option<Identity>,
     /// The file whose permissions a staged file has, or the one that is removed.
     pub(crate) like: Option<Metadata>,
+    /// What that file has and a staged file could not get.
+    pub(crate) lost: Vec<Attribute>,
     /// The file that is replaced or removed.
-    existing: Option<Metadata>,
+    pub(super) existing: Option<Metadata>,
     pub(crate) attributes: Attributes,
     /// The bytes of a small save's file.
     pub(crate) bytes: Option<Vec<u8>>,
@@ -112,13 +117,13 @@ impl StagedEntry {
 
     /// The change that this entry was made of.
     pub(crate) fn into_change(self) -> StagedChange {
-        let Self { entry, identity, like, existing, attributes, bytes } = self;
+        let Self { entry, identity, like, lost, existing, attributes, bytes } = self;
         let staged = entry.staged();
         let nearest = entry.path.parent();
         let target = Target { path: entry.path, existing, nearest, attributes };
         match (entry.action, staged) {
             (Action::Write(content), Some(staged)) => {
-                StagedChange::Write(StagedFile { staged, target, content, identity, like, bytes })
+                StagedChange::Write(StagedFile { staged, target, content, identity, like, lost, bytes })
             }
             (Action::Link(link), Some(staged)) => {
                 StagedChange::Link(StagedSymlink { staged, target, to: link.to, identity })
@@ -129,15 +134,6 @@ impl StagedEntry {
             (Action::RemoveTree(hidden), _) => StagedChange::RemoveTree(target, hidden),
             (Action::Write(_) | Action::Link(_) | Action::Remove, _) => StagedChange::Remove(target),
         }
-    }
-
-    /// Whether the permissions of the file from which they were copied have changed since. A mode that
-    /// was asked for comes from no file.
-    pub(crate) fn permissions_differ(&self, found: &Metadata) -> bool {
-        let has_own_mode = self.attributes.mode.is_some();
-        let same = |like: Metadata| (has_own_mode || like.mode == found.mode) && like.owner == found.owner;
-        let is_write = matches!(self.entry.action, Action::Write(_));
-        is_write && found.kind == Kind::File && !self.like.is_some_and(same) && keeps(Rule::CheckPermissions)
     }
 }
 
@@ -371,27 +367,6 @@ pub(crate) fn fill(
     }
 }
 
-/// Gives a staged file the current permissions of its target, or of its model.
-pub(crate) fn copy_permissions(root: &Root, staged: &mut StagedEntry, found: &Metadata) -> Result<Unsynced> {
-    let name = staged.entry.staged();
-    let (Some(name), Action::Write(content)) = (name, &mut staged.entry.action) else {
-        return Ok(Unsynced::default());
-    };
-    let mode = staged.attributes.mode_for(found.owner.1).unwrap_or(found.mode);
-    let wanted = Metadata { mode, ..*found };
-    let path = &staged.entry.path;
-    let model = staged.attributes.model.as_ref();
-    let copied = root.fs.copy_permissions(model.unwrap_or(path), &wanted, &name);
-    let debt = copied.map_err(root.error(Operation::Stage, path))?;
-    content.mode = wanted.mode;
-    content.owner = Some(found.owner);
-    staged.like = Some(*found);
-    if model.is_none() {
-        staged.existing = Some(*found);
-    }
-    Ok(debt)
-}
-
 impl StagedWriter {
     pub(crate) fn path(&self) -> &RelativePath {
         &self.staged
@@ -453,11 +428,13 @@ impl StagedWriter {
             // none.
             None => [found, self.target.existing].into_iter().flatten().find(|f| f.kind == Kind::File),
         };
+        let mut lost = Vec::new();
         match (&like, attributes.mode) {
             (Some(like), _) => {
                 let mode = attributes.mode_for(like.owner.1).unwrap_or(like.mode);
                 let like = Metadata { mode, ..*like };
-                self.file.copy_permissions(model.as_ref().unwrap_or(path), &like).map_err(failed())?;
+                lost = self.file.copy_permissions(model.as_ref().unwrap_or(path), &like).map_err(failed())?;
+                root.may_lose(path, &lost)?;
             }
             (None, Some(mode)) => {
                 let group = match attributes.group {
@@ -486,6 +463,7 @@ impl StagedWriter {
             },
             identity: metadata.identity,
             like,
+            lost,
             bytes: None,
             staged: self.staged,
             target: Target { existing: found, ..self.target },
@@ -557,8 +535,10 @@ impl StagedChange {
     pub(crate) fn into_entry(self, root: &Root) -> StagedEntry {
         let attributes = self.target().attributes.clone();
         let existing = self.target().existing;
+        let mut not_kept = Vec::new();
         let (entry, identity, like, bytes) = match self {
-            Self::Write(StagedFile { target, content, identity, like, bytes, .. }) => {
+            Self::Write(StagedFile { target, content, identity, like, lost, bytes, .. }) => {
+                not_kept = lost;
                 (entry(root, target, Action::Write(content)), identity, like, bytes)
             }
             Self::Remove(target) => {
@@ -576,7 +556,7 @@ impl StagedChange {
                 (directory(target, Action::RemoveTree(hidden)), None, None, None)
             }
         };
-        StagedEntry { entry, identity, like, existing, attributes, bytes }
+        StagedEntry { entry, identity, like, lost: not_kept, existing, attributes, bytes }
     }
 }
 

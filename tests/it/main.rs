@@ -25,6 +25,8 @@ mod mounts;
 mod opacity;
 mod operations;
 mod outcomes;
+#[cfg(target_os = "linux")]
+mod preserving;
 mod processes;
 mod progress;
 mod prose;

@@ -6,11 +6,11 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use fiemap::{Fiemap, FiemapFlags};
-use rustix::fs::{Advice, AtFlags, StatxAttributes, StatxFlags, XattrFlags};
+use rustix::fs::{Advice, AtFlags, Mode, OFlags, StatxAttributes, StatxFlags, XattrFlags};
 use rustix::io::Errno;
 use uuid::Uuid;
 
@@ -215,16 +215,8 @@ fn with_mode(mut list: Vec<u8>, mode: u32) -> Vec<u8> {
 }
 
 /// The access control list of the file `name` in `directory`, if it has one.
-///
-/// Before Linux 6.13 no call reads attributes relative to a directory's handle, so this uses the
-/// handle's name in `/proc`.
 fn access_list(directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<Option<Vec<u8>>> {
-    let path = in_proc(directory, name);
-    attribute(|buffer| rustix::fs::lgetxattr(&path, ACCESS_LIST, buffer))
-}
-
-fn in_proc(directory: &OwnedFd, name: &OsStr) -> PathBuf {
-    Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name)
+    attribute_at(directory, name, Wanted::Value(ACCESS_LIST.as_bytes()))
 }
 
 pub(super) fn has_access_list(directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<bool> {
@@ -232,7 +224,7 @@ pub(super) fn has_access_list(directory: &OwnedFd, name: &OsStr) -> rustix::io::
 }
 
 pub(super) fn file_has_access_list(file: &File) -> rustix::io::Result<bool> {
-    Ok(attribute(|buffer| rustix::fs::fgetxattr(file, ACCESS_LIST, buffer))?.is_some())
+    Ok(Wanted::Value(ACCESS_LIST.as_bytes()).of_file(file)?.is_some())
 }
 
 /// Gives a file the access control list of the file `name` in `directory`, as the `mode` limits it that the
@@ -245,7 +237,7 @@ pub(super) fn copy_access_list(
     mode: u32,
 ) -> rustix::io::Result<bool> {
     let wanted = access_list(directory, name)?.map(|list| with_mode(list, mode));
-    let own = attribute(|buffer| rustix::fs::fgetxattr(file, ACCESS_LIST, buffer))?;
+    let own = Wanted::Value(ACCESS_LIST.as_bytes()).of_file(file)?;
     match wanted {
         wanted if wanted == own => return Ok(false),
         Some(list) => rustix::fs::fsetxattr(file, ACCESS_LIST, &list, XattrFlags::empty())?,
@@ -255,26 +247,107 @@ pub(super) fn copy_access_list(
 }
 
 /// Gives a file the extended attributes of the file `name` in `directory` that are its user's, and its
-/// label. What the system refuses is left out: a user's attributes may be forbidden or too long here.
-///
-/// No others. They are about the bytes (`security.ima`), about layers of a file system
-/// (`trusted.overlay.*`), or rights that every write takes away (`security.capability`:
-/// capabilities(7)).
-pub(super) fn copy_attributes(directory: &OwnedFd, name: &OsStr, file: &File) -> rustix::io::Result<()> {
-    let path = in_proc(directory, name);
-    let names = attribute(|buffer| rustix::fs::llistxattr(&path, buffer))?.unwrap_or_default();
-    let is_kept = |name: &&[u8]| name.starts_with(b"user.") || LABELS.contains(name);
-    for name in names.split(|byte| *byte == 0).filter(is_kept) {
-        // Others may have removed it meanwhile, or nobody may read it.
-        if let Ok(Some(value)) = attribute(|buffer| rustix::fs::lgetxattr(&path, name, buffer)) {
-            let _ = rustix::fs::fsetxattr(file, name, &value, XattrFlags::empty());
+/// label, and takes away what others of its user's it has. Returns the names of those that it could not
+/// give: the system may forbid them here, or have no room for them.
+pub(super) fn copy_attributes(
+    directory: &OwnedFd,
+    name: &OsStr,
+    file: &File,
+) -> rustix::io::Result<Vec<String>> {
+    let wanted = attribute_at(directory, name, Wanted::Names)?.unwrap_or_default();
+    let own = Wanted::Names.of_file(file)?.unwrap_or_default();
+    for name in names(&own).filter(|own| own.starts_with(USERS) && names(&wanted).all(|name| name != *own)) {
+        // Somebody has removed it from the model since it was copied.
+        rustix::fs::fremovexattr(file, name)?;
+    }
+    let mut lost = Vec::new();
+    for attribute in names(&wanted).filter(|name| !goes_with_bytes(name)) {
+        let value = attribute_at(directory, name, Wanted::Value(attribute));
+        let is_given = match &value {
+            Ok(value) if Wanted::Value(attribute).of_file(file).as_ref() == Ok(value) => true,
+            Ok(Some(value)) if attribute.starts_with(USERS) || LABELS.contains(&attribute) => {
+                rustix::fs::fsetxattr(file, attribute, value, XattrFlags::empty()).is_ok()
+            }
+            // Others have removed it meanwhile.
+            Ok(None) => true,
+            // It is nobody's to give away, or nobody may read it.
+            Ok(Some(_)) | Err(_) => false,
+        };
+        if !is_given {
+            lost.push(String::from_utf8_lossy(attribute).into_owned());
         }
     }
-    Ok(())
+    Ok(lost)
 }
 
+fn names(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|byte| *byte == 0).filter(|name| !name.is_empty())
+}
+
+/// The attributes of a file's user (xattr(7)).
+const USERS: &[u8] = b"user.";
 /// The labels of security modules.
 const LABELS: [&[u8]; 2] = [b"security.selinux", b"security.SMACK64"];
+
+/// Whether a write to the file would take the attribute away, or it is about layers of a file system. An
+/// access control list is copied apart.
+fn goes_with_bytes(name: &[u8]) -> bool {
+    let others: [&[u8]; 4] =
+        [b"security.capability", b"security.ima", b"security.evm", ACCESS_LIST.as_bytes()];
+    others.contains(&name) || name.starts_with(b"trusted.overlay.")
+}
+
+/// What is asked of a file.
+#[derive(Clone, Copy)]
+enum Wanted<'a> {
+    /// The names of its attributes.
+    Names,
+    /// The value of one.
+    Value(&'a [u8]),
+}
+
+impl Wanted<'_> {
+    fn of_path(self, path: &Path) -> rustix::io::Result<Option<Vec<u8>>> {
+        attribute(|buffer| match self {
+            Self::Names => rustix::fs::llistxattr(path, buffer),
+            Self::Value(name) => rustix::fs::lgetxattr(path, name, buffer),
+        })
+    }
+
+    fn of_file(self, file: impl AsFd) -> rustix::io::Result<Option<Vec<u8>>> {
+        attribute(|buffer| match self {
+            Self::Names => rustix::fs::flistxattr(&file, buffer),
+            Self::Value(name) => rustix::fs::fgetxattr(&file, name, buffer),
+        })
+    }
+
+    /// Of a file that is opened for this. A symlink has none of what is asked for here.
+    fn of_opened(self, directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<Option<Vec<u8>>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+            Ok(file) => self.of_file(file),
+            Err(Errno::NOENT | Errno::LOOP) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What is asked of the file `name` in `directory`; `None` if it has no such thing.
+///
+/// Before Linux 6.13 no call reads attributes relative to a directory's handle, so this uses the
+/// handle's name in `/proc`. Where there is no `/proc`, the file must be opened. A file that may not be
+/// opened is an error then: it could have a list that takes rights away.
+fn attribute_at(
+    directory: &OwnedFd,
+    name: &OsStr,
+    wanted: Wanted<'_>,
+) -> rustix::io::Result<Option<Vec<u8>>> {
+    let path = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    match wanted.of_path(&path) {
+        Err(Errno::NOENT) => wanted.of_opened(directory, name),
+        found => found,
+    }
+}
 
 /// An attribute's value; `None` if there is none, or if the file system has no attributes.
 fn attribute(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Option<Vec<u8>>> {
@@ -285,7 +358,7 @@ fn attribute(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::i
                 buffer.truncate(length);
                 return Ok(Some(buffer));
             }
-            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT | Errno::NOSYS) => return Ok(None),
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(None),
             Err(Errno::RANGE) => {}
             Err(error) => return Err(error),
         }
@@ -307,7 +380,34 @@ fn reports_errors() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{dirty_bytes, is_mount_of, list_mode, with_mode};
+    use std::os::fd::OwnedFd;
+
+    use rustix::fs::{XattrFlags, fremovexattr, fsetxattr};
+
+    use super::{ACCESS_LIST, Wanted, attribute_at, dirty_bytes, is_mount_of, list_mode, with_mode};
+
+    /// Where `/proc` is not mounted, every file passed for one without an access control list.
+    #[test]
+    fn attributes_are_read_without_proc_too() {
+        let directory = tempfile::tempdir().expect("made");
+        let file = std::fs::File::create(directory.path().join("a")).expect("made");
+        std::os::unix::fs::symlink("a", directory.path().join("link")).expect("made");
+        let handle: OwnedFd = std::fs::File::open(directory.path()).expect("opened").into();
+        if fsetxattr(&file, "user.note", b"1", XattrFlags::empty()).is_err() {
+            return;
+        }
+        let note = Wanted::Value(b"user.note");
+        for (name, value) in [("a", Some(b"1".to_vec())), ("missing", None), ("link", None)] {
+            assert_eq!(note.of_opened(&handle, name.as_ref()), Ok(value.clone()), "{name}");
+            if name != "link" {
+                assert_eq!(attribute_at(&handle, name.as_ref(), note), Ok(value), "{name}");
+            }
+        }
+        assert_eq!(Wanted::Names.of_opened(&handle, "a".as_ref()), Ok(Some(b"user.note\0".to_vec())));
+        fremovexattr(&file, "user.note").expect("removed");
+        assert_eq!(note.of_opened(&handle, "a".as_ref()), Ok(None));
+        assert_eq!(Wanted::Value(ACCESS_LIST.as_bytes()).of_opened(&handle, ".".as_ref()), Ok(None));
+    }
 
     /// The staged file of a save that closes a file was open to those on the old file's list, until it got its
     /// mode.

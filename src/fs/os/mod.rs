@@ -10,6 +10,8 @@
 mod linux;
 pub(crate) mod outside;
 #[cfg(unix)]
+mod permissions;
+#[cfg(unix)]
 mod rights;
 mod sync;
 #[cfg(target_os = "linux")]
@@ -41,6 +43,7 @@ use crate::fs::{
 };
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
+use crate::preserve::Attribute;
 use written::Written;
 
 /// How often a lock file may be replaced while we lock it before we give up.
@@ -279,7 +282,7 @@ impl io::Seek for Writer {
 }
 
 impl WriteFile for Writer {
-    fn copy_permissions(&mut self, path: &RelativePath, like: &Metadata) -> io::Result<()> {
+    fn copy_permissions(&mut self, path: &RelativePath, like: &Metadata) -> io::Result<Vec<Attribute>> {
         self.hidden_mode = None;
         self.directories.copy_permissions(&self.file, path, like)
     }
@@ -410,10 +413,10 @@ impl FileSystem for OsFileSystem {
         model: &RelativePath,
         like: &Metadata,
         path: &RelativePath,
-    ) -> io::Result<Unsynced> {
+    ) -> io::Result<(Vec<Attribute>, Unsynced)> {
         let file = self.directories.open_to_sync(path)?;
-        self.directories.copy_permissions(&file, model, like)?;
-        Ok(Unsynced::file(Box::new(Written::new(file, path.clone(), 0..0))))
+        let lost = self.directories.copy_permissions(&file, model, like)?;
+        Ok((lost, Unsynced::file(Box::new(Written::new(file, path.clone(), 0..0)))))
     }
 
     fn overwrite(&self, path: &RelativePath) -> io::Result<Box<dyn WriteFile>> {

@@ -255,41 +255,6 @@ impl Directories {
         self.at(directory, |parent, name| rustix::fs::accessat(parent, name, wanted, AtFlags::EACCESS))
     }
 
-    /// Gives `file` the permissions of the file at `model`, and its owner if that is allowed. The owner
-    /// comes first, because changing it clears the set-user-ID and set-group-ID bits (chown(2)). The
-    /// mode comes last, so that nothing changes it afterwards.
-    pub(super) fn copy_permissions(
-        &self,
-        file: &File,
-        model: &RelativePath,
-        like: &Metadata,
-    ) -> io::Result<()> {
-        let own = file_metadata(file)?;
-        let mut mode = like.mode;
-        let mut changed = own.mode != mode;
-        if own.owner != like.owner {
-            let (user, group) = like.owner;
-            let (user, group) = (rustix::fs::Uid::from_raw(user), rustix::fs::Gid::from_raw(group));
-            let both = rustix::fs::fchown(file, Some(user), Some(group));
-            if both.is_err() && own.owner.0 != like.owner.0 {
-                // What one user has written may not run with the rights of another.
-                mode &= !0o4000;
-            }
-            // A process may give a file to one of its own groups even if it may not give the file away.
-            if both.is_err() && rustix::fs::fchown(file, None, Some(group)).is_err() {
-                // Another group may not get the rights of the original group, so it gets those of all
-                // others. Nor may the file run with its rights.
-                mode &= !0o2070 | (mode & 0o007) << 3;
-            }
-            changed = true;
-        }
-        changed |= self.at(model, |directory, name| {
-            copy_attributes(directory, name, file)?;
-            copy_access_list(directory, name, file, mode)
-        })?;
-        if changed { set_mode(file, mode) } else { Ok(()) }
-    }
-
     /// Opened for writing, since a lock on NFS needs that (flock(2)). If nothing can be written, a
     /// reader's lock is better than none.
     pub(super) fn open_to_lock(&self, path: &RelativePath) -> io::Result<File> {
@@ -502,9 +467,7 @@ pub(super) use super::linux::boot;
 #[cfg(target_os = "linux")]
 pub(super) use super::linux::share_bytes;
 #[cfg(target_os = "linux")]
-use super::linux::{
-    copy_access_list, copy_attributes, has_access_list, is_frozen, is_mount_point, new_file_mode,
-};
+use super::linux::{has_access_list, is_frozen, is_mount_point, new_file_mode};
 
 /// Other systems do not tell without a call that needs `unsafe`.
 #[cfg(not(target_os = "linux"))]
@@ -522,20 +485,6 @@ pub(super) fn share_bytes(_source: &File, _file: &File) -> io::Result<bool> {
 #[cfg(not(target_os = "linux"))]
 fn new_file_mode(_directory: &OwnedFd) -> Option<u32> {
     None
-}
-
-/// On other systems access control lists are not part of a file's mode. They stay as they were
-/// inherited.
-#[cfg(not(target_os = "linux"))]
-fn copy_access_list(_from: &OwnedFd, _name: &OsStr, _to: &File, _mode: u32) -> rustix::io::Result<bool> {
-    Ok(false)
-}
-
-/// On other systems access control lists are not part of a file's mode. They stay as they were
-/// inherited.
-#[cfg(not(target_os = "linux"))]
-fn copy_attributes(_from: &OwnedFd, _name: &OsStr, _to: &File) -> rustix::io::Result<()> {
-    Ok(())
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, HeldDirectory, Kind, Metadata};
 use crate::path::RelativePath;
+use crate::preserve::Attribute;
 
 /// Lets a directory be opened as a file (CreateFileW, Microsoft Learn).
 const FILE_FLAG_BACKUP_SEMANTICS: u32 = 0x0200_0000;
@@ -164,8 +165,8 @@ impl Directories {
         _file: &File,
         _model: &RelativePath,
         _like: &Metadata,
-    ) -> io::Result<()> {
-        Ok(())
+    ) -> io::Result<Vec<Attribute>> {
+        Ok(Vec::new())
     }
 
     pub(super) fn open_to_lock(&self, path: &RelativePath) -> io::Result<File> {

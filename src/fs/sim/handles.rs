@@ -13,6 +13,7 @@ use super::disk::{Body, Number, Place};
 use super::machine::Shared;
 use crate::fs::{HeldDirectory, Lock, Metadata, OpenFile, ReadFile, Unsynced, WriteFile};
 use crate::path::RelativePath;
+use crate::preserve::Attribute;
 
 /// "No space left on device".
 const ENOSPC: i32 = 28;
@@ -95,13 +96,13 @@ impl Seek for SimWriter {
 }
 
 impl WriteFile for SimWriter {
-    fn copy_permissions(&mut self, _path: &RelativePath, like: &Metadata) -> io::Result<()> {
+    fn copy_permissions(&mut self, _path: &RelativePath, like: &Metadata) -> io::Result<Vec<Attribute>> {
         self.hidden_mode = None;
         let mut machine = self.machine.lock();
         machine.change(self.process)?;
         machine.set_mode(self.open.inode, like.mode)?;
         machine.state.touch(self.open.inode);
-        Ok(())
+        Ok(Vec::new())
     }
 
     fn set_mode(&mut self, mode: u32) -> io::Result<()> {

@@ -24,6 +24,7 @@ use crate::fs::{
 };
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
+use crate::preserve::Attribute;
 
 /// The umask of simulated processes.
 const UMASK: u32 = 0o022;
@@ -253,14 +254,14 @@ impl FileSystem for SimFileSystem {
         _model: &RelativePath,
         like: &Metadata,
         path: &RelativePath,
-    ) -> io::Result<Unsynced> {
+    ) -> io::Result<(Vec<Attribute>, Unsynced)> {
         let mut machine = self.machine.lock();
         machine.change(self.process)?;
         let inode = machine.state.lookup(path)?;
         machine.set_mode(inode, like.mode)?;
         let parent = machine.state.directory(&path.parent())?;
         let device = machine.state.device(parent);
-        Ok(Unsynced::file(Box::new(SimOpen { inode, device, path: path.clone() })))
+        Ok((Vec::new(), Unsynced::file(Box::new(SimOpen { inode, device, path: path.clone() }))))
     }
 
     fn overwrite(&self, path: &RelativePath) -> io::Result<Box<dyn WriteFile>> {

@@ -11,7 +11,7 @@ use super::source::{Source, Token, crate_sources, stands};
 /// Each module, and what it imports. From top to bottom: arrows only point down this list.
 const PLAN: &str = "
 # what a program sees
-lib -> store transaction::operations transaction writer view single reader listed report error manifest options generation path place lease expect checksum progress
+lib -> store transaction::operations transaction writer view single reader listed report error manifest options generation path place lease expect checksum progress preserve
 memory -> store error fs::sim options
 store -> transaction view protocol::open protocol::sweep protocol::verify protocol::control protocol::root reader report error fs::os fs mutation options generation lease
 transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::glance protocol::root error expect generation path
@@ -33,7 +33,7 @@ single::durable -> error fs::os fs options path place
 protocol ->
 protocol::open -> protocol::flush protocol::commit protocol::refused protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation
 protocol::flush -> protocol::commit protocol::recover protocol::lock protocol::control protocol::root error options
-protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lease protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress
+protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lease protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress protocol::permissions preserve
 protocol::read -> protocol::pending protocol::recover protocol::state protocol::lock protocol::resolve protocol::original protocol::control protocol::root error manifest fs mutation generation path protocol::tree
 protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path protocol::tree
 protocol::verify -> protocol::pending protocol::lock protocol::original protocol::copy protocol::control protocol::root protocol::layout report error manifest fs generation protocol::tree path
@@ -48,11 +48,12 @@ protocol::recover::plan -> protocol::original protocol::copy protocol::root repo
 protocol::batch -> protocol::check protocol::stage protocol::queue protocol::root error mutation
 protocol::recover::trees -> protocol::tree protocol::root error manifest generation path
 protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path progress protocol::tree
-protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path
-protocol::check -> protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path protocol::tree
+protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path preserve
+protocol::check -> protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path protocol::tree protocol::permissions
+protocol::permissions -> protocol::stage protocol::root error fs manifest mutation
 protocol::refused -> protocol::stage error fs
 protocol::staged_trees -> protocol::stage protocol::layout manifest path
-protocol::stage -> protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error expect manifest fs mutation generation path checksum progress
+protocol::stage -> protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error expect manifest fs mutation generation path checksum progress preserve
 protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs mutation options path
 protocol::lease -> protocol::lock protocol::control protocol::root protocol::layout error fs mutation
@@ -68,7 +69,7 @@ protocol::original -> protocol::copy protocol::root error manifest fs mutation p
 protocol::copy -> protocol::root fs path checksum
 protocol::tree -> protocol::root protocol::layout error expect fs manifest mutation path
 protocol::control -> protocol::root protocol::layout error manifest::text manifest::name manifest fs mutation generation path
-protocol::root -> protocol::deferred protocol::stamps protocol::layout report error fs mutation options generation path progress
+protocol::root -> protocol::deferred protocol::stamps protocol::layout report error fs mutation options generation path progress preserve
 protocol::deferred -> fs mutation generation
 protocol::stamps -> fs
 protocol::layout -> fs generation path
@@ -76,44 +77,46 @@ protocol::sync ->
 # plain data
 reader -> fs generation
 listed -> fs path
-report -> options generation path
+report -> options generation path preserve
 spelling -> error
-error -> expect generation path place
+error -> expect generation path place preserve
 expect -> checksum generation
 manifest::text -> manifest::name manifest generation checksum manifest::tree
 manifest::tree -> manifest::name manifest
 manifest::name -> manifest path
 manifest -> fs generation path checksum
 # the real disk
-fs::os -> fs::os::trees fs::os::sync fs::os::unix fs::os::windows fs::os::written fs::time fs options path
+fs::os -> fs::os::trees fs::os::sync fs::os::unix fs::os::windows fs::os::written fs::time fs options path preserve
+fs::os::permissions -> fs::os::unix fs::os::linux fs path preserve
 fs::os::sync -> fs::os::unix fs::os::linux fs::os::windows fs::os::written fs options path
 fs::os::trees -> fs::os::unix path
 fs::os::unix -> fs::os::rights fs::os::linux fs path
 fs::os::rights ->
 fs::os::outside -> fs::os::linux
 fs::os::linux -> fs path
-fs::os::windows -> fs path
+fs::os::windows -> fs path preserve
 fs::os::written -> fs path
 # the simulated disk
 fs::sim::explore -> fs::sim fs::sim::plan fs mutation
 fs::sim::strangers -> fs::sim fs::sim::disk path
 fs::sim -> fs::sim::process fs::sim::power fs::sim::directories fs::sim::machine fs::sim::disk fs::sim::plan fs::time fs mutation path
-fs::sim::process -> fs::sim::handles fs::sim::directories fs::sim::machine fs::sim::disk fs::sim::plan fs::time fs options path
+fs::sim::process -> fs::sim::handles fs::sim::directories fs::sim::machine fs::sim::disk fs::sim::plan fs::time fs options path preserve
 fs::sim::power -> fs::sim::disk fs::sim::plan
-fs::sim::handles -> fs::sim::machine fs::sim::disk fs path
+fs::sim::handles -> fs::sim::machine fs::sim::disk fs path preserve
 fs::sim::machine -> fs::sim::disk fs::sim::plan fs::time fs path
 fs::sim::directories -> fs::sim::disk fs path
 fs::sim::disk -> fs::sim::plan fs path
 fs::sim::plan -> fs mutation
 # what the protocol may ask of a disk
-fs -> fs::wave options path
+fs -> fs::wave options path preserve
 fs::time ->
 fs::wave -> path
 # leaves
 checksum ->
 mutation ->
-options -> progress
+options -> preserve progress
 progress -> generation path
+preserve -> path
 generation ->
 path ->
 place ->
