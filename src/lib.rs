@@ -58,6 +58,7 @@ pub use single::{
 #[cfg(feature = "sim")]
 pub use single::{create_new_on, write_on};
 pub use store::Store;
+pub use store::locking::LockGuard;
 pub use transaction::Transaction;
 pub use transaction::operations::FileBuilder;
 pub use view::View;

@@ -99,6 +99,10 @@ pub enum Rule {
     SettleBeforeTrees,
     /// Commit nothing while another store has the root to itself.
     HonourLease,
+    /// Take the root for one store only after the commits that are under way.
+    AwaitCommits,
+    /// Let no other thread of a store commit while one has the root locked.
+    PassGate,
     /// Treat a file whose directory is gone as missing, not as finished.
     MissDirectories,
     /// Make the removal of a directory durable before a commit whose file was in it is retired.

@@ -3,6 +3,8 @@
 //! The public type over what `protocol::open` holds. It hands out transactions
 //! and views, and knows nothing of the protocol's steps.
 
+pub(crate) mod locking;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use crate::generation::{Generation, TransactionId};
 use crate::lease::Lease;
 use crate::mutation::{Rule, keeps};
 use crate::options::StoreOptions;
+use crate::protocol::caller::Caller;
 use crate::protocol::control::Control;
 use crate::protocol::open::{self, Opened};
 use crate::protocol::root::Root;
@@ -54,6 +57,8 @@ pub struct Store {
     opened: Arc<Opened>,
     /// How it was opened.
     origin: Arc<Origin>,
+    /// Whose transactions it begins.
+    caller: Caller,
     _closing: Arc<Closing>,
 }
 
@@ -89,7 +94,8 @@ const UPDATE_TRIES_BEFORE_TURN: u32 = 4;
 impl Store {
     fn new(opened: Opened, origin: Origin) -> Self {
         let opened = Arc::new(opened);
-        Self { _closing: Arc::new(Closing(Arc::clone(&opened))), origin: Arc::new(origin), opened }
+        let closing = Arc::new(Closing(Arc::clone(&opened)));
+        Self { opened, origin: Arc::new(origin), caller: Caller::default(), _closing: closing }
     }
 
     /// Opens an existing directory. Finishes what was published before a crash, and removes what dead
@@ -117,7 +123,7 @@ impl Store {
         if keeps(Rule::LookAgain) {
             self.state().fs.forget_directories();
         }
-        Ok(Transaction::new(Arc::clone(&self.opened)))
+        Ok(Transaction::new(Arc::clone(&self.opened), self.caller.clone()))
     }
 
     /// Begins a transaction that only says what it [would change](Transaction::changes). It writes
@@ -150,7 +156,7 @@ impl Store {
     /// ```
     pub fn dry_run(&self) -> Result<Transaction> {
         self.state().refuse_child()?;
-        Ok(Transaction::new(Arc::new(self.opened.for_dry_run())))
+        Ok(Transaction::new(Arc::new(self.opened.for_dry_run()), Caller::default()))
     }
 
     /// Runs `change` in a transaction and commits it. Runs it again if a file that it read, or a
@@ -276,6 +282,9 @@ impl Store {
     /// process or another, are refused. Views go on, and so does recovery. Waits for the commits that
     /// are under way, and for another store's lease, as long as
     /// [`lock_timeout`](StoreOptions::lock_timeout) says.
+    ///
+    /// Views are in nobody's way. To keep the other threads of this store out, too, use
+    /// [`lock`](Self::lock).
     ///
     /// A commit of this store, of its clones and of its transactions is not refused. The lease of a
     /// process that dies ends at once. If another program removes the control directory, the lease is

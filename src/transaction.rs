@@ -25,6 +25,7 @@ use crate::generation::Generation;
 use crate::generation::TransactionId;
 use crate::options::Durability;
 use crate::path::{InvalidPath, RelativePath};
+use crate::protocol::caller::Caller;
 use crate::protocol::check;
 #[cfg(feature = "sim")]
 use crate::protocol::commit::Receipt;
@@ -71,6 +72,8 @@ pub struct Transaction {
     snapshot: Mutex<Snapshot>,
     /// How the paths were given.
     spellings: Arc<Spellings>,
+    /// Who commits it.
+    caller: Caller,
 }
 
 impl fmt::Debug for Transaction {
@@ -80,8 +83,9 @@ impl fmt::Debug for Transaction {
 }
 
 impl Transaction {
-    pub(crate) fn new(opened: Arc<Opened>) -> Self {
-        Self { opened, draft: Arc::default(), snapshot: Mutex::default(), spellings: Arc::default() }
+    pub(crate) fn new(opened: Arc<Opened>, caller: Caller) -> Self {
+        let (draft, snapshot, spellings) = (Arc::default(), Mutex::default(), Arc::default());
+        Self { opened, draft, snapshot, spellings, caller }
     }
 
     /// Stages a file's next content. Its permissions are copied from the file that it replaces, and
@@ -368,13 +372,15 @@ impl Transaction {
         snapshot.glances.own(staging.cleanup.directories());
         let removed = staging.cleanup.remove_all_but(changes.iter().flat_map(StagedChange::needed));
         staging.wave.add(removed);
-        Ok(Collection::Changes(Box::new(Collected { staging, changes, preconditions, snapshot }), described))
+        let caller = self.caller.clone();
+        let collected = Collected { staging, changes, preconditions, snapshot, caller };
+        Ok(Collection::Changes(Box::new(collected), described))
     }
 
     /// Takes back what a refused commit returns, if it can be tried again.
     fn take_back(&self, Refused { error, collected }: Refused) -> Error {
         if let Some(collected) = collected {
-            let Collected { staging, changes, preconditions, snapshot } = *collected;
+            let Collected { staging, changes, preconditions, snapshot, caller: _ } = *collected;
             *guard(&self.snapshot) = snapshot;
             guard(&self.draft).take_back(staging, changes, preconditions);
         }

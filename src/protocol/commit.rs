@@ -16,22 +16,23 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use super::batch::{self, Apart};
 use super::check::Freshness;
 use super::control::{self, Control, WAIVED_MAX};
 use super::deferred::Moved;
+use super::gate::{self, Gate};
 use super::layout::ControlName;
-use super::lock::{self, Locked, Turn};
+use super::lock::{Locked, Turn};
 use super::publish::{self, Published};
 use super::queue::{self, Queue};
 use super::refused::Refused;
 use super::root::{Root, guard};
+use super::shift::{self, Shift};
 use super::stage::{self, Backing, Collected, KeptFile, Staged, StagedFile, Staging};
 use super::state::InPlace;
-use super::{apply, check, lease, permissions, recover};
+use super::{apply, check, permissions, recover};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, NewFile, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
@@ -54,27 +55,16 @@ pub(crate) struct Receipt {
 pub(crate) struct CommitQueue {
     threads: Queue<Staged, Answer>,
     left: Mutex<Option<Shift>>,
+    /// Who may commit, while one has the root locked.
+    pub(crate) gate: Arc<Gate>,
 }
 
 type Answer = Result<Receipt, Refused>;
 type Round<'a> = queue::Round<'a, Staged, Answer>;
 
-/// The lock, and what the batches under it owe.
-#[derive(Debug)]
-struct Shift {
-    locked: Locked,
-    /// Commits that are in place and not acknowledged, since barrier 3 is still to come.
-    owed: Vec<Published>,
-    /// When the lock was taken.
-    since: Duration,
-}
-
-/// For how long batches may follow each other under one lock, before readers and other processes get it.
-const SHIFT_MAX: Duration = Duration::from_millis(100);
-
 /// Commits what a transaction has collected, in one batch with others that are ready. Without a turn of its
-/// own it first lets an update go whose turn it is. It does so before it can lead others, who may have
-/// this turn.
+/// own it first lets an update go whose turn it is, and who has the root locked. It does so before it can
+/// lead others, who may be these.
 pub(crate) fn commit(
     root: &Root,
     queue: &CommitQueue,
@@ -88,9 +78,10 @@ pub(crate) fn commit(
     if let Err(error) = root.tell(|| Progress::Committing { files, bytes }) {
         return Err(Refused::with(error, staged));
     }
-    if turn.is_none() {
-        lock::give_way(root);
-    }
+    let _pass = match gate::enter(root, &queue.gate, &staged.caller, turn) {
+        Ok(pass) => pass,
+        Err(error) => return Err(Refused::with(error, staged)),
+    };
     let panicked = |id: TransactionId| {
         let source = io::Error::other("the thread that published this batch panicked");
         let error = Error::io(Operation::Publish, root.path())(source);
@@ -191,7 +182,7 @@ pub(crate) fn sync_early(root: &Root, staging: &mut Staging) -> Result<()> {
 /// Ends the staging of a transaction. A small one owes everything to the wave of its commit point. A
 /// long one waits here.
 pub(crate) fn stage(root: &Root, collected: Collected) -> Result<Staged, Refused> {
-    let Collected { staging, changes, preconditions, snapshot } = collected;
+    let Collected { staging, changes, preconditions, snapshot, caller } = collected;
     let Staging { id, session, mut cleanup, wave, unpaid } = staging;
     if let Some(error) = unpaid {
         return Err(error.into());
@@ -200,8 +191,18 @@ pub(crate) fn stage(root: &Root, collected: Collected) -> Result<Staged, Refused
     let (unpublished, backing) = (ControlName::Unpublished(id).path(), Backing::Manifest(wave));
     cleanup.add_file(unpublished.clone());
     let readers = NewFile::Private;
-    let mut staged =
-        Staged { id, entries, preconditions, snapshot, unpublished, readers, cleanup, session, backing };
+    let mut staged = Staged {
+        id,
+        entries,
+        preconditions,
+        snapshot,
+        unpublished,
+        readers,
+        cleanup,
+        session,
+        backing,
+        caller,
+    };
     match end_staging(root, &mut staged) {
         Ok(()) => Ok(staged),
         Err(error) => Err(Refused::with(error, staged)),
@@ -233,7 +234,7 @@ fn make_durable(root: &Root, staged: &mut Staged) -> Result<()> {
 /// with this store, and the next batch acknowledges this one.
 fn commit_batch(root: &Root, queue: &CommitQueue, mut batch: Vec<Staged>, round: &Round<'_>) {
     let shift = match guard(&queue.left).take() {
-        None => begin_shift(root),
+        None => shift::begin(root),
         Some(shift) => go_on(root, shift, round),
     };
     let mut shift = match shift {
@@ -244,8 +245,7 @@ fn commit_batch(root: &Root, queue: &CommitQueue, mut batch: Vec<Staged>, round:
         let (published, later) = publish(root, &mut shift, batch, round);
         let all = published.len();
         let moved = apply(root, published, round);
-        let is_over = root.fs.elapsed().saturating_sub(shift.since) > SHIFT_MAX;
-        let is_next = !later.is_empty() || round.others_wait() && !is_over;
+        let is_next = !later.is_empty() || round.others_wait() && !shift.is_over(root);
         // A recovery of what could not be moved would take over what is in place.
         let followed = is_next && moved.len() == all;
         finish(root, &mut shift, moved, followed, round);
@@ -268,15 +268,6 @@ fn commit_batch(root: &Root, queue: &CommitQueue, mut batch: Vec<Staged>, round:
     }
 }
 
-/// Takes the lock, and finishes what earlier writers left.
-fn begin_shift(root: &Root) -> Result<Shift> {
-    root.may_change()?;
-    let mut locked = lease::exclusive(root)?;
-    recover::finish_earlier(root, &mut locked, root.settings.durability)?;
-    lock::count_on(root, &mut locked)?;
-    Ok(Shift { locked, owed: Vec::new(), since: root.fs.elapsed() })
-}
-
 /// Looks again, for the next batch under the same lock. After an error nothing is owed any more.
 fn go_on(root: &Root, mut shift: Shift, round: &Round<'_>) -> Result<Shift> {
     let look = |locked: &mut Locked| -> Result<bool> {
@@ -296,7 +287,7 @@ fn go_on(root: &Root, mut shift: Shift, round: &Round<'_>) -> Result<Shift> {
         Ok(false) => {
             pay(root, &mut shift, round);
             drop(shift);
-            begin_shift(root)
+            shift::begin(root)
         }
         Err(error) => {
             let deferred = root.deferred.generations();

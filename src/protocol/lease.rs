@@ -5,20 +5,65 @@
 //! so that no commit is under way that has looked before. The kernel releases the
 //! lease of a process that dies.
 
+use std::sync::{Arc, Mutex, Weak};
+
 use super::control;
 use super::layout;
 use super::lock::{self, Locked, Wait};
-use super::root::Root;
+use super::root::{Root, guard};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Lock, LockKind};
 use crate::mutation::{Rule, keeps};
 
-/// Takes the lease. Waits for the one who has it, and for commits that are under way.
-pub(crate) fn take(root: &Root) -> Result<Box<dyn Lock>> {
+/// The lease. It ends when the last of those of this store who share it has dropped it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    root: Arc<Root>,
+    _lock: Box<dyn Lock>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // In a child after `fork` the parent's lease goes on.
+        if self.root.is_own_process() {
+            end(&self.root);
+        }
+    }
+}
+
+/// The lease of one store, if it has it.
+pub(crate) type Slot = Mutex<Weak<Held>>;
+
+/// Whether a lease that this store has already will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    Shared,
+    Alone,
+}
+
+/// Takes the lease. Waits for the one who has it, and then for commits that are under way.
+pub(crate) fn take(
+    root: &Arc<Root>,
+    slot: &Slot,
+    wait: &mut Wait<'_>,
+    sharing: Sharing,
+) -> Result<Arc<Held>> {
     lock::ensure(root)?;
     control::make_lease(root)?;
-    let lease = named(root, Wait::new(root).take(&layout::LEASE.path(), LockKind::Exclusive))?;
-    let _under_way = lock::exclusive(root)?;
+    let path = layout::LEASE.path();
+    let lock = loop {
+        if let Some(held) = guard(slot).upgrade().filter(|_| sharing == Sharing::Shared) {
+            return Ok(held);
+        }
+        if let Some(lock) = wait.try_once(&path, LockKind::Exclusive)? {
+            break lock;
+        }
+        named(root, wait.pause(&path))?;
+    };
+    // Whoever looked before this holds the lock until its commit is over. Readers are in nobody's way.
+    if keeps(Rule::AwaitCommits) {
+        drop(lock::shared(root)?);
+    }
     let holder = layout::LEASE_HOLDER.path();
     root.try_remove(&holder, "it names an earlier holder, and is made anew");
     // Without the name an error says only that somebody holds it.
@@ -27,11 +72,13 @@ pub(crate) fn take(root: &Root) -> Result<Box<dyn Lock>> {
         content.waive("after a power loss nobody holds it");
     }
     root.note_lease(true);
-    Ok(lease)
+    let held = Arc::new(Held { root: Arc::clone(root), _lock: lock });
+    *guard(slot) = Arc::downgrade(&held);
+    Ok(held)
 }
 
 /// Says that the lease ends. Its lock is released after this.
-pub(crate) fn end(root: &Root) {
+fn end(root: &Root) {
     root.try_remove(&layout::LEASE_HOLDER.path(), "a name that comes back is that of nobody");
     root.note_lease(false);
 }
@@ -58,7 +105,7 @@ fn is_free(root: &Root) -> Result<bool> {
 }
 
 /// Names the holder of the lease in the error of a wait for it.
-fn named<T>(root: &Root, waited: Result<T>) -> Result<T> {
+pub(crate) fn named<T>(root: &Root, waited: Result<T>) -> Result<T> {
     waited.map_err(|error| match error {
         Error::Locked { path, waited, holder } => {
             let name = root.read(&layout::LEASE_HOLDER.path()).ok().flatten();

@@ -262,11 +262,16 @@ pub(crate) struct Wait<'a> {
 
 impl<'a> Wait<'a> {
     pub(crate) fn new(root: &'a Root) -> Self {
+        Self::within(root, root.settings.lock_timeout)
+    }
+
+    /// A wait with a time-out of its own.
+    pub(crate) fn within(root: &'a Root, timeout: Duration) -> Self {
         let started = root.fs.elapsed();
         Self {
             root,
             started,
-            deadline: started.saturating_add(root.settings.lock_timeout),
+            deadline: started.saturating_add(timeout),
             tell: started.saturating_add(TELL_AFTER),
             pause: PAUSE_MIN,
         }
@@ -286,11 +291,11 @@ impl<'a> Wait<'a> {
         }
     }
 
-    fn try_once(&self, path: &RelativePath, kind: LockKind) -> Result<Option<Box<dyn Lock>>> {
+    pub(crate) fn try_once(&self, path: &RelativePath, kind: LockKind) -> Result<Option<Box<dyn Lock>>> {
         self.root.fs.try_lock(path, kind).map_err(self.root.error(Operation::Lock, path))
     }
 
-    fn pause(&mut self, path: &RelativePath) -> Result<()> {
+    pub(crate) fn pause(&mut self, path: &RelativePath) -> Result<()> {
         let now = self.root.fs.elapsed();
         let waited = now.saturating_sub(self.started);
         if now >= self.deadline {

@@ -5,6 +5,7 @@
 //! open      the order of an opening; what an open store holds
 //! flush     what was put off, waited for
 //! commit    the order of a commit: every wait in sight
+//! shift     the lock, and what is owed under it
 //! verify    the newest commits' files against their checksums
 //! read      one state, under a shared lock
 //! sweep     remove what dead sessions left
@@ -18,6 +19,7 @@
 //! stage     changes, beside their targets
 //! permissions   of staged files, copied anew
 //! cleanup   what goes if a transaction aborts
+//! gate      one caller of a store alone
 //! lease     one store alone, for longer than a commit
 //! lock      one writer, or many readers
 //! snapshot  what a transaction has read
@@ -35,12 +37,14 @@
 //! deferred  waits that were put off
 //! stamps    which time stamps prove something
 //! layout    the names on disk
+//! caller    on whose behalf a commit is made
 //! ```
 //!
 //! Steps call the world only through [`FileSystem`](crate::fs::FileSystem).
 
 pub(crate) mod apply;
 pub(crate) mod batch;
+pub(crate) mod caller;
 pub(crate) mod check;
 pub(crate) mod cleanup;
 pub(crate) mod commit;
@@ -49,6 +53,7 @@ pub(crate) mod copy;
 pub(crate) mod deferred;
 pub(crate) mod expected;
 pub(crate) mod flush;
+pub(crate) mod gate;
 pub(crate) mod glance;
 pub(crate) mod layout;
 pub(crate) mod lease;
@@ -65,6 +70,7 @@ pub(crate) mod refused;
 pub(crate) mod resolve;
 pub(crate) mod root;
 pub(crate) mod session;
+mod shift;
 pub(crate) mod snapshot;
 pub(crate) mod stage;
 mod staged_trees;

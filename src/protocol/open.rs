@@ -11,11 +11,15 @@
 //! session, the queue of its commits, and its deferred waits.
 
 use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
+use std::time::Duration;
 
 use super::commit::{self, CommitQueue, Receipt};
 use super::control::{self, Control, Owner};
 use super::flush;
-use super::lock::{self, Turn};
+use super::gate::{self, Closed};
+use super::lease::{self, Held, Sharing};
+use super::lock::{self, Turn, Wait};
 use super::read::{self, Reading};
 use super::recover;
 use super::refused::Refused;
@@ -32,19 +36,24 @@ use crate::mutation::{Rule, keeps};
 use crate::options::{DryRun, Settings};
 use crate::report::{Abandoned, RecoveryReport, TransactionOutcome};
 
+/// How long is tried at least to lock a root. A commit that only looks whether it is locked holds the lock for a
+/// moment, and is not to be taken for one who has locked it.
+const TRY_MIN: Duration = Duration::from_millis(10);
+
 /// An open root, and everything that its transactions share.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) root: Arc<Root>,
     session: Mutex<Option<Arc<Session>>>,
     queue: CommitQueue,
+    lease: lease::Slot,
 }
 
 /// Opens a root. Takes no lock if it was left clean.
 pub(crate) fn open(fs: Arc<dyn FileSystem>, settings: Settings) -> Result<Opened> {
     let repairs = settings.recover && !settings.read_only;
     let root = Arc::new(Root::new(fs, settings));
-    let opened = Opened { root, session: Mutex::default(), queue: CommitQueue::default() };
+    let opened = Opened::new(root);
     control::refuse_other_root(&opened.root)?;
     if repairs {
         if opened.root.fs.has_control_elsewhere() && control::owner(&opened.root)? == Owner::Moved {
@@ -60,7 +69,18 @@ pub(crate) fn open(fs: Arc<dyn FileSystem>, settings: Settings) -> Result<Opened
     Ok(opened)
 }
 
+/// The root, locked for one caller. First others of this store may go on, then other stores.
+#[derive(Debug)]
+pub(crate) struct Locking {
+    pub(crate) closed: Closed,
+    _lease: Arc<Held>,
+}
+
 impl Opened {
+    fn new(root: Arc<Root>) -> Self {
+        Self { root, session: Mutex::default(), queue: CommitQueue::default(), lease: Mutex::default() }
+    }
+
     /// The same root for a dry run: nothing is written in it, not even a lock file, and all that is
     /// collected stays in memory.
     pub(crate) fn for_dry_run(&self) -> Self {
@@ -72,7 +92,22 @@ impl Opened {
             ..self.root.settings.clone()
         };
         let root = Arc::new(Root::new(Arc::clone(&self.root.fs), settings));
-        Self { root, session: Mutex::default(), queue: CommitQueue::default() }
+        Self::new(root)
+    }
+
+    /// Has the root to itself, for this store.
+    pub(crate) fn lease(&self, timeout: Duration, sharing: Sharing) -> Result<Arc<Held>> {
+        self.root.may_change()?;
+        lease::take(&self.root, &self.lease, &mut Wait::within(&self.root, timeout), sharing)
+    }
+
+    /// Has the root to itself, for one caller: for this thread, and for all who have the key.
+    pub(crate) fn lock(&self, timeout: Duration, thread: Option<ThreadId>) -> Result<Locking> {
+        self.root.may_change()?;
+        let mut wait = Wait::within(&self.root, timeout.max(TRY_MIN));
+        let closed = gate::close(&self.root, &self.queue.gate, &mut wait, thread)?;
+        let lease = lease::take(&self.root, &self.lease, &mut wait, Sharing::Shared)?;
+        Ok(Locking { closed, _lease: lease })
     }
 
     /// Finishes every published commit, whoever published it.

@@ -47,6 +47,7 @@ impl Staged {
             mut cleanup,
             session,
             backing,
+            caller,
         } = self;
         cleanup.remove(&unpublished);
         let wave = match backing {
@@ -60,6 +61,6 @@ impl Staged {
         };
         let staging = Staging { id, session, cleanup, wave, unpaid: None };
         let changes = entries.into_iter().map(StagedEntry::into_change).collect();
-        Collected { staging, changes, preconditions, snapshot }
+        Collected { staging, changes, preconditions, snapshot, caller }
     }
 }

@@ -17,6 +17,7 @@ use std::io::{self, Read as _, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::caller::Caller;
 use super::cleanup::CleanupGuard;
 use super::layout::{self, StagedId};
 use super::original;
@@ -163,6 +164,7 @@ pub(crate) struct Staged {
     pub(crate) session: Arc<Session>,
     /// Without which nothing is published.
     pub(crate) backing: Backing,
+    pub(crate) caller: Caller,
 }
 
 impl Staged {
@@ -577,4 +579,5 @@ pub(crate) struct Collected {
     pub(crate) changes: Vec<StagedChange>,
     pub(crate) preconditions: Preconditions,
     pub(crate) snapshot: Snapshot,
+    pub(crate) caller: Caller,
 }

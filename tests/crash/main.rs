@@ -12,6 +12,7 @@ mod faults;
 mod folding;
 mod generated;
 mod links;
+mod locked;
 mod model;
 mod mount_point;
 mod mutations;

@@ -15,7 +15,8 @@ use std::time::Duration;
 use cosave::fs::Barrier;
 use cosave::fs::sim::{Crash, Granularity, Model, Mutation, Part, Rule, SimDisk, without};
 use cosave::{
-    Checksum, Difference, Durability, Error, Expect, FileWriter, Finding, Lease, Store, Transaction, View,
+    Checksum, Difference, Durability, Error, Expect, FileWriter, Finding, Lease, LockGuard, Store,
+    Transaction, View,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -320,6 +321,12 @@ struct InFlight {
     changed: Vec<String>,
 }
 
+/// How a store has the root to itself.
+enum Alone {
+    Leased(#[allow(dead_code, reason = "only its end matters")] Lease),
+    Locked(#[allow(dead_code, reason = "only its end matters")] LockGuard),
+}
+
 /// The disk, the processes on it, and what must be true of them.
 struct World {
     disk: SimDisk,
@@ -328,7 +335,7 @@ struct World {
     writers: Vec<Writing>,
     views: Vec<(View, State)>,
     /// Which store has the root to itself.
-    lease: Option<(u64, Lease)>,
+    lease: Option<(u64, Alone)>,
     /// The last acknowledged state.
     committed: State,
     /// What was being committed at the crash: it may exist or not until a recovery decides.
@@ -664,9 +671,12 @@ impl World {
         if self.lease.as_ref().is_some_and(|(holder, _)| *holder == id) {
             return Ok(());
         }
-        let expected =
-            if self.lease.is_none() && self.views.is_empty() { Ok(()) } else { Err(Refusal::Locked) };
-        let (found, lease) = match store.exclusive() {
+        let expected = if self.lease.is_none() { Ok(()) } else { Err(Refusal::Locked) };
+        let alone = match which % 2 {
+            0 => store.exclusive().map(Alone::Leased),
+            _ => store.lock().map(Alone::Locked),
+        };
+        let (found, lease) = match alone {
             Ok(lease) => (Ok(()), Some(lease)),
             Err(error) => (Err(refusal(error)), None),
         };

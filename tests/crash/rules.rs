@@ -2,9 +2,10 @@
 //! passes with the whole protocol, and fails if the rule is broken.
 
 use cosave::fs::sim::{Aftermath, Fault, Granularity, Model, Rule, SimDisk, without};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
-use cosave::{Error, Expect, Outcome, RelativePath, Store, Transaction, TransactionOutcome};
+use cosave::{Error, Expect, Outcome, Progress, RelativePath, Store, Transaction, TransactionOutcome};
 
 pub(crate) fn sim() -> SimDisk {
     let disk = SimDisk::new(Model::WeakPosix);
@@ -808,6 +809,47 @@ fn a_commit_that_another_follows_is_acknowledged_when_it_is_durably_in_place(
 /// A case, and the rule without which it fails.
 pub(crate) type Case = (Rule, fn(&SimDisk) -> Result<(), String>);
 
+fn nobody_commits_while_another_has_the_root_locked(disk: &SimDisk) -> Result<(), String> {
+    let holder = open(disk);
+    let other = Store::options().lock_timeout(Duration::ZERO).open_on(disk.process()).unwrap();
+    let lock = holder.lock().unwrap();
+    lock.update(|tx| tx.write("a", "the holder's")).unwrap();
+    let refused = other.update(|tx| tx.write("a", "another's"));
+    expect(refused.is_err(), "a commit came between those of one who has the root locked")?;
+    drop(lock);
+    expect(other.update(|tx| tx.write("a", "another's")).is_ok(), "the lock outlives its holder")
+}
+
+fn a_thread_without_the_key_does_not_pass(disk: &SimDisk) -> Result<(), String> {
+    let store = Store::options().lock_timeout(Duration::ZERO).open_on(disk.process()).unwrap();
+    let locked_elsewhere = std::thread::scope(|scope| scope.spawn(|| store.lock()).join().unwrap());
+    let lock = locked_elsewhere.unwrap();
+    lock.update(|tx| tx.write("a", "the holder's")).unwrap();
+    let refused = store.update(|tx| tx.write("a", "another's"));
+    expect(refused.is_err(), "another thread committed while one had the root locked")?;
+    drop(lock);
+    expect(store.update(|tx| tx.write("a", "another's")).is_ok(), "the gate stays closed")
+}
+
+fn the_root_is_locked_after_the_commits_that_are_under_way(disk: &SimDisk) -> Result<(), String> {
+    let holder = Store::options().lock_timeout(Duration::ZERO).open_on(disk.process()).unwrap();
+    let tried = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (told, locker) = (std::sync::Arc::clone(&tried), holder.clone());
+    let committing = Store::options().on_progress(move |progress| {
+        if matches!(progress, Progress::Applied { .. }) {
+            told.lock().unwrap().push(locker.lock().is_ok());
+        }
+        ControlFlow::Continue(())
+    });
+    committing.open_on(disk.process()).unwrap().update(|tx| tx.write("a", "under way")).unwrap();
+    let tried = std::mem::take(&mut *tried.lock().unwrap());
+    expect(
+        !tried.is_empty() && !tried.contains(&true),
+        &format!("the root was locked in the midst of a commit: {tried:?}"),
+    )?;
+    expect(holder.lock().is_ok(), "the lock is not free after the commit")
+}
+
 const CASES: &[Case] = &[
     (Rule::SyncOthersDirectories, a_directory_of_another_open_transaction_takes_no_commit_along),
     (Rule::CheckStaged, a_staged_file_that_was_changed_is_not_published),
@@ -826,6 +868,9 @@ const CASES: &[Case] = &[
     (Rule::HideFirst, a_removed_directory_is_whole_for_as_long_as_it_has_its_name),
     (Rule::TreesApart, a_tree_that_moves_takes_no_file_of_the_batch_along),
     (Rule::HonourLease, nobody_commits_in_a_root_that_another_store_has_to_itself),
+    (Rule::HonourLease, nobody_commits_while_another_has_the_root_locked),
+    (Rule::PassGate, a_thread_without_the_key_does_not_pass),
+    (Rule::AwaitCommits, the_root_is_locked_after_the_commits_that_are_under_way),
     (Rule::FinishEarlier, a_commit_finishes_earlier_ones_first),
     (Rule::VerifyManifest, a_manifest_with_another_path_is_refused),
     (Rule::LookFirst, nothing_is_moved_before_everything_was_looked_at),

@@ -20,6 +20,7 @@ mod in_memory;
 mod limits;
 #[cfg(unix)]
 mod links;
+mod locking;
 mod messages;
 mod mounts;
 mod opacity;

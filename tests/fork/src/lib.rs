@@ -109,6 +109,30 @@ fn a_child_that_drops_its_copy_of_a_view_lets_no_writer_in() {
 }
 
 #[test]
+fn a_child_commits_nothing_under_its_parents_lock_and_does_not_release_it() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let store = Store::open(root).unwrap();
+    let lock = store.lock().unwrap();
+    lock.update(|tx| tx.write("a", "old")).unwrap();
+    match fork() {
+        None => end(move || {
+            let refused = lock.update(|tx| tx.write("a", "the child's")).unwrap_err();
+            assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+            drop((lock, store));
+        }),
+        Some(child) => wait(child),
+    }
+    let refused = impatient(root).update(|tx| tx.write("a", "another's")).unwrap_err();
+    assert!(matches!(refused, Error::Locked { .. }), "{refused}");
+    lock.update(|tx| tx.write("a", "new")).unwrap();
+    drop(lock);
+    impatient(root).update(|tx| tx.write("b", "another's")).unwrap();
+    assert_eq!(std::fs::read_to_string(root.join("a")).unwrap(), "new");
+}
+
+#[test]
 fn a_lock_is_free_when_its_owner_lets_go_though_a_child_lives() {
     let _alone = alone();
     let root = tempfile::tempdir().unwrap();

@@ -11,29 +11,31 @@ use super::source::{Source, Token, crate_sources, stands};
 /// Each module, and what it imports. From top to bottom: arrows only point down this list.
 const PLAN: &str = "
 # what a program sees
-lib -> store transaction::operations transaction writer view single reader listed report error manifest options generation path place lease expect checksum progress preserve
+lib -> store::locking store transaction::operations transaction writer view single reader listed report error manifest options generation path place lease expect checksum progress preserve
 memory -> store error fs::sim options
-store -> transaction view protocol::open protocol::sweep protocol::verify protocol::control protocol::root reader report error fs::os fs mutation options generation lease
+store::locking -> store protocol::caller protocol::open error
+store -> transaction view protocol::caller protocol::open protocol::sweep protocol::verify protocol::control protocol::root reader report error fs::os fs mutation options generation lease
 transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::glance protocol::root error expect generation path
 transaction::directories -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root error fs path
 transaction::links -> transaction draft protocol::check protocol::glance protocol::resolve protocol::stage protocol::root error fs manifest mutation path
 transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os::outside fs::os fs path place transaction::trees
 transaction::trees -> transaction protocol::tree protocol::resolve protocol::stage protocol::root error fs manifest path
 transaction::reading -> transaction draft protocol::read protocol::snapshot protocol::glance protocol::stage protocol::resolve protocol::root reader listed error fs path
-transaction -> writer pruning draft protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::lock protocol::resolve protocol::root report error fs options generation path spelling
+transaction -> writer pruning draft protocol::caller protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::lock protocol::resolve protocol::root report error fs options generation path spelling
 writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path checksum spelling
 pruning -> draft protocol::check protocol::resolve protocol::stage protocol::root error path
 draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve protocol::root error fs path protocol::layout
 view -> protocol::open protocol::read protocol::state protocol::resolve protocol::root reader listed error fs generation path spelling
-lease -> protocol::open protocol::lease error fs
+lease -> protocol::open protocol::lease error
 single -> single::atomic single::durable error fs path
 single::atomic -> protocol::root protocol::layout error expect fs::os fs options path place
 single::durable -> error fs::os fs options path place
 # the steps, each of which knows what stands below it
 protocol ->
-protocol::open -> protocol::flush protocol::commit protocol::refused protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation
+protocol::open -> protocol::flush protocol::commit protocol::gate protocol::lease protocol::refused protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation
 protocol::flush -> protocol::commit protocol::recover protocol::lock protocol::control protocol::root error options
-protocol::commit -> protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lease protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress protocol::permissions preserve
+protocol::commit -> protocol::shift protocol::gate protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress protocol::permissions preserve
+protocol::shift -> protocol::recover protocol::publish protocol::lease protocol::lock protocol::root error
 protocol::read -> protocol::pending protocol::recover protocol::state protocol::lock protocol::resolve protocol::original protocol::control protocol::root error manifest fs mutation generation path protocol::tree
 protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path protocol::tree
 protocol::verify -> protocol::pending protocol::lock protocol::original protocol::copy protocol::control protocol::root protocol::layout report error manifest fs generation protocol::tree path
@@ -53,9 +55,10 @@ protocol::check -> protocol::stage protocol::state protocol::original protocol::
 protocol::permissions -> protocol::stage protocol::root error fs manifest mutation
 protocol::refused -> protocol::stage error fs
 protocol::staged_trees -> protocol::stage protocol::layout manifest path
-protocol::stage -> protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error expect manifest fs mutation generation path checksum progress preserve
+protocol::stage -> protocol::caller protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error expect manifest fs mutation generation path checksum progress preserve
 protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs mutation options path
+protocol::gate -> protocol::lease protocol::lock protocol::caller protocol::root protocol::layout error mutation
 protocol::lease -> protocol::lock protocol::control protocol::root protocol::layout error fs mutation
 protocol::lock -> protocol::session protocol::control protocol::root protocol::layout error expect fs mutation options path progress
 protocol::snapshot -> protocol::expected protocol::glance protocol::state protocol::root error expect fs mutation generation path checksum
@@ -74,6 +77,7 @@ protocol::deferred -> fs mutation generation
 protocol::stamps -> fs
 protocol::layout -> fs generation path
 protocol::sync ->
+protocol::caller ->
 # plain data
 reader -> fs generation
 listed -> fs path
