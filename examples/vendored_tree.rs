@@ -136,7 +136,7 @@ fn main() -> Outcome<()> {
     let store = store.open(&root)?;
     let mut dry = store.dry_run()?;
     plan(&mut dry, &unpacked)?;
-    for change in dry.changes() {
+    for change in dry.changes()? {
         writeln!(out, "{change}")?;
     }
     if is_dry {

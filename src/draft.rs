@@ -39,6 +39,8 @@ pub(crate) struct Draft {
     pub(crate) prunes: bool,
     /// Those that went when it was last collected. It may be collected again, with other changes.
     pub(crate) pruned: Vec<RelativePath>,
+    /// Existing directories that the transaction was told to make.
+    pub(crate) asked_for: BTreeSet<RelativePath>,
     /// The slots of trees, by each path that they move or remove.
     trees: HashMap<RelativePath, u64>,
     /// How many slots below a directory make something.

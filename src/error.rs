@@ -51,7 +51,7 @@ pub enum Error {
     /// A precondition no longer holds, because another program or transaction changed the file. Nothing
     /// was changed. Read the file again and retry; [`Store::update`](crate::Store::update) does both.
     #[non_exhaustive]
-    #[error("cannot commit: {} {found}; nothing was changed, read it again and retry", path.quoted())]
+    #[error("cannot go on: {} {found}; nothing was changed, {}", path.quoted(), after(found))]
     Conflict {
         /// The file in question.
         path: Place,
@@ -269,6 +269,14 @@ fn held_by(holder: Option<&String>) -> String {
     holder.map(|holder| format!(" (held by {holder})")).unwrap_or_default()
 }
 
+/// What to do after a conflict. What was expected by a checksum or a generation does not come back.
+fn after(found: &Clash) -> &'static str {
+    match found {
+        Clash::Generation { .. } | Clash::Checksum => "look at what is there, and decide anew",
+        _ => "read it again and retry",
+    }
+}
+
 /// Which of three things is true after an error. There is no fourth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -402,7 +410,7 @@ impl Error {
     /// Turns a system error into an error about `operation` on `path`.
     pub(crate) fn io(operation: Operation, path: impl Into<Place>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { operation, path, source: Arc::new(source) }
+        move |source| Self::Io { operation, path, source: Arc::new(in_words(source)) }
     }
 
     pub(crate) fn invalid(path: impl Into<Place>, reason: InvalidPath) -> Self {
@@ -500,6 +508,29 @@ impl std::fmt::Display for Operation {
             Self::Sweep => "sweep",
         })
     }
+}
+
+/// The library's own errors of a kind have no text but the name of the kind, such as "entity not found".
+fn in_words(error: io::Error) -> io::Error {
+    use io::ErrorKind as Kind;
+    let kind = error.kind();
+    let has_own_text =
+        error.raw_os_error().is_some() || error.get_ref().is_some() || error.to_string() != kind.to_string();
+    let text = match kind {
+        _ if has_own_text => return error,
+        Kind::NotFound => "there is no such file or directory",
+        Kind::AlreadyExists => "something is there already",
+        Kind::NotADirectory => "it is not a directory, or its parent is not",
+        Kind::IsADirectory => "it is a directory",
+        Kind::DirectoryNotEmpty => "the directory is not empty",
+        Kind::PermissionDenied => "it is not permitted",
+        Kind::ReadOnlyFilesystem => "the file system is read-only",
+        Kind::ResourceBusy => "it is in use, or something is mounted there",
+        Kind::CrossesDevices => "it lies on another file system",
+        Kind::InvalidInput => "it is not of the kind that is needed here",
+        _ => return error,
+    };
+    io::Error::new(kind, text)
 }
 
 impl From<Error> for io::Error {

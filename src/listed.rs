@@ -43,8 +43,8 @@ pub struct FileInfo {
 
 impl FileInfo {
     /// A file that a transaction has written, and not committed.
-    pub(crate) fn uncommitted(length: u64) -> Self {
-        Self { kind: FileKind::File, length, modified: None, mode: None }
+    pub(crate) fn uncommitted(length: u64, mode: Option<u32>) -> Self {
+        Self { kind: FileKind::File, length, modified: None, mode }
     }
 
     /// A symlink that a transaction makes, and that leads nowhere before the commit.
@@ -90,7 +90,8 @@ impl FileInfo {
         self.modified
     }
 
-    /// The file's permissions, as Unix writes them. `None` where the time is.
+    /// The file's permissions, as Unix writes them. `None` for a directory, and for a new file that the
+    /// transaction itself has written without a mode: it gets that of any new file.
     #[must_use]
     pub fn mode(&self) -> Option<u32> {
         self.mode

@@ -172,7 +172,8 @@ impl StoreOptions {
     }
 
     /// Puts the control directory here instead of at `.cosave` in the root. A relative path starts at
-    /// the root, not at the working directory. It must be on a disk that survives whatever the root
+    /// the root, not at the working directory. Missing directories above it are made, too, unless the store is
+    /// read-only. It must be on a disk that survives whatever the root
     /// survives. Every store of one root must be given the same directory. It may lie in the root, where
     /// no path in it is a valid target then. It cannot be the root itself, nor a directory above.
     ///

@@ -35,7 +35,8 @@ pub enum InvalidPath {
     #[error("the path is empty")]
     Empty,
     /// The path is absolute, and does not lie inside the root.
-    #[error("the path is absolute and lies outside the root")]
+    /// [`Store::relative`](crate::Store::relative) turns one that does into a relative one.
+    #[error("the path is absolute, and does not lie below a root that is known here (see `Store::relative`)")]
     Absolute,
     /// The path has a `..` component.
     #[error("the path climbs with `..`")]

@@ -59,6 +59,8 @@ pub enum Progress {
         files: usize,
         /// How many it has.
         all: usize,
+        /// The one that was put in place last; `None` if it is the first one's turn.
+        path: Option<RelativePath>,
     },
     /// What a dead writer has published is being finished.
     #[non_exhaustive]

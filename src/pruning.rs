@@ -52,19 +52,24 @@ pub(crate) fn refuse_contradictions(root: &Root, draft: &Draft) -> Result<()> {
     Ok(())
 }
 
-/// Adds the removal of every directory that the transaction empties, if it is to prune.
-pub(crate) fn prune(root: &Root, draft: &mut Draft) -> Result<()> {
+/// Takes back the removals that were added.
+pub(crate) fn unprune(draft: &mut Draft) {
     for directory in std::mem::take(&mut draft.pruned) {
         let was_asked_for = draft.preconditions.contains_key(&directory);
         if !was_asked_for && draft.newest(&directory).is_some_and(goes) {
             draft.take(&directory, u64::MAX);
         }
     }
+}
+
+/// Adds the removal of every directory that the transaction empties, if it is to prune.
+pub(crate) fn prune(root: &Root, draft: &mut Draft) -> Result<()> {
+    unprune(draft);
     if !draft.prunes {
         return Ok(());
     }
-    let needed: HashSet<_> =
-        draft.slots.values().filter(|slot| !goes(slot)).flat_map(|slot| slot.path.chain()).collect();
+    let made = draft.slots.values().filter(|slot| !goes(slot)).map(|slot| &slot.path);
+    let needed: HashSet<_> = made.chain(&draft.asked_for).flat_map(RelativePath::chain).collect();
     let mut gone: HashSet<_> =
         draft.slots.values().filter(|slot| goes(slot)).map(|slot| slot.path.clone()).collect();
     // The deepest last, so that it is taken first.

@@ -22,6 +22,9 @@ pub enum Change {
         path: RelativePath,
         /// Its length in bytes.
         length: u64,
+        /// The mode that it is given, or copied with. `None` if it gets that of any new file.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mode: Option<u32>,
     },
     /// A file that replaces another.
     #[non_exhaustive]
@@ -32,6 +35,9 @@ pub enum Change {
         old_length: u64,
         /// Its new length in bytes.
         length: u64,
+        /// The mode that it is given, or copied with. `None` if it keeps that of the file that it replaces.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mode: Option<u32>,
     },
     /// A file that is removed.
     #[non_exhaustive]
@@ -91,6 +97,10 @@ impl Change {
     }
 }
 
+fn in_octal(mode: Option<u32>) -> String {
+    mode.map(|mode| format!(", mode {mode:o}")).unwrap_or_default()
+}
+
 /// As text. What is not Unicode is replaced, as by `Display`.
 fn as_text<S: serde::Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&path.display())
@@ -99,9 +109,11 @@ fn as_text<S: serde::Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Create { path, length } => write!(f, "create  {path} ({length} bytes)"),
-            Self::Replace { path, old_length, length } => {
-                write!(f, "replace {path} ({old_length} -> {length} bytes)")
+            Self::Create { path, length, mode } => {
+                write!(f, "create  {path} ({length} bytes{})", in_octal(*mode))
+            }
+            Self::Replace { path, old_length, length, mode } => {
+                write!(f, "replace {path} ({old_length} -> {length} bytes{})", in_octal(*mode))
             }
             Self::Remove { path, old_length } => write!(f, "remove  {path} ({old_length} bytes)"),
             Self::Link { path, to } => write!(f, "link    {path} -> {}", to.display()),

@@ -17,11 +17,12 @@ use crate::generation::{Generation, TransactionId};
 use crate::lease::Lease;
 use crate::mutation::{Rule, keeps};
 use crate::options::StoreOptions;
+use crate::path::RelativePath;
 use crate::protocol::caller::Caller;
 use crate::protocol::control::Control;
 use crate::protocol::open::{self, Opened};
 use crate::protocol::root::Root;
-use crate::protocol::{sweep, verify};
+use crate::protocol::{resolve, sweep, verify};
 use crate::reader::Snapshot;
 use crate::report::{Abandoned, Commit, Mismatch, RecoveryReport, Status, TransactionOutcome};
 use crate::transaction::Transaction;
@@ -150,7 +151,7 @@ impl Store {
     /// let store = Store::options().read_only(true).open(dir.path())?;
     /// let mut plan = store.dry_run()?;
     /// upgrade(&mut plan)?;
-    /// let shown: Vec<_> = plan.changes().iter().map(ToString::to_string).collect();
+    /// let shown: Vec<_> = plan.changes()?.iter().map(ToString::to_string).collect();
     /// assert_eq!(shown, ["replace Cargo.lock (12 -> 18 bytes)", "create  Cargo.toml (10 bytes)"]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -175,7 +176,9 @@ impl Store {
     /// # Errors
     /// Those of `change`, [`begin`](Self::begin) and [`Transaction::commit`]. A conflict is returned only
     /// after 100 tries, or if another try would end in the same one: the file of a
-    /// [`create_new`](Transaction::create_new) was there before, and is there still.
+    /// [`create_new`](Transaction::create_new) was there before, and is there still. Or `change` expects a
+    /// [generation](Transaction::expect_generation) that has passed. One that is the same at each try is never
+    /// there again.
     ///
     /// # Examples
     ///
@@ -417,6 +420,10 @@ impl Store {
     /// of them, and changes nothing. What this user may not read is
     /// [`Unreadable`](crate::Problem::Unreadable), and was not compared.
     ///
+    /// A root has the manifests of its last commit or two, so files that only earlier commits wrote are not
+    /// looked at. Only bytes, lengths and times are compared, and whether something is there. Modes, owners
+    /// and attributes are not.
+    ///
     /// # Errors
     /// - [`Error::Io`] if a file cannot be read for another reason.
     /// - [`Error::Corrupt`] if a manifest is damaged.
@@ -443,6 +450,28 @@ impl Store {
     #[must_use]
     pub fn root(&self) -> PathBuf {
         self.state().path()
+    }
+
+    /// A path of the root, whether it is given relative to the root or is absolute and lies below it. Such a
+    /// path is what [`Change::path`](crate::Change::path) and [`Transaction::list`] return, and every method
+    /// takes it. Symlinks below the root are not followed.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPath`] if it is absolute and does not lie below the root, or if no file of the root can
+    /// have it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let path = store.relative(dir.path().join("config/app.toml"))?;
+    /// assert_eq!(path, cosave::RelativePath::new("config/app.toml")?);
+    /// assert!(store.relative("/somewhere/else").is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn relative(&self, path: impl AsRef<Path>) -> Result<RelativePath> {
+        resolve::relative(self.state(), path.as_ref())
     }
 
     /// Whether a sync of this store has failed, so that it refuses to go on ([`Error::Poisoned`]).

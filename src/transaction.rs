@@ -8,10 +8,11 @@ mod directories;
 mod expecting;
 mod links;
 pub(crate) mod operations;
+mod planning;
 mod reading;
 mod trees;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::draft::{Content, Draft, Slot};
 use crate::error::{Error, Operation, Reason, Result};
-use crate::fs::{Durable, Kind, Metadata};
+use crate::fs::{Durable, Kind};
 #[cfg(feature = "sim")]
 use crate::generation::Generation;
 use crate::generation::TransactionId;
@@ -35,8 +36,7 @@ use crate::protocol::refused::Refused;
 use crate::protocol::resolve::{self, Target};
 use crate::protocol::root::{Root, guard};
 use crate::protocol::snapshot::Snapshot;
-use crate::protocol::stage::{Collected, KeptLink, Presence, StagedChange, StagedSymlink};
-use crate::pruning;
+use crate::protocol::stage::{Collected, Presence, StagedChange};
 use crate::report::{Change, Commit};
 use crate::spelling::Spellings;
 use crate::writer::FileWriter;
@@ -58,7 +58,7 @@ use crate::writer::FileWriter;
 ///     writeln!(out, "configured")
 /// })?;
 /// tx.remove_if_exists("config.old")?;
-/// for change in tx.changes() {
+/// for change in tx.changes()? {
 ///     println!("{change}");
 /// }
 /// tx.commit()?;
@@ -176,7 +176,12 @@ impl Transaction {
     /// As for [`write`](Self::write).
     pub fn create_new(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
         self.write(path.as_ref(), bytes)?;
-        let target = self.resolve(path.as_ref())?;
+        self.expect_free(path.as_ref())
+    }
+
+    /// Lets the commit be a conflict if something is at this path by then.
+    fn expect_free(&self, path: &Path) -> Result<()> {
+        let target = self.resolve(path)?;
         let mut draft = guard(&self.draft);
         if target.existing.is_some() {
             draft.occupied.insert(target.path.clone());
@@ -194,6 +199,16 @@ impl Transaction {
     /// is a conflict too if a file that was left as it was has changed by then.
     pub fn write_if_changed(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<bool> {
         let (path, bytes) = (path.as_ref(), bytes.as_ref());
+        if self.is_unchanged(path, bytes)? {
+            return Ok(false);
+        }
+        self.write(path, bytes)?;
+        Ok(true)
+    }
+
+    /// Whether a file has exactly these bytes, and this transaction has not written it. Then it must still
+    /// have them at the commit.
+    fn is_unchanged(&self, path: &Path, bytes: &[u8]) -> Result<bool> {
         let target = self.resolve(path)?;
         let staged_before = guard(&self.draft).newest(&target.path).is_some();
         let same_length = target.existing.is_some_and(|found| found.length == bytes.len() as u64);
@@ -201,11 +216,10 @@ impl Transaction {
             let (content, seen) = self.see(&target.path)?;
             if content.as_deref() == Some(bytes) {
                 guard(&self.snapshot).remember(self.root(), &target.path, seen)?;
-                return Ok(false);
+                return Ok(true);
             }
         }
-        self.write(path, bytes)?;
-        Ok(true)
+        Ok(false)
     }
 
     /// Removes a file or a symlink, and not what that leads to. The commit is a
@@ -235,15 +249,6 @@ impl Transaction {
     pub fn remove_if_exists(&mut self, path: impl AsRef<Path>) -> Result<bool> {
         let target = self.resolve_to_remove(path.as_ref())?;
         self.remove_target(target)
-    }
-
-    /// The changes that a commit would make now, in the order of the last write to each path. Stages
-    /// nothing that is not staged already. [`Store::dry_run`](crate::Store::dry_run) begins a
-    /// transaction that never stages.
-    #[must_use]
-    pub fn changes(&self) -> Vec<Change> {
-        let draft = guard(&self.draft);
-        draft.slots.values().filter_map(describe).collect()
     }
 
     /// Commits all changes, or none.
@@ -348,18 +353,13 @@ impl Transaction {
     fn collect(&self) -> Result<Collection> {
         let mut draft = guard(&self.draft);
         self.refuse_if_over(&draft)?;
-        if let Some(slot) = draft.slots.values().find(|slot| slot.target().is_none()) {
-            return Err(Error::Unfinished { path: self.root().full(&slot.path).into() });
-        }
+        self.refuse_unfinished(&draft)?;
         guard(&self.snapshot).intact(self.root())?;
         if draft.slots.is_empty() {
             let id = TransactionId { session: uuid::Uuid::nil(), number: 0 };
             return Ok(Collection::Nothing(draft.staging.as_ref().map_or(id, |staging| staging.id)));
         }
-        pruning::prune(self.root(), &mut draft)?;
-        pruning::refuse_contradictions(self.root(), &draft)?;
-        refuse_aliases(self.root(), draft.slots.values().filter_map(Slot::target))?;
-        let described = draft.slots.values().filter_map(describe).collect();
+        let described = self.settle(&mut draft)?;
         let is_small = draft.is_small();
         draft.stage_kept(&self.opened, BTreeSet::new(), is_small)?;
         let Some(mut staging) = draft.staging.take() else {
@@ -523,54 +523,4 @@ impl Drop for Transaction {
         // Dropping the cleanup guard in it removes what was staged.
         draft.staging.take();
     }
-}
-
-/// Refuses two spellings of one file, on a file system that folds case or normalises names: they would
-/// be two renames over one name. Two hard links are two names, and each is replaced by itself.
-fn refuse_aliases<'a>(root: &Root, targets: impl Iterator<Item = &'a Target>) -> Result<()> {
-    let mut seen = HashMap::new();
-    for target in targets {
-        let Some(Metadata { identity: Some(identity), links: 1, .. }) = target.existing else { continue };
-        if let Some(other) = seen.insert(identity, &target.path) {
-            if are_one(root, other, &target.path)? {
-                return Err(Error::invalid(root.full(&target.path), InvalidPath::Alias));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether two paths lead to one file now. They were looked at one after the other, and others may have
-/// replaced a file in between. Its number is used again at once. So the first is looked at twice.
-fn are_one(root: &Root, one: &RelativePath, other: &RelativePath) -> Result<bool> {
-    let identity = |path| -> Result<_> { Ok(root.look(path)?.and_then(|found| found.identity)) };
-    let (first, second, third) = (identity(one)?, identity(other)?, identity(one)?);
-    Ok(first.is_some() && first == second && second == third)
-}
-
-fn describe(slot: &Slot) -> Option<Change> {
-    let path = slot.path.clone();
-    let (target, length) = match &slot.content {
-        Content::Kept(file) => (&file.target, file.bytes.len() as u64),
-        Content::Ready(StagedChange::Write(file)) => (&file.target, file.length()),
-        Content::Link(KeptLink { to, .. }) | Content::Ready(StagedChange::Link(StagedSymlink { to, .. })) => {
-            return Some(Change::Link { path, to: to.clone() });
-        }
-        Content::Ready(StagedChange::Remove(target)) => {
-            let old_length = target.existing.map_or(0, |found| found.length);
-            return Some(Change::Remove { path, old_length });
-        }
-        Content::Ready(StagedChange::CreateDirectory(_)) => return Some(Change::CreateDirectory { path }),
-        Content::Ready(StagedChange::RemoveDirectory(_)) => return Some(Change::RemoveDirectory { path }),
-        Content::Ready(StagedChange::MoveTree(_, moved)) => {
-            let (from, replaces) = (moved.from.clone(), moved.replaced.is_some());
-            return Some(Change::MoveTree { from, path, replaces });
-        }
-        Content::Ready(StagedChange::RemoveTree(..)) => return Some(Change::RemoveTree { path }),
-        Content::Open | Content::Unfinished => return None,
-    };
-    Some(match target.existing {
-        Some(found) => Change::Replace { path, old_length: found.length, length },
-        None => Change::Create { path, length },
-    })
 }

@@ -408,6 +408,11 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// Whether a program may simply make symlinks.
     fn has_symlinks(&self) -> bool;
 
+    /// Whether files have permission bits that can be set.
+    fn has_modes(&self) -> bool {
+        true
+    }
+
     /// Removes a name of a file or symlink.
     ///
     /// # Errors

@@ -25,7 +25,8 @@ use crate::progress::Progress;
 /// Moves every staged file over its target, in the order in which they were written.
 pub(crate) fn apply(root: &Root, published: &Published) -> Result<Moved> {
     let (generation, all) = (published.generation, published.entries.len());
-    let tell = |files| root.tell_only(|| Progress::Applied { generation, files, all });
+    let last = |files: usize| published.entries.get(files.checked_sub(1)?).map(|entry| entry.path.clone());
+    let tell = |files| root.tell_only(|| Progress::Applied { generation, files, all, path: last(files) });
     // Asked for an entry when those before it are in place.
     let entries = published.entries.iter().enumerate().inspect(|(files, _)| tell(*files));
     let mut wave = move_all(root, generation, entries.map(|(_, entry)| entry))?;

@@ -29,6 +29,10 @@ pub(crate) struct Expectations {
 }
 
 impl Expectations {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.paths.is_empty() && self.generation.is_none()
+    }
+
     /// Adds an expectation, whether it is true now or not.
     pub(crate) fn add(&mut self, path: RelativePath, expected: Expected) {
         if !self.paths.contains(&(path.clone(), expected)) {

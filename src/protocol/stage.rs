@@ -87,6 +87,10 @@ impl StagedFile {
     pub(crate) fn length(&self) -> u64 {
         self.content.after.length
     }
+
+    pub(crate) fn mode(&self) -> u32 {
+        self.content.mode
+    }
 }
 
 /// An entry of the manifest, and what identifies its staged file.

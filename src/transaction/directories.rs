@@ -60,7 +60,8 @@ impl Transaction {
         self.make_directory(target)
     }
 
-    /// Makes an empty directory, and all missing ones above it. If it is there already, this does nothing.
+    /// Makes an empty directory, and all missing ones above it. If it is there already, or a symlink leads to
+    /// one, nothing is made, and [`prune_empty_parents`](Self::prune_empty_parents) leaves it in place.
     ///
     /// # Errors
     /// As for [`create_dir`](Self::create_dir), but an existing directory is no error.
@@ -80,8 +81,12 @@ impl Transaction {
     pub fn create_dir_all(&mut self, path: impl AsRef<Path>) -> Result<()> {
         self.root().may_collect()?;
         let target = self.resolve_name(path.as_ref())?;
+        if self.leads_to_directory(path.as_ref(), &target)? {
+            return Ok(());
+        }
         for directory in target.path.chain() {
             if self.is_directory(&directory)? {
+                guard(&self.draft).asked_for.insert(directory);
                 continue;
             }
             let found = self.root().look(&directory)?;
@@ -148,7 +153,8 @@ impl Transaction {
     }
 
     /// Lets the directories that this transaction's removals and moves empty go with the commit, and those
-    /// above that are empty then. Never the root. One in which something else is found by then stays.
+    /// above that are empty then. Never the root, nor what [`create_dir_all`](Self::create_dir_all) was asked
+    /// for. One in which something else is found by then stays.
     ///
     /// # Examples
     ///
@@ -188,6 +194,7 @@ impl Transaction {
         let mut draft = guard(&self.draft);
         let path = target.path.clone();
         draft.take(&path, u64::MAX);
+        draft.asked_for.remove(&path);
         draft.numbers += 1;
         let number = draft.numbers;
         draft.put(Slot { path, number, content: Content::Ready(change(target)) });
@@ -199,6 +206,22 @@ impl Transaction {
             Some(Content::Ready(change)) => !change.is_removal(),
             Some(_) => true,
             None => target.existing.is_some(),
+        }
+    }
+
+    /// Whether a path is that of a symlink to a directory, which is as good as a directory.
+    fn leads_to_directory(&self, given: &Path, target: &Target) -> Result<bool> {
+        let is_link = target.existing.is_some_and(|found| found.kind == Kind::Symlink);
+        if !is_link || guard(&self.draft).newest(&target.path).is_some() {
+            return Ok(false);
+        }
+        match self.resolve_any(given) {
+            Ok(directory) if self.is_directory(&directory)? => {
+                guard(&self.draft).asked_for.insert(directory);
+                Ok(true)
+            }
+            // What is wrong with the path is said by whoever makes a directory there.
+            _ => Ok(false),
         }
     }
 

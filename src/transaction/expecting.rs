@@ -74,7 +74,9 @@ impl Transaction {
     }
 
     /// Expects that nobody has committed since this generation, whatever the commit changed. So a save
-    /// that was prepared long ago, or elsewhere, never lands over a newer one.
+    /// that was prepared long ago, or elsewhere, never lands over a newer one. In
+    /// [`Store::update`](crate::Store::update) it is met at no later try, unless the function asks for the
+    /// generation anew each time. The conflict is returned then.
     ///
     /// # Errors
     /// - [`Error::Conflict`] if the newest generation is another one now. So is the commit, then or if

@@ -60,6 +60,58 @@ impl FileBuilder<'_> {
         self.writer()?.fill(bytes.as_ref())
     }
 
+    /// Stages the file with these bytes, as [`Transaction::create_new`] does: the commit is a conflict if
+    /// something is at its path by then.
+    ///
+    /// # Errors
+    /// As for [`writer`](Self::writer).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// store.update(|tx| tx.file("key").mode(0o600).create_new("first"))?;
+    /// let again = store.update(|tx| tx.file("key").mode(0o600).create_new("second"));
+    /// assert!(again.unwrap_err().is_conflict());
+    /// assert_eq!(std::fs::read(dir.path().join("key"))?, b"first");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn create_new(self, bytes: impl AsRef<[u8]>) -> Result<()> {
+        let Self { transaction, path, mode } = self;
+        let file = FileBuilder { transaction: &mut *transaction, path: path.clone(), mode };
+        file.write(bytes)?;
+        transaction.expect_free(&path)
+    }
+
+    /// Stages the file, unless it has these bytes and this mode already, as
+    /// [`Transaction::write_if_changed`] does. Returns whether it was staged.
+    ///
+    /// # Errors
+    /// As for [`writer`](Self::writer) and [`Transaction::write_if_changed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let save = |mode| store.update(|tx| tx.file("run.sh").mode(mode).write_if_changed("#!/bin/sh\n"));
+    /// assert!(*save(0o755)?.value());
+    /// assert!(!*save(0o755)?.value());
+    /// # #[cfg(unix)]
+    /// assert!(*save(0o700)?.value());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn write_if_changed(self, bytes: impl AsRef<[u8]>) -> Result<bool> {
+        let Self { transaction, path, mode } = self;
+        transaction.refuse_mode(&path, mode)?;
+        if transaction.has_mode(&path, mode)? && transaction.is_unchanged(&path, bytes.as_ref())? {
+            return Ok(false);
+        }
+        FileBuilder { transaction, path, mode }.write(bytes)?;
+        Ok(true)
+    }
+
     /// Returns a writer of the file's bytes, as [`Transaction::writer`] does.
     ///
     /// # Errors
@@ -140,7 +192,9 @@ impl Transaction {
     /// the file has now, without set-ID bits. If the copy has another group than the file, or one of
     /// them has an access control list, the copy's group gets only the rights that all others have. The copy
     /// replaces any file at `to`, and has the owner of that file. Where the file system can share blocks
-    /// between files, a long file is not copied byte by byte.
+    /// between files, a long file is not copied byte by byte. A symlink at `from` or `to` is followed: the
+    /// file that it leads to is copied or replaced. To copy the symlink itself, give what
+    /// [`read_link`](Self::read_link) says to [`symlink`](Self::symlink).
     ///
     /// `from` counts as read: the commit is a [`Conflict`](Error::Conflict) if it has changed by then, or is
     /// there where nothing was.
@@ -419,6 +473,17 @@ impl Transaction {
                 let checksum = writer.copy(&mut *found.file, |file| file.system_file(), length, unread)?;
                 guard(&self.snapshot).remember(self.root(), &path, found.seen(checksum))
             }
+        }
+    }
+
+    /// Whether a file has a mode that is wanted. Then it must still have it at the commit.
+    fn has_mode(&self, path: &Path, mode: Option<u32>) -> Result<bool> {
+        let Some(mode) = mode.filter(|_| self.root().fs.has_modes()) else { return Ok(true) };
+        match self.metadata(path) {
+            Ok(found) => Ok(found.mode() == Some(mode)),
+            // There is no such file.
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

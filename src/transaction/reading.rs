@@ -259,9 +259,13 @@ impl Transaction {
     fn own_info(&self, path: &RelativePath) -> Result<Option<Option<FileInfo>>> {
         let draft = guard(&self.draft);
         Ok(match draft.newest(path).map(|slot| &slot.content) {
-            Some(Content::Kept(file)) => Some(Some(FileInfo::uncommitted(file.bytes.len() as u64))),
+            Some(Content::Kept(file)) => {
+                let existing = file.target.existing.map(|found| found.mode);
+                let mode = file.target.attributes.mode.or(existing);
+                Some(Some(FileInfo::uncommitted(file.bytes.len() as u64, mode)))
+            }
             Some(Content::Ready(StagedChange::Write(file))) => {
-                Some(Some(FileInfo::uncommitted(file.length())))
+                Some(Some(FileInfo::uncommitted(file.length(), Some(file.mode()))))
             }
             Some(
                 Content::Link(KeptLink { to, .. })

@@ -738,7 +738,7 @@ impl World {
             return Ok(());
         }
         let expected = expect(draft, &self.committed, change, written);
-        let changes: Vec<_> = tx.changes().iter().map(|change| change.path().to_string()).collect();
+        let changes: Vec<_> = tx.changes().unwrap().iter().map(|change| change.path().to_string()).collect();
         let drafted = draft.changed();
         self.agree(found, expected).map_err(|problem| format!("{change:?}: {problem}"))?;
         self.agree(changes, drafted)

@@ -336,7 +336,7 @@ mod unix {
             let mut tx = store.begin().unwrap();
             tx.write(path, path).unwrap();
             assert_eq!(tx.read("real/file").unwrap(), path.as_bytes());
-            assert_eq!(tx.changes()[0].path().to_string(), "real/file");
+            assert_eq!(tx.changes().unwrap()[0].path().to_string(), "real/file");
             tx.commit().unwrap();
             assert_eq!(text(root.join("real/file")), path);
             assert_eq!(store.view().unwrap().read(path).unwrap(), path.as_bytes());

@@ -212,7 +212,7 @@ fn a_transaction_makes_a_control_directory_only_if_it_reads_or_is_large() {
             assert!(tx.read("a").unwrap_err().is_not_found());
         }
         tx.write("a", vec![0; bytes]).unwrap();
-        assert_eq!(tx.changes().len(), 1);
+        assert_eq!(tx.changes().unwrap().len(), 1);
         tx.abort();
         assert_eq!(root.path().join(".cosave").exists(), makes, "{reads} {bytes}");
         assert!(tree(root.path()).is_empty());

@@ -38,7 +38,7 @@ fn directories_are_made_and_removed_with_the_commit_and_not_before() {
     tx.create_dir_all("keep").unwrap();
     tx.remove("old/a").unwrap();
     tx.remove_dir("old").unwrap();
-    let shown: Vec<_> = tx.changes().iter().map(ToString::to_string).collect();
+    let shown: Vec<_> = tx.changes().unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(
         shown,
         [
@@ -282,4 +282,47 @@ fn a_directory_goes_after_all_that_was_in_it_in_whatever_order_that_was_said() {
     tx.remove("d/a").unwrap();
     tx.commit().unwrap();
     assert_eq!(paths(dir.path()), Vec::<PathBuf>::new());
+}
+
+// A dotfiles manager asked for `bin` and removed the last file of it: `bin` was gone.
+#[test]
+fn a_directory_that_was_asked_for_is_not_pruned() {
+    let root = tempfile::tempdir().unwrap();
+    let store = quick(root.path());
+    put(&store, &[("bin/deep/a", "1"), ("other/a", "1")]);
+    let mut tx = store.begin().unwrap();
+    tx.prune_empty_parents();
+    tx.create_dir_all("bin").unwrap();
+    tx.remove("bin/deep/a").unwrap();
+    tx.remove("other/a").unwrap();
+    tx.commit().unwrap();
+    assert!(root.path().join("bin").is_dir() && !root.path().join("bin/deep").exists());
+    assert!(!root.path().join("other").exists());
+    // The last word counts.
+    let mut tx = store.begin().unwrap();
+    tx.create_dir_all("bin").unwrap();
+    tx.remove_dir("bin").unwrap();
+    tx.commit().unwrap();
+    assert!(!root.path().join("bin").exists());
+}
+
+// The standard library takes it for a directory that is there.
+#[cfg(unix)]
+#[test]
+fn a_symlink_to_a_directory_is_as_good_as_one_that_is_asked_for() {
+    let root = tempfile::tempdir().unwrap();
+    let store = quick(root.path());
+    put(&store, &[("real/a", "1"), ("file", "1")]);
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, root.path().join(name)).unwrap();
+    link("real", "link");
+    link("file", "no directory");
+    link("nowhere", "dangling");
+    let mut tx = store.begin().unwrap();
+    tx.create_dir_all("link").unwrap();
+    tx.create_dir_all("link/made").unwrap();
+    for name in ["no directory", "dangling"] {
+        assert!(matches!(tx.create_dir_all(name), Err(Error::InvalidPath { .. })), "{name}");
+    }
+    tx.commit().unwrap();
+    assert!(root.path().join("real/made").is_dir() && root.path().join("link").is_symlink());
 }

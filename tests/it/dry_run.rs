@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use cosave::{Change, Error, Store, Transaction};
+use cosave::{Change, Error, Expect, Store, Transaction};
 
 use crate::common::{put, quick, text, tree};
 
@@ -19,12 +19,17 @@ const SHOWN: [&str; 5] = [
     "replace a (2 -> 6 bytes)",
     "create  new/deep/b (3145728 bytes)",
     "remove  gone (4 bytes)",
-    "create  copy (6 bytes)",
+    "create  copy (6 bytes, mode …)",
     "create  c (1 bytes)",
 ];
 
+/// The changes as text. The mode of a copied file comes from the umask.
 fn shown(changes: &[Change]) -> Vec<String> {
-    changes.iter().map(ToString::to_string).collect()
+    let without_mode = |shown: String| match shown.split_once(", mode ") {
+        Some((before, _)) => format!("{before}, mode …)"),
+        None => shown,
+    };
+    changes.iter().map(|change| without_mode(change.to_string())).collect()
 }
 
 #[test]
@@ -43,14 +48,14 @@ fn a_dry_run_says_what_a_commit_would_change_and_writes_nothing() {
             let mut tx = store.dry_run().unwrap();
             assert_eq!(tx.read("a").unwrap(), b"12");
             edit(&mut tx).unwrap();
-            assert_eq!(shown(&tx.changes()), SHOWN);
+            assert_eq!(shown(&tx.changes().unwrap()), SHOWN);
             assert_eq!(tx.read("a").unwrap(), b"longer");
             assert_eq!(tx.metadata("new/deep/b").unwrap().length(), 3 << 20);
             assert!(!tx.exists("gone").unwrap() && tx.exists("new/deep").unwrap());
             assert!(tx.read("missing").unwrap_err().is_not_found());
             assert!(matches!(tx.write("../a", ""), Err(Error::InvalidPath { .. })));
             assert!(matches!(tx.try_commit(), Err(Error::Unsupported { .. })));
-            assert_eq!(shown(&tx.changes()), SHOWN);
+            assert_eq!(shown(&tx.changes().unwrap()), SHOWN);
             drop((tx, store));
             assert_eq!(tree(root.path()), before);
         }
@@ -64,8 +69,9 @@ fn a_commit_changes_what_the_dry_run_said() {
     put(&store, &[("a", "12"), ("gone", "1234")]);
     let mut plan = store.dry_run().unwrap();
     edit(&mut plan).unwrap();
+    let planned = plan.changes().unwrap();
     let done = store.update(edit).unwrap();
-    assert_eq!(plan.changes(), done.changes());
+    assert_eq!(planned, done.changes());
     assert_eq!(shown(done.changes()), SHOWN);
     assert_eq!(text(root.path().join("copy")), "longer");
 }
@@ -96,5 +102,70 @@ fn a_dry_run_tells_what_would_not_be_allowed_unless_the_store_is_read_only() {
     let store = Store::options().read_only(true).open(root.path()).unwrap();
     let mut plan = store.dry_run().unwrap();
     plan.write("a", "23").unwrap();
-    assert_eq!(shown(&plan.changes()), ["replace a (1 -> 2 bytes)"]);
+    assert_eq!(shown(&plan.changes().unwrap()), ["replace a (1 -> 2 bytes)"]);
+}
+
+// A plan that was shown and agreed to was refused when it was committed.
+#[test]
+fn a_plan_is_refused_for_what_its_commit_would_be_refused_for() {
+    type Work = fn(&mut Transaction) -> cosave::Result<()>;
+    let cases: [(&str, Work); 6] = [
+        ("a file and a file below it", |tx| {
+            tx.write("new", "1")?;
+            tx.write("new/below", "2")
+        }),
+        ("a new file where one is", |tx| tx.create_new("a", "2")),
+        ("another generation", |tx| tx.expect_generation(7).or_else(|_| tx.write("a", "2"))),
+        ("a file that is not there", |tx| {
+            let _ = tx.expect("missing", Expect::Present);
+            tx.write("a", "2")
+        }),
+        ("what has changed since it was read", |tx| {
+            tx.read("a")?;
+            tx.write("b", "1")
+        }),
+        ("a writer that is not finished", |tx| tx.writer("c").map(drop)),
+    ];
+    for (case, work) in cases {
+        for is_dry in [true, false] {
+            let root = tempfile::tempdir().unwrap();
+            let store = quick(root.path());
+            put(&store, &[("a", "1")]);
+            let mut tx = if is_dry { store.dry_run().unwrap() } else { store.begin().unwrap() };
+            work(&mut tx).unwrap();
+            if case.contains("changed") {
+                put(&store, &[("a", "changed")]);
+            }
+            let planned = tx.changes().unwrap_err();
+            if !is_dry {
+                let refused = tx.try_commit().unwrap_err();
+                assert_eq!(planned.to_string(), refused.to_string(), "{case}");
+            }
+            assert_ne!(text(root.path().join("a")), "2", "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_plan_has_the_directories_that_are_pruned() {
+    let root = tempfile::tempdir().unwrap();
+    let store = quick(root.path());
+    put(&store, &[("d/e/a", "1"), ("d/b", "1"), ("kept/a", "1")]);
+    let mut tx = store.begin().unwrap();
+    tx.prune_empty_parents();
+    tx.remove("d/e/a").unwrap();
+    let shown = |tx: &Transaction| shown(&tx.changes().unwrap());
+    assert_eq!(shown(&tx), ["remove  d/e/a (1 bytes)", "remove  d/e/"]);
+    // A plan takes nothing away from the transaction.
+    assert!(tx.exists("d/e").unwrap());
+    tx.remove("d/b").unwrap();
+    let pruned = ["remove  d/e/a (1 bytes)", "remove  d/b (1 bytes)", "remove  d/e/", "remove  d/"];
+    assert_eq!(shown(&tx), pruned);
+    tx.write("d/new", "1").unwrap();
+    assert_eq!(shown(&tx)[2..], ["create  d/new (1 bytes)", "remove  d/e/"]);
+    tx.remove("d/new").unwrap();
+    assert_eq!(shown(&tx), pruned);
+    let planned = tx.changes().unwrap();
+    assert_eq!(planned, tx.commit().unwrap().changes());
+    assert!(!root.path().join("d").exists());
 }

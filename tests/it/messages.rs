@@ -269,3 +269,61 @@ fn a_store_is_closed_and_opened_again_as_it_was() {
     again.close().unwrap();
     assert!(!root.path().join(".cosave").exists());
 }
+
+/// A failed `expect` said "cannot commit", though nobody had committed, and to try again, in vain.
+#[test]
+fn a_conflict_says_what_to_do_next() {
+    let root = tempfile::tempdir().unwrap();
+    let store = quick(root.path());
+    put(&store, &[("a", "1")]);
+    let mut tx = store.begin().unwrap();
+    let absent = tx.expect("a", Expect::Absent).unwrap_err().to_string();
+    let path = root.path().canonicalize().unwrap().join("a");
+    let begins = format!("cannot go on: `{}`", path.display());
+    assert!(absent.starts_with(&begins), "{absent}");
+    assert!(absent.ends_with("exists already; nothing was changed, read it again and retry"), "{absent}");
+    let other = cosave::Checksum::of(b"2");
+    let differs = tx.expect("a", Expect::Checksum(other)).unwrap_err().to_string();
+    assert!(differs.ends_with("nothing was changed, look at what is there, and decide anew"), "{differs}");
+    assert!(tx.expect_generation(9).unwrap_err().to_string().ends_with("decide anew"));
+}
+
+/// The names of error kinds were shown: "entity not found".
+#[test]
+fn an_error_of_the_librarys_own_has_words_of_its_own() {
+    let root = tempfile::tempdir().unwrap();
+    let store = quick(root.path());
+    put(&store, &[("d/a", "1")]);
+    let mut tx = store.begin().unwrap();
+    let reasons = [
+        (tx.remove("missing"), "there is no such file or directory"),
+        (tx.create_dir("d"), "something is there already"),
+        (tx.remove_dir("d"), "the directory is not empty"),
+        (tx.read("missing").map(drop), "there is no such file or directory"),
+        (tx.read_link("d/a").map(drop), "it is not of the kind that is needed here"),
+    ];
+    for (refused, reason) in reasons {
+        let error = refused.unwrap_err();
+        assert_eq!(error.source().unwrap().to_string(), reason, "{error}");
+    }
+}
+
+#[test]
+fn an_absolute_path_below_the_root_is_turned_into_a_path_of_the_root() {
+    let root = tempfile::tempdir().unwrap();
+    let store = quick(root.path());
+    let relative = |path: &Path| store.relative(path).map(|path| path.to_string());
+    assert_eq!(relative(&root.path().join("d/../a")).map_err(drop), Err(()));
+    assert_eq!(relative(&root.path().join("d/./a")).unwrap(), "d/a");
+    assert_eq!(relative(&store.root().join("a")).unwrap(), "a");
+    assert_eq!(relative(Path::new("a")).unwrap(), "a");
+    let beside = root.path().with_file_name("beside");
+    let message = relative(&beside).unwrap_err().to_string();
+    assert!(
+        message.contains("does not lie below a root") && message.contains("`Store::relative`"),
+        "{message}"
+    );
+    for refused in [root.path().to_path_buf(), root.path().join(".cosave/lock"), "".into()] {
+        assert!(matches!(store.relative(&refused), Err(Error::InvalidPath { .. })), "{}", refused.display());
+    }
+}

@@ -67,7 +67,7 @@ fn a_mode_that_no_file_can_have_is_refused_before_anything_is_staged() {
     assert!(matches!(tx.file("b").mode(0o10000).write(""), Err(Error::Unsupported { .. })));
     assert!(matches!(tx.set_permissions("a", 0o10000), Err(Error::Unsupported { .. })));
     assert!(tx.set_permissions("missing", 0o600).unwrap_err().is_not_found());
-    assert!(tx.changes().is_empty());
+    assert!(tx.changes().unwrap().is_empty());
 }
 
 /// A secret that was written twice in one transaction was readable to all.
@@ -183,7 +183,7 @@ fn a_moved_file_keeps_its_mode_and_its_time_also_in_place_of_another() {
     fs::File::options().write(true).open(at("a")).unwrap().set_modified(long_ago).unwrap();
     let mut tx = store.begin().unwrap();
     tx.rename("a", "b").unwrap();
-    let shown: Vec<_> = tx.changes().iter().map(ToString::to_string).collect();
+    let shown: Vec<_> = tx.changes().unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["replace b (8 -> 5 bytes)", "remove  a (5 bytes)"]);
     tx.commit().unwrap();
     assert!(!at("a").exists());
@@ -256,7 +256,7 @@ fn a_file_is_neither_copied_to_itself_nor_moved_into_what_is_no_directory() {
     assert_eq!(invalid(&tx.copy("d", "e").unwrap_err()), Some(InvalidPath::Directory));
     assert!(tx.rename("missing", "b").unwrap_err().is_not_found());
     assert!(tx.copy("missing", "b").unwrap_err().is_not_found());
-    assert!(tx.changes().is_empty());
+    assert!(tx.changes().unwrap().is_empty());
     tx.commit().unwrap();
     assert_eq!(text(dir.path().join("a")), "a0");
 }
@@ -325,7 +325,7 @@ fn what_is_no_file_is_not_copied_and_not_waited_for() {
         let refused = tx.copy_from("copy", source).unwrap_err();
         assert!(matches!(refused, Error::Io { .. }), "{refused:?}");
     }
-    assert!(tx.changes().is_empty());
+    assert!(tx.changes().unwrap().is_empty());
 }
 
 /// The bits for the group were copied, and then held for another group, which had no rights before.
@@ -378,4 +378,49 @@ fn a_copy_gives_no_group_rights_that_it_had_not() {
         store.update(|tx| tx.copy_from("listed", outside.path().join("file"))).unwrap();
         assert_mode(&at("listed"), 0o600);
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_a_transaction_has_written_has_the_mode_that_it_will_have() {
+    let dir = tempfile::tempdir().unwrap();
+    for inline_max in [0, 100] {
+        let store = Store::options().inline_max(inline_max).open(dir.path()).unwrap();
+        put(&store, &[("old", "1")]);
+        set_mode(&dir.path().join("old"), 0o604);
+        let mut tx = store.begin().unwrap();
+        tx.write("old", "2").unwrap();
+        tx.file("run").mode(0o751).write("1").unwrap();
+        let modes = |tx: &cosave::Transaction| ["old", "run"].map(|path| tx.metadata(path).unwrap().mode());
+        assert_eq!(modes(&tx), [Some(0o604), Some(0o751)]);
+        tx.set_permissions("old", 0o640).unwrap();
+        assert_eq!(modes(&tx), [Some(0o640), Some(0o751)]);
+        let commit = tx.commit().unwrap();
+        let shown: Vec<_> = commit.changes().iter().map(ToString::to_string).collect();
+        assert!(shown[0].ends_with("run (1 bytes, mode 751)"), "{shown:?}");
+        assert_eq!(shown[1], "replace old (1 -> 1 bytes, mode 640)");
+        assert_mode(&dir.path().join("old"), 0o640);
+        store.update(|tx| tx.remove("run")).unwrap();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_written_only_if_changed_has_the_mode_that_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    let mut tx = store.begin().unwrap();
+    assert!(tx.file("a").mode(0o700).write_if_changed("1").unwrap());
+    tx.commit().unwrap();
+    let mut tx = store.begin().unwrap();
+    assert!(!tx.file("a").write_if_changed("1").unwrap());
+    assert!(!tx.file("a").mode(0o700).write_if_changed("1").unwrap());
+    assert!(matches!(tx.file("a").mode(0o10000).write_if_changed("1"), Err(Error::Unsupported { .. })));
+    // What was left as it was must still be so.
+    set_mode(&dir.path().join("a"), 0o777);
+    assert!(tx.commit().unwrap_err().is_conflict());
+    let mut tx = store.begin().unwrap();
+    assert!(tx.file("a").mode(0o700).write_if_changed("1").unwrap());
+    tx.commit().unwrap();
+    assert_mode(&dir.path().join("a"), 0o700);
 }

@@ -22,8 +22,9 @@ impl Told {
             let name = match progress {
                 Progress::Staged { path, length, .. } => format!("staged {path} {length}"),
                 Progress::Committing { files, bytes, .. } => format!("committing {files} {bytes}"),
-                Progress::Applied { generation, files, all, .. } => {
-                    format!("applied {files} of {all} in {generation}")
+                Progress::Applied { generation, files, all, path, .. } => {
+                    let last = path.as_ref().map(|path| format!(": {path}")).unwrap_or_default();
+                    format!("applied {files} of {all} in {generation}{last}")
                 }
                 Progress::Recovering { generations, .. } => format!("recovering {generations}"),
                 Progress::Staging { path, bytes, length, .. } => {
@@ -66,9 +67,9 @@ fn every_step_of_a_save_is_told() {
             "staged d/b 1",
             "committing 3 4",
             "applied 0 of 3 in 1",
-            "applied 1 of 3 in 1",
-            "applied 2 of 3 in 1",
-            "applied 3 of 3 in 1",
+            "applied 1 of 3 in 1: a",
+            "applied 2 of 3 in 1: d/b",
+            "applied 3 of 3 in 1: gone",
         ];
         assert_eq!(told.take(), steps);
     }
@@ -101,7 +102,7 @@ fn after_the_commit_point_it_is_too_late_to_cancel() {
     let told = Told::default();
     let store = told.options("applied").open(root.path()).unwrap();
     assert_eq!(save(&store).unwrap().generation(), 1);
-    assert_eq!(told.take().last().unwrap(), "applied 2 of 2 in 1");
+    assert_eq!(told.take().last().unwrap(), "applied 2 of 2 in 1: d/b");
     assert_eq!(text(root.path().join("d/b")), "1");
 }
 
@@ -197,6 +198,6 @@ fn a_recovery_is_told() {
     crash.publish(2);
     let told = Told::default();
     drop(told.options("recovering").open(root.path()).unwrap());
-    assert_eq!(told.take(), ["recovering 1", "applied 1 of 1 in 2"]);
+    assert_eq!(told.take(), ["recovering 1", "applied 1 of 1 in 2: a"]);
     assert_eq!(text(Path::new(root.path()).join("a")), "2");
 }

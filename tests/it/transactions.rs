@@ -40,7 +40,7 @@ fn the_later_write_wins() {
     for (path, text) in [("a/b", "first"), ("c", "c"), ("./a//b", "second"), ("a/./b", "third")] {
         tx.write(path, text).unwrap();
     }
-    let changes = tx.changes();
+    let changes = tx.changes().unwrap();
     assert_eq!(changes, tx.commit().unwrap().changes(), "the dry run and the commit do not agree");
     assert_eq!(changes.iter().map(|change| change.path().to_string()).collect::<Vec<_>>(), ["c", "a/b"]);
     assert_eq!(text(root.path().join("a/b")), "third");
@@ -74,11 +74,11 @@ fn a_dry_run_says_what_a_commit_would_do() {
         let store = Store::options().inline_max(inline_max).open(root.path()).unwrap();
         put(&store, &[("a", "old"), ("b", "old")]);
         let mut tx = store.begin().unwrap();
-        assert!(tx.changes().is_empty());
+        assert!(tx.changes().unwrap().is_empty());
         tx.write("a", "12345").unwrap();
         tx.write("new/c", "1").unwrap();
         tx.remove("b").unwrap();
-        let changes = tx.changes();
+        let changes = tx.changes().unwrap();
         assert!(matches!(&changes[0], Change::Replace { path, length: 5, .. } if path.to_string() == "a"));
         assert!(matches!(&changes[1], Change::Create { path, length: 1, .. } if path.to_string() == "new/c"));
         assert!(matches!(&changes[2], Change::Remove { path, .. } if path.to_string() == "b"));

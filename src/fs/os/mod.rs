@@ -476,6 +476,10 @@ impl FileSystem for OsFileSystem {
         Ok(Unsynced::directory(path.parent()))
     }
 
+    fn has_modes(&self) -> bool {
+        cfg!(unix)
+    }
+
     fn has_symlinks(&self) -> bool {
         cfg!(unix)
     }

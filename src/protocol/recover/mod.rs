@@ -238,7 +238,8 @@ fn roll_forward(
             report.differences.extend(set_aside);
             (1..).zip(&planned).try_for_each(|(files, step)| {
                 carry_out(root, (generation, manifest), step, wave)?;
-                root.tell_only(|| Progress::Applied { generation, files, all: planned.len() });
+                let (all, path) = (planned.len(), Some(step.target.clone()));
+                root.tell_only(|| Progress::Applied { generation, files, all, path });
                 Ok(())
             })
         });

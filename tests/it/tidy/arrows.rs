@@ -14,14 +14,15 @@ const PLAN: &str = "
 lib -> store::locking store transaction::operations transaction writer view single reader listed report error manifest options generation path place lease expect checksum progress preserve
 memory -> store error fs::sim options
 store::locking -> store protocol::caller protocol::open error
-store -> transaction view protocol::caller protocol::open protocol::sweep protocol::verify protocol::control protocol::root reader report error fs::os fs mutation options generation lease
+store -> path transaction view protocol::caller protocol::resolve protocol::open protocol::sweep protocol::verify protocol::control protocol::root reader report error fs::os fs mutation options generation lease
 transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::glance protocol::root error expect generation path
 transaction::directories -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root error fs path
 transaction::links -> transaction draft protocol::check protocol::glance protocol::resolve protocol::stage protocol::root error fs manifest mutation path
+transaction::planning -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root report error fs path
 transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os::outside fs::os fs path place transaction::trees
 transaction::trees -> transaction protocol::tree protocol::resolve protocol::stage protocol::root error fs manifest path
 transaction::reading -> transaction draft protocol::read protocol::snapshot protocol::glance protocol::stage protocol::resolve protocol::root reader listed error fs path
-transaction -> writer pruning draft protocol::caller protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::lock protocol::resolve protocol::root report error fs options generation path spelling
+transaction -> writer draft protocol::caller protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::lock protocol::resolve protocol::root report error fs options generation path spelling
 writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path checksum spelling
 pruning -> draft protocol::check protocol::resolve protocol::stage protocol::root error path
 draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve protocol::root error fs path protocol::layout
