@@ -260,6 +260,26 @@ pub enum Reason {
     /// A directory that cannot be told from another one.
     #[error("directories cannot be told apart here, so none is moved or removed with its contents")]
     NoIdentity,
+    /// A generation that was not committed yet.
+    #[error("nothing was committed with this number yet")]
+    NotCommitted,
+    /// The history does not reach back to a generation: it was not kept, it was removed, or a store without
+    /// [`keep`](crate::StoreOptions::keep) has committed since.
+    #[error("the history does not reach back that far")]
+    NoHistory,
+    /// There is no commit to undo, or none that was undone.
+    #[error("there is nothing to undo or redo")]
+    NothingToUndo,
+    /// What was at a path was not kept. Symlinks are not, and neither are directories that were moved, removed
+    /// or replaced as a whole.
+    #[error("what was there then was not kept")]
+    NotKept,
+    /// What was kept has changed since.
+    #[error("what was kept of it has changed since, so it is not what it was")]
+    KeptChanged,
+    /// Another program has changed a path, so nobody knows what was there at that time.
+    #[error("another program has changed it, so nobody knows what was there then")]
+    ChangedOutside,
     /// A mode that no file can have.
     #[error("no file can have this mode: it has bits beyond 0o7777")]
     Mode,
@@ -471,6 +491,8 @@ pub enum Operation {
     Read,
     /// Writing a staged file.
     Stage,
+    /// Keeping the history.
+    Keep,
     /// Waiting for the disk.
     Sync,
     /// Taking a lock.
@@ -498,6 +520,7 @@ impl std::fmt::Display for Operation {
             Self::Look => "look at",
             Self::Read => "read",
             Self::Stage => "stage",
+            Self::Keep => "keep the history of",
             Self::Sync => "make durable",
             Self::Lock => "lock",
             Self::Publish => "publish",

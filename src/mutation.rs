@@ -137,6 +137,20 @@ pub enum Rule {
     WriteAnew,
     /// Acknowledge a commit only when barrier 3 was waited for, though its wave is that of the next batch.
     AnswerPaid,
+    /// Make what a commit keeps durable before it moves its first file.
+    KeepBeforeMoves,
+    /// Keep in recovery what a power loss took from the history, before a file is moved.
+    KeepInRecovery,
+    /// Keep in recovery also what a power loss took although the list of it is whole.
+    KeepMissing,
+    /// Make what a killed process has kept durable before a file is moved.
+    InheritHistory,
+    /// Serve no kept file whose bytes are not the original's.
+    VerifyKept,
+    /// Keep what fewer people may read as a copy of the maker's own.
+    HideKept,
+    /// Remove what falls out of the history.
+    ForgetOld,
     /// Leave deferred commits to recovery if their wave failed or could not begin.
     LeaveUnpaid,
     /// Attach the deferred wave before retiring the manifest that it belongs to.

@@ -108,6 +108,8 @@ pub(crate) struct Settings {
     pub(crate) inline_max: usize,
     pub(crate) root_moved: bool,
     pub(crate) preserve: Preserve,
+    /// How many generations' originals are kept.
+    pub(crate) keep: u32,
     pub(crate) on_wait: Option<OnWait>,
     pub(crate) on_progress: Option<OnProgress>,
 }
@@ -156,6 +158,7 @@ impl Default for StoreOptions {
             inline_max: INLINE_MAX_DEFAULT,
             root_moved: false,
             preserve: Preserve::default(),
+            keep: 0,
             on_wait: None,
             on_progress: None,
         };
@@ -336,6 +339,28 @@ impl StoreOptions {
     /// Its bytes are then written twice: beside their targets, and into its manifest.
     pub fn inline_max(mut self, bytes: usize) -> Self {
         self.settings.inline_max = bytes.min(INLINE_MAX_MOST);
+        self
+    }
+
+    /// Keeps what the last `generations` commits replaced or removed, so that
+    /// [`Store::undo`](crate::Store::undo), [`Store::restore`](crate::Store::restore) and
+    /// [`Store::view_at`](crate::Store::view_at) can go back to it. Off by default, and free when off.
+    ///
+    /// An original is kept as a hard link below the control directory, or as a copy where there can be no
+    /// hard link. It is read once under the lock, so that its checksum is known. A commit waits no more often
+    /// than without. What lies beyond the last `generations` goes with the next commit.
+    ///
+    /// Nobody can read a kept file who could not read the original: only those who may write in the root
+    /// can enter the directory. If fewer could read the original, it is a copy that only its maker can read.
+    /// A file that the committing user cannot read is not kept. Symlinks are not kept: a commit that makes,
+    /// replaces or removes one cannot be undone. And nothing goes back beyond a commit that moved, removed or
+    /// replaced a whole directory. Both are refused with [`Reason::NotKept`](crate::Reason::NotKept).
+    ///
+    /// Give all stores of a root the same number. A commit of a store without it ends the history: nothing
+    /// before that commit can be reached any more, and [`Store::history`](crate::Store::history) does not
+    /// show it.
+    pub fn keep(mut self, generations: u32) -> Self {
+        self.settings.keep = generations;
         self
     }
 

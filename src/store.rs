@@ -3,6 +3,7 @@
 //! The public type over what `protocol::open` holds. It hands out transactions
 //! and views, and knows nothing of the protocol's steps.
 
+mod history;
 pub(crate) mod locking;
 
 use std::fmt;

@@ -10,6 +10,7 @@ mod links;
 pub(crate) mod operations;
 mod planning;
 mod reading;
+mod restoring;
 mod trees;
 
 use std::collections::BTreeSet;

@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Operation, Result};
-use crate::fs::ReadFile;
+use crate::fs::{Metadata, ReadFile};
 use crate::generation::Generation;
 use crate::listed::{DirEntry, FileInfo, FileKind};
 use crate::path::RelativePath;
 use crate::protocol::open::Opened;
-use crate::protocol::read::Reading;
-use crate::protocol::resolve::{self, Resolver};
+use crate::protocol::resolve::{self, Lookup, Resolver};
 use crate::protocol::root::{Root, guard};
-use crate::protocol::state::State as _;
+use crate::protocol::state::State;
 use crate::reader::FileReader;
 use crate::spelling::Spellings;
 
@@ -35,11 +34,16 @@ use crate::spelling::Spellings;
 /// ```
 pub struct View {
     opened: Arc<Opened>,
-    reading: Reading,
+    state: Box<dyn Shown>,
     resolver: Mutex<Resolver>,
     /// How the paths were given.
     spellings: Spellings,
 }
+
+/// A state that a view can show.
+trait Shown: State + Lookup + Send + Sync {}
+
+impl<T: State + Lookup + Send + Sync> Shown for T {}
 
 impl fmt::Debug for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,7 +54,13 @@ impl fmt::Debug for View {
 impl View {
     pub(crate) fn new(opened: Arc<Opened>) -> Result<Self> {
         let reading = opened.read()?;
-        Ok(Self { opened, reading, resolver: Mutex::default(), spellings: Spellings::default() })
+        Ok(Self::of(opened, reading))
+    }
+
+    /// A view of any state.
+    pub(crate) fn of(opened: Arc<Opened>, state: impl State + Lookup + Send + Sync + 'static) -> Self {
+        let (resolver, spellings) = (Mutex::default(), Spellings::default());
+        Self { opened, state: Box::new(state), resolver, spellings }
     }
 
     /// The generation that this view shows; 0 before the first commit.
@@ -66,7 +76,7 @@ impl View {
     /// ```
     #[must_use]
     pub fn generation(&self) -> Generation {
-        self.reading.generation
+        self.state.generation()
     }
 
     /// Reads a whole file, as it is in this state.
@@ -191,7 +201,7 @@ impl View {
     /// ```
     pub fn exists(&self, path: impl AsRef<Path>) -> Result<bool> {
         let path = self.resolve_any(path.as_ref())?;
-        Ok(self.reading.look(self.root(), &path)?.is_some())
+        Ok(self.look(&path)?.is_some())
     }
 
     /// What is at `path` in this state, without reading it. A symlink is followed.
@@ -212,7 +222,7 @@ impl View {
     /// ```
     pub fn metadata(&self, path: impl AsRef<Path>) -> Result<FileInfo> {
         let path = self.resolve_any(path.as_ref())?;
-        let found = self.reading.look(self.root(), &path)?.ok_or_else(|| self.missing(&path))?;
+        let found = self.look(&path)?.ok_or_else(|| self.missing(&path))?;
         Ok(found.into())
     }
 
@@ -226,12 +236,12 @@ impl View {
         self.opened.root.refuse_child()?;
         let given = path.as_ref();
         let path = resolve::relative(self.root(), given)?;
-        let resolved = guard(&self.resolver).resolve_name(self.root(), &self.reading, &path);
+        let resolved = guard(&self.resolver).resolve_name(self.root(), &*self.state, &path);
         let path = self.note(resolved.map(|target| target.path), given)?;
-        if let Some(to) = self.reading.read_link(self.root(), &path)? {
+        if let Some(to) = self.state.read_link(self.root(), &path)? {
             return Ok(to);
         }
-        self.reading.look(self.root(), &path)?.ok_or_else(|| self.missing(&path))?;
+        self.look(&path)?.ok_or_else(|| self.missing(&path))?;
         Err(self.root().error(Operation::Read, &path)(io::ErrorKind::InvalidInput.into()))
     }
 
@@ -314,9 +324,13 @@ impl View {
     }
 
     fn entries_in(&self, directory: &RelativePath) -> Result<Option<Vec<DirEntry>>> {
-        let names = self.reading.names(self.root(), directory)?;
+        let names = self.state.names(self.root(), directory)?;
         let entry = |(name, kind)| DirEntry::new(directory.child(name), kind);
         Ok(names.map(|names| names.into_iter().map(entry).collect()))
+    }
+
+    fn look(&self, path: &RelativePath) -> Result<Option<Metadata>> {
+        State::look(&*self.state, self.root(), path)
     }
 
     fn root(&self) -> &Root {
@@ -336,13 +350,13 @@ impl View {
     }
 
     fn open_resolved(&self, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
-        self.reading.open(self.root(), path).map_err(|error| self.spellings.named(error))
+        self.state.open(self.root(), path).map_err(|error| self.spellings.named(error))
     }
 
     fn resolve(&self, path: &Path) -> Result<RelativePath> {
         self.opened.root.refuse_child()?;
         let relative = resolve::relative(self.root(), path)?;
-        let resolved = guard(&self.resolver).resolve_in(self.root(), &self.reading, &relative);
+        let resolved = guard(&self.resolver).resolve_in(self.root(), &*self.state, &relative);
         self.note(resolved.map(|target| target.path), path)
     }
 
@@ -357,7 +371,7 @@ impl View {
 
     fn resolve_any(&self, path: &Path) -> Result<RelativePath> {
         self.opened.root.refuse_child()?;
-        let resolved = resolve::resolve_any(self.root(), &self.reading, &mut guard(&self.resolver), path);
+        let resolved = resolve::resolve_any(self.root(), &*self.state, &mut guard(&self.resolver), path);
         self.note(resolved, path)
     }
 
@@ -368,7 +382,7 @@ impl View {
         }
         let relative = resolve::relative(self.root(), path)?;
         let resolver = &mut guard(&self.resolver);
-        let resolved = resolve::resolve_directory(self.root(), &self.reading, resolver, &relative);
+        let resolved = resolve::resolve_directory(self.root(), &*self.state, resolver, &relative);
         self.note(resolved, path)
     }
 }

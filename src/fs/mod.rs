@@ -107,6 +107,8 @@ pub enum NewFile {
     /// Nobody else, until [`WriteFile::finish`] gives it the rights of `Ordinary`. `Ordinary` from the
     /// start if the system cannot say what these are.
     Hidden,
+    /// Nobody but its maker, for good, also in the control directory.
+    Own,
 }
 
 /// An open file that is being read.
@@ -323,6 +325,15 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// # Errors
     /// `AlreadyExists`, `NotFound` if the parent is missing, or any other error of the system.
     fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced>;
+
+    /// Makes a directory in the control directory that only those can enter who may write in the root. One
+    /// that exists is left as it is. Owes the parent's sync.
+    ///
+    /// # Errors
+    /// As for [`create_dir`](Self::create_dir).
+    fn create_private_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
+        self.create_dir(path)
+    }
 
     /// Makes a directory unless it exists. Owes the parent's sync also if another process has made it, since
     /// that process may not have synced it.

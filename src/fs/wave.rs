@@ -86,6 +86,8 @@ pub enum Barrier {
     Inherited,
     /// The mark of a copy, before a target that cannot be renamed over is overwritten.
     Copying,
+    /// Recovery: originals of a commit whose history a power loss took are kept before they go.
+    Kept,
     /// Recovery: manifests beyond a gap are gone before their numbers are used again.
     Discarded,
     /// Recovery: a file that others wrote has a second name before a move takes its first one away.

@@ -32,7 +32,7 @@ use super::root::{Root, guard};
 use super::shift::{self, Shift};
 use super::stage::{self, Backing, Collected, KeptFile, Staged, StagedFile, Staging};
 use super::state::InPlace;
-use super::{apply, check, permissions, recover};
+use super::{apply, check, history, permissions, recover};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, NewFile, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
@@ -368,6 +368,7 @@ fn publish(
             retire_paid(root, locked, durable);
             acknowledge(root, owed, &Ok(durable), round);
             root.note_published(generation);
+            history::forget_old(root, generation);
             let publish = |(generation, staged): (Generation, Staged)| {
                 locked.control.names.insert(publish::published_name(root, &staged, generation));
                 staged.published(generation, durable)

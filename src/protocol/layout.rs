@@ -52,8 +52,33 @@ pub(crate) const UNNAMED_OWNER: ControlName = ControlName::Part("root.tmp");
 /// the control directory is durable.
 pub(crate) const IGNORE: ControlName = ControlName::Part(".gitignore");
 
-const PARTS: [ControlName; 9] =
-    [LOCK, QUEUE, LEASE, LEASE_HOLDER, TURN, SESSIONS, OWNER, UNNAMED_OWNER, IGNORE];
+/// The directory of what commits have replaced or removed.
+pub(crate) const HISTORY: ControlName = ControlName::Part("history");
+
+const PARTS: [ControlName; 10] =
+    [LOCK, QUEUE, LEASE, LEASE_HOLDER, TURN, SESSIONS, OWNER, UNNAMED_OWNER, IGNORE, HISTORY];
+
+/// What a commit has replaced or removed. A transaction that was not committed leaves a directory that no
+/// other one ever has.
+pub(crate) fn history(generation: Generation, transaction: TransactionId) -> RelativePath {
+    HISTORY.path().child(format!("{generation}.{transaction}"))
+}
+
+/// The list of it.
+pub(crate) fn history_record(generation: Generation, transaction: TransactionId) -> RelativePath {
+    history(generation, transaction).child("record")
+}
+
+/// What was kept for the entry with this number.
+pub(crate) fn kept(generation: Generation, transaction: TransactionId, number: usize) -> RelativePath {
+    history(generation, transaction).child(number.to_string())
+}
+
+/// Parses a name in the history's directory; `None` if it is not ours.
+pub(crate) fn parse_history(name: &OsStr) -> Option<(Generation, TransactionId)> {
+    let (generation, transaction) = name.to_str()?.split_once('.')?;
+    Some((Generation::parse(generation)?, TransactionId::parse(transaction)?))
+}
 
 /// What a name in the control directory means. Each has one form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -363,6 +388,7 @@ mod tests {
         let uuid = transaction.session;
         assert_eq!(parse_session(session(uuid).name()), Some(SessionName::Mark(uuid)));
         assert_eq!(parse_session(record(uuid, 3).name()), Some(SessionName::Record(uuid, 3)));
+        assert_eq!(parse_history(history(generation, transaction).name()), Some((generation, transaction)));
     }
 
     #[test]

@@ -7,11 +7,14 @@
 //! commit    the order of a commit: every wait in sight
 //! shift     the lock, and what is owed under it
 //! verify    the newest commits' files against their checksums
+//! past      an earlier state, as far as it was kept
 //! read      one state, under a shared lock
 //! sweep     remove what dead sessions left
 //! recover   finish what was published
 //! pending   what is published and not retired
 //! apply     staged files over their targets; retire
+//! history   what a commit replaces or removes, kept before it goes
+//! history_record  the list of that, as text
 //! publish   one rename of the manifest
 //! batch     which transactions share a wave
 //! check     what can be refused before the commit point
@@ -33,6 +36,7 @@
 //! tree      directories that are moved or removed as a whole
 //! control   what lies in the control directory
 //! copy      bytes, permissions, checksums
+//! writers   who may write in the root
 //! root      what every step shares
 //! deferred  waits that were put off
 //! stamps    which time stamps prove something
@@ -55,11 +59,14 @@ pub(crate) mod expected;
 pub(crate) mod flush;
 pub(crate) mod gate;
 pub(crate) mod glance;
+pub(crate) mod history;
+pub(crate) mod history_record;
 pub(crate) mod layout;
 pub(crate) mod lease;
 pub(crate) mod lock;
 pub(crate) mod open;
 pub(crate) mod original;
+pub(crate) mod past;
 pub(crate) mod pending;
 mod permissions;
 pub(crate) mod publish;
@@ -80,3 +87,4 @@ pub(crate) mod sweep;
 mod sync;
 pub(crate) mod tree;
 pub(crate) mod verify;
+mod writers;

@@ -18,6 +18,7 @@ use super::commit::{self, CommitQueue, Receipt};
 use super::control::{self, Control, Owner};
 use super::flush;
 use super::gate::{self, Closed};
+use super::history;
 use super::lease::{self, Held, Sharing};
 use super::lock::{self, Turn, Wait};
 use super::read::{self, Reading};
@@ -125,6 +126,13 @@ impl Opened {
         let report = RecoveryReport { swept, unswept, ..recovered.report };
         self.root.note_recovery(&report);
         Ok(report)
+    }
+
+    /// Removes the whole history, after a recovery, which may need what a pending commit has kept.
+    pub(crate) fn forget_history(&self) -> Result<()> {
+        let mut locked = lock::exclusive(&self.root)?;
+        recover::recover(&self.root, &mut locked)?;
+        history::forget_all(&self.root)
     }
 
     /// The outcome of a transaction.

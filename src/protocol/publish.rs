@@ -10,10 +10,12 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 
 use super::control::Control;
+use super::history;
 use super::layout::{self, ControlName, Fate};
 use super::root::{MANIFEST_BYTES_MAX, Root, if_found};
 use super::session::Session;
 use super::stage::{Backing, Staged, StagedEntry};
+use super::writers::{Writers, is_listed};
 use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::{Barrier, Durable, Metadata, NewFile, SET_ID, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
@@ -157,12 +159,6 @@ fn has_lists<'a>(root: &Root, mut entries: impl Iterator<Item = &'a StagedEntry>
     })
 }
 
-/// Whether an access control list may close this file or directory to some whom its mode lets in. What the
-/// list says does not matter here: such a file is saved like a secret.
-fn is_listed(root: &Root, path: &RelativePath) -> io::Result<bool> {
-    Ok(if_found(root.fs.has_access_list(path))?.unwrap_or(false))
-}
-
 /// Whether the manifest may hold the bytes of a transaction's files. All of them must be at hand, and all
 /// directories durable. And whoever may read the manifest must be allowed to read the files too. A file
 /// with a set-ID bit is never in it, since recovery gives this bit to no file that it writes from a
@@ -189,22 +185,15 @@ pub(crate) fn may_hold_contents(root: &Root, staged: &Staged) -> Result<bool> {
         return Ok(false);
     }
     let failed = |error| root.error(Operation::Look, &RelativePath::root())(error);
-    let top = root.fs.metadata(&RelativePath::root()).map_err(failed)?;
-    // Those who may write in the root: its owner alone, or others too.
-    let is_shared = top.mode & 0o022 != 0;
-    let is_open = |mode: u32, owner: (u32, u32), needed: u32| {
-        // Some files are closed to their group and open to all others.
-        let by_all = needed << 6 | needed << 3 | needed;
-        mode & by_all == by_all || !is_shared && owner.0 == top.owner.0 && mode >> 6 & needed == needed
-    };
+    let writers = Writers::of(root)?;
     let is_readable = |staged: &StagedEntry| match &staged.entry.action {
         Action::Write(content) => {
-            let is_readable = content.owner.is_some_and(|owner| is_open(content.mode, owner, 0o4));
+            let is_readable = content.owner.is_some_and(|owner| writers.may_with(content.mode, owner, 0o4));
             is_readable && content.mode & SET_ID == 0
         }
         _ => true,
     };
-    let is_reachable = |found: &Metadata| is_open(found.mode, found.owner, 0o5);
+    let is_reachable = |found: &Metadata| writers.may(found, 0o5);
     let are_open = || {
         let are_readable = written().all(is_readable) && !has_lists(root, written())?;
         Ok(are_readable && every_directory(root, written(), is_reachable)?)
@@ -234,6 +223,17 @@ pub(crate) fn published_name(root: &Root, staged: &Staged, generation: Generatio
 /// Gives the manifest its published name. Adds what must be durable before the first file is moved to
 /// the wave that begins with generation `first`.
 pub(crate) fn publish(
+    root: &Root,
+    staged: &mut Staged,
+    (generation, first): (Generation, Generation),
+    wave: &mut Wave,
+) -> Result<()> {
+    history::keep_for(root, staged, generation, wave)?;
+    give_name(root, staged, (generation, first), wave)
+        .inspect_err(|_| history::take_back(root, staged.id, generation))
+}
+
+fn give_name(
     root: &Root,
     staged: &mut Staged,
     (generation, first): (Generation, Generation),

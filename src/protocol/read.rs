@@ -245,6 +245,11 @@ impl Reading {
         }
     }
 
+    /// What lies in the control directory.
+    pub(crate) fn control(&self) -> &Control {
+        &self.share.control
+    }
+
     /// What is at a path.
     fn found(&self, root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
         Ok(match self.overlay.get(path) {
@@ -285,7 +290,7 @@ impl Reading {
     }
 
     /// Whether a pending commit makes this directory.
-    pub(crate) fn makes_directory(&self, path: &RelativePath) -> bool {
+    fn makes_directory(&self, path: &RelativePath) -> bool {
         matches!(self.overlay.get(path), Some(Overlay::MadeDirectory))
     }
 

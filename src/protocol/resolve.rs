@@ -131,7 +131,7 @@ impl Resolver {
     pub(crate) fn resolve_in(
         &mut self,
         root: &Root,
-        names: &impl Lookup,
+        names: &(impl Lookup + ?Sized),
         path: &RelativePath,
     ) -> Result<Target> {
         if let Some(parent) = self.parents.get(&path.parent()) {
@@ -156,7 +156,7 @@ impl Resolver {
     pub(crate) fn resolve_name(
         &mut self,
         root: &Root,
-        names: &impl Lookup,
+        names: &(impl Lookup + ?Sized),
         path: &RelativePath,
     ) -> Result<Target> {
         let parent = path.parent();
@@ -185,7 +185,7 @@ impl Resolver {
     fn follow(
         &mut self,
         root: &Root,
-        names: &impl Lookup,
+        names: &(impl Lookup + ?Sized),
         path: &RelativePath,
         wanted: Wanted,
     ) -> Result<Followed> {
@@ -279,7 +279,7 @@ pub(crate) fn look(root: &Root, path: &RelativePath) -> Result<Option<Metadata>>
 /// The directory that `path` leads to, without symlinks.
 pub(crate) fn resolve_directory(
     root: &Root,
-    names: &impl Lookup,
+    names: &(impl Lookup + ?Sized),
     resolver: &mut Resolver,
     path: &RelativePath,
 ) -> Result<RelativePath> {
@@ -294,7 +294,7 @@ pub(crate) fn resolve_directory(
 /// since nothing can be there.
 pub(crate) fn resolve_any(
     root: &Root,
-    names: &impl Lookup,
+    names: &(impl Lookup + ?Sized),
     resolver: &mut Resolver,
     given: &Path,
 ) -> Result<RelativePath> {

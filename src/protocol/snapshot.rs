@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use super::expected::Expectations;
 use super::glance::{Answer, Glances, Question};
+use super::history_record::Undo;
 use super::root::{Root, if_found};
 use super::state::State;
 use crate::checksum::Checksum;
@@ -40,6 +41,8 @@ pub(crate) struct Snapshot {
     reads: HashMap<RelativePath, Seen>,
     pub(crate) glances: Glances,
     pub(crate) expectations: Expectations,
+    /// The earlier state that the transaction goes back to, if it undoes or redoes others.
+    pub(crate) undo: Option<Undo>,
     /// A path that was found changed, so that the transaction can no longer be committed.
     changed: Option<RelativePath>,
 }

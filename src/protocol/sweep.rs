@@ -14,6 +14,7 @@ use std::io;
 use uuid::Uuid;
 
 use super::control::Control;
+use super::history;
 use super::layout::{self, ControlName, SessionName};
 use super::lock::Locked;
 use super::recover::Recovered;
@@ -82,6 +83,9 @@ pub(crate) fn sweep(root: &Root, locked: &Locked, _recovered: &Recovered) -> Res
             root.remove(Operation::Sweep, &name.path(), SWEPT_AGAIN)?;
             removed.push(name.path());
         }
+    }
+    if locked.control.has(layout::HISTORY) {
+        history::forget(root, locked.control.newest());
     }
     sessions.remove_dead(root, &refused)?;
     Ok(Swept { removed, refused })

@@ -78,7 +78,9 @@ const LONG_SAVES: [&str; 4] = [
 const CHAIN: &str = "a tree replaced";
 
 /// The scenarios with the most states.
-const LARGE: [&str; 6] = [
+const LARGE: [&str; 8] = [
+    "with a history",
+    "with a history, unretired",
     "the same file again and again, unretired",
     "whoever recovers goes on",
     "moves that build on each other",

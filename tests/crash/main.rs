@@ -11,6 +11,7 @@ mod exploration;
 mod faults;
 mod folding;
 mod generated;
+mod history;
 mod links;
 mod locked;
 mod model;

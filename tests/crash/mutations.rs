@@ -47,6 +47,11 @@ const MUTATIONS: &[(Mutation, usize)] = &[
     (all_of(Barrier::Inherited), EVERYWHERE),
     (Mutation::Skip(Barrier::Inherited, Part::ControlDirectories), FROM_WEAK),
     (all_of(Barrier::Discarded), FROM_JUMPING),
+    (all_of(Barrier::Kept), EVERYWHERE),
+    (Mutation::Break(Rule::KeepBeforeMoves), EVERYWHERE),
+    (Mutation::Break(Rule::KeepInRecovery), EVERYWHERE),
+    (Mutation::Break(Rule::KeepMissing), EVERYWHERE),
+    (Mutation::Break(Rule::InheritHistory), EVERYWHERE),
     (all_of(Barrier::SetAside), FROM_WEAK),
     (all_of(Barrier::Recovered), EVERYWHERE),
     (all_of(Barrier::Swept), EVERYWHERE),
@@ -80,6 +85,11 @@ fn first(mutation: Mutation) -> &'static str {
         Mutation::Skip(Barrier::Staged, Part::Directories) => "new nested directories, as long saves",
         Mutation::Skip(Barrier::Applied | Barrier::Recovered | Barrier::Swept, _)
         | Mutation::Skip(Barrier::Published, Part::ControlDirectories) => "two file systems",
+        Mutation::Skip(Barrier::Kept, _)
+        | Mutation::Break(Rule::KeepBeforeMoves | Rule::KeepInRecovery | Rule::InheritHistory) => {
+            "with a history"
+        }
+        Mutation::Break(Rule::KeepMissing) => "with a history, over two file systems",
         Mutation::Skip(Barrier::Discarded, _) => "whoever recovers goes on",
         Mutation::Break(Rule::AttachDeferred) | Mutation::Skip(Barrier::Published, Part::Directories) => {
             "a commit after an unretired one, elsewhere"

@@ -86,6 +86,8 @@ pub struct Script {
     pub successor: bool,
     /// The granularity of time stamps.
     pub clock: Granularity,
+    /// How many generations are kept.
+    pub keep: u32,
 }
 
 type Tree = BTreeMap<String, Vec<u8>>;
@@ -267,6 +269,7 @@ impl Script {
             stranger: None,
             successor: false,
             clock: Granularity::Fine,
+            keep: 0,
         }
     }
 
@@ -304,6 +307,12 @@ impl Script {
     /// Nothing is kept in memory.
     pub fn staged_at_once(self) -> Self {
         self.keeping(0)
+    }
+
+    /// Keeps what so many generations replace.
+    pub fn history(mut self, generations: u32) -> Self {
+        self.keep = generations;
+        self
     }
 
     /// Sets how many bytes of a transaction are kept in memory.
@@ -415,7 +424,7 @@ impl Script {
     }
 
     fn open_keeping(&self, fs: Arc<dyn FileSystem>, bytes: usize) -> cosave::Result<Store> {
-        Store::options().durability(self.durability).inline_max(bytes).open_on(fs)
+        Store::options().durability(self.durability).inline_max(bytes).keep(self.keep).open_on(fs)
     }
 
     fn act(&self, disk: &SimDisk, fs: &Arc<dyn FileSystem>, progress: &Progress) -> cosave::Result<()> {
@@ -582,6 +591,23 @@ impl Script {
         Ok(())
     }
 
+    /// Every earlier generation is as it was, as far back as it is kept.
+    fn past_is_whole(&self, store: &Store, newest: u64) -> Result<(), String> {
+        let trees = self.trees();
+        let text = |error: cosave::Error| error.to_string();
+        for generation in newest.saturating_sub(self.keep.into())..=newest {
+            let past = store.view_at(generation);
+            let past = past.map_err(|error| format!("generation {generation} of {newest}: {error}"))?;
+            for path in trees.iter().flat_map(BTreeMap::keys) {
+                let found = past.read_if_exists(path).map_err(text)?;
+                if found.as_ref() != trees[usize::try_from(generation).unwrap()].get(path) {
+                    return Err(format!("{path} of generation {generation} is {found:?} in {newest}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn tree_differs(&self, disk: &SimDisk, generation: u64) -> Option<String> {
         let Some(mut expected) = self.tree(generation) else {
             return Some(format!("there is no generation {generation}"));
@@ -683,6 +709,9 @@ impl Workload for Script {
         }
         let generation =
             store.generation().map(cosave::Generation::get).map_err(|error| error.to_string())?;
+        if self.keep > 0 {
+            self.past_is_whole(&store, generation)?;
+        }
         if self.successor {
             return self.succeed(&store, generation).map_err(|error| format!("the successor: {error}"));
         }
@@ -829,6 +858,37 @@ fn small_scenarios() -> Vec<Script> {
             vec![Act::Together(vec![vec![write("a", "a1")], vec![write("b", "b1")]])],
         )
         .successor(),
+        Script::new(
+            "with a history",
+            &[("a", "a0"), ("b", "b0")],
+            vec![
+                Act::Commit(vec![write("a", "a1"), remove("b")]),
+                Act::Commit(vec![write("a", "a2"), write("b", "b2")]),
+                Act::Commit(vec![write("b", "b3")]),
+            ],
+        )
+        .history(2),
+        Script::new(
+            "with a history, unretired",
+            &[("a", "a0"), ("b", "b0")],
+            vec![
+                Act::Commit(vec![write("a", "a1")]),
+                Act::Together(vec![vec![write("a", "a2")], vec![remove("b")]]),
+            ],
+        )
+        .durability(Durability::Committed)
+        .history(3),
+        // Across file systems there are no hard links.
+        Script::new(
+            "with a history, over two file systems",
+            &[("a", "a0"), ("mnt/b", "b0"), ("untouched/me", "me")],
+            vec![
+                Act::Commit(vec![write("mnt/b", "b1"), write("a", "a1")]),
+                Act::Commit(vec![remove("mnt/b")]),
+            ],
+        )
+        .mount("mnt")
+        .history(2),
         Script::new(
             "a removed file is made anew by somebody else",
             &old,

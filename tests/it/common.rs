@@ -155,8 +155,8 @@ pub fn litter(root: &Path) -> Vec<String> {
     if let Ok(names) = fs::read_dir(&control) {
         for entry in names {
             let name = entry.unwrap().file_name().to_string_lossy().into_owned();
-            let belongs =
-                ["lock", "queue", "turn", "lease", "sessions", ".gitignore"].contains(&name.as_str());
+            let belongs = ["lock", "queue", "turn", "lease", "sessions", "history", ".gitignore"]
+                .contains(&name.as_str());
             let says_where_generations_end =
                 [".applied", ".applied-waived", ".abandoned"].iter().any(|end| name.ends_with(end));
             if !belongs && !says_where_generations_end {

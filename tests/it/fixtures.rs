@@ -4,8 +4,9 @@
 //! the commit point, before it moved a file, and that of the third between two moves. `tests/fixtures/v2/`
 //! has the same of format 2, whose manifests hold the bytes of small saves, and a root whose staged files a
 //! power loss has taken. Those in `tests/fixtures/v3/` make and remove directories, and those in
-//! `tests/fixtures/v4/` symlinks. Beside each lies a list of its files with their time stamps, which version
-//! control does not keep, and of its symlinks. `write_the_fixtures` made them on the simulated disk, so that a kill comes at the very step
+//! `tests/fixtures/v4/` symlinks. `tests/fixtures/history/` has one that keeps what its commits replace, with
+//! an undo. Beside each lies a list of its files with their time stamps, which version control does not keep,
+//! and of its symlinks. `write_the_fixtures` made them on the simulated disk, so that a kill comes at the very step
 //! that is wanted.
 //!
 //! Once a version of the format is released, its fixtures are never written again.
@@ -316,6 +317,37 @@ fn write_directory(root: &Path, from: &dyn FileSystem, directory: &RelativePath,
         let stamp = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
         *list += &format!("{stamp} {path}\n");
     }
+}
+
+#[test]
+fn a_root_with_a_history_goes_back_to_every_generation_of_it() {
+    let root = copy("history/clean");
+    let store = Store::options().keep(5).open(root.path()).unwrap();
+    assert_eq!(store.history().unwrap().len(), 3);
+    assert_eq!(store.view_at(0).unwrap().walk("").unwrap().len(), 0);
+    assert_eq!(store.view_at(1).unwrap().read("d/c").unwrap(), b"old c\n");
+    store.redo().unwrap();
+    assert_eq!(files(root.path()), expected(&NEW));
+    store.restore(1).unwrap();
+    assert_eq!(files(root.path()), expected(&OLD));
+}
+
+/// `cargo test --test it write_the_fixture_of_a_history -- --ignored`, as below.
+#[test]
+#[ignore = "writes tests/fixtures/history, which is done once for each form of the history"]
+fn write_the_fixture_of_a_history() {
+    let _ = fs::remove_dir_all(directory().join("history"));
+    let disk = SimDisk::new(Model::WeakPosix);
+    let store = Store::options().keep(5).open_on(disk.process()).unwrap();
+    store.update(|tx| OLD.iter().try_for_each(|(path, text)| tx.write(path, text))).unwrap();
+    let mut tx = store.begin().unwrap();
+    NEW.iter().try_for_each(|(path, text)| tx.write(path, text)).unwrap();
+    tx.remove("b").unwrap();
+    tx.commit().unwrap();
+    store.undo().unwrap();
+    drop(store);
+    disk.settle();
+    write_fixture("history/clean", &disk);
 }
 
 /// The second commit, killed at the first step after which the disk is as wished.

@@ -16,6 +16,7 @@ mod dry_run;
 mod expecting;
 mod fixtures;
 mod handed_on;
+mod history;
 mod in_memory;
 mod limits;
 #[cfg(unix)]

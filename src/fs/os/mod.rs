@@ -10,6 +10,8 @@
 mod linux;
 pub(crate) mod outside;
 #[cfg(unix)]
+mod own;
+#[cfg(unix)]
 mod permissions;
 #[cfg(unix)]
 mod rights;
@@ -395,11 +397,14 @@ impl FileSystem for OsFileSystem {
     fn create_new(&self, path: &RelativePath, access: NewFile) -> io::Result<(Box<dyn WriteFile>, Unsynced)> {
         let hidden_mode = match access {
             NewFile::Hidden => self.directories.new_file_mode(&path.parent())?,
-            NewFile::Private | NewFile::Ordinary => None,
+            NewFile::Private | NewFile::Ordinary | NewFile::Own => None,
         };
         let is_private = access == NewFile::Private || hidden_mode.is_some();
         let mode = if is_private { 0o600 } else { 0o666 };
-        let file = self.directories.create_new(path, mode)?;
+        let file = match access {
+            NewFile::Own => self.directories.create_own(path)?,
+            _ => self.directories.create_new(path, mode)?,
+        };
         let writer = self.writer(file, path);
         Ok((Box::new(Writer { hidden_mode, ..writer }), Unsynced::directory(path.parent())))
     }
@@ -427,6 +432,11 @@ impl FileSystem for OsFileSystem {
 
     fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
         self.directories.create_dir(path)?;
+        Ok(Unsynced::directory(path.parent()))
+    }
+
+    fn create_private_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
+        self.directories.create_private_dir(path)?;
         Ok(Unsynced::directory(path.parent()))
     }
 

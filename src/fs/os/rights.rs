@@ -16,6 +16,8 @@ pub(super) struct Rights {
     /// For nobody but those who may write in the root.
     pub(super) private_file: u32,
     pub(super) directory: u32,
+    /// For nobody but those who may write in the root.
+    pub(super) private_directory: u32,
 }
 
 #[allow(
@@ -34,6 +36,7 @@ impl Rights {
             private_file: mode & 0o022 | (mode & 0o022) << 1 | 0o600,
             // Set-group-ID and sticky mean the same for the control directory as for the root.
             directory: mode & 0o3777 | 0o700,
+            private_directory: mode & 0o3022 | (mode & 0o022) << 1 | (mode & 0o022) >> 1 | 0o700,
         }
     }
 

@@ -32,13 +32,13 @@ const HANDLES_MAX: usize = 32;
 const DESCRIPTOR_TRIES_MAX: u32 = 50;
 const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(10);
 
-const DIRECTORY: OFlags =
+pub(super) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Directory handles below one root.
 #[derive(Debug)]
 pub(super) struct Directories {
-    root: Arc<OwnedFd>,
+    pub(super) root: Arc<OwnedFd>,
     control: Option<Elsewhere>,
     kept: Mutex<HashMap<RelativePath, Arc<OwnedFd>>>,
 }
@@ -204,7 +204,7 @@ impl Directories {
         Ok(PathBuf::from(OsStr::from_bytes(link.to_bytes())))
     }
 
-    fn open_with(&self, path: &RelativePath, flags: OFlags, mode: Mode) -> io::Result<File> {
+    pub(super) fn open_with(&self, path: &RelativePath, flags: OFlags, mode: Mode) -> io::Result<File> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         self.at(path, |directory, name| rustix::fs::openat(directory, name, flags, mode)).map(File::from)
     }

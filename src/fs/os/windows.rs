@@ -212,6 +212,15 @@ impl Directories {
         std::fs::create_dir(self.at(path)?)
     }
 
+    /// Rights are inherited from the directory above.
+    pub(super) fn create_private_dir(&self, path: &RelativePath) -> io::Result<()> {
+        self.create_dir(path)
+    }
+
+    pub(super) fn create_own(&self, path: &RelativePath) -> io::Result<File> {
+        self.create_new(path, 0o600)
+    }
+
     /// `std::fs::rename` first asks for POSIX semantics (FileRenameInfoEx), which replace a target even
     /// while others have it open.
     pub(super) fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<()> {

@@ -225,7 +225,7 @@ impl FileSystem for SimFileSystem {
         }
         let ordinary = 0o666 & !UMASK;
         let (mode, hidden_mode) = match access {
-            NewFile::Private => (0o600, None),
+            NewFile::Private | NewFile::Own => (0o600, None),
             NewFile::Ordinary => (ordinary, None),
             NewFile::Hidden => (0o600, Some(ordinary)),
         };
@@ -352,7 +352,10 @@ impl FileSystem for SimFileSystem {
         let source = self.directories.directory(&machine.state, &from.parent())?;
         let target = self.directories.writable_parent(&machine.state, to)?;
         let inode = self.directories.lookup(&machine.state, from)?;
-        if machine.state.device(source) != machine.state.device(target.directory) {
+        // A mount point lies on a mount of its own (link(2), EXDEV).
+        if machine.state.device(source) != machine.state.device(target.directory)
+            || machine.state.busy.contains(&inode)
+        {
             return Err(io::ErrorKind::CrossesDevices.into());
         }
         if machine.state.without_links {

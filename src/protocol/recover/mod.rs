@@ -23,14 +23,13 @@ pub(crate) use waived::must_be_paid;
 use std::collections::HashSet;
 use std::io;
 
-use super::apply;
 use super::control::{self, Control};
 use super::deferred::Applied;
 use super::layout::{self, ControlName, Fate};
 use super::lock::Locked;
 use super::pending::{self, Pending};
 use super::root::Root;
-use super::tree;
+use super::{apply, history, tree};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Unsynced, Wave};
 use crate::generation::Generation;
@@ -93,7 +92,7 @@ fn finish_all(root: &Root, locked: &mut Locked) -> Result<Recovered> {
             // Once the files are in place, others may remove them, directory and all.
             let may_miss =
                 is_living || control.is_in_place(root, generation) || !not_in_place.contains(&generation);
-            settle_before_trees(root, (generation, &manifest), &mut wave)?;
+            prepare(root, control, (generation, &manifest), &mut wave)?;
             let published = (generation, &manifest, trust, may_miss);
             roll_forward(root, published, &copying, &named, &mut wave, &mut report)?;
             if sync_failed && keeps(Rule::WriteAnew) {
@@ -159,6 +158,7 @@ fn inherit(root: &Root, control: &Control, chain: &[(Generation, Result<Manifest
             wave.add(root.fs.inherit(&path).map_err(root.error(Operation::Read, &path))?);
         }
         let Ok(manifest) = manifest else { continue };
+        history::inherit(root, control, (*generation, manifest.transaction), &mut wave)?;
         wave.absorb(lost.restore(*generation, manifest)?);
         if control.is_waived(*generation) || manifest.has_contents() && keeps(Rule::InheritStaged) {
             waived::inherit_files(root, manifest, &mut added, &mut wave)?;
@@ -255,6 +255,17 @@ fn roll_forward(
     findings.retain(is_news);
     report.differences.extend(findings);
     Ok(())
+}
+
+/// What must be durable before the first move of a generation.
+fn prepare(
+    root: &Root,
+    control: &Control,
+    (generation, manifest): (Generation, &Manifest),
+    wave: &mut Wave,
+) -> Result<()> {
+    settle_before_trees(root, (generation, manifest), wave)?;
+    history::keep_late(root, control, generation, manifest)
 }
 
 /// Makes the moves of earlier generations durable before a tree is moved that they may lie in.

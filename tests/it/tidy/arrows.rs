@@ -11,10 +11,13 @@ use super::source::{Source, Token, crate_sources, stands};
 /// Each module, and what it imports. From top to bottom: arrows only point down this list.
 const PLAN: &str = "
 # what a program sees
-lib -> store::locking store transaction::operations transaction writer view single reader listed report error manifest options generation path place lease expect checksum progress preserve
+lib -> store::locking store transaction::operations transaction writer view single reader listed report error manifest options generation path place lease expect checksum progress preserve history
 memory -> store error fs::sim options
 store::locking -> store protocol::caller protocol::open error
+store::history -> store view history protocol::past protocol::history_record report error expect generation
 store -> path transaction view protocol::caller protocol::resolve protocol::open protocol::sweep protocol::verify protocol::control protocol::root reader report error fs::os fs mutation options generation lease
+history -> protocol::past protocol::history_record protocol::root report error generation path
+transaction::restoring -> transaction protocol::past protocol::history_record protocol::root error expect
 transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::glance protocol::root error expect generation path
 transaction::directories -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root error fs path
 transaction::links -> transaction draft protocol::check protocol::glance protocol::resolve protocol::stage protocol::root error fs manifest mutation path
@@ -26,21 +29,22 @@ transaction -> writer draft protocol::caller protocol::open protocol::commit pro
 writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path checksum spelling
 pruning -> draft protocol::check protocol::resolve protocol::stage protocol::root error path
 draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve protocol::root error fs path protocol::layout
-view -> protocol::open protocol::read protocol::state protocol::resolve protocol::root reader listed error fs generation path spelling
+view -> protocol::open protocol::state protocol::resolve protocol::root reader listed error fs generation path spelling
 lease -> protocol::open protocol::lease error
 single -> single::atomic single::durable error fs path
 single::atomic -> protocol::root protocol::layout error expect fs::os fs options path place
 single::durable -> error fs::os fs options path place
 # the steps, each of which knows what stands below it
 protocol ->
-protocol::open -> protocol::flush protocol::commit protocol::gate protocol::lease protocol::refused protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation
+protocol::open -> protocol::flush protocol::commit protocol::gate protocol::lease protocol::refused protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation protocol::history
 protocol::flush -> protocol::commit protocol::recover protocol::lock protocol::control protocol::root error options
-protocol::commit -> protocol::shift protocol::gate protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress protocol::permissions preserve
+protocol::commit -> protocol::shift protocol::gate protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress protocol::permissions preserve protocol::history
 protocol::shift -> protocol::recover protocol::publish protocol::lease protocol::lock protocol::root error
+protocol::past -> protocol::read protocol::history protocol::history_record protocol::state protocol::layout protocol::root checksum error fs generation manifest mutation path protocol::resolve
 protocol::read -> protocol::pending protocol::recover protocol::state protocol::lock protocol::resolve protocol::original protocol::control protocol::root error manifest fs mutation generation path protocol::tree
-protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path protocol::tree
+protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path protocol::tree protocol::history
 protocol::verify -> protocol::pending protocol::lock protocol::original protocol::copy protocol::control protocol::root protocol::layout report error manifest fs generation protocol::tree path
-protocol::recover -> protocol::recover::restore protocol::pending protocol::recover::abandon protocol::recover::doubt protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::recover::waived protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation options generation path progress protocol::tree
+protocol::recover -> protocol::recover::restore protocol::pending protocol::recover::abandon protocol::recover::doubt protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::recover::waived protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation options generation path progress protocol::tree protocol::history
 protocol::recover::abandon -> protocol::recover::restore protocol::lock protocol::control protocol::root protocol::layout report error manifest fs generation protocol::tree
 protocol::recover::doubt -> protocol::lock protocol::control protocol::root protocol::layout report error generation
 protocol::recover::waived -> protocol::control protocol::root report error manifest fs mutation options generation path
@@ -51,7 +55,8 @@ protocol::recover::plan -> protocol::original protocol::copy protocol::root repo
 protocol::batch -> protocol::check protocol::stage protocol::queue protocol::root error mutation
 protocol::recover::trees -> protocol::tree protocol::root error manifest generation path
 protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path progress protocol::tree
-protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path preserve
+protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path preserve protocol::history protocol::writers
+protocol::history -> protocol::stage protocol::history_record protocol::state protocol::writers protocol::control protocol::copy protocol::layout protocol::root checksum error fs generation manifest mutation path
 protocol::check -> protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path protocol::tree protocol::permissions
 protocol::permissions -> protocol::stage protocol::root error fs manifest mutation
 protocol::refused -> protocol::stage error fs
@@ -62,15 +67,17 @@ protocol::cleanup -> protocol::session protocol::root fs mutation options path
 protocol::gate -> protocol::lease protocol::lock protocol::caller protocol::root protocol::layout error mutation
 protocol::lease -> protocol::lock protocol::control protocol::root protocol::layout error fs mutation
 protocol::lock -> protocol::session protocol::control protocol::root protocol::layout error expect fs mutation options path progress
-protocol::snapshot -> protocol::expected protocol::glance protocol::state protocol::root error expect fs mutation generation path checksum
+protocol::snapshot -> protocol::expected protocol::glance protocol::state protocol::root error expect fs mutation generation path checksum protocol::history_record
 protocol::expected -> protocol::glance protocol::state protocol::root error expect checksum fs generation path
 protocol::glance -> protocol::state protocol::root listed error fs path
+protocol::history_record -> protocol::layout protocol::root checksum error generation manifest manifest::text path manifest::name
 protocol::state -> protocol::root error fs generation path
 protocol::session -> protocol::root protocol::layout error manifest::text manifest::name fs mutation generation path
 protocol::resolve -> protocol::root error fs path
 protocol::pending -> protocol::control protocol::root protocol::layout error manifest fs mutation generation
 protocol::original -> protocol::copy protocol::root error manifest fs mutation path checksum
 protocol::copy -> protocol::root fs path checksum
+protocol::writers -> protocol::root error fs path
 protocol::tree -> protocol::root protocol::layout error expect fs manifest mutation path
 protocol::control -> protocol::root protocol::layout error manifest::text manifest::name manifest fs mutation generation path
 protocol::root -> protocol::deferred protocol::stamps protocol::layout report error fs mutation options generation path progress preserve
@@ -95,6 +102,7 @@ fs::os -> fs::os::trees fs::os::sync fs::os::unix fs::os::windows fs::os::writte
 fs::os::permissions -> fs::os::unix fs::os::linux fs path preserve
 fs::os::sync -> fs::os::unix fs::os::linux fs::os::windows fs::os::written fs options path
 fs::os::trees -> fs::os::unix path
+fs::os::own -> fs::os::unix fs::os::rights path
 fs::os::unix -> fs::os::rights fs::os::linux fs path
 fs::os::rights ->
 fs::os::outside -> fs::os::linux

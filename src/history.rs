@@ -1,0 +1,158 @@
+//! What a store's history says: plain data, and the order of undoing and redoing.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::error::{Error, Reason, Result};
+use crate::generation::{Generation, TransactionId};
+use crate::path::RelativePath;
+use crate::protocol::history_record::{Becomes, Kept, Original, Past, Record, Undo, Was};
+use crate::protocol::past::{History, Plan};
+use crate::protocol::root::Root;
+use crate::report::Change;
+
+/// An earlier commit, as [`Store::history`](crate::Store::history) shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PastCommit {
+    generation: Generation,
+    transaction: TransactionId,
+    time: SystemTime,
+    brought_back: Option<Generation>,
+    changes: Vec<Change>,
+    not_kept: Vec<RelativePath>,
+}
+
+impl PastCommit {
+    pub(crate) fn new(record: &Record) -> Self {
+        let not_kept =
+            |past: &&Past| matches!(past.before, Was::Unknown | Was::File(Original { kept: Kept::Not, .. }));
+        Self {
+            generation: record.generation,
+            transaction: record.transaction,
+            time: record.time.into(),
+            brought_back: record.undo.map(|undo| undo.state),
+            changes: record.entries.iter().map(change).collect(),
+            not_kept: record.entries.iter().filter(not_kept).map(|past| past.path.clone()).collect(),
+        }
+    }
+
+    /// The commit's number.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The transaction's id.
+    #[must_use]
+    pub fn transaction(&self) -> TransactionId {
+        self.transaction
+    }
+
+    /// When it was committed, by the clock of its process.
+    #[must_use]
+    pub fn time(&self) -> SystemTime {
+        self.time
+    }
+
+    /// The generation whose state an undo or a redo has brought back.
+    #[must_use]
+    pub fn brought_back(&self) -> Option<Generation> {
+        self.brought_back
+    }
+
+    /// What it changed, path by path, without the modes that files were given.
+    #[must_use]
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// The paths whose originals were not kept, so that they cannot be brought back.
+    #[must_use]
+    pub fn not_kept(&self) -> &[RelativePath] {
+        &self.not_kept
+    }
+}
+
+impl fmt::Display for PastCommit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "generation {}", self.generation)?;
+        if let Some(state) = self.brought_back {
+            write!(f, ", which brought back generation {state}")?;
+        }
+        for change in &self.changes {
+            write!(f, "\n{change}")?;
+            if self.not_kept.contains(change.path()) {
+                write!(f, ", not kept")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn change(past: &Past) -> Change {
+    let path = past.path.clone();
+    match (&past.before, &past.after) {
+        (_, Becomes::Directory) => Change::CreateDirectory { path },
+        (Was::Directory, Becomes::Nothing) => Change::RemoveDirectory { path },
+        (Was::File(original), Becomes::Nothing) => Change::Remove { path, old_length: original.stamp.length },
+        (_, Becomes::Nothing) => Change::Remove { path, old_length: 0 },
+        (Was::File(original), Becomes::File(written)) => {
+            let (old_length, length) = (original.stamp.length, written.stamp.length);
+            Change::Replace { path, old_length, length, mode: None }
+        }
+        (_, Becomes::File(written)) => Change::Create { path, length: written.stamp.length, mode: None },
+        (_, Becomes::MovedTree(moved)) => {
+            Change::MoveTree { from: moved.from.clone(), path, replaces: moved.replaces }
+        }
+        (_, Becomes::RemovedTree) => Change::RemoveTree { path },
+        (_, Becomes::Link(link)) => Change::Link { path, to: link.to.clone() },
+    }
+}
+
+/// Which way to go through the states that were committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Back,
+    Forth,
+}
+
+/// The generation that first had the state of this one: an undo brings an earlier one back.
+fn first_with_state(history: &History, generation: Generation) -> Generation {
+    let undo = history.record(generation).and_then(|record| record.undo);
+    undo.map_or(generation, |undo| undo.state)
+}
+
+/// The state before that of a generation.
+fn before(history: &History, generation: Generation) -> Option<Generation> {
+    let earlier = generation.get().checked_sub(1)?;
+    Some(first_with_state(history, Generation::from(earlier)))
+}
+
+/// The plan of an undo or redo. A state that is the same as the current one is skipped, since to bring it
+/// back would change nothing.
+pub(crate) fn step(root: &Root, history: &History, direction: Direction) -> Result<(Plan, Undo)> {
+    let nothing = || Error::Unsupported { path: root.path().into(), reason: Reason::NothingToUndo };
+    let newest = history.newest();
+    let now = first_with_state(history, newest);
+    let top = history.record(newest).and_then(|record| record.undo).map_or(newest, |undo| undo.top);
+    let states: Vec<_> = match direction {
+        Direction::Back => {
+            std::iter::successors(before(history, now), |state| before(history, *state)).collect()
+        }
+        Direction::Forth => {
+            let above = std::iter::successors(Some(top), |state| before(history, *state));
+            let mut above: Vec<_> = above.take_while(|state| *state > now).collect();
+            above.reverse();
+            above
+        }
+    };
+    for state in states {
+        let plan = history.plan(root, state)?;
+        if !plan.steps.is_empty() {
+            return Ok((plan, Undo { state, top }));
+        }
+    }
+    Err(nothing())
+}

@@ -1,0 +1,183 @@
+//! What a store's history holds, where no crash alone shows it.
+
+use cosave::fs::sim::{Model, Rule, SimDisk, without};
+use cosave::{Reason, Store};
+
+use crate::rules::{content, expect, sim};
+
+fn keeping(disk: &SimDisk, generations: u32) -> Store {
+    Store::options().keep(generations).open_on(disk.process()).unwrap()
+}
+
+fn save(store: &Store, content: &str) {
+    store.update(|tx| tx.write("a", content)).unwrap();
+}
+
+/// The names of what is kept, without those of the lists.
+fn kept(disk: &SimDisk) -> Vec<String> {
+    let names = disk.control_names().into_iter().filter(|name| name.starts_with("history/"));
+    names.filter(|name| name.matches('/').count() == 2 && !name.ends_with("/record")).collect()
+}
+
+fn what_was_written_in_place_is_not_served(disk: &SimDisk) -> Result<(), String> {
+    let store = keeping(disk, 5);
+    save(&store, "a1");
+    let path = format!(".cosave/{}", kept(disk)[0]);
+    disk.put(&path, b"xx", 0o644);
+    let read = store.view_at(0).unwrap().read("a");
+    expect(read.is_err(), "a kept file that was changed was served")?;
+    expect(store.undo().is_err() && content(disk, "a") == "a1", "it was brought back")
+}
+
+fn nobody_runs_a_kept_file_with_the_rights_of_its_owner(disk: &SimDisk) -> Result<(), String> {
+    disk.set_mode("a", 0o4755);
+    let store = keeping(disk, 5);
+    save(&store, "a1");
+    let mode = disk.mode(&format!(".cosave/{}", kept(disk)[0])).unwrap();
+    expect(mode & 0o6077 == 0, "what was kept has a set-ID bit")?;
+    store.undo().unwrap();
+    expect(content(disk, "a") == "a0", "it was not brought back")
+}
+
+fn what_falls_out_is_removed(disk: &SimDisk) -> Result<(), String> {
+    let store = keeping(disk, 2);
+    for content in ["a1", "a2", "a3", "a4"] {
+        save(&store, content);
+    }
+    expect(kept(disk).len() == 2, "what fell out of the history is still there")
+}
+
+type Case = (Rule, fn(&SimDisk) -> Result<(), String>);
+
+const CASES: [Case; 3] = [
+    (Rule::VerifyKept, what_was_written_in_place_is_not_served),
+    (Rule::HideKept, nobody_runs_a_kept_file_with_the_rights_of_its_owner),
+    (Rule::ForgetOld, what_falls_out_is_removed),
+];
+
+#[test]
+fn every_rule_of_the_history_holds_and_is_missed() {
+    for (rule, case) in CASES {
+        assert_eq!(case(&sim()), Ok(()), "{rule:?}");
+        assert!(without(Some(rule), || case(&sim())).is_err(), "{rule:?} is not missed");
+    }
+}
+
+/// A process that was killed before its commit point had kept files for a number that another commit then got.
+#[test]
+fn what_a_refused_commit_has_kept_is_never_taken_for_another_ones() {
+    let mut litter = 0;
+    for after in 0.. {
+        let disk = sim();
+        let living = Store::options().open_on(disk.process()).unwrap();
+        let victim = disk.process();
+        disk.crash_process_at(&*victim, after);
+        let killed = Store::options()
+            .keep(5)
+            .open_on(victim)
+            .and_then(|store| store.update(|tx| tx.write("a", "never")));
+        if killed.is_ok() {
+            break;
+        }
+        living.update(|tx| tx.write("b", "without a history")).unwrap();
+        litter += usize::from(disk.control_names().iter().any(|name| name.starts_with("history/")));
+        let store = keeping(&disk, 5);
+        let newest = store.generation().unwrap().get();
+        let past = store.view_at(newest - 1).map(drop).unwrap_err();
+        assert!(matches!(past, cosave::Error::Unsupported { reason: Reason::NoHistory, .. }), "{past}");
+        let (a, b) = (content(&disk, "a"), content(&disk, "b"));
+        store.update(|tx| tx.write("b", "b9")).unwrap();
+        store.undo().unwrap();
+        assert_eq!((content(&disk, "a"), content(&disk, "b")), (a, b), "after {after} steps");
+        // What was left falls out, like everything else.
+        let store = keeping(&disk, 1);
+        save(&store, "a8");
+        save(&store, "a9");
+        assert_eq!(kept(&disk).len(), 1, "after {after} steps");
+    }
+    assert!(litter > 5, "{litter}");
+}
+
+#[test]
+fn where_files_have_one_name_only_they_are_copied() {
+    for (model, links) in [(Model::WeakPosix, false), (Model::WeakPosix, true)] {
+        let disk = SimDisk::new(model);
+        disk.make_directory("mnt", 1);
+        disk.put("a", b"a0", 0o640);
+        disk.put("mnt/b", b"b0", 0o640);
+        disk.settle();
+        if !links {
+            disk.without_links();
+        }
+        let store = keeping(&disk, 5);
+        store
+            .update(|tx| {
+                tx.write("a", "a1")?;
+                tx.remove("mnt/b")
+            })
+            .unwrap();
+        assert_eq!(kept(&disk).len(), 2);
+        assert_eq!(store.view_at(0).unwrap().read("mnt/b").unwrap(), b"b0");
+        store.undo().unwrap();
+        assert_eq!((content(&disk, "a"), content(&disk, "mnt/b")), ("a0".to_owned(), "b0".to_owned()));
+        assert_eq!(disk.mode("mnt/b"), Some(0o640));
+    }
+}
+
+/// A file that is a mount point itself is overwritten in place. A hard link would change with it.
+#[test]
+fn a_mount_point_that_is_overwritten_is_kept_as_a_copy() {
+    let disk = sim();
+    disk.mount_over("a");
+    let store = keeping(&disk, 5);
+    save(&store, "a1");
+    assert_eq!(store.view_at(0).unwrap().read("a").unwrap(), b"a0");
+    store.undo().unwrap();
+    assert_eq!(content(&disk, "a"), "a0");
+}
+
+#[test]
+fn a_full_disk_refuses_the_commit_and_leaves_nothing_kept() {
+    let disk = sim();
+    disk.without_links();
+    let store = keeping(&disk, 5);
+    save(&store, "a1");
+    let before = kept(&disk);
+    for bytes in [0, 40, 400, 800, 1200] {
+        disk.free_bytes(Some(bytes));
+        let saved = store.update(|tx| tx.write("a", "x".repeat(300)));
+        disk.free_bytes(None);
+        if saved.is_ok() {
+            assert!(bytes > 400, "{bytes}");
+            return;
+        }
+        assert_eq!(content(&disk, "a"), "a1");
+        assert_eq!(kept(&disk), before, "{bytes}");
+    }
+}
+
+/// A history was removed while a commit of a killed process was half applied. The next recovery kept what
+/// was in the place of the originals, as if these were the originals.
+#[test]
+fn a_history_is_removed_only_after_a_recovery() {
+    for after in 0.. {
+        let disk = sim();
+        drop(keeping(&disk, 5));
+        let victim = disk.process();
+        disk.crash_process_at(&*victim, after);
+        let killed = Store::options().keep(5).open_on(victim).and_then(|store| {
+            store.update(|tx| {
+                tx.write("a", "a1")?;
+                tx.write("b", "b1")
+            })
+        });
+        let store = Store::options().recover(false).open_on(disk.process()).unwrap();
+        store.forget_history().unwrap();
+        let newest = store.generation().unwrap().get();
+        assert_eq!((content(&disk, "a"), kept(&disk).len()), (format!("a{newest}"), 0), "after {after}");
+        assert!(store.history().unwrap().is_empty(), "after {after} steps");
+        if killed.is_ok() {
+            break;
+        }
+    }
+}
