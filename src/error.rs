@@ -6,11 +6,14 @@
 //! alone. Of the rest of the crate this module knows only paths and
 //! generations.
 
+mod operation;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::operation::Operation;
 use crate::expect::Clash;
 use crate::generation::{Generation, TransactionId};
 use crate::path::InvalidPath;
@@ -197,6 +200,27 @@ pub enum Error {
         #[source]
         source: Arc<io::Error>,
     },
+    /// A sync of a file that only grows has failed, now or earlier. What was not durable is cut off. Open the
+    /// file again to go on.
+    #[non_exhaustive]
+    #[error("cannot append to {} after a failed sync; only its first {synced} bytes are durable, open it again", path.quoted())]
+    NotAppended {
+        /// The file.
+        path: Place,
+        /// How many bytes, from the beginning, survive a power loss.
+        synced: u64,
+        /// The system's error.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// Another writer has the file open to append to it. Nothing was changed; try again when that one has
+    /// closed it.
+    #[non_exhaustive]
+    #[error("cannot append to {} while another writer has it open; nothing was changed", path.quoted())]
+    InUse {
+        /// The file.
+        path: Place,
+    },
     /// The sync at the commit point failed, so nobody knows whether the transaction is committed. Open
     /// the root again and ask [`Store::outcome_of`](crate::Store::outcome_of) for `transaction`. The
     /// number of its generation may belong to another commit by then.
@@ -325,7 +349,7 @@ impl Error {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::NotApplied { .. } => Outcome::Committed,
-            Self::InDoubt { .. } | Self::NotSynced { .. } => Outcome::Unknown,
+            Self::InDoubt { .. } | Self::NotSynced { .. } | Self::NotAppended { .. } => Outcome::Unknown,
             _ => Outcome::NothingHappened,
         }
     }
@@ -357,7 +381,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Conflict { found, .. } => !matches!(found, Clash::Generation { .. } | Clash::Checksum),
-            Self::Locked { .. } => true,
+            Self::Locked { .. } | Self::InUse { .. } => true,
             _ => false,
         }
     }
@@ -392,6 +416,8 @@ impl Error {
             | Self::Blocked { path, .. }
             | Self::NotApplied { path, .. }
             | Self::NotSynced { path, .. }
+            | Self::NotAppended { path, .. }
+            | Self::InUse { path }
             | Self::InDoubt { path, .. } => Some(path),
             Self::Caller { .. } => None,
         }
@@ -407,6 +433,8 @@ impl Error {
             | Self::Io { path, .. }
             | Self::NotApplied { path, .. }
             | Self::NotSynced { path, .. }
+            | Self::NotAppended { path, .. }
+            | Self::InUse { path }
             | Self::InDoubt { path, .. } => Some(path),
             // These are about cosave's own files, and nobody has given their paths.
             Self::Locked { .. }
@@ -475,64 +503,6 @@ impl Error {
     }
 }
 
-/// What was being done when the system refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Operation {
-    /// Opening the root.
-    Open,
-    /// Making the control directory.
-    Create,
-    /// Making a session's mark.
-    Begin,
-    /// Looking at a file or directory.
-    Look,
-    /// Reading a file.
-    Read,
-    /// Writing a staged file.
-    Stage,
-    /// Keeping the history.
-    Keep,
-    /// Waiting for the disk.
-    Sync,
-    /// Taking a lock.
-    Lock,
-    /// Publishing the manifest.
-    Publish,
-    /// Moving a staged file over its target.
-    Move,
-    /// Removing a file.
-    Remove,
-    /// Marking a manifest as applied.
-    Retire,
-    /// Setting a file aside that another program changed.
-    SetAside,
-    /// Removing what a dead session left.
-    Sweep,
-}
-
-impl std::fmt::Display for Operation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Open => "open",
-            Self::Create => "create",
-            Self::Begin => "begin a session in",
-            Self::Look => "look at",
-            Self::Read => "read",
-            Self::Stage => "stage",
-            Self::Keep => "keep the history of",
-            Self::Sync => "make durable",
-            Self::Lock => "lock",
-            Self::Publish => "publish",
-            Self::Move => "move a staged file to",
-            Self::Remove => "remove",
-            Self::Retire => "retire",
-            Self::SetAside => "set aside",
-            Self::Sweep => "sweep",
-        })
-    }
-}
-
 /// The library's own errors of a kind have no text but the name of the kind, such as "entity not found".
 fn in_words(error: io::Error) -> io::Error {
     use io::ErrorKind as Kind;
@@ -566,9 +536,11 @@ impl From<Error> for io::Error {
             | Error::NotApplied { source, .. }
             | Error::InDoubt { source, .. }
             | Error::NotSynced { source, .. }
+            | Error::NotAppended { source, .. }
             | Error::Caller { source } => source.kind(),
             Error::InvalidPath { .. } => io::ErrorKind::InvalidInput,
             Error::Locked { .. } => io::ErrorKind::TimedOut,
+            Error::InUse { .. } => io::ErrorKind::WouldBlock,
             Error::Corrupt { .. } => io::ErrorKind::InvalidData,
             Error::Unsupported { .. } | Error::NotPreserved { .. } => io::ErrorKind::Unsupported,
             _ => io::ErrorKind::Other,

@@ -55,7 +55,8 @@ pub use report::{
     TransactionOutcome,
 };
 pub use single::{
-    AtomicFile, create_new, rename_durably, sync_directory, sync_file, sync_parents, write, write_with,
+    AppendFile, AppendOptions, AtomicFile, create_new, rename_durably, sync_directory, sync_file,
+    sync_parents, write, write_with,
 };
 #[cfg(feature = "sim")]
 pub use single::{create_new_on, write_on};

@@ -93,6 +93,14 @@ pub enum Rule {
     TreesApart,
     /// Delete what was in a directory only after its removal is durable.
     HideFirst,
+    /// Append nothing to a file after one of its syncs has failed.
+    RefuseToAppend,
+    /// Cut a file whose sync has failed back to what is durable.
+    CutUnsynced,
+    /// Sync what was found in a file before anything is appended to it.
+    SyncFound,
+    /// Sync a file before another takes its place.
+    SyncRotated,
     /// Sweep what is left of removed directories.
     SweepTrees,
     /// Recovery makes earlier moves durable before it moves a tree that they may lie in.

@@ -46,6 +46,8 @@ fn every_error() -> Vec<Error> {
         Error::Blocked { generation, operation, path: path(), source: system() },
         Error::NotApplied { generation, operation, path: path(), source: system() },
         Error::NotSynced { path: path(), source: system() },
+        Error::NotAppended { path: path(), synced: 7, source: system() },
+        Error::InUse { path: path() },
         Error::InDoubt { generation, transaction, operation, path: path(), source: system() },
     ]);
     errors
@@ -68,7 +70,7 @@ fn meaning(error: &Error) -> (Outcome, bool, bool) {
             };
             (NothingHappened, true, may_pass)
         }
-        Error::Locked { .. } => (NothingHappened, false, true),
+        Error::Locked { .. } | Error::InUse { .. } => (NothingHappened, false, true),
         Error::InvalidPath { .. }
         | Error::Corrupt { .. }
         | Error::Unsupported { .. }
@@ -81,7 +83,9 @@ fn meaning(error: &Error) -> (Outcome, bool, bool) {
         | Error::Caller { .. }
         | Error::Blocked { .. } => (NothingHappened, false, false),
         Error::NotApplied { .. } => (Committed, false, false),
-        Error::NotSynced { .. } | Error::InDoubt { .. } => (Unknown, false, false),
+        Error::NotSynced { .. } | Error::NotAppended { .. } | Error::InDoubt { .. } => {
+            (Unknown, false, false)
+        }
     }
 }
 
@@ -93,7 +97,7 @@ fn each_error_says_what_happened_and_whether_the_same_work_may_succeed() {
         assert_eq!(told, meaning(&error), "{error:?}");
         variants.insert(std::mem::discriminant(&error));
     }
-    assert_eq!(variants.len(), 16, "the table has every variant");
+    assert_eq!(variants.len(), 18, "the table has every variant");
 }
 
 /// A caller that tries again must be sure that the work was not done.

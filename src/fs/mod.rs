@@ -165,6 +165,33 @@ pub trait WriteFile: io::Write + io::Seek + Send + Sync + fmt::Debug {
     fn finish(self: Box<Self>) -> io::Result<(Metadata, Unsynced)>;
 }
 
+/// An open file to whose end bytes are added. Nobody else has it open for that.
+pub trait GrowingFile: io::Read + io::Seek + Send + Sync + fmt::Debug {
+    /// Adds all bytes at the end, wherever it is.
+    ///
+    /// # Errors
+    /// Any error of the system. A part of the bytes may be there then.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// How many bytes the file has.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Removes everything beyond `length` (ftruncate(2)), also from the page cache.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    fn cut(&mut self, length: u64) -> io::Result<()>;
+
+    /// The debt for everything that was appended and cut so far, by the handle that did it.
+    ///
+    /// # Errors
+    /// Any error of the system; then nothing was synced, and nothing is lost.
+    fn debt(&mut self) -> io::Result<Unsynced>;
+}
+
 /// A held lock. Dropping it, or the end of its process, releases it.
 pub trait Lock: Send + Sync + fmt::Debug {}
 
@@ -319,6 +346,14 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// # Errors
     /// Any error of the system.
     fn overwrite(&self, path: &RelativePath) -> io::Result<Box<dyn WriteFile>>;
+
+    /// Opens a file to append to it, and makes it if it does not exist. Also returns the debt for its
+    /// name, since whoever made it may not have synced that.
+    ///
+    /// # Errors
+    /// `WouldBlock` if somebody else has it open to append, `InvalidInput` if it is no regular file, or any
+    /// other error of the system.
+    fn open_to_append(&self, path: &RelativePath) -> io::Result<(Box<dyn GrowingFile>, Unsynced)>;
 
     /// Makes a directory, with the mode that `std::fs::create_dir` gives it. Owes the parent's sync.
     ///

@@ -102,6 +102,10 @@ pub enum Barrier {
     SingleStaged,
     /// A single file's name.
     SingleRenamed,
+    /// What was appended to a file, or found in it when it was opened for that.
+    Appended,
+    /// The names of a file that was set aside full, and of the empty one in its place.
+    Rotated,
 }
 
 /// Debts that are paid together: many syncs, one wait.

@@ -265,7 +265,7 @@ impl Seek for AtomicFile {
     }
 }
 
-fn open(given: &Path, existing: Existing) -> Result<(Arc<dyn FileSystem>, RelativePath)> {
+pub(super) fn open(given: &Path, existing: Existing) -> Result<(Arc<dyn FileSystem>, RelativePath)> {
     let (directory, target) = locate(given, existing)?;
     let opened = OsFileSystem::open(&directory, None, Parents::Leave);
     Ok((Arc::new(opened.map_err(Error::io(Operation::Open, &directory))?), target))

@@ -1,7 +1,8 @@
 //! One file, atomic and durable, with no root and no control directory: the
 //! functions that do it in one call. `atomic` has the writer behind them,
-//! `durable` the single steps.
+//! `durable` the single steps. `append` is for files that only grow.
 
+mod append;
 mod atomic;
 mod durable;
 
@@ -10,6 +11,7 @@ use std::path::Path;
 #[cfg(feature = "sim")]
 use std::sync::Arc;
 
+pub use self::append::{AppendFile, AppendOptions};
 pub use self::atomic::AtomicFile;
 use self::atomic::Existing;
 pub use self::durable::{rename_durably, sync_directory, sync_file, sync_parents};

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "the helpers are shared by modules, not exported")]
 
 mod again;
+mod append;
 mod control;
 mod controls;
 mod durabilities;

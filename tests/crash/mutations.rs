@@ -11,6 +11,7 @@ use cosave::fs::Barrier;
 use cosave::fs::sim::explore::{Explorer, Workload};
 use cosave::fs::sim::{Model, Mutation, Part, Rule};
 
+use crate::append::Journal;
 use crate::exploration::OUTCOMES_MAX;
 use crate::script::{Script, scenarios};
 use crate::single_file::SingleFile;
@@ -57,6 +58,9 @@ const MUTATIONS: &[(Mutation, usize)] = &[
     (all_of(Barrier::Swept), EVERYWHERE),
     (all_of(Barrier::SingleStaged), EVERYWHERE),
     (all_of(Barrier::SingleRenamed), EVERYWHERE),
+    (all_of(Barrier::Appended), EVERYWHERE),
+    (all_of(Barrier::Rotated), FROM_WEAK),
+    (Mutation::Break(Rule::SyncRotated), EVERYWHERE),
     (Mutation::Break(Rule::PublishByRename), EVERYWHERE),
     (Mutation::Break(Rule::ApplyAfterPublish), EVERYWHERE),
     (Mutation::Break(Rule::HideStaged), EVERYWHERE),
@@ -79,6 +83,9 @@ const MUTATIONS: &[(Mutation, usize)] = &[
 /// The scenario to begin with, if most others would not notice.
 fn first(mutation: Mutation) -> &'static str {
     match mutation {
+        Mutation::Skip(Barrier::Appended | Barrier::Rotated, _) | Mutation::Break(Rule::SyncRotated) => {
+            "a file that grows"
+        }
         Mutation::Break(Rule::StopAtGap) => "several published together",
         Mutation::Break(Rule::LeaveWritten | Rule::SetAside) => "somebody else writes into a file",
         Mutation::Break(Rule::KeepApplied) => "three commits",
@@ -115,7 +122,8 @@ fn workloads(mutation: Mutation, quiet: Option<Quiet>) -> Vec<Box<dyn Workload>>
     let wanted = |script: &Script| quiet != Some(Quiet::Short) || script.name == "one file";
     let lenient = |script| Box::new(Script { lenient: true, ..script }) as Box<dyn Workload>;
     let scripts = scenarios().into_iter().filter(wanted).map(lenient);
-    let mut all: Vec<_> = scripts.chain([Box::new(SingleFile) as Box<dyn Workload>]).collect();
+    let mut all: Vec<_> =
+        scripts.chain([Box::new(SingleFile) as Box<dyn Workload>, Box::new(Journal)]).collect();
     // The fast ones come next. Among them are those that alone notice certain steps.
     let quick =
         [first(mutation), "a single file", "a removed file", "somebody else", "one file", "three commits"];

@@ -7,6 +7,7 @@
 
 mod abandon;
 mod after_commit;
+mod append;
 mod atomic_file;
 mod bad_input;
 mod common;

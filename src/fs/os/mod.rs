@@ -6,6 +6,7 @@
 //! alone; knows nothing of transactions.
 #![allow(clippy::disallowed_methods, reason = "this is the one place that calls the system")]
 
+mod growing;
 #[cfg(target_os = "linux")]
 mod linux;
 pub(crate) mod outside;
@@ -40,12 +41,13 @@ use uuid::Uuid;
 
 use crate::fs::time::RealTime;
 use crate::fs::{
-    CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, HeldDirectory, Kind, Lock, LockKind, Metadata,
-    NewFile, ReadFile, SyncError, Unsynced, Wave, WriteFile,
+    CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, GrowingFile, HeldDirectory, Kind, Lock, LockKind,
+    Metadata, NewFile, ReadFile, SyncError, Unsynced, Wave, WriteFile,
 };
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
 use crate::preserve::Attribute;
+use growing::Growing;
 use written::Written;
 
 /// How often a lock file may be replaced while we lock it before we give up.
@@ -428,6 +430,26 @@ impl FileSystem for OsFileSystem {
         let file = self.directories.open_to_write(path)?;
         file.set_len(0)?;
         Ok(Box::new(self.writer(file, path)))
+    }
+
+    fn open_to_append(&self, path: &RelativePath) -> io::Result<(Box<dyn GrowingFile>, Unsynced)> {
+        for _ in 0..LOCK_TRIES_MAX {
+            let file = self.directories.open_to_append(path)?;
+            if !file.metadata()?.is_file() {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            // Another may have renamed it since, and made a new one.
+            match self.directories.is_at(&file, path) {
+                Ok(false) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+                Ok(true) => {
+                    let growing = Growing::new(file, path.clone());
+                    return Ok((Box::new(growing), Unsynced::directory(path.parent())));
+                }
+            }
+        }
+        Err(io::Error::other("the file is replaced again and again"))
     }
 
     fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {

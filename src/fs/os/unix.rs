@@ -229,6 +229,18 @@ impl Directories {
         self.open_with(path, OFlags::WRONLY, Mode::empty())
     }
 
+    /// Locked for as long as it is open. `O_NONBLOCK` as above.
+    pub(super) fn open_to_append(&self, path: &RelativePath) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK;
+        let file = self.open_with(path, flags, Mode::from_raw_mode(0o666))?;
+        match fs2::FileExt::try_lock_exclusive(&file) {
+            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            locked => locked.map(|()| file),
+        }
+    }
+
     pub(super) fn create_new(&self, path: &RelativePath, mode: u32) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         if !is_control(path) {

@@ -25,6 +25,10 @@ const FILE_FLAG_BACKUP_SEMANTICS: u32 = 0x0200_0000;
 /// "Access is denied", "sharing violation", "lock violation": another program has the file open, often
 /// a virus scanner or an indexer, and only for a moment.
 const HELD_BY_OTHERS: [i32; 3] = [5, 32, 33];
+const ERROR_SHARING_VIOLATION: i32 = 32;
+/// What others may do with an open file (CreateFileW, Microsoft Learn).
+const FILE_SHARE_READ: u32 = 1;
+const FILE_SHARE_DELETE: u32 = 4;
 /// The pauses double from 1 ms and add up to 1 s.
 const TRIES_MAX: u32 = 10;
 
@@ -143,6 +147,18 @@ impl Directories {
 
     pub(super) fn open_to_write(&self, path: &RelativePath) -> io::Result<File> {
         OpenOptions::new().write(true).open(self.at(path)?)
+    }
+
+    /// While it is open, others can read, rename and remove it, and not write (CreateFileW, Microsoft Learn).
+    pub(super) fn open_to_append(&self, path: &RelativePath) -> io::Result<File> {
+        let path = self.at(path)?;
+        let shared = FILE_SHARE_READ | FILE_SHARE_DELETE;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).share_mode(shared);
+        options.open(path).map_err(|error| match error.raw_os_error() {
+            Some(ERROR_SHARING_VIOLATION) => io::ErrorKind::WouldBlock.into(),
+            _ => error,
+        })
     }
 
     pub(super) fn create_new(&self, path: &RelativePath, _mode: u32) -> io::Result<File> {

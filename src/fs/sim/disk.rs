@@ -40,6 +40,8 @@ pub(super) enum Body {
         lost: bool,
         /// A sync has failed without reporting it. The next one reports it.
         owes_error: bool,
+        /// It was opened to append. A power loss leaves what was durable at its beginning.
+        grows: bool,
         /// When the file was last changed in any way, including its names. Has no meaning after a power
         /// loss.
         changed: u64,
@@ -481,7 +483,7 @@ pub(super) fn directory(device: u32) -> Body {
 
 pub(super) fn file(mode: u32, modified: u64) -> Body {
     let visible = Data { bytes: Arc::default(), modified, mode };
-    Body::File { visible, durable: None, lost: false, owes_error: false, changed: modified }
+    Body::File { visible, durable: None, lost: false, owes_error: false, grows: false, changed: modified }
 }
 
 pub(super) fn kind(body: &Body) -> Kind {

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use super::disk::{Body, Number, Place};
 use super::machine::Shared;
-use crate::fs::{HeldDirectory, Lock, Metadata, OpenFile, ReadFile, Unsynced, WriteFile};
+use crate::fs::{GrowingFile, HeldDirectory, Lock, Metadata, OpenFile, ReadFile, Unsynced, WriteFile};
 use crate::path::RelativePath;
 use crate::preserve::Attribute;
 
@@ -158,6 +158,81 @@ impl Seek for SimReader {
 impl ReadFile for SimReader {
     fn metadata(&self) -> io::Result<Metadata> {
         Ok(self.metadata)
+    }
+}
+
+/// A file to whose end bytes are added.
+#[derive(Debug)]
+pub(super) struct SimGrowing {
+    pub(super) machine: Shared,
+    pub(super) process: u32,
+    pub(super) open: SimOpen,
+    pub(super) position: usize,
+    pub(super) _lock: Box<dyn Lock>,
+}
+
+impl SimGrowing {
+    fn change(&self, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        let mut machine = self.machine.lock();
+        machine.change(self.process)?;
+        let now = machine.state.tick();
+        if let Body::File { visible, changed, .. } = machine.state.body_mut(self.open.inode)? {
+            change(Arc::make_mut(&mut visible.bytes));
+            (visible.modified, *changed) = (now, now);
+        }
+        Ok(())
+    }
+}
+
+impl Read for SimGrowing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut machine = self.machine.lock();
+        machine.call(self.process)?;
+        let Body::File { visible, .. } = machine.state.body_mut(self.open.inode)? else { return Ok(0) };
+        let read = visible.bytes.get(self.position..).unwrap_or_default().read(buffer)?;
+        self.position += read;
+        Ok(read)
+    }
+}
+
+impl Seek for SimGrowing {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        let SeekFrom::Start(position) = position else { return Err(io::ErrorKind::Unsupported.into()) };
+        self.position = usize::try_from(position).map_err(|_| io::ErrorKind::InvalidInput)?;
+        Ok(position)
+    }
+}
+
+impl GrowingFile for SimGrowing {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let room = {
+            let mut machine = self.machine.lock();
+            let room = machine.free_bytes.map_or(bytes.len() as u64, |free| free.min(bytes.len() as u64));
+            machine.free_bytes = machine.free_bytes.map(|free| free - room);
+            usize::try_from(room).unwrap_or(bytes.len())
+        };
+        self.change(|visible| visible.extend(&bytes[..room]))?;
+        if room < bytes.len() { Err(io::Error::from_raw_os_error(ENOSPC)) } else { Ok(()) }
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.machine.lock().metadata(self.open.inode)?.length)
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        self.change(|visible| visible.truncate(length))?;
+        let mut machine = self.machine.lock();
+        if let Body::File { visible, durable, lost, .. } = machine.state.body_mut(self.open.inode)? {
+            // What the failed sync has dropped is gone from the cache, too.
+            *lost &= durable.as_ref().is_none_or(|durable| durable.bytes != visible.bytes);
+        }
+        Ok(())
+    }
+
+    fn debt(&mut self) -> io::Result<Unsynced> {
+        self.machine.lock().call(self.process)?;
+        Ok(Unsynced::file(Box::new(self.open.clone())))
     }
 }
 

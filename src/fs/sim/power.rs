@@ -207,8 +207,9 @@ fn after(state: &State, names: &[usize], contents: &[(Number, Content)]) -> Stat
         next.persist(&log[*index]);
     }
     for (inode, content) in contents {
-        if let Ok(Body::File { visible, durable, .. }) = next.body_mut(*inode) {
-            *durable = Some(remains(visible, durable.as_ref(), *content));
+        if let Ok(Body::File { visible, durable, grows, .. }) = next.body_mut(*inode) {
+            let kept = if *grows { shared_beginning(visible, durable.as_ref()) } else { 0 };
+            *durable = Some(remains(visible, durable.as_ref(), kept, *content));
         }
     }
     for slot in next.inodes.iter_mut().flatten() {
@@ -239,20 +240,28 @@ fn after(state: &State, names: &[usize], contents: &[(Number, Content)]) -> Stat
     next
 }
 
-fn remains(new: &Data, old: Option<&Data>, content: Content) -> Data {
-    let with = |bytes: Vec<u8>| Data { bytes: Arc::new(bytes), ..new.clone() };
-    let half = new.bytes.len() / 2;
+/// How many bytes at the beginning are the same.
+fn shared_beginning(new: &Data, old: Option<&Data>) -> usize {
+    let old = old.map_or(&[][..], |old| &old.bytes);
+    new.bytes.iter().zip(old).take_while(|(new, old)| new == old).count()
+}
+
+/// What is left of a file whose first bytes are `kept`.
+fn remains(new: &Data, old: Option<&Data>, kept: usize, content: Content) -> Data {
+    let (kept, tail) = new.bytes.split_at(kept);
+    let with = |tail: Vec<u8>| Data { bytes: Arc::new([kept, &tail].concat()), ..new.clone() };
+    let half = tail.len() / 2;
     match content {
         Content::New => new.clone(),
         Content::Old => old.unwrap_or(new).clone(),
         Content::Empty => with(Vec::new()),
-        Content::Zeros => with(vec![0; new.bytes.len()]),
+        Content::Zeros => with(vec![0; tail.len()]),
         Content::Torn => {
-            let mut bytes = new.bytes[..half].to_vec();
-            bytes.resize(new.bytes.len(), 0);
+            let mut bytes = tail[..half].to_vec();
+            bytes.resize(tail.len(), 0);
             with(bytes)
         }
-        Content::Short => with(new.bytes[..half].to_vec()),
-        Content::Garbage => with(new.bytes.iter().map(|byte| byte ^ 0xa5).chain(*b"garbage").collect()),
+        Content::Short => with(tail[..half].to_vec()),
+        Content::Garbage => with(tail.iter().map(|byte| byte ^ 0xa5).chain(*b"garbage").collect()),
     }
 }

@@ -14,13 +14,13 @@ use uuid::Uuid;
 
 use super::directories::Directories;
 use super::disk::{self, Body, Number};
-use super::handles::{SimHeld, SimLock, SimOpen, SimReader, SimWriter};
+use super::handles::{SimGrowing, SimHeld, SimLock, SimOpen, SimReader, SimWriter};
 use super::machine::{HeldLock, Machine, Shared, dead};
 use super::plan::{Aftermath, Model};
 use crate::fs::time::RealTime;
 use crate::fs::{
-    Barrier, CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, HeldDirectory, Kind, Lock, LockKind,
-    Metadata, NewFile, ReadFile, SyncError, Unsynced, Wave, WriteFile,
+    Barrier, CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, GrowingFile, HeldDirectory, Kind, Lock,
+    LockKind, Metadata, NewFile, ReadFile, SyncError, Unsynced, Wave, WriteFile,
 };
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
@@ -278,6 +278,28 @@ impl FileSystem for SimFileSystem {
         let open = SimOpen { inode, device: machine.state.device(parent), path: path.clone() };
         let (machine, process) = (self.machine.clone(), self.process);
         Ok(Box::new(SimWriter { machine, process, open, hidden_mode: None, position: 0 }))
+    }
+
+    fn open_to_append(&self, path: &RelativePath) -> io::Result<(Box<dyn GrowingFile>, Unsynced)> {
+        match self.metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.create_new(path, NewFile::Ordinary)?.1.waive("the same debt is returned below");
+            }
+            Err(error) => return Err(error),
+            Ok(found) if found.kind != Kind::File => return Err(io::ErrorKind::InvalidInput.into()),
+            Ok(_) => {}
+        }
+        let lock = self.try_lock(path, LockKind::Exclusive)?.ok_or(io::ErrorKind::WouldBlock)?;
+        let mut machine = self.machine.lock();
+        let inode = self.directories.lookup(&machine.state, path)?;
+        if let Body::File { grows, .. } = machine.state.body_mut(inode)? {
+            *grows = true;
+        }
+        let parent = self.directories.directory(&machine.state, &path.parent())?;
+        let open = SimOpen { inode, device: machine.state.device(parent), path: path.clone() };
+        let (machine, process) = (self.machine.clone(), self.process);
+        let growing = SimGrowing { machine, process, open, position: 0, _lock: lock };
+        Ok((Box::new(growing), Unsynced::directory(path.parent())))
     }
 
     fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {

@@ -31,7 +31,11 @@ pruning -> draft protocol::check protocol::resolve protocol::stage protocol::roo
 draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve protocol::root error fs path protocol::layout
 view -> protocol::open protocol::state protocol::resolve protocol::root reader listed error fs generation path spelling
 lease -> protocol::open protocol::lease error
-single -> single::atomic single::durable error fs path
+single -> single::append single::atomic single::durable error fs path
+single::append -> single::append::timer single::append::growing single::append::options single::atomic protocol::root error fs mutation options path place
+single::append::timer -> single::append::growing protocol::root
+single::append::growing -> single::append::options protocol::root error expect fs mutation options path place
+single::append::options -> error
 single::atomic -> protocol::root protocol::layout error expect fs::os fs options path place
 single::durable -> error fs::os fs options path place
 # the steps, each of which knows what stands below it
@@ -91,14 +95,16 @@ reader -> fs generation
 listed -> fs path
 report -> options generation path preserve
 spelling -> error
-error -> expect generation path place preserve
+error -> error::operation expect generation path place preserve
+error::operation ->
 expect -> checksum generation
 manifest::text -> manifest::name manifest generation checksum manifest::tree
 manifest::tree -> manifest::name manifest
 manifest::name -> manifest path
 manifest -> fs generation path checksum
 # the real disk
-fs::os -> fs::os::trees fs::os::sync fs::os::unix fs::os::windows fs::os::written fs::time fs options path preserve
+fs::os -> fs::os::growing fs::os::trees fs::os::sync fs::os::unix fs::os::windows fs::os::written fs::time fs options path preserve
+fs::os::growing -> fs::os::written fs path
 fs::os::permissions -> fs::os::unix fs::os::linux fs path preserve
 fs::os::sync -> fs::os::unix fs::os::linux fs::os::windows fs::os::written fs options path
 fs::os::trees -> fs::os::unix path

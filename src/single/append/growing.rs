@@ -1,0 +1,168 @@
+//! What the threads of a growing file share: its end, and up to where it is
+//! durable. Appending, the syncs, and the rotation.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use super::options::AppendOptions;
+use crate::error::{Error, Operation, Result};
+use crate::expect::Clash;
+use crate::fs::{Barrier, FileSystem, GrowingFile, SyncError, Unsynced, Wave};
+use crate::mutation::{Rule, keeps};
+use crate::options::SyncStrategy;
+use crate::path::RelativePath;
+use crate::place::Place;
+use crate::protocol::root::{guard, if_found};
+
+/// A growing file, for many threads.
+pub(super) struct Shared {
+    pub(super) fs: Arc<dyn FileSystem>,
+    pub(super) path: RelativePath,
+    /// Where it lies, and the path as the caller gave it, for errors.
+    pub(super) place: Place,
+    pub(super) options: AppendOptions,
+    pub(super) state: Mutex<State>,
+    /// Held by the thread that waits for the disk. The others can append meanwhile.
+    pub(super) syncing: Mutex<()>,
+    /// Wakes the timer.
+    pub(super) changed: Condvar,
+}
+
+pub(super) struct State {
+    pub(super) file: Box<dyn GrowingFile>,
+    /// The file was made by a rotation, and no sync has made its name durable yet.
+    pub(super) owes_name: bool,
+    pub(super) length: u64,
+    pub(super) synced: u64,
+    /// How many records no sync has begun to make durable.
+    pub(super) unsynced: u64,
+    /// When the first of them was appended.
+    pub(super) since: Option<Duration>,
+    /// Why nothing can be appended any more.
+    pub(super) failed: Option<Error>,
+    pub(super) is_closed: bool,
+}
+
+impl Shared {
+    fn io(&self, operation: Operation) -> impl FnOnce(io::Error) -> Error + use<> {
+        Error::io(operation, self.place.clone())
+    }
+
+    pub(super) fn append(&self, state: &mut State, record: &[u8]) -> Result<u64> {
+        state.check()?;
+        let begin = state.length;
+        if let Err(error) = state.file.append(record) {
+            if let Err(cut) = state.file.cut(begin) {
+                // A part of a record is in the midst of the file. Nothing may follow it.
+                state.failed = Some(self.not_appended(begin, cut));
+            }
+            return Err(self.io(Operation::Write)(error));
+        }
+        state.length += record.len() as u64;
+        state.unsynced += 1;
+        state.since.get_or_insert_with(|| self.fs.elapsed());
+        Ok(begin)
+    }
+
+    fn not_appended(&self, synced: u64, source: io::Error) -> Error {
+        Error::NotAppended { path: self.place.clone(), synced, source: Arc::new(source) }
+    }
+
+    /// Waits until the first `length` bytes are durable. One sync serves all threads that wait for it.
+    pub(super) fn sync_up_to(&self, length: u64) -> Result<u64> {
+        let _syncing = guard(&self.syncing);
+        let (wave, reached) = {
+            let mut state = guard(&self.state);
+            state.check()?;
+            if state.synced >= length {
+                return Ok(state.synced);
+            }
+            (self.begin_sync(&mut state)?, state.length)
+        };
+        let synced = self.fs.sync(wave, SyncStrategy::PerFile).map(drop);
+        self.end_sync(&mut guard(&self.state), reached, synced)
+    }
+
+    fn begin_sync(&self, state: &mut State) -> Result<Wave> {
+        let debt = state.file.debt().map_err(self.io(Operation::Sync))?;
+        (state.unsynced, state.since) = (0, None);
+        let mut wave = Wave::new(Barrier::Appended);
+        // Lost without this sync: records that were said to be durable, and the name of a file that a
+        // rotation has made.
+        wave.add(debt);
+        if state.owes_name {
+            wave.add(Unsynced::directory(self.path.parent()));
+        }
+        Ok(wave)
+    }
+
+    fn end_sync(&self, state: &mut State, reached: u64, synced: Result<(), SyncError>) -> Result<u64> {
+        match synced {
+            Ok(()) => (state.synced, state.owes_name) = (reached, false),
+            Err(SyncError { attempted: false, source, .. }) => {
+                state.since.get_or_insert_with(|| self.fs.elapsed());
+                return Err(self.io(Operation::Sync)(source));
+            }
+            Err(SyncError { source, .. }) => {
+                let error = self.not_appended(state.synced, source);
+                state.failed = keeps(Rule::RefuseToAppend).then(|| error.clone());
+                if keeps(Rule::CutUnsynced) && state.file.cut(state.synced).is_ok() {
+                    // Otherwise the page cache would show what the disk may not have, and whoever opens
+                    // the file next would take it for durable.
+                    state.length = state.synced;
+                }
+                return Err(error);
+            }
+        }
+        Ok(reached)
+    }
+
+    pub(super) fn rotate(&self, state: &mut State, to: &RelativePath) -> Result<()> {
+        state.check()?;
+        let place = Place::from(self.fs.full_path(to));
+        if if_found(self.fs.metadata(to)).map_err(Error::io(Operation::Look, place.clone()))?.is_some() {
+            return Err(Error::Conflict { path: place, found: Clash::Exists });
+        }
+        if state.synced < state.length && keeps(Rule::SyncRotated) {
+            let (wave, reached) = (self.begin_sync(state)?, state.length);
+            // Lost without this sync: the last records of the old file, although later ones are durable.
+            let synced = self.fs.sync(wave, SyncStrategy::PerFile).map(drop);
+            self.end_sync(state, reached, synced)?;
+        }
+        let mut names = Wave::new(Barrier::Rotated);
+        names.add(self.fs.rename(&self.path, to).map_err(self.io(Operation::Move))?);
+        // Lost without this sync: the old file's new name, and with it all its records, if its old name is
+        // already another file's. POSIX promises no order among names.
+        if let Err(SyncError { source, .. }) = self.fs.sync(names, SyncStrategy::PerFile) {
+            // A second sync would prove nothing. So nobody may find the old name free, and use it.
+            if let Ok(back) = self.fs.rename(to, &self.path) {
+                back.waive("whichever name the file has, no other file can have taken it");
+            }
+            return Err(self.stop(state, source));
+        }
+        let opened = self.fs.open_to_append(&self.path);
+        match opened.and_then(|(file, name)| Ok((file.length()?, file, name))) {
+            Ok((length, file, name)) => {
+                name.waive("the next sync makes it durable; without it the file has no records");
+                (state.file, state.length, state.owes_name) = (file, length, true);
+                (state.synced, state.unsynced, state.since) = (0, 0, None);
+                Ok(())
+            }
+            Err(error) => Err(self.stop(state, error)),
+        }
+    }
+
+    /// Refuses everything from now on, since the file has another name, or none that lasts.
+    fn stop(&self, state: &mut State, source: io::Error) -> Error {
+        let error = Error::NotSynced { path: self.place.clone(), source: Arc::new(source) };
+        state.failed = Some(error.clone());
+        error
+    }
+}
+
+impl State {
+    fn check(&self) -> Result<()> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+}

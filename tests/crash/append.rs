@@ -1,0 +1,263 @@
+//! A file that grows: what was said to be durable is there after a crash, whole
+//! and in order, and nothing follows a gap.
+
+use std::io::{self, BufRead};
+use std::sync::Arc;
+
+use cosave::fs::FileSystem;
+use cosave::fs::sim::explore::{Bounds, Progress, Workload};
+use cosave::fs::sim::{Aftermath, Crash, Fault, Model, Rule, SimDisk, without};
+use cosave::{AppendFile, Error, RelativePath};
+
+/// Appends to one file, and rotates it once, in a directory that is made for it.
+pub struct Journal;
+
+const PATH: &str = "new/log";
+const ROTATED: &str = "new/log.1";
+const EIO: i32 = 5;
+
+fn record(number: u64) -> String {
+    format!("{number:04}:{:04}\n", 9999 - number)
+}
+
+/// The records at the beginning that are whole, and where they end.
+fn whole(file: &mut dyn BufRead) -> io::Result<(Vec<u64>, u64)> {
+    let (mut numbers, mut end, mut line) = (Vec::new(), 0, Vec::new());
+    while file.read_until(b'\n', &mut line)? > 0 {
+        let text = String::from_utf8_lossy(&line).into_owned();
+        let number = text.get(..4).and_then(|number| number.parse().ok());
+        let Some(number) = number.filter(|number| record(*number) == text) else { break };
+        numbers.push(number);
+        end += line.len() as u64;
+        line.clear();
+    }
+    Ok((numbers, end))
+}
+
+fn framing(file: &mut dyn BufRead) -> io::Result<u64> {
+    Ok(whole(file)?.1)
+}
+
+fn open(fs: Arc<dyn FileSystem>) -> cosave::Result<AppendFile> {
+    AppendFile::options().open_on(fs, &RelativePath::new(PATH).unwrap(), framing)
+}
+
+/// All records on a disk, of the rotated file and of the new one.
+fn records(disk: &SimDisk) -> Result<Vec<u64>, String> {
+    let files = disk.files();
+    let read = |path: &str| {
+        let bytes = files.get(path).map_or(&[][..], Vec::as_slice);
+        let (numbers, end) = whole(&mut { bytes }).unwrap();
+        (numbers, end == bytes.len() as u64)
+    };
+    let ((mut all, is_whole), (newer, _)) = (read(ROTATED), read(PATH));
+    if !is_whole {
+        return Err("the rotated file is torn".to_owned());
+    }
+    all.extend(newer);
+    if all.iter().copied().eq(1..=all.len() as u64) {
+        Ok(all)
+    } else {
+        Err(format!("records are missing in the midst: {all:?}"))
+    }
+}
+
+fn last(disk: &SimDisk) -> Result<u64, String> {
+    Ok(records(disk)?.last().copied().unwrap_or(0))
+}
+
+impl Journal {
+    fn append(
+        journal: &AppendFile,
+        progress: &Progress,
+        numbers: std::ops::RangeInclusive<u64>,
+    ) -> cosave::Result<()> {
+        for number in numbers {
+            progress.request(number);
+            journal.append(record(number))?;
+        }
+        Ok(())
+    }
+
+    fn work(fs: &Arc<dyn FileSystem>, progress: &Progress) -> cosave::Result<()> {
+        let journal = open(Arc::clone(fs))?;
+        Self::append(&journal, progress, 1..=2)?;
+        journal.sync()?;
+        progress.acknowledge(2);
+        Self::append(&journal, progress, 3..=4)?;
+        journal.rotate("log.1")?;
+        progress.acknowledge(4);
+        Self::append(&journal, progress, 5..=5)?;
+        journal.close()?;
+        progress.acknowledge(5);
+        let journal = open(Arc::clone(fs))?;
+        Self::append(&journal, progress, 6..=7)?;
+        journal.sync()?;
+        progress.acknowledge(7);
+        Self::append(&journal, progress, 8..=8)
+    }
+}
+
+impl Workload for Journal {
+    fn name(&self) -> String {
+        "a file that grows".to_owned()
+    }
+
+    fn prepare(&self, disk: &SimDisk) {
+        disk.put("foreign", b"f", 0o600);
+    }
+
+    fn run(&self, _: &SimDisk, fs: Arc<dyn FileSystem>, progress: &Progress) {
+        let _ = Self::work(&fs, progress);
+    }
+
+    fn glance(&self, disk: &SimDisk, bounds: Bounds) -> Result<(), String> {
+        self.check(disk, bounds, 0)
+    }
+
+    fn recover(&self, fs: Arc<dyn FileSystem>) -> Result<u64, String> {
+        open(fs).and_then(AppendFile::close).map(|()| 0).map_err(|error| error.to_string())
+    }
+
+    fn check(&self, disk: &SimDisk, bounds: Bounds, _: u64) -> Result<(), String> {
+        let found = last(disk)?;
+        if found < bounds.floor || found > bounds.ceiling {
+            return Err(format!("found {found}, outside {bounds:?}"));
+        }
+        match disk.files().get("foreign") {
+            Some(bytes) if bytes == b"f" => Ok(()),
+            found => Err(format!("somebody else's file is {found:?}")),
+        }
+    }
+}
+
+/// A program that goes on after errors: it opens the file again, and appends the record that is missing.
+fn persevere(fs: &Arc<dyn FileSystem>, disk: &SimDisk) -> Result<u64, String> {
+    let (mut durable, mut journal) = (0, None);
+    for _ in 0..6 {
+        let opened = match journal.take() {
+            Some(journal) => journal,
+            None => match open(Arc::clone(fs)) {
+                Ok(opened) => opened,
+                Err(_) => continue,
+            },
+        };
+        let next = last(disk)? + 1;
+        let done = opened.append(record(next)).and_then(|_| opened.sync());
+        match done {
+            Ok(_) => durable = next,
+            Err(Error::NotAppended { .. }) => {
+                // Other threads had appended, too. They are told, and not answered as if nothing were missing.
+                if opened.append(record(next)).is_ok() || opened.sync().is_ok() {
+                    return Err("a file was used after its sync had failed".to_owned());
+                }
+                continue;
+            }
+            Err(_) => {}
+        }
+        journal = Some(opened);
+    }
+    drop(journal);
+    Ok(durable)
+}
+
+fn a_failed_sync_loses_nothing_durable() -> Result<(), String> {
+    for aftermath in [Aftermath::CacheShowsNew, Aftermath::CacheShowsOld] {
+        for after in 0.. {
+            let disk = SimDisk::new(Model::WeakPosix);
+            disk.fail_at(&[Fault { after, error: EIO, persistent: false, aftermath }]);
+            let durable = persevere(&disk.process(), &disk)?;
+            if disk.calls() <= after {
+                break;
+            }
+            for found in disk.power_losses(64, 1) {
+                let kept = last(&found).map_err(|problem| format!("an error at call {after}: {problem}"))?;
+                if kept < durable {
+                    return Err(format!("an error at call {after}: {kept} of {durable} are left"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_appended_and_nothing_is_shown_that_the_disk_may_not_have() {
+    assert_eq!(a_failed_sync_loses_nothing_durable(), Ok(()));
+    for rule in [Rule::RefuseToAppend, Rule::CutUnsynced] {
+        let broken = without(Some(rule), a_failed_sync_loses_nothing_durable);
+        println!("{rule:?}: {broken:?}");
+        assert!(broken.is_err(), "nobody noticed that {rule:?} is broken");
+    }
+}
+
+/// The writer was killed, and the records that it had not synced were read and built upon.
+fn what_a_killed_writer_left_is_durable_once_it_is_open() -> Result<(), String> {
+    for after in 0.. {
+        let disk = SimDisk::new(Model::WeakPosix);
+        disk.crash_at(Crash { after, reversed: false });
+        let ended = Journal::work(&disk.process(), &Progress::default()).is_ok();
+        let killed = disk.kill();
+        let journal = open(killed.process()).map_err(|error| error.to_string())?;
+        assert_eq!(journal.synced_len(), journal.len());
+        let (found, was) = (journal.len(), last(&killed)?);
+        for loss in killed.power_losses(64, 1) {
+            if last(&loss)? < was && found > 0 {
+                return Err(format!("death after {after} steps: {} of {was} are left", last(&loss)?));
+            }
+        }
+        if ended {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_found_in_a_file_is_durable_before_anything_is_appended() {
+    assert_eq!(what_a_killed_writer_left_is_durable_once_it_is_open(), Ok(()));
+    let broken = without(Some(Rule::SyncFound), what_a_killed_writer_left_is_durable_once_it_is_open);
+    assert!(broken.is_err(), "nobody noticed");
+}
+
+#[test]
+fn a_record_that_does_not_fit_leaves_nothing_of_itself() {
+    let disk = SimDisk::new(Model::WeakPosix);
+    let journal = open(disk.process()).unwrap();
+    journal.append(record(1)).unwrap();
+    disk.free_bytes(Some(4));
+    let error = journal.append(record(2)).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error:?}");
+    assert_eq!(disk.files()[PATH], record(1).as_bytes());
+    disk.free_bytes(None);
+    journal.append(record(2)).unwrap();
+    journal.close().unwrap();
+    assert_eq!(records(&disk), Ok(vec![1, 2]));
+}
+
+#[test]
+fn an_error_in_a_rotation_leaves_every_record_and_a_file_that_can_be_opened() {
+    for after in 0.. {
+        let disk = SimDisk::new(Model::WeakPosix);
+        let journal = open(disk.process()).unwrap();
+        journal.append(record(1)).unwrap();
+        journal.sync().unwrap();
+        journal.append(record(2)).unwrap();
+        let calls = disk.calls();
+        let aftermath = Aftermath::CacheShowsNew;
+        disk.fail_at(&[Fault { after: calls + after, error: EIO, persistent: false, aftermath }]);
+        let rotated = journal.rotate("log.1");
+        let is_over = disk.calls() <= calls + after;
+        let next = if journal.append(record(3)).and_then(|_| journal.sync()).is_ok() { 3 } else { 1 };
+        drop(journal);
+        drop(open(disk.process()).unwrap_or_else(|error| panic!("an error at call {after}: {error}")));
+        for found in disk.power_losses(64, 1) {
+            let kept = last(&found).unwrap_or_else(|problem| panic!("an error at call {after}: {problem}"));
+            assert!(kept >= next, "an error at call {after}: {kept} of {next} are left");
+        }
+        if is_over {
+            assert!(rotated.is_ok());
+            break;
+        }
+    }
+}
