@@ -159,6 +159,8 @@ pub enum Rule {
     HideKept,
     /// Remove what falls out of the history.
     ForgetOld,
+    /// Refuse a long file that does not fit before anything of it is staged.
+    LookForRoom,
     /// Leave deferred commits to recovery if their wave failed or could not begin.
     LeaveUnpaid,
     /// Attach the deferred wave before retiring the manifest that it belongs to.

@@ -95,11 +95,16 @@ impl Transaction {
     /// transaction stays in memory until it commits. So a full disk may be noticed only by
     /// [`commit`](Self::commit).
     ///
+    /// On Unix, 8 MiB or more are first compared with the free space. If they do not fit, they are refused
+    /// before anything of them is staged, with the numbers in the error. A file system that compresses might have had
+    /// room. [`write_with`](Self::write_with) does not ask, since it does not know the length. Copies ask if
+    /// they cannot share blocks.
+    ///
     /// # Errors
     /// After an error the transaction goes on without this write.
     ///
     /// - [`Error::InvalidPath`] if the path cannot be a target.
-    /// - [`Error::Io`] if staging fails.
+    /// - [`Error::Io`] if staging fails, or there is no room.
     pub fn write(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
         self.writer(path)?.fill(bytes.as_ref())
     }

@@ -16,6 +16,7 @@ use crate::path::RelativePath;
 use crate::protocol::commit;
 use crate::protocol::open::Opened;
 use crate::protocol::resolve::Target;
+use crate::protocol::room;
 use crate::protocol::root::guard;
 use crate::protocol::stage::{self, KeptFile, STRIDE_BYTES, StagedChange, StagedWriter};
 use crate::spelling::Spellings;
@@ -114,8 +115,11 @@ impl FileWriter {
 
     /// Writes all that the file will hold, and finishes it.
     pub(crate) fn fill(mut self, bytes: &[u8]) -> Result<()> {
-        self.length = Some(bytes.len() as u64);
-        if let Err(error) = self.take(bytes) {
+        let length = bytes.len() as u64;
+        self.length = Some(length);
+        let fits = room::look(&self.opened.root, &self.target.path, length);
+        let fits = fits.map_err(|error| self.spellings.named(error));
+        if let Err(error) = fits.and_then(|()| self.take(bytes)) {
             self.discard();
             return Err(error);
         }
@@ -178,6 +182,8 @@ impl FileWriter {
                 }
             }
         }
+        let fits = room::look(&self.opened.root, &self.target.path, length);
+        fits.map_err(|error| self.spellings.named(error))?;
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {

@@ -439,6 +439,15 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
         Ok(false)
     }
 
+    /// How many bytes can still be written to the disk of this directory. `None` if the system does not tell.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such directory, or any other error of the system.
+    fn free_bytes(&self, directory: &RelativePath) -> io::Result<Option<u64>> {
+        let _ = directory;
+        Ok(None)
+    }
+
     /// Gives a file a second name. Never replaces a file (link(2)).
     ///
     /// # Errors

@@ -37,6 +37,7 @@
 //! control   what lies in the control directory
 //! copy      bytes, permissions, checksums
 //! writers   who may write in the root
+//! room      whether a long file fits on the disk
 //! root      what every step shares
 //! deferred  waits that were put off
 //! stamps    which time stamps prove something
@@ -75,6 +76,7 @@ pub(crate) mod read;
 pub(crate) mod recover;
 pub(crate) mod refused;
 pub(crate) mod resolve;
+pub(crate) mod room;
 pub(crate) mod root;
 pub(crate) mod session;
 mod shift;

@@ -24,6 +24,7 @@ mod readers;
 mod recovered;
 mod reference;
 mod restored;
+mod room;
 mod rules;
 mod script;
 mod single_file;

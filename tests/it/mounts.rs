@@ -53,6 +53,22 @@ fn child_on_a_full_disk() {
     assert_eq!(tree(&root).len(), 2, "{:?}", tree(&root).keys());
     let error = cosave::write(root.join("a"), vec![1; 4 << 20]).unwrap_err();
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::StorageFull);
+    // What is long is refused before anything of it is staged, and the numbers are told.
+    let mut tx = store.begin().unwrap();
+    let error = tx.write("made/longer", vec![1; 8 << 20]).unwrap_err();
+    let reason = std::error::Error::source(&error).unwrap().to_string();
+    assert!(
+        reason.starts_with("8388608 bytes are needed, and ") && reason.ends_with(" are free"),
+        "{reason}"
+    );
+    assert!(!root.join("made").exists(), "something was staged");
+    assert_eq!(io::Error::from(error).kind(), io::ErrorKind::StorageFull);
+    fs::File::create(root.join("sparse")).unwrap().set_len(9 << 20).unwrap();
+    let error = tx.copy_from("copied", root.join("sparse")).unwrap_err();
+    let reason = std::error::Error::source(&error).unwrap().to_string();
+    assert!(reason.starts_with("9437184 bytes are needed"), "{reason}");
+    fs::remove_file(root.join("sparse")).unwrap();
+    drop(tx);
     // What was given up makes room again, also for the same transaction.
     let mut tx = store.begin().unwrap();
     tx.write("a", vec![1; 4 << 20]).unwrap_err();

@@ -16,6 +16,8 @@ mod own;
 mod permissions;
 #[cfg(unix)]
 mod rights;
+#[cfg(unix)]
+mod room;
 mod sync;
 #[cfg(target_os = "linux")]
 mod trees;
@@ -506,6 +508,11 @@ impl FileSystem for OsFileSystem {
     fn symlink(&self, to: &Path, path: &RelativePath) -> io::Result<Unsynced> {
         self.directories.symlink(to, path)?;
         Ok(Unsynced::directory(path.parent()))
+    }
+
+    #[cfg(unix)]
+    fn free_bytes(&self, directory: &RelativePath) -> io::Result<Option<u64>> {
+        self.directories.free_bytes(directory)
     }
 
     fn has_modes(&self) -> bool {

@@ -393,6 +393,13 @@ impl FileSystem for SimFileSystem {
         Ok(Unsynced::directory(to.parent()))
     }
 
+    fn free_bytes(&self, directory: &RelativePath) -> io::Result<Option<u64>> {
+        let mut machine = self.machine.lock();
+        machine.call(self.process)?;
+        self.directories.directory(&machine.state, directory)?;
+        Ok(machine.free_bytes)
+    }
+
     fn has_symlinks(&self) -> bool {
         true
     }

@@ -26,7 +26,7 @@ transaction::operations -> transaction writer draft protocol::check protocol::sn
 transaction::trees -> transaction protocol::tree protocol::resolve protocol::stage protocol::root error fs manifest path
 transaction::reading -> transaction draft protocol::read protocol::snapshot protocol::glance protocol::stage protocol::resolve protocol::root reader listed error fs path
 transaction -> writer draft protocol::caller protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::lock protocol::resolve protocol::root report error fs options generation path spelling
-writer -> draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path checksum spelling
+writer -> protocol::room draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path checksum spelling
 pruning -> draft protocol::check protocol::resolve protocol::stage protocol::root error path
 draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve protocol::root error fs path protocol::layout
 view -> protocol::open protocol::state protocol::resolve protocol::root reader listed error fs generation path spelling
@@ -81,6 +81,7 @@ protocol::resolve -> protocol::root error fs path
 protocol::pending -> protocol::control protocol::root protocol::layout error manifest fs mutation generation
 protocol::original -> protocol::copy protocol::root error manifest fs mutation path checksum
 protocol::copy -> protocol::root fs path checksum
+protocol::room -> protocol::root error mutation path
 protocol::writers -> protocol::root error fs path
 protocol::tree -> protocol::root protocol::layout error expect fs manifest mutation path
 protocol::control -> protocol::root protocol::layout error manifest::text manifest::name manifest fs mutation generation path
@@ -108,6 +109,7 @@ fs::os::growing -> fs::os::written fs path
 fs::os::permissions -> fs::os::unix fs::os::linux fs path preserve
 fs::os::sync -> fs::os::unix fs::os::linux fs::os::windows fs::os::written fs options path
 fs::os::trees -> fs::os::unix path
+fs::os::room -> fs::os::unix path
 fs::os::own -> fs::os::unix fs::os::rights path
 fs::os::unix -> fs::os::rights fs::os::linux fs path
 fs::os::rights ->
