@@ -30,3 +30,4 @@ mod script;
 mod single_file;
 mod strangers;
 mod sweeping;
+mod undone;
