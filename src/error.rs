@@ -143,7 +143,8 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// The function of [`StoreOptions::on_progress`](crate::StoreOptions::on_progress) has cancelled the
-    /// commit, the writing of a long file, or the wait for a lock. Nothing was changed.
+    /// commit, the writing of a long file, or the wait for a lock. Or the future of a commit was dropped (feature
+    /// `tokio`), and the caller is told by another one. Nothing was changed.
     #[non_exhaustive]
     #[error("the work in {} was cancelled; nothing was changed", path.quoted())]
     Cancelled {

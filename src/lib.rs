@@ -26,6 +26,8 @@ mod report;
 mod single;
 mod spelling;
 mod store;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod transaction;
 mod view;
 mod writer;

@@ -121,6 +121,9 @@ impl Store {
     /// - [`Error::Poisoned`] after a failed sync.
     pub fn begin(&self) -> Result<Transaction> {
         self.state().may_change()?;
+        if self.caller.claim.is_withdrawn() {
+            return Err(self.state().cancelled());
+        }
         // Others may have moved or removed directories since the last transaction.
         if keeps(Rule::LookAgain) {
             self.state().fs.forget_directories();

@@ -28,6 +28,8 @@ use crate::generation::TransactionId;
 use crate::options::Durability;
 use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::caller::Caller;
+#[cfg(any(feature = "tokio", feature = "sim"))]
+use crate::protocol::caller::Claim;
 use crate::protocol::check;
 #[cfg(feature = "sim")]
 use crate::protocol::commit::Receipt;
@@ -303,6 +305,22 @@ impl Transaction {
     /// ```
     pub fn try_commit(&mut self) -> Result<Commit> {
         self.try_commit_in(None)
+    }
+
+    /// Commits for a caller who can give it up.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn commit_for(&mut self, claim: Arc<Claim>) -> Result<Commit> {
+        self.caller.claim = claim;
+        self.try_commit()
+    }
+
+    /// Lets a test give up a commit at a moment of its choice.
+    #[cfg(feature = "sim")]
+    #[doc(hidden)]
+    pub fn withdrawal(&mut self) -> impl Fn() + Send + Sync + use<> {
+        let claim = Arc::new(Claim::default());
+        self.caller.claim = Arc::clone(&claim);
+        move || claim.withdraw()
     }
 
     /// Commits in the turn of an update, if there is one.

@@ -102,6 +102,9 @@ pub(crate) fn enter<'a>(
     }
     let mut wait = Wait::new(root);
     loop {
+        if caller.claim.is_withdrawn() {
+            return Err(root.cancelled());
+        }
         if let Some(pass) = gate.try_enter(caller.key) {
             return Ok(pass);
         }

@@ -168,6 +168,9 @@ impl Opened {
 
     /// Commits what a transaction has collected.
     pub(crate) fn commit(&self, collected: Collected, turn: Option<&Turn>) -> Result<Receipt, Refused> {
+        if collected.caller.claim.is_withdrawn() {
+            return Err(Refused { error: self.root.cancelled(), collected: Some(Box::new(collected)) });
+        }
         commit::commit(&self.root, &self.queue, collected, turn)
     }
 

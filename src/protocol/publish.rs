@@ -251,7 +251,9 @@ fn give_name(
     let name = match keeps(Rule::PublishByRename) {
         // A rename is atomic (rename(2)): a manifest is published whole or not at all.
         true => {
-            let renamed = root.fs.rename(&staged.unpublished, &pending);
+            let rename = || root.fs.rename(&staged.unpublished, &pending);
+            // Whoever gives up later has committed, and whatever he does next comes after it.
+            let renamed = staged.caller.claim.perform(rename).ok_or_else(|| root.cancelled())?;
             renamed.map_err(root.error(Operation::Publish, &pending))?
         }
         false => write_manifest(root, staged, &pending)?.and(Unsynced::directory(layout::control())),

@@ -337,11 +337,14 @@ impl Root {
     /// Tells the caller how far a save is. An error if the caller cancels it.
     pub(crate) fn tell(&self, progress: impl FnOnce() -> Progress) -> Result<()> {
         match &self.settings.on_progress {
-            Some(OnProgress(tell)) if tell(&progress()).is_break() => {
-                Err(Error::Cancelled { path: self.path().into() })
-            }
+            Some(OnProgress(tell)) if tell(&progress()).is_break() => Err(self.cancelled()),
             _ => Ok(()),
         }
+    }
+
+    /// The error of a caller who does not want it any more.
+    pub(crate) fn cancelled(&self) -> Error {
+        Error::Cancelled { path: self.path().into() }
     }
 
     /// Like `tell`, after the commit point, where it is too late to cancel.

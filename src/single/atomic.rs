@@ -18,6 +18,7 @@ use crate::fs::{Barrier, FileSystem, Kind, Metadata, NewFile, SyncError, Wave, W
 use crate::options::SyncStrategy;
 use crate::path::{InvalidPath, RelativePath};
 use crate::place::Place;
+use crate::protocol::caller::Claim;
 use crate::protocol::layout;
 use crate::protocol::root::if_found;
 
@@ -59,6 +60,8 @@ pub struct AtomicFile {
     /// Both are `None` when it is over.
     file: Option<Box<dyn WriteFile>>,
     temporary: Option<RelativePath>,
+    /// That of the caller, who may have gone before it is committed.
+    claim: Arc<Claim>,
 }
 
 /// What is done if the target exists.
@@ -150,7 +153,14 @@ impl AtomicFile {
         })?;
         name.waive("the rename gives the file the name that must last");
         let (file, temporary) = (Some(file), Some(temporary));
-        Ok(Self { fs, target, place, found, names, file, temporary })
+        Ok(Self { fs, target, place, found, names, file, temporary, claim: Arc::default() })
+    }
+
+    /// The same file, for a caller who can give it up.
+    pub(crate) fn claimed(self, claim: Arc<Claim>) -> Self {
+        let mut claimed = self;
+        claimed.claim = claim;
+        claimed
     }
 
     /// Lets the file take its place. Once this returns `Ok`, it survives a power loss.
@@ -206,17 +216,21 @@ impl AtomicFile {
         // show an empty file or zeros.
         let _durable = sync(wave).map_err(io(Operation::Sync))?;
         let mut names = std::mem::replace(&mut self.names, Wave::new(Barrier::SingleRenamed));
+        let gone = || Error::Cancelled { path: place.clone() };
         match existing {
             Existing::Replace => {
-                names.add(fs.rename(&temporary, &self.target).map_err(io(Operation::Move))?);
+                let renamed = self.claim.perform(|| fs.rename(&temporary, &self.target));
+                names.add(renamed.ok_or_else(gone)?.map_err(io(Operation::Move))?);
                 self.temporary = None;
             }
             // A link never replaces (link(2)), so if several processes try, one wins.
-            Existing::Refuse => match fs.link(&temporary, &self.target) {
-                Ok(debt) => names.add(debt),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(exists(&place)),
-                Err(error) => return Err(io(Operation::Move)(error)),
-            },
+            Existing::Refuse => {
+                match self.claim.perform(|| fs.link(&temporary, &self.target)).ok_or_else(gone)? {
+                    Ok(debt) => names.add(debt),
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(exists(&place)),
+                    Err(error) => return Err(io(Operation::Move)(error)),
+                }
+            }
         }
         drop(self);
         // Lost without this sync: the new name, and with it the whole save.

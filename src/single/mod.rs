@@ -8,7 +8,6 @@ mod durable;
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
-#[cfg(feature = "sim")]
 use std::sync::Arc;
 
 pub use self::append::{AppendFile, AppendOptions};
@@ -20,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::fs::FileSystem;
 #[cfg(feature = "sim")]
 use crate::path::RelativePath;
+use crate::protocol::caller::Claim;
 
 /// How many bytes are buffered.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -45,7 +45,11 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
-    save(AtomicFile::begin(path.as_ref(), Existing::Replace)?, Existing::Replace, bytes.as_ref())
+    write_for(Arc::default(), path.as_ref(), bytes.as_ref())
+}
+
+pub(crate) fn write_for(claim: Arc<Claim>, path: &Path, bytes: &[u8]) -> Result<()> {
+    save(AtomicFile::begin(path, Existing::Replace)?.claimed(claim), Existing::Replace, bytes)
 }
 
 /// Like [`write()`], with a function that writes the content to a buffered writer. Returns what the
@@ -70,7 +74,15 @@ pub fn write_with<T, E: From<Error>>(
     path: impl AsRef<Path>,
     fill: impl FnOnce(&mut dyn Write) -> Result<T, E>,
 ) -> Result<T, E> {
-    let mut file = AtomicFile::begin(path.as_ref(), Existing::Replace)?;
+    write_with_for(Arc::default(), path.as_ref(), fill)
+}
+
+pub(crate) fn write_with_for<T, E: From<Error>>(
+    claim: Arc<Claim>,
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> Result<T, E>,
+) -> Result<T, E> {
+    let mut file = AtomicFile::begin(path, Existing::Replace)?.claimed(claim);
     let mut buffered = BufWriter::with_capacity(BUFFER_BYTES, &mut file);
     let value = fill(&mut buffered)?;
     buffered.flush().map_err(Error::of_writer)?;
@@ -94,7 +106,11 @@ pub fn write_with<T, E: From<Error>>(
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn create_new(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
-    save(AtomicFile::begin(path.as_ref(), Existing::Refuse)?, Existing::Refuse, bytes.as_ref())
+    create_new_for(Arc::default(), path.as_ref(), bytes.as_ref())
+}
+
+pub(crate) fn create_new_for(claim: Arc<Claim>, path: &Path, bytes: &[u8]) -> Result<()> {
+    save(AtomicFile::begin(path, Existing::Refuse)?.claimed(claim), Existing::Refuse, bytes)
 }
 
 /// Like [`write`](crate::write), on a file system of your choice. `path` is relative to its root.

@@ -6,12 +6,16 @@
 
 use std::fmt;
 use std::ops::Deref;
+#[cfg(feature = "tokio")]
+use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::Duration;
 
 use super::Store;
 use crate::error::Result;
 use crate::protocol::caller::Caller;
+#[cfg(feature = "tokio")]
+use crate::protocol::caller::Claim;
 use crate::protocol::open::Locking;
 
 /// As long as this lives, nobody else commits in the root: no other process, no other store of this
@@ -135,9 +139,26 @@ impl Store {
         self.lock_as(timeout, Some(std::thread::current().id()))
     }
 
+    /// Like [`try_lock_for`](Self::try_lock_for), for a caller whose work moves from thread to thread.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn lock_for_key(&self, timeout: Duration) -> Result<LockGuard> {
+        self.lock_as(timeout, None)
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn lock_timeout(&self) -> Duration {
+        self.state().settings.lock_timeout
+    }
+
+    /// The same store, for a caller who can give up what it commits.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn for_claim(&self, claim: Arc<Claim>) -> Self {
+        Self { caller: Caller { claim, ..self.caller.clone() }, ..self.clone() }
+    }
+
     fn lock_as(&self, timeout: Duration, thread: Option<ThreadId>) -> Result<LockGuard> {
         let locking = self.opened.lock(timeout, thread)?;
-        let caller = Caller { key: Some(locking.closed.key) };
+        let caller = Caller { key: Some(locking.closed.key), ..Caller::default() };
         Ok(LockGuard { store: Self { caller, ..self.clone() }, _locking: locking })
     }
 }

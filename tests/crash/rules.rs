@@ -831,6 +831,37 @@ fn a_thread_without_the_key_does_not_pass(disk: &SimDisk) -> Result<(), String> 
     expect(store.update(|tx| tx.write("a", "another's")).is_ok(), "the gate stays closed")
 }
 
+fn a_commit_that_was_given_up_never_lands(disk: &SimDisk) -> Result<(), String> {
+    // Small and long, given up before it is staged and at the last moment but one.
+    for (inline_max, at_once) in [(1000, true), (1000, false), (0, true), (0, false)] {
+        let withdraw = std::sync::Arc::new(std::sync::Mutex::new(None::<Box<dyn Fn() + Send>>));
+        let late = std::sync::Arc::clone(&withdraw);
+        let options = Store::options().inline_max(inline_max).on_progress(move |progress| {
+            if matches!(progress, Progress::Committing { .. }) {
+                late.lock().unwrap().iter().for_each(|withdraw| withdraw());
+            }
+            ControlFlow::Continue(())
+        });
+        let store = options.open_on(disk.process()).unwrap();
+        let mut tx = store.begin().unwrap();
+        tx.write("a", "given up").unwrap();
+        let withdrawal = tx.withdrawal();
+        match at_once {
+            true => withdrawal(),
+            false => *withdraw.lock().unwrap() = Some(Box::new(withdrawal)),
+        }
+        let given_up = tx.try_commit().map(|commit| commit.generation());
+        expect(matches!(given_up, Err(Error::Cancelled { .. })), &format!("it ends with {given_up:?}"))?;
+        drop(tx);
+        expect(content(disk, "a") == "a0", "a commit landed that was given up")?;
+        expect(staged_names(disk).is_empty(), "something of it is left")?;
+        *withdraw.lock().unwrap() = None;
+        // Whoever else commits is not concerned.
+        store.update(|tx| tx.write("a", "a0")).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
 fn the_root_is_locked_after_the_commits_that_are_under_way(disk: &SimDisk) -> Result<(), String> {
     let holder = Store::options().lock_timeout(Duration::ZERO).open_on(disk.process()).unwrap();
     let tried = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -870,6 +901,7 @@ const CASES: &[Case] = &[
     (Rule::HonourLease, nobody_commits_in_a_root_that_another_store_has_to_itself),
     (Rule::HonourLease, nobody_commits_while_another_has_the_root_locked),
     (Rule::PassGate, a_thread_without_the_key_does_not_pass),
+    (Rule::AskCaller, a_commit_that_was_given_up_never_lands),
     (Rule::AwaitCommits, the_root_is_locked_after_the_commits_that_are_under_way),
     (Rule::FinishEarlier, a_commit_finishes_earlier_ones_first),
     (Rule::VerifyManifest, a_manifest_with_another_path_is_refused),

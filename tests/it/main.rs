@@ -16,6 +16,9 @@ mod directories;
 mod dry_run;
 mod expecting;
 mod fixtures;
+// Threads that are in each other's way: minutes under Wine, where every lock is a round trip.
+#[cfg(unix)]
+mod futures;
 mod handed_on;
 mod history;
 mod in_memory;

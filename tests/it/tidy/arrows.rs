@@ -12,6 +12,14 @@ use super::source::{Source, Token, crate_sources, stands};
 const PLAN: &str = "
 # what a program sees
 lib -> store::locking store transaction::operations transaction writer view single reader listed report error manifest options generation path place lease expect checksum progress preserve history
+tokio -> tokio::file tokio::store tokio::transaction tokio::view tokio::writer
+tokio::store -> tokio::twins tokio::transaction tokio::view tokio::pool store::locking store transaction history lease reader report error options generation
+tokio::transaction -> tokio::twins tokio::writer tokio::pool transaction writer reader listed report error expect generation path
+tokio::view -> tokio::twins tokio::pool view reader listed error generation path
+tokio::writer -> tokio::pool writer error
+tokio::file -> tokio::pool single error
+tokio::pool -> protocol::caller error
+tokio::twins -> error
 memory -> store error fs::sim options
 store::locking -> store protocol::caller protocol::open error
 store::history -> store view history protocol::past protocol::history_record report error expect generation
@@ -31,12 +39,12 @@ pruning -> draft protocol::check protocol::resolve protocol::stage protocol::roo
 draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve protocol::root error fs path protocol::layout
 view -> protocol::open protocol::state protocol::resolve protocol::root reader listed error fs generation path spelling
 lease -> protocol::open protocol::lease error
-single -> single::append single::atomic single::durable error fs path
+single -> single::append single::atomic single::durable protocol::caller error fs path
 single::append -> single::append::timer single::append::growing single::append::options single::atomic protocol::root error fs mutation options path place
 single::append::timer -> single::append::growing protocol::root
 single::append::growing -> single::append::options protocol::root error expect fs mutation options path place
 single::append::options -> error
-single::atomic -> protocol::root protocol::layout error expect fs::os fs options path place
+single::atomic -> protocol::caller protocol::root protocol::layout error expect fs::os fs options path place
 single::durable -> error fs::os fs options path place
 # the steps, each of which knows what stands below it
 protocol ->
@@ -90,7 +98,7 @@ protocol::deferred -> fs mutation generation
 protocol::stamps -> fs
 protocol::layout -> fs generation path
 protocol::sync ->
-protocol::caller ->
+protocol::caller -> mutation
 # plain data
 reader -> fs generation
 listed -> fs path
