@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::error::Result;
 use crate::fs::Kind;
-use crate::path::RelativePath;
+use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::commit;
 use crate::protocol::layout::StagedId;
 use crate::protocol::open::Opened;
@@ -80,6 +80,11 @@ impl Slot {
         matches!(self.content, Content::Ready(StagedChange::Remove(_) | StagedChange::RemoveDirectory(_)))
     }
 
+    /// Whether a directory goes with everything in it, so that something else can take its place.
+    fn clears(&self) -> bool {
+        matches!(self.content, Content::Ready(StagedChange::RemoveTree(..)))
+    }
+
     pub(crate) fn into_change(self) -> Option<StagedChange> {
         match self.content {
             Content::Ready(change) => Some(change),
@@ -103,8 +108,11 @@ impl Draft {
     /// newest of them.
     pub(crate) fn take(&mut self, path: &RelativePath, number: u64) -> Option<Content> {
         let numbers = self.numbers_of.get(path).cloned().unwrap_or_default();
-        let earlier = numbers.into_iter().filter(|own| *own < number);
-        earlier.filter_map(|number| self.take_one(number)).last()
+        let earlier: Vec<_> = numbers.into_iter().filter(|own| *own < number).collect();
+        // A directory still goes with everything in it, whatever takes its place.
+        let earlier = earlier.into_iter().filter(|own| !self.slots.get(own).is_some_and(Slot::clears));
+        let earlier: Vec<_> = earlier.collect();
+        earlier.into_iter().filter_map(|number| self.take_one(number)).last()
     }
 
     fn take_one(&mut self, number: u64) -> Option<Content> {
@@ -253,6 +261,7 @@ impl Draft {
 
     /// The names that a directory would have after the transaction; `None` if there is no such directory.
     pub(crate) fn names_in(&self, directory: &RelativePath, found: Option<Names>) -> Option<Names> {
+        let found = found.filter(|_| !self.clears(directory));
         let mut names = match self.newest(directory).map(|slot| &slot.content) {
             Some(Content::Ready(StagedChange::RemoveDirectory(_))) => return None,
             Some(Content::Ready(StagedChange::CreateDirectory(_))) => Some(found.unwrap_or_default()),
@@ -305,11 +314,43 @@ impl Draft {
                 Some(Content::Ready(StagedChange::MoveTree(target, moved))) if target.path == tree => {
                     return Some(path.moved(&tree, &moved.from));
                 }
+                // What takes the place of the tree.
+                _ if *path == tree && self.is_refilled(&tree) => {}
                 Some(_) => return None,
                 None => {}
             }
         }
         Some(path.clone())
+    }
+
+    /// Whether the directory at this path goes with everything in it, so that something else can take its
+    /// place.
+    pub(crate) fn clears(&self, path: &RelativePath) -> bool {
+        let number = self.trees.get(path);
+        number
+            .and_then(|number| self.slots.get(number))
+            .is_some_and(|slot| slot.path == *path && slot.clears())
+    }
+
+    /// Whether something takes the place of a directory that goes with everything in it.
+    pub(crate) fn is_refilled(&self, path: &RelativePath) -> bool {
+        self.clears(path) && self.numbers_of.get(path).is_some_and(|all| all.len() > 1)
+    }
+
+    /// Whether the transaction moves or removes directories with everything in them.
+    pub(crate) fn has_trees(&self) -> bool {
+        !self.trees.is_empty()
+    }
+
+    /// Why nothing can be made at a path: because of what happens to one above it.
+    pub(crate) fn forbids(&self, path: &RelativePath) -> Option<InvalidPath> {
+        path.parent().chain().iter().find_map(|above| match self.newest(above).map(|slot| &slot.content) {
+            _ if self.trees.contains_key(above) => Some(InvalidPath::Contradiction),
+            Some(Content::Ready(StagedChange::Remove(_))) => Some(InvalidPath::FileToDirectory),
+            Some(Content::Ready(StagedChange::CreateDirectory(_) | StagedChange::RemoveDirectory(_))) => None,
+            Some(Content::Unfinished) | None => None,
+            Some(_) => Some(InvalidPath::Contradiction),
+        })
     }
 
     /// A path that the transaction moves or removes with everything in it, at or above this one.
@@ -341,11 +382,24 @@ impl Draft {
     /// Takes all changes, each of which is ready. A directory goes after all that was in it, in whatever
     /// order that was said.
     pub(crate) fn take_changes(&mut self) -> Vec<StagedChange> {
-        self.numbers_of.clear();
         self.trees.clear();
         self.made_below.clear();
-        let changes = std::mem::take(&mut self.slots).into_values();
-        let mut changes: Vec<_> = changes.filter_map(Slot::into_change).collect();
+        let mut changes = Vec::with_capacity(self.slots.len());
+        let mut cleared = HashMap::new();
+        for slot in std::mem::take(&mut self.slots).into_values() {
+            let is_last = self.numbers_of.get(&slot.path).and_then(|all| all.last()) == Some(&slot.number);
+            match slot.into_change() {
+                Some(StagedChange::RemoveTree(target, hidden)) if !is_last => {
+                    cleared.insert(target.path, hidden);
+                }
+                Some(change) => changes.push(match cleared.remove(&change.target().path) {
+                    Some(hidden) => StagedChange::Over(Box::new(change), hidden),
+                    None => change,
+                }),
+                None => {}
+            }
+        }
+        self.numbers_of.clear();
         changes.sort_by_key(|change| match change {
             StagedChange::RemoveDirectory(target) => (true, Reverse(target.path.names().count())),
             _ => (false, Reverse(0)),
@@ -363,9 +417,19 @@ impl Draft {
         self.staging = Some(staging);
         self.preconditions = preconditions;
         for change in changes {
-            self.numbers += 1;
-            let (path, number) = (change.target().path.clone(), self.numbers);
-            self.put(Slot { path, number, content: Content::Ready(change) });
+            let Target { path, nearest, .. } = change.target().clone();
+            let target = Target::new(path.clone(), None, nearest);
+            let (first, second) = match change {
+                StagedChange::Over(change, hidden) => {
+                    (StagedChange::RemoveTree(target, hidden), Some(*change))
+                }
+                change => (change, None),
+            };
+            for change in std::iter::once(first).chain(second) {
+                self.numbers += 1;
+                let (path, number) = (path.clone(), self.numbers);
+                self.put(Slot { path, number, content: Content::Ready(change) });
+            }
         }
         self.closed = false;
     }

@@ -273,9 +273,6 @@ pub enum Reason {
     /// A generation is to be given up, and an earlier one is still pending.
     #[error("an earlier generation is still pending; recover, or give that one up first")]
     EarlierPending,
-    /// A file is removed, and a directory is to be in its place.
-    #[error("a file cannot become a directory in one commit; remove it in an earlier one")]
-    FileToDirectory,
     /// A symlink is to be made on Windows.
     #[error("symlinks are not made on Windows, where they need a privilege")]
     NoSymlinks,

@@ -80,9 +80,18 @@ pub enum InvalidPath {
     #[error("one of the two directories lies in the other")]
     BelowItself,
     /// Two changes of one transaction cannot both be: something below a file or a symlink that it makes, or
-    /// in what it moves or removes.
-    #[error("it lies below what the transaction makes a file or a symlink, moves or removes")]
+    /// in a directory that it moves or removes as a whole.
+    #[error(
+        "the transaction makes this path, or one above or below it, a file or a symlink, or moves or removes it \
+         as a whole; commit one of the two changes first"
+    )]
     Contradiction,
+    /// A file or a symlink that the transaction removes would become a directory. What is in a directory is
+    /// staged there, so only one that exists can take its place.
+    #[error(
+        "a removed file becomes a directory only in a later commit, or by the `rename` of a directory to its path"
+    )]
+    FileToDirectory,
     /// Two paths of one transaction are the same file.
     #[error("two paths of the transaction lead to the same file")]
     Alias,

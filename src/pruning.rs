@@ -32,7 +32,8 @@ pub(crate) fn refuse_contradictions(root: &Root, draft: &Draft) -> Result<()> {
         };
         let trees: Vec<_> = change.into_iter().flat_map(StagedChange::trees).collect();
         for path in trees.iter().copied().chain([&slot.path]) {
-            let is_own = |tree: &RelativePath| trees.contains(&tree) && tree == path;
+            let is_own =
+                |tree: &RelativePath| tree == path && (trees.contains(&tree) || draft.is_refilled(tree));
             if draft.tree_above(&path.parent()).is_some()
                 || draft.tree_above(path).is_some_and(|tree| !is_own(&tree))
             {

@@ -191,6 +191,10 @@ impl Transaction {
     fn expect_free(&self, path: &Path) -> Result<()> {
         let target = self.resolve(path)?;
         let mut draft = guard(&self.draft);
+        if draft.clears(&target.path) {
+            // The directory that makes way is there, and checked.
+            return Ok(());
+        }
         if target.existing.is_some() {
             draft.occupied.insert(target.path.clone());
         }
@@ -443,13 +447,25 @@ impl Transaction {
 
     fn resolve(&self, path: &Path) -> Result<Target> {
         self.root().refuse_child()?;
+        if let Some(target) = self.cleared(path)? {
+            return Ok(target);
+        }
         let relative = resolve::relative(self.root(), path)?;
         let mut draft = guard(&self.draft);
         self.refuse_if_over(&draft)?;
         let resolved = draft.resolver.resolve(self.root(), &relative);
         self.note_followed(&mut draft);
+        let target = match resolved {
+            // In a tree that takes the place of a file.
+            Err(_) if draft.tree_above(&relative.parent()).is_some() => {
+                Target::new(relative, None, RelativePath::root())
+            }
+            resolved => resolved.map_err(|error| match draft.forbids(&relative) {
+                Some(reason) => Error::invalid(path, reason),
+                None => error.given_as(path),
+            })?,
+        };
         drop(draft);
-        let target = resolved.map_err(|error| error.given_as(path))?;
         self.note(&target.path, path);
         Ok(target)
     }
@@ -487,6 +503,7 @@ impl Transaction {
     /// replaced since it was looked at, so it is looked at anew before anything is refused.
     fn resolve_to_stage(&self, path: &Path) -> Result<Target> {
         let target = self.resolve(path)?;
+        self.refuse_contradiction(&target.path)?;
         if check::may_stage(self.root(), &target).is_ok() {
             return Ok(target);
         }
@@ -505,6 +522,10 @@ impl Transaction {
         check::may_remove(self.root(), &target).map_err(|error| self.named(error))?;
         let mut draft = guard(&self.draft);
         let path = target.path.clone();
+        if draft.tree_above(&path.parent()).is_some() {
+            let contradiction = InvalidPath::Contradiction;
+            return Err(self.named(Error::invalid(self.root().full(&path), contradiction)));
+        }
         let newest = draft.newest(&path).map(|slot| &slot.content);
         if matches!(newest, Some(Content::Ready(StagedChange::Remove(_)))) {
             // It is removed already, and that removal stays with its precondition.

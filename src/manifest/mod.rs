@@ -74,6 +74,9 @@ pub struct Entry {
     pub before: Option<Before>,
     /// What the transaction does.
     pub action: Action,
+    /// The directory that goes with everything in it, where a file, a symlink or an empty directory takes its
+    /// place.
+    pub over: Option<HiddenTree>,
 }
 
 /// A file that is replaced or removed, and how to recognise it.
@@ -126,7 +129,7 @@ pub struct MovedTree {
     pub from: RelativePath,
     /// Which directory it is.
     pub tree: TreeIdentity,
-    /// The directory that it replaces.
+    /// The directory that it replaces; the file or symlink if the entry says that one was there before.
     pub replaced: Option<HiddenTree>,
 }
 
@@ -169,6 +172,11 @@ impl Action {
     /// Whether it makes or removes a directory, and so changes nothing that has content.
     pub(crate) fn is_of_directory(&self) -> bool {
         matches!(self, Self::CreateDirectory | Self::RemoveDirectory)
+    }
+
+    /// Whether it moves or removes a directory with everything in it, and nothing else.
+    pub(crate) fn is_of_tree(&self) -> bool {
+        matches!(self, Self::MoveTree(_) | Self::RemoveTree(_))
     }
 }
 
@@ -215,14 +223,14 @@ impl Entry {
         let hidden = match &self.action {
             Action::MoveTree(moved) => moved.replaced.as_ref()?,
             Action::RemoveTree(hidden) => hidden,
-            _ => return None,
+            _ => self.over.as_ref()?,
         };
         Some(self.path.with_name(&hidden.name))
     }
 
     /// Whether it moves or removes a directory with everything in it.
     pub(crate) fn is_of_tree(&self) -> bool {
-        matches!(self.action, Action::MoveTree(_) | Action::RemoveTree(_))
+        self.action.is_of_tree() || self.over.is_some()
     }
 
     /// The paths that it changes.
@@ -327,6 +335,9 @@ impl fmt::Display for Manifest {
                 Action::RemoveDirectory => write!(f, "\nremove the directory {}", entry.path)?,
                 Action::MoveTree(moved) => write!(f, "\nmove the tree {} to {}", moved.from, entry.path)?,
                 Action::RemoveTree(_) => write!(f, "\nremove the tree {}", entry.path)?,
+            }
+            if entry.over.is_some() {
+                write!(f, " (in place of a tree)")?;
             }
         }
         Ok(())

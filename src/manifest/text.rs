@@ -120,7 +120,7 @@ impl EntryText {
             owner: None,
             blake3: None,
             to: None,
-            tree: None,
+            tree: entry.over.as_ref().map(TreeText::of_removed),
             before: entry.before.map(BeforeText::new),
         };
         match &entry.action {
@@ -156,11 +156,19 @@ impl EntryText {
 
     fn decode(self) -> Result<Entry, ManifestError> {
         let path = self.path.path()?;
-        let is_of_tree = matches!(self.operation, OperationText::MoveTree | OperationText::RemoveTree);
-        if self.tree.is_some() != is_of_tree {
-            return Err(content("an entry's fields do not fit its operation"));
-        }
         let before = self.before.as_ref();
+        let (tree, over) = match self.operation {
+            OperationText::MoveTree | OperationText::RemoveTree => (self.tree, None),
+            OperationText::Write | OperationText::Link | OperationText::CreateDirectory
+                if before.is_none() && self.tree.is_some() =>
+            {
+                (None, Some(TreeText::removed(self.tree)?))
+            }
+            _ if self.tree.is_some() => {
+                return Err(content("an entry's fields do not fit its operation"));
+            }
+            _ => (None, None),
+        };
         let action = match (self.operation, self.staged, self.length, self.modified, self.mode, self.blake3) {
             (operation, staged, None, None, None, None) if self.owner.is_none() => {
                 match (operation, staged, self.to) {
@@ -175,9 +183,9 @@ impl EntryText {
                     (OperationText::RemoveDirectory, None, None) if before.is_none() => {
                         Action::RemoveDirectory
                     }
-                    (OperationText::MoveTree, None, None) if before.is_none() => TreeText::moved(self.tree)?,
+                    (OperationText::MoveTree, None, None) => TreeText::moved(tree, before.is_some())?,
                     (OperationText::RemoveTree, None, None) if before.is_none() => {
-                        TreeText::removed(self.tree)?
+                        Action::RemoveTree(TreeText::removed(tree)?)
                     }
                     _ => return Err(content("an entry's fields do not fit its operation")),
                 }
@@ -196,7 +204,7 @@ impl EntryText {
             _ => return Err(content("an entry's fields do not fit its operation")),
         };
         let before = self.before.map(BeforeText::decode).transpose()?;
-        Ok(Entry { path, before, action })
+        Ok(Entry { path, before, action, over })
     }
 }
 
@@ -221,7 +229,7 @@ fn each_file_once(entries: &[Entry]) -> Result<(), ManifestError> {
     let directories: HashMap<_, _> = entries
         .iter()
         .enumerate()
-        .filter(|(_, entry)| entry.action.is_of_directory())
+        .filter(|(_, entry)| entry.action.is_of_directory() && entry.over.is_none())
         .map(|(place, entry)| (&entry.path, (place, &entry.action)))
         .collect();
     let named = |(place, entry)| Entry::paths(entry).map(move |path| (place, entry, path));
@@ -438,9 +446,9 @@ mod tests {
             transaction: TransactionId { session: Uuid::from_u128(1), number: 2 },
             time: TimeStamp::from(SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(9)),
             entries: vec![
-                Entry { path: path("dir/a"), before: None, action: Action::Write(content) },
-                Entry { path: path("b 'quoted'"), before: Some(old), action: Action::Remove },
-                Entry { path: path("c"), before: Some(young), action: Action::Remove },
+                Entry { path: path("dir/a"), before: None, action: Action::Write(content), over: None },
+                Entry { path: path("b 'quoted'"), before: Some(old), action: Action::Remove, over: None },
+                Entry { path: path("c"), before: Some(young), action: Action::Remove, over: None },
             ],
             inline: None,
         }
@@ -484,6 +492,7 @@ mod tests {
             path: path(text),
             before: None,
             action: action.clone(),
+            over: None,
         };
         Manifest { entries: entries.iter().map(entry).collect(), ..manifest() }
     }

@@ -44,19 +44,23 @@ impl TreeText {
         }
     }
 
-    pub(super) fn removed(text: Option<Self>) -> Result<Action, ManifestError> {
+    pub(super) fn removed(text: Option<Self>) -> Result<HiddenTree, ManifestError> {
         match text {
             Some(Self { from: None, moved: None, hidden, removed }) => {
-                Self::hidden(hidden, removed)?.map(Action::RemoveTree).ok_or_else(unfit)
+                Self::hidden(hidden, removed)?.ok_or_else(unfit)
             }
             _ => Err(unfit()),
         }
     }
 
-    pub(super) fn moved(text: Option<Self>) -> Result<Action, ManifestError> {
+    /// A moved tree. A file in its place is replaced, so it is hidden, too.
+    pub(super) fn moved(text: Option<Self>, is_over_file: bool) -> Result<Action, ManifestError> {
         match text {
             Some(Self { from: Some(from), moved: Some(tree), hidden, removed }) => {
                 let replaced = Self::hidden(hidden, removed)?;
+                if is_over_file && replaced.is_none() {
+                    return Err(unfit());
+                }
                 Ok(Action::MoveTree(MovedTree { from: from.path()?, tree: known(tree)?, replaced }))
             }
             _ => Err(unfit()),

@@ -40,6 +40,9 @@ pub(crate) fn apply(root: &Root, published: &Published) -> Result<Moved> {
         wave.add(debt);
     }
     for entry in &published.entries {
+        if entry.over.is_some() {
+            published.session.forget_tree(&entry.path);
+        }
         match entry.action {
             Action::CreateDirectory => published.session.adopt(&entry.path),
             Action::RemoveDirectory => published.session.forget(&entry.path),
@@ -61,6 +64,7 @@ pub(crate) fn move_all<'a>(
 ) -> Result<Wave> {
     let mut wave = Wave::new(Barrier::Applied);
     for (number, entry) in (0..).zip(entries) {
+        wave.add(tree::make_way(root, entry)?);
         wave.add(match (&entry.action, entry.staged()) {
             (_, Some(staged)) => {
                 let mark = || ControlName::Copying(generation, number).path();

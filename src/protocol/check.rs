@@ -126,10 +126,11 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
     staged.entries.iter().try_for_each(|staged| tree::check(root, &staged.entry))?;
     for (index, staged_entry) in staged.entries.iter_mut().enumerate() {
         let entry = &mut staged_entry.entry;
-        if entry.action.is_of_directory() || entry.is_of_tree() {
+        if entry.action.is_of_directory() || entry.action.is_of_tree() {
             continue;
         }
-        let found = look(root, &entry.path)?;
+        // A tree that makes way was checked above.
+        let found = if entry.over.is_some() { None } else { look(root, &entry.path)? };
         let target = Target::new(entry.path.clone(), found, entry.path.parent());
         match found.map(|found| found.kind) {
             // A link stands for itself only if that was so when the transaction looked at it.

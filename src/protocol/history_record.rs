@@ -175,6 +175,8 @@ impl Becomes {
 
     pub(crate) fn of(entry: &Entry) -> Self {
         match &entry.action {
+            // What was in it is gone for good, whatever took its place.
+            _ if entry.over.is_some() => Self::RemovedTree,
             Action::Write(content) => {
                 Self::File(Written { stamp: content.after, blake3: Some(content.checksum) })
             }

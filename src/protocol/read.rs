@@ -47,20 +47,27 @@ struct Tree {
     moved: Option<(RelativePath, RelativePath)>,
     /// Where nothing of it will be.
     gone: RelativePath,
+    /// Whether something else will be in its place.
+    is_replaced: bool,
 }
 
 impl Tree {
     /// What of an entry is not in place yet.
     fn new(root: &Root, entry: &Entry) -> Result<Option<Self>> {
+        if tree::is_in_the_way(root, entry)? {
+            return Ok(Some(Self { moved: None, gone: entry.path.clone(), is_replaced: true }));
+        }
+        let is_replaced = false;
         Ok(match &entry.action {
             Action::MoveTree(moved) => match tree::place(root, &entry.path, moved)? {
                 Some(place) if place != entry.path => {
-                    Some(Self { moved: Some((entry.path.clone(), place)), gone: moved.from.clone() })
+                    let shown = Some((entry.path.clone(), place));
+                    Some(Self { moved: shown, gone: moved.from.clone(), is_replaced })
                 }
                 _ => None,
             },
             Action::RemoveTree(hidden) if tree::is_at(root, &entry.path, hidden.tree)? => {
-                Some(Self { moved: None, gone: entry.path.clone() })
+                Some(Self { moved: None, gone: entry.path.clone(), is_replaced })
             }
             _ => None,
         })
@@ -187,10 +194,7 @@ impl Reading {
         for (generation, manifest) in &visible.manifests {
             let Ok(manifest) = manifest else { continue };
             for (entry, bytes) in manifest.contents() {
-                if entry.is_of_tree() {
-                    trees.extend(Tree::new(root, entry)?);
-                    continue;
-                }
+                trees.extend(Tree::new(root, entry)?);
                 let over = match (&entry.action, bytes) {
                     (Action::MoveTree(_) | Action::RemoveTree(_), _) => continue,
                     (Action::CreateDirectory, _) => Overlay::MadeDirectory,
@@ -217,11 +221,17 @@ impl Reading {
         for tree in &self.trees {
             match &tree.moved {
                 Some((shown, place)) if tree::holds(shown, &path) => path = path.moved(shown, place),
+                _ if tree.is_replaced && tree.gone == path => {}
                 _ if tree::holds(&tree.gone, &path) => return None,
                 _ => {}
             }
         }
         Some(path)
+    }
+
+    /// Whether a directory is there that will be replaced by something else.
+    fn is_replaced(&self, path: &RelativePath) -> bool {
+        self.trees.iter().any(|tree| tree.is_replaced && tree.gone == *path)
     }
 
     fn find(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
@@ -322,14 +332,19 @@ impl Reading {
 /// Paths are followed as this state has them, whatever of it is in place.
 impl Lookup for Reading {
     fn look(&self, root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
-        if keeps(Rule::FollowInState) { self.found(root, path) } else { state::look(root, path) }
+        match self.on_disk(path) {
+            _ if !keeps(Rule::FollowInState) => state::look(root, path),
+            Some(place) => self.found(root, &place),
+            None => Ok(None),
+        }
     }
 
     fn link(&self, root: &Root, path: &RelativePath) -> Result<PathBuf> {
         let missing = || root.error(Operation::Look, path)(io::ErrorKind::NotFound.into());
-        let found = match keeps(Rule::FollowInState) {
-            true => self.found_link(root, path)?,
-            false => state::read_link(root, path)?,
+        let found = match self.on_disk(path) {
+            _ if !keeps(Rule::FollowInState) => state::read_link(root, path)?,
+            Some(place) => self.found_link(root, &place)?,
+            None => None,
         };
         found.ok_or_else(missing)
     }
@@ -366,7 +381,7 @@ impl State for Reading {
         if self.removes_directory(root, directory)? {
             return Ok(None);
         }
-        let names = root.names(directory)?;
+        let names = if self.is_replaced(directory) { None } else { root.names(directory)? };
         self.share.confirm(root)?;
         let is_made = self.makes_directory(directory);
         let Some(mut names) = names.or_else(|| is_made.then(Names::new)) else { return Ok(None) };
@@ -374,7 +389,8 @@ impl State for Reading {
             // A directory that another program has put there stays in the list, and cannot be opened as
             // a file.
             let is_directory = state::look(root, path)?.is_some_and(|found| found.kind == Kind::Directory);
-            if is_directory && !matches!(self.overlay.get(path), Some(Overlay::RemovedDirectory)) {
+            let is_of_others = is_directory && !self.is_replaced(path);
+            if is_of_others && !matches!(self.overlay.get(path), Some(Overlay::RemovedDirectory)) {
                 continue;
             }
             match self.found(root, path)? {
@@ -383,7 +399,7 @@ impl State for Reading {
             }
         }
         for tree in self.trees.iter().rev() {
-            if tree.gone.parent() == *shown {
+            if tree.gone.parent() == *shown && !tree.is_replaced {
                 names.remove(tree.gone.name());
             }
             let moved = tree.moved.iter().map(|(path, _)| path).filter(|path| path.parent() == *shown);

@@ -126,7 +126,7 @@ impl StagedEntry {
         let staged = entry.staged();
         let nearest = entry.path.parent();
         let target = Target { path: entry.path, existing, nearest, attributes };
-        match (entry.action, staged) {
+        let change = match (entry.action, staged) {
             (Action::Write(content), Some(staged)) => {
                 StagedChange::Write(StagedFile { staged, target, content, identity, like, lost, bytes })
             }
@@ -138,6 +138,10 @@ impl StagedEntry {
             (Action::MoveTree(moved), _) => StagedChange::MoveTree(target, moved),
             (Action::RemoveTree(hidden), _) => StagedChange::RemoveTree(target, hidden),
             (Action::Write(_) | Action::Link(_) | Action::Remove, _) => StagedChange::Remove(target),
+        };
+        match entry.over {
+            Some(hidden) => StagedChange::Over(Box::new(change), hidden),
+            None => change,
         }
     }
 }
@@ -421,6 +425,8 @@ impl StagedWriter {
         let path = &self.target.path;
         let failed = || root.error(Operation::Stage, path);
         let found = if_found(root.fs.metadata(path)).map_err(failed())?;
+        // A directory makes way, or the commit is refused.
+        let found = found.filter(|found| found.kind != Kind::Directory);
         let is_link = |found: Option<Metadata>| found.is_some_and(|found| found.kind == Kind::Symlink);
         if is_link(found) && !is_link(self.target.existing) {
             // It would have been followed.
@@ -501,6 +507,8 @@ pub(crate) enum StagedChange {
     RemoveDirectory(Target),
     MoveTree(Target, MovedTree),
     RemoveTree(Target, HiddenTree),
+    /// A change that takes the place of a tree. A draft has two slots for it.
+    Over(Box<StagedChange>, HiddenTree),
 }
 
 /// A staged symlink. Its text is durable with its name.
@@ -514,29 +522,6 @@ pub(crate) struct StagedSymlink {
 }
 
 impl StagedChange {
-    /// Whether nothing is left at its path.
-    pub(crate) fn is_removal(&self) -> bool {
-        matches!(self, Self::Remove(_) | Self::RemoveDirectory(_) | Self::RemoveTree(..))
-    }
-
-    pub(crate) fn target(&self) -> &Target {
-        match self {
-            Self::Write(StagedFile { target, .. }) | Self::Remove(target) => target,
-            Self::CreateDirectory(target) | Self::RemoveDirectory(target) => target,
-            Self::Link(link) => &link.target,
-            Self::MoveTree(target, _) | Self::RemoveTree(target, _) => target,
-        }
-    }
-
-    /// The staged file, if there is one.
-    pub(crate) fn staged(&self) -> Option<&RelativePath> {
-        match self {
-            Self::Write(file) => Some(&file.staged),
-            Self::Link(link) => Some(&link.staged),
-            _ => None,
-        }
-    }
-
     /// This change as an entry of the manifest.
     pub(crate) fn into_entry(self, root: &Root) -> StagedEntry {
         let attributes = self.target().attributes.clone();
@@ -557,9 +542,19 @@ impl StagedChange {
             }
             Self::CreateDirectory(target) => (directory(target, Action::CreateDirectory), None, None, None),
             Self::RemoveDirectory(target) => (directory(target, Action::RemoveDirectory), None, None, None),
-            Self::MoveTree(target, moved) => (directory(target, Action::MoveTree(moved)), None, None, None),
+            Self::MoveTree(target, moved) => {
+                let is_file = target.existing.is_some_and(|found| found.kind != Kind::Directory);
+                let entry =
+                    if is_file { entry } else { |_: &Root, target, action| directory(target, action) };
+                (entry(root, target, Action::MoveTree(moved)), None, None, None)
+            }
             Self::RemoveTree(target, hidden) => {
                 (directory(target, Action::RemoveTree(hidden)), None, None, None)
+            }
+            Self::Over(change, hidden) => {
+                let mut staged = change.into_entry(root);
+                staged.entry.over = Some(hidden);
+                return staged;
             }
         };
         StagedEntry { entry, identity, like, lost: not_kept, existing, attributes, bytes }
@@ -568,12 +563,12 @@ impl StagedChange {
 
 fn entry(root: &Root, target: Target, action: Action) -> Entry {
     let before = target.existing.as_ref().map(|found| original::record(root, &target.path, found));
-    Entry { before, path: target.path, action }
+    Entry { before, path: target.path, action, over: None }
 }
 
 /// An empty directory has no content that could be lost, so nothing identifies it.
 fn directory(target: Target, action: Action) -> Entry {
-    Entry { before: None, path: target.path, action }
+    Entry { before: None, path: target.path, action, over: None }
 }
 
 /// Everything that a transaction has collected.

@@ -1,11 +1,37 @@
-//! What a staged change says of whole directories.
+//! What a staged change says of its paths, and of whole directories.
 
 use super::layout::{self, StagedId};
-use super::stage::StagedChange;
+use super::resolve::Target;
+use super::stage::{StagedChange, StagedFile};
 use crate::manifest::MovedTree;
 use crate::path::RelativePath;
 
 impl StagedChange {
+    /// Whether nothing is left at its path.
+    pub(crate) fn is_removal(&self) -> bool {
+        matches!(self, Self::Remove(_) | Self::RemoveDirectory(_) | Self::RemoveTree(..))
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        match self {
+            Self::Write(StagedFile { target, .. }) | Self::Remove(target) => target,
+            Self::CreateDirectory(target) | Self::RemoveDirectory(target) => target,
+            Self::Link(link) => &link.target,
+            Self::MoveTree(target, _) | Self::RemoveTree(target, _) => target,
+            Self::Over(change, _) => change.target(),
+        }
+    }
+
+    /// The staged file, if there is one.
+    pub(crate) fn staged(&self) -> Option<&RelativePath> {
+        match self {
+            Self::Write(file) => Some(&file.staged),
+            Self::Link(link) => Some(&link.staged),
+            Self::Over(change, _) => change.staged(),
+            _ => None,
+        }
+    }
+
     /// Gives a tree that goes the name under which it waits for its contents to be deleted.
     pub(crate) fn hide_as(&mut self, id: StagedId) {
         let (target, hidden) = match self {
@@ -27,6 +53,7 @@ impl StagedChange {
         let (own, from) = match self {
             Self::MoveTree(target, moved) => (Some(&target.path), Some(&moved.from)),
             Self::RemoveTree(target, _) => (Some(&target.path), None),
+            Self::Over(change, _) => (Some(&change.target().path), None),
             _ => (None, None),
         };
         own.into_iter().chain(from)

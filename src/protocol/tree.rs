@@ -13,6 +13,7 @@ use std::io;
 use uuid::Uuid;
 
 use super::layout;
+use super::original;
 use super::root::{Root, if_found};
 use crate::error::{Error, Operation, Reason, Result};
 use crate::expect::Clash;
@@ -23,7 +24,20 @@ use crate::path::{InvalidPath, RelativePath};
 
 /// Which directory is at a path; `None` if there is none, or if the system cannot tell directories apart.
 pub(crate) fn identity(root: &Root, path: &RelativePath) -> Result<Option<TreeIdentity>> {
-    let Some(found) = root.look(path)?.filter(is_directory) else { return Ok(None) };
+    identity_of(root, path, is_directory)
+}
+
+/// The same of a file or a symlink, which a directory is to replace.
+pub(crate) fn file_identity(root: &Root, path: &RelativePath) -> Result<Option<TreeIdentity>> {
+    identity_of(root, path, is_file)
+}
+
+fn identity_of(
+    root: &Root,
+    path: &RelativePath,
+    is_wanted: impl Fn(&Metadata) -> bool,
+) -> Result<Option<TreeIdentity>> {
+    let Some(found) = root.look(path)?.filter(is_wanted) else { return Ok(None) };
     let born = if_found(root.fs.born(path)).map_err(root.error(Operation::Look, path))?.flatten();
     let inode = found.identity.map(|identity| identity.inode);
     let tree = TreeIdentity { inode, born: born.map(Into::into) };
@@ -34,16 +48,35 @@ fn is_directory(found: &Metadata) -> bool {
     found.kind == Kind::Directory
 }
 
+fn is_file(found: &Metadata) -> bool {
+    matches!(found.kind, Kind::File | Kind::Symlink)
+}
+
 /// Whether this very directory is at a path.
 pub(crate) fn is_at(root: &Root, path: &RelativePath, tree: TreeIdentity) -> Result<bool> {
-    let Some(found) = identity(root, path)? else { return Ok(false) };
+    Ok(is_same(identity(root, path)?, tree))
+}
+
+/// Whether what a moved tree replaces is at a path: a directory, or a file if one was there before.
+pub(crate) fn is_replaced_at(
+    root: &Root,
+    entry: &Entry,
+    path: &RelativePath,
+    replaced: &HiddenTree,
+) -> Result<bool> {
+    let found = if entry.before.is_some() { file_identity(root, path)? } else { identity(root, path)? };
+    Ok(is_same(found, replaced.tree))
+}
+
+fn is_same(found: Option<TreeIdentity>, tree: TreeIdentity) -> bool {
+    let Some(found) = found else { return false };
     let inodes = found.inode.zip(tree.inode).map(|(found, known)| found == known);
     let births = found.born.zip(tree.born).map(|(found, known)| found == known);
     let is_same = match (inodes, births) {
         (None, None) => false,
         (inodes, births) => inodes.unwrap_or(true) && births.unwrap_or(true),
     };
-    Ok(is_same || !keeps(Rule::KnowTrees))
+    is_same || !keeps(Rule::KnowTrees)
 }
 
 /// Whether a path is this directory's, or lies below it.
@@ -147,6 +180,7 @@ pub(crate) fn check(root: &Root, entry: &Entry) -> Result<()> {
         Action::MoveTree(moved) => {
             stays(&moved.from, moved.tree)?;
             match &moved.replaced {
+                Some(hidden) if entry.before.is_some() => check_file(root, entry, hidden)?,
                 Some(hidden) => goes(hidden)?,
                 None if root.look(&entry.path)?.is_some() => return changed(&entry.path, Clash::Exists),
                 None => {}
@@ -156,14 +190,28 @@ pub(crate) fn check(root: &Root, entry: &Entry) -> Result<()> {
             }
             may_move_into(root, &moved.from, &entry.path.parent())
         }
-        _ => Ok(()),
+        _ => entry.over.as_ref().map_or(Ok(()), goes),
     }
+}
+
+/// Checks that a file whose place a directory takes is still the same, and can go.
+fn check_file(root: &Root, entry: &Entry, hidden: &HiddenTree) -> Result<()> {
+    let path = &entry.path;
+    let found = root.look(path)?;
+    let is_same = is_replaced_at(root, entry, path, hidden)?
+        && original::is_current(root, path, entry.before.as_ref(), found.as_ref());
+    if !is_same {
+        let found = found.map_or(Clash::Missing, |_| Clash::Changed);
+        return Err(Error::Conflict { path: root.full(path).into(), found });
+    }
+    root.fs.may_rename_over(path).map_err(root.error(Operation::Move, path))?;
+    root.fs.may_remove(path).map_err(root.error(Operation::Remove, path))
 }
 
 /// The debt for a name in a directory, or for the directory that went with it.
 fn debt(root: &Root, path: &RelativePath) -> Result<Unsynced> {
     let mut above = path.parent();
-    while root.look(&above)?.is_none() {
+    while !root.has_directory(&above)? {
         above = above.parent();
     }
     Ok(Unsynced::directory(above))
@@ -177,19 +225,36 @@ fn rename(root: &Root, from: &RelativePath, to: &RelativePath) -> Result<Unsynce
 pub(crate) fn put(root: &Root, entry: &Entry) -> Result<Unsynced> {
     let mut owed = debt(root, &entry.path)?;
     match &entry.action {
-        Action::RemoveTree(hidden) if is_at(root, &entry.path, hidden.tree)? => {
-            owed.add(rename(root, &entry.path, &entry.path.with_name(&hidden.name))?);
-        }
+        Action::RemoveTree(hidden) => owed.add(hide(root, &entry.path, hidden)?),
         Action::MoveTree(moved) => {
             owed.add(debt(root, &moved.from)?);
-            owed.add(put_moved(root, &entry.path, moved)?);
+            owed.add(put_moved(root, entry, moved)?);
         }
         _ => {}
     }
     Ok(owed)
 }
 
-fn put_moved(root: &Root, target: &RelativePath, moved: &MovedTree) -> Result<Unsynced> {
+/// Hides a tree that goes, if it is still there.
+fn hide(root: &Root, path: &RelativePath, hidden: &HiddenTree) -> Result<Unsynced> {
+    match is_at(root, path, hidden.tree)? {
+        true => rename(root, path, &path.with_name(&hidden.name)),
+        false => Ok(Unsynced::default()),
+    }
+}
+
+/// Hides the tree whose place an entry takes, if there is one and it is still there.
+pub(crate) fn make_way(root: &Root, entry: &Entry) -> Result<Unsynced> {
+    entry.over.as_ref().map_or_else(|| Ok(Unsynced::default()), |hidden| hide(root, &entry.path, hidden))
+}
+
+/// Whether the tree whose place an entry takes is still there.
+pub(crate) fn is_in_the_way(root: &Root, entry: &Entry) -> Result<bool> {
+    entry.over.as_ref().map_or(Ok(false), |hidden| is_at(root, &entry.path, hidden.tree))
+}
+
+fn put_moved(root: &Root, entry: &Entry, moved: &MovedTree) -> Result<Unsynced> {
+    let target = &entry.path;
     let mut owed = Unsynced::default();
     let Some(mut place) = place(root, target, moved)? else { return Ok(owed) };
     let Some(replaced) = &moved.replaced else {
@@ -199,7 +264,7 @@ fn put_moved(root: &Root, target: &RelativePath, moved: &MovedTree) -> Result<Un
         return Ok(owed);
     };
     let (waiting, hidden) = (waiting(target, replaced), target.with_name(&replaced.name));
-    if place != *target && is_at(root, target, replaced.tree)? {
+    if place != *target && is_replaced_at(root, entry, target, replaced)? {
         if place != waiting {
             owed.add(rename(root, &place, &waiting)?);
             place = waiting.clone();
@@ -219,7 +284,7 @@ fn put_moved(root: &Root, target: &RelativePath, moved: &MovedTree) -> Result<Un
     if place != *target {
         owed.add(rename(root, &place, target)?);
     }
-    if is_at(root, &waiting, replaced.tree)? {
+    if is_replaced_at(root, entry, &waiting, replaced)? {
         owed.add(rename(root, &waiting, &hidden)?);
     }
     Ok(owed)
@@ -230,12 +295,7 @@ pub(crate) fn take_back(root: &Root, entry: &Entry) -> Result<Unsynced> {
     let target = &entry.path;
     let mut owed = Unsynced::default();
     match &entry.action {
-        Action::RemoveTree(removed) => {
-            let hidden = target.with_name(&removed.name);
-            if is_at(root, &hidden, removed.tree)? {
-                owed.add(rename(root, &hidden, target)?);
-            }
-        }
+        Action::RemoveTree(removed) => owed.add(show(root, target, removed)?),
         Action::MoveTree(moved) => {
             let Some(place) = place(root, target, moved)? else { return Ok(owed) };
             if place != moved.from {
@@ -243,19 +303,35 @@ pub(crate) fn take_back(root: &Root, entry: &Entry) -> Result<Unsynced> {
             }
             let Some(replaced) = &moved.replaced else { return Ok(owed) };
             for name in [waiting(target, replaced), target.with_name(&replaced.name)] {
-                if is_at(root, &name, replaced.tree)? {
+                if is_replaced_at(root, entry, &name, replaced)? {
                     owed.add(rename(root, &name, target)?);
                 }
             }
         }
-        _ => {}
+        _ => {
+            if let Some(removed) = &entry.over {
+                owed.add(show(root, target, removed)?);
+            }
+        }
     }
     Ok(owed)
+}
+
+/// Gives a hidden tree its name again.
+fn show(root: &Root, path: &RelativePath, removed: &HiddenTree) -> Result<Unsynced> {
+    let hidden = path.with_name(&removed.name);
+    match is_at(root, &hidden, removed.tree)? {
+        true => rename(root, &hidden, path),
+        false => Ok(Unsynced::default()),
+    }
 }
 
 /// Deletes a hidden tree. Follows no symlink, and leaves what is mounted in it.
 pub(crate) fn delete(root: &Root, top: &RelativePath) -> io::Result<Unsynced> {
     let Some(found) = if_found(root.fs.metadata(top))? else { return Ok(Unsynced::default()) };
+    if !is_directory(&found) {
+        return root.fs.remove_file(top);
+    }
     let mut ahead: Vec<(RelativePath, Vec<DirectoryEntry>)> = vec![(top.clone(), root.fs.list(top)?)];
     let mut owed = Unsynced::default();
     while let Some((directory, entries)) = ahead.last_mut() {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::Transaction;
 use crate::draft::{Content, Slot};
-use crate::error::{Error, Operation, Reason, Result};
+use crate::error::{Error, Operation, Result};
 use crate::fs::Kind;
 use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::check;
@@ -89,7 +89,8 @@ impl Transaction {
                 guard(&self.draft).asked_for.insert(directory);
                 continue;
             }
-            let found = self.root().look(&directory)?;
+            let is_cleared = guard(&self.draft).clears(&directory);
+            let found = self.root().look(&directory)?.filter(|_| !is_cleared);
             let nearest = if found.is_some() { directory.parent() } else { target.nearest.clone() };
             let missing = Target::new(directory, found, nearest);
             if self.is_there(&missing) {
@@ -181,6 +182,9 @@ impl Transaction {
     /// this commit out of a batch with one that removes it.
     fn make_directory(&self, target: Target) -> Result<()> {
         check::may_make_directory(self.root(), &target).map_err(|error| self.named(error))?;
+        if let Some(reason) = guard(&self.draft).forbids(&target.path) {
+            return Err(self.named(Error::invalid(self.root().full(&target.path), reason)));
+        }
         let above = target.path.parent();
         self.change_directory(target, StagedChange::CreateDirectory);
         if !above.is_root() && self.root().look(&above)?.is_some() {
@@ -250,12 +254,11 @@ impl Transaction {
         Ok(!check::is_emptied(self.root(), &directory.path, is_removed)?)
     }
 
-    /// A path has one entry in a manifest, so what is a file before a commit is no directory after it.
+    /// What a transaction makes below a file is staged there before the commit, so a file must be gone by then.
     fn refuse_removed_file(&self, target: &Target) -> Result<()> {
         if target.existing.is_none_or(|found| found.kind == Kind::Directory) {
             return Ok(());
         }
-        let reason = Reason::FileToDirectory;
-        Err(self.named(Error::Unsupported { path: self.root().full(&target.path).into(), reason }))
+        Err(self.named(Error::invalid(self.root().full(&target.path), InvalidPath::FileToDirectory)))
     }
 }

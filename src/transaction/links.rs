@@ -65,6 +65,7 @@ impl Transaction {
         if guard(&self.draft).newest(&target.path).is_some_and(is_made) {
             return Err(self.named(Error::invalid(self.root().full(&target.path), InvalidPath::Directory)));
         }
+        self.refuse_contradiction(&target.path)?;
         check::may_link(self.root(), &target).map_err(|error| self.named(error))?;
         let mut draft = guard(&self.draft);
         draft.take(&target.path, u64::MAX);
@@ -134,8 +135,14 @@ impl Transaction {
         self.refuse_if_over(&draft)?;
         let resolved = draft.resolver.resolve_name(self.root(), &OnDisk, &relative);
         self.note_followed(&mut draft);
+        let mut target = resolved.map_err(|error| match draft.forbids(&relative) {
+            Some(reason) => Error::invalid(path, reason),
+            None => error.given_as(path),
+        })?;
+        if draft.clears(&target.path) {
+            target.existing = None;
+        }
         drop(draft);
-        let target = resolved.map_err(|error| error.given_as(path))?;
         self.note(&target.path, path);
         Ok(target)
     }

@@ -283,8 +283,9 @@ impl Transaction {
     /// then is never made. `from` counts as read, as in [`copy`](Self::copy).
     ///
     /// A directory is moved by one rename, however much is in it. Other programs see it at one of the two
-    /// paths. Nothing may be at `to`; see [`replace_dir`](Self::replace_dir) for that, and for what holds for
-    /// all changes of whole directories.
+    /// paths. Nothing may be at `to` but a file or a symlink that this transaction has removed. See
+    /// [`replace_dir`](Self::replace_dir) for another directory there, and for what holds for all
+    /// changes of whole directories.
     ///
     /// # Errors
     /// As for [`copy`](Self::copy), and [`Error::InvalidPath`] if `from` or `to` is a symlink, or if
@@ -305,6 +306,15 @@ impl Transaction {
     /// assert_eq!(std::fs::read(dir.path().join("a"))?, b"2");
     /// assert_eq!(std::fs::read(dir.path().join("b"))?, b"1");
     /// assert!(!dir.path().join("swap").exists());
+    ///
+    /// // A directory, which takes the place of a file.
+    /// std::fs::create_dir(dir.path().join("a.new"))?;
+    /// std::fs::write(dir.path().join("a.new/1"), "2")?;
+    /// let mut tx = store.begin()?;
+    /// tx.remove("a")?;
+    /// tx.rename("a.new", "a")?;
+    /// tx.commit()?;
+    /// assert_eq!(std::fs::read(dir.path().join("a/1"))?, b"2");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn rename(&mut self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {

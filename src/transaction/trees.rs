@@ -9,6 +9,7 @@ use std::io;
 use std::path::Path;
 
 use super::Transaction;
+use crate::draft::{Content, Slot};
 use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::Kind;
 use crate::manifest::{HiddenTree, MovedTree, TreeIdentity};
@@ -36,6 +37,9 @@ impl Transaction {
     ///
     /// Another transaction that has staged files there loses them, and its commit is a conflict.
     ///
+    /// After this the path is free: the same transaction can [`write`](Self::write) a file there, or make a
+    /// symlink or an empty directory. For other programs nothing is there for a moment then.
+    ///
     /// # Errors
     /// - [`Error::InvalidPath`] if there is no directory that can be removed, or if this transaction changes
     ///   something at this path, below it, or as a whole above it. The commit refuses later changes below it.
@@ -54,6 +58,14 @@ impl Transaction {
     /// tx.write("list", "two")?;
     /// tx.commit()?;
     /// assert!(!dir.path().join("vendor/one").exists());
+    ///
+    /// // A directory that becomes a file.
+    /// store.update(|tx| tx.write("cache/a", ""))?;
+    /// let mut tx = store.begin()?;
+    /// tx.remove_dir_all("cache")?;
+    /// tx.write("cache", "none")?;
+    /// tx.commit()?;
+    /// assert!(dir.path().join("cache").is_file());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn remove_dir_all(&mut self, path: impl AsRef<Path>) -> Result<()> {
@@ -113,10 +125,37 @@ impl Transaction {
         moved.map_err(|error| self.named(error))
     }
 
+    /// The target at a path whose directory goes with everything in it, so that nothing is there any more.
+    pub(super) fn cleared(&self, path: &Path) -> Result<Option<Target>> {
+        if !guard(&self.draft).has_trees() {
+            return Ok(None);
+        }
+        let target = match self.resolve_name(path) {
+            // What is wrong with the path is said by whoever resolves it as that of a file.
+            Err(Error::InvalidPath { .. }) => return Ok(None),
+            target => target?,
+        };
+        Ok(guard(&self.draft).clears(&target.path).then_some(target))
+    }
+
+    /// Refuses what cannot be together with the other changes. That is anything in a directory that is moved
+    /// or removed, or below a file, and a file where something is made below.
+    pub(super) fn refuse_contradiction(&self, path: &RelativePath) -> Result<()> {
+        let draft = guard(&self.draft);
+        let below = draft.makes_below(path).then_some(InvalidPath::Contradiction);
+        match draft.forbids(path).or(below) {
+            Some(reason) => Err(self.named(Error::invalid(self.root().full(path), reason))),
+            None => Ok(()),
+        }
+    }
+
     /// Whether a directory is at this path.
     pub(super) fn is_tree(&self, path: &Path) -> Result<bool> {
         let target = self.resolve_name(path)?;
-        if guard(&self.draft).tree_above(&target.path).is_some_and(|tree| tree == target.path) {
+        let draft = guard(&self.draft);
+        if draft.tree_above(&target.path).is_some_and(|tree| tree == target.path)
+            && !draft.is_refilled(&target.path)
+        {
             return Err(Error::invalid(path, InvalidPath::Contradiction));
         }
         Ok(target.existing.is_some_and(|found| found.kind == Kind::Directory))
@@ -131,8 +170,12 @@ impl Transaction {
         if tree::holds(&source.path, &target.path) || tree::holds(&target.path, &source.path) {
             return Err(Error::invalid(to, InvalidPath::BelowItself));
         }
-        self.refuse_beside(&target.path, to)?;
+        let removed = self.removed_file(&target)?;
+        if removed.is_none() {
+            self.refuse_beside(&target.path, to)?;
+        }
         let replaced = match (self.is_there(&target), occupied) {
+            _ if removed.is_some() => removed,
             (false, _) if target.existing.is_none() => None,
             (true, Occupied::Replaced) => {
                 let (_, tree) = self.tree_to_go(to)?;
@@ -150,6 +193,21 @@ impl Transaction {
         Ok(())
     }
 
+    /// The file that this transaction removes at a path, so that a directory can take its place.
+    fn removed_file(&self, target: &Target) -> Result<Option<HiddenTree>> {
+        let is_removed = |slot: &Slot| matches!(slot.content, Content::Ready(StagedChange::Remove(_)));
+        if !guard(&self.draft).newest(&target.path).is_some_and(is_removed) {
+            return Ok(None);
+        }
+        let tree = tree::file_identity(self.root(), &target.path)?;
+        let tree = tree.ok_or_else(|| self.not_told_apart(&target.path))?;
+        Ok(Some(HiddenTree { name: OsString::new(), tree }))
+    }
+
+    fn not_told_apart(&self, path: &RelativePath) -> Error {
+        Error::Unsupported { path: self.root().full(path).into(), reason: Reason::NoIdentity }
+    }
+
     /// A directory that can go with everything in it.
     fn tree_to_go(&self, given: &Path) -> Result<(Target, TreeIdentity)> {
         let target = self.resolve_name(given)?;
@@ -162,9 +220,8 @@ impl Transaction {
             Some(_) => return Err(Error::invalid(given, InvalidPath::NotADirectory)),
         }
         tree::may_go(self.root(), &target.path)?;
-        let no_identity =
-            || Error::Unsupported { path: self.root().full(&target.path).into(), reason: Reason::NoIdentity };
-        let tree = tree::identity(self.root(), &target.path)?.ok_or_else(no_identity)?;
+        let tree = tree::identity(self.root(), &target.path)?;
+        let tree = tree.ok_or_else(|| self.not_told_apart(&target.path))?;
         Ok((target, tree))
     }
 

@@ -74,9 +74,9 @@ const LONG_SAVES: [&str; 4] = [
     "the same file again and again, unretired, as long saves",
     "new nested directories, as long saves",
 ];
-/// A tree is replaced by renames that share a name. `WeakPosix` keeps a later one without an earlier one, and
+/// A tree replaces something by renames that share a name. `WeakPosix` keeps a later one without an earlier one, and
 /// so a directory with two names, which no file system has.
-const CHAIN: &str = "a tree replaced";
+const CHAIN: &str = "a tree replace";
 
 /// The scenarios with the most states.
 const LARGE: [&str; 8] = [

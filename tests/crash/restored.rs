@@ -24,7 +24,7 @@ fn with_a_manifest_alone(path: &str, bytes: &[u8], mode: u32) -> SimDisk {
         checksum: cosave::Checksum::of(bytes),
     };
     let path = RelativePath::new(path).unwrap();
-    let entries = vec![Entry { path, before: None, action: Action::Write(content) }];
+    let entries = vec![Entry { path, before: None, action: Action::Write(content), over: None }];
     let inline = Some(Inline { wave: Generation::from(1), bytes: bytes.to_vec() });
     let manifest = Manifest { transaction, time: SystemTime::UNIX_EPOCH.into(), entries, inline };
     disk.make_directory(".cosave/sessions", 0);

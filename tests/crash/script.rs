@@ -160,10 +160,18 @@ pub fn found_on(disk: &SimDisk) -> Tree {
 pub fn seen_at(view: &View, path: &str) -> cosave::Result<Option<Vec<u8>>> {
     let is_file =
         |error: &Error| matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::InvalidInput);
+    // A directory is there, or a file is above it.
+    let is_none = |error: &Error| {
+        let Error::InvalidPath { reason, .. } = error else { return false };
+        matches!(reason, cosave::InvalidPath::Directory | cosave::InvalidPath::NotADirectory)
+    };
     match view.read_link(path) {
         Ok(to) => Ok(Some(link_bytes(&to))),
-        Err(error) if is_file(&error) => view.read(path).map(Some),
-        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) if is_file(&error) => match view.read(path) {
+            Err(error) if is_none(&error) => Ok(None),
+            found => found.map(Some),
+        },
+        Err(error) if error.is_not_found() || is_none(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -535,7 +543,7 @@ impl Script {
         });
         let own = sets.flatten().any(|change| match change {
             Change::Write(to, _) | Change::WithMode(to, ..) | Change::SetPermissions(to, _) => to == path,
-            Change::Copy(_, to) | Change::Rename(_, to) => to == path,
+            Change::Copy(_, to) | Change::Rename(_, to) | Change::MoveTree(_, to) => to == path,
             _ => false,
         });
         own || self.successor && SUCCESSOR.contains(&path)
@@ -1037,6 +1045,24 @@ fn small_scenarios() -> Vec<Script> {
             ],
         )
         .durability(Durability::Committed),
+        Script::new(
+            "directories become files, symlinks and empty ones, unretired",
+            &[("a", "a0"), ("d/x", "x0"), ("d/y/z", "z0"), ("e/f", "f0"), ("l/g", "g0")],
+            vec![
+                Act::Commit(vec![write("d/x", "x1"), write("a", "a1")]),
+                Act::Commit(vec![remove_tree("d"), write("d", "d2"), remove_tree("l"), symlink("l", "e")]),
+                Act::Commit(vec![remove_tree("e"), create_dir("e"), write("d", "d3"), write("a", "a3")]),
+            ],
+        )
+        .durability(Durability::Committed),
+        Script::new(
+            "a tree replaces a file, and goes for one",
+            &[("a", "a0"), ("f", "f0"), ("d/new/g", "g0")],
+            vec![
+                Act::Commit(vec![remove("f"), move_tree("d/new", "f"), write("a", "a1")]),
+                Act::Commit(vec![remove_tree("f"), write("f", "f2")]),
+            ],
+        ),
         Script::new(
             "two files swapped",
             &[("a", "a0"), ("d/b", "b0"), ("untouched/me", "me")],

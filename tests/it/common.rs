@@ -185,7 +185,7 @@ pub fn modified(path: &Path) -> i64 {
 pub struct Crash {
     root: PathBuf,
     id: String,
-    entries: Vec<serde_json::Value>,
+    pub entries: Vec<serde_json::Value>,
 }
 
 impl Crash {
@@ -219,6 +219,13 @@ impl Crash {
         staged
     }
 
+    /// Lets what was written last take the place of a directory.
+    pub fn over(&mut self, tree: serde_json::Value) {
+        let entry = self.entries.last_mut().unwrap();
+        entry["before"] = serde_json::Value::Null;
+        entry["tree"] = tree;
+    }
+
     pub fn remove(&mut self, path: &str) {
         let before = self.stamp(path);
         self.entries.push(serde_json::json!({"path": path, "operation": "remove", "before": before}));
@@ -238,11 +245,24 @@ impl Crash {
     pub fn publish(&self, generation: u64) -> PathBuf {
         let body = serde_json::json!({"transaction": self.id, "time": 0, "entries": self.entries});
         let path = self.root.join(format!(".cosave/{generation}.pending"));
-        let is_of_tree = |entry: &serde_json::Value| entry["operation"].as_str().unwrap().ends_with("-tree");
+        let is_of_tree = |entry: &serde_json::Value| entry.get("tree").is_some();
         let version = if self.entries.iter().any(is_of_tree) { "4" } else { "1" };
         fs::write(&path, sealed(version, &body.to_string())).unwrap();
         path
     }
+}
+
+/// What a manifest says of a directory or a file that it moves, so that it is known again.
+pub fn identity(path: &Path) -> serde_json::Value {
+    let found = fs::symlink_metadata(path).unwrap();
+    #[cfg(unix)]
+    let identity = (Some(std::os::unix::fs::MetadataExt::ino(&found)), None::<i64>);
+    #[cfg(not(unix))]
+    let identity = {
+        let born = found.created().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
+        (None::<u64>, Some(i64::try_from(born.as_nanos()).unwrap()))
+    };
+    serde_json::json!({ "inode": identity.0, "born": identity.1 })
 }
 
 /// A manifest's text with a checksum that is right.

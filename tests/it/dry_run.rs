@@ -110,9 +110,10 @@ fn a_dry_run_tells_what_would_not_be_allowed_unless_the_store_is_read_only() {
 fn a_plan_is_refused_for_what_its_commit_would_be_refused_for() {
     type Work = fn(&mut Transaction) -> cosave::Result<()>;
     let cases: [(&str, Work); 6] = [
-        ("a file and a file below it", |tx| {
-            tx.write("new", "1")?;
-            tx.write("new/below", "2")
+        ("a directory that goes and a file in it", |tx| {
+            tx.remove("d/f")?;
+            tx.remove_dir("d")?;
+            tx.write("d/g", "2")
         }),
         ("a new file where one is", |tx| tx.create_new("a", "2")),
         ("another generation", |tx| tx.expect_generation(7).or_else(|_| tx.write("a", "2"))),
@@ -130,7 +131,7 @@ fn a_plan_is_refused_for_what_its_commit_would_be_refused_for() {
         for is_dry in [true, false] {
             let root = tempfile::tempdir().unwrap();
             let store = quick(root.path());
-            put(&store, &[("a", "1")]);
+            put(&store, &[("a", "1"), ("d/f", "")]);
             let mut tx = if is_dry { store.dry_run().unwrap() } else { store.begin().unwrap() };
             work(&mut tx).unwrap();
             if case.contains("changed") {

@@ -22,6 +22,7 @@ mod futures;
 mod handed_on;
 mod history;
 mod in_memory;
+mod kinds;
 mod limits;
 #[cfg(unix)]
 mod links;

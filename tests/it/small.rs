@@ -507,7 +507,7 @@ mod readers {
             checksum: cosave::Checksum::of(&bytes),
         };
         let path = RelativePath::new(name).unwrap();
-        let entries = vec![Entry { path, before, action: Action::Write(content) }];
+        let entries = vec![Entry { path, before, action: Action::Write(content), over: None }];
         let time = std::time::SystemTime::now().into();
         let inline = Some(Inline { wave: Generation::from(1), bytes });
         let manifest = Manifest { transaction, time, entries, inline };

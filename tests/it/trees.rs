@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cosave::{Durability, Error, InvalidPath, Store};
 
-use crate::common::{Crash, assert_no_litter, put, quick, text, tree};
+use crate::common::{Crash, assert_no_litter, identity, put, quick, text, tree};
 
 fn invalid(error: &Error) -> Option<InvalidPath> {
     match error {
@@ -231,17 +231,7 @@ fn a_tree_that_a_crash_left_half_replaced_is_finished() {
     let store = quick(dir.path());
     put(&store, &[("to/f", "old"), ("from/f", "new")]);
     drop(store);
-    let identity = |path: &str| {
-        let found = fs::metadata(dir.path().join(path)).unwrap();
-        #[cfg(unix)]
-        let identity = (Some(std::os::unix::fs::MetadataExt::ino(&found)), None::<i64>);
-        #[cfg(not(unix))]
-        let identity = {
-            let born = found.created().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
-            (None::<u64>, Some(i64::try_from(born.as_nanos()).unwrap()))
-        };
-        serde_json::json!({ "inode": identity.0, "born": identity.1 })
-    };
+    let identity = |path: &str| identity(&dir.path().join(path));
     let mut crash = Crash::new(dir.path());
     let hidden = crash.staged_name("to", 1);
     crash.forge(serde_json::json!({
@@ -287,6 +277,7 @@ fn a_stranger_in_the_place_of_a_tree_stays_after_a_crash() {
 fn forged_trees_are_refused() {
     let known = serde_json::json!({ "inode": 1, "born": 1 });
     let unknown = serde_json::json!({ "inode": null, "born": null });
+    let staged = format!(".d.{}-1-1.cosave", uuid::Uuid::nil().simple());
     let moved = |path: &str, from: &str| {
         serde_json::json!({ "path": path, "operation": "move-tree", "before": null,
             "tree": { "from": from, "moved": known } })
@@ -311,6 +302,20 @@ fn forged_trees_are_refused() {
         vec![serde_json::json!({ "path": "a", "operation": "remove-tree", "before": null })],
         vec![serde_json::json!({ "path": "a", "operation": "remove", "before": null,
             "tree": { "from": "b", "moved": known } })],
+        // A directory in whose place another one comes, with what was never staged in it.
+        vec![
+            serde_json::json!({ "path": "d", "operation": "create-directory", "before": null,
+                "tree": { "hidden": staged, "removed": known } }),
+            serde_json::json!({ "path": "d/f", "operation": "remove", "before": null }),
+        ],
+        vec![serde_json::json!({ "path": "d", "operation": "create-directory", "before": null,
+            "tree": { "hidden": "d/f", "removed": known } })],
+        vec![serde_json::json!({ "path": "d", "operation": "create-directory", "before": null,
+            "tree": { "hidden": "f", "removed": known } })],
+        vec![serde_json::json!({ "path": "d", "operation": "create-directory", "before": null,
+            "tree": { "from": "b", "hidden": staged, "removed": known } })],
+        vec![serde_json::json!({ "path": "a", "operation": "move-tree",
+            "before": { "length": 1, "modified": 0 }, "tree": { "from": "b", "moved": known } })],
         vec![serde_json::json!({ "path": "a", "operation": "move-tree", "before": null,
             "tree": { "from": "b", "moved": unknown } })],
     ]
@@ -357,4 +362,22 @@ fn thousands_of_directories_are_removed_in_one_transaction() {
     tx.create_dir_all("new/one").unwrap();
     tx.commit().unwrap();
     names(dir.path(), &["new", "new/one"]);
+}
+
+#[test]
+#[cfg(unix)]
+fn names_that_are_no_text_are_moved_and_found_again() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let name = |bytes: &[u8]| PathBuf::from(std::ffi::OsStr::from_bytes(bytes));
+    let (old, new) = (name(b"old\xff"), name(b"new\xfe/\xff"));
+    let store = quick(dir.path());
+    store.update(|tx| tx.write(old.join("f"), "f0")).unwrap();
+    store.update(|tx| tx.rename(&old, &new)).unwrap();
+    assert!(store.verify().unwrap().is_empty());
+    assert_eq!(text(dir.path().join(&new).join("f")), "f0");
+    store.update(|tx| tx.remove_dir_all(&new).and_then(|()| tx.write(&new, "a file"))).unwrap();
+    drop(store);
+    assert!(Store::open(dir.path()).unwrap().last_recovery().differences.is_empty());
+    assert_eq!(text(dir.path().join(&new)), "a file");
 }

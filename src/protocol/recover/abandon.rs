@@ -63,7 +63,8 @@ fn is_in_place(root: &Root, entry: &Entry) -> bool {
     let source = entry.staged().unwrap_or_else(|| entry.path.clone());
     let found = root.look(&source);
     if entry.action == Action::CreateDirectory {
-        return found.is_ok_and(|found| found.is_some_and(|found| found.kind == Kind::Directory));
+        let is_old = tree::is_in_the_way(root, entry).unwrap_or(true);
+        return found.is_ok_and(|found| found.is_some_and(|found| found.kind == Kind::Directory)) && !is_old;
     }
     let is_gone = found.is_ok_and(|found| found.is_none());
     is_gone && root.has_directory(&entry.path.parent()).is_ok_and(|is_there| is_there)

@@ -330,10 +330,13 @@ fn carry_out(
     // The directory is in the wave even if nothing is moved: a killed writer's move may be visible but
     // not durable.
     wave.add(Unsynced::directory(target.parent()));
+    if let Some(entry) = manifest.entries.iter().find(|entry| entry.path == *target && entry.over.is_some()) {
+        wave.add(tree::make_way(root, entry)?);
+    }
     match &planned.step {
         Step::Nothing => {}
         Step::Gone => wave.add(apply::others_removal(root, target)?),
-        Step::Tree => {
+        Step::Tree | Step::SetAsideAndTree => {
             let entry = manifest.entries.iter().find(|entry| entry.path == *target);
             entry.map_or(Ok(()), |entry| tree::put(root, entry).map(|debt| wave.add(debt)))?;
         }

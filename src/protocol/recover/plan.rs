@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 
 use super::super::root::Root;
-use super::super::{copy, original};
+use super::super::{copy, original, tree};
 use super::trees::{self, Left, Trees};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, Metadata};
@@ -57,6 +57,8 @@ pub(super) enum Step {
     RemoveDirectory,
     /// Move or hide a tree, or what is left to do of that.
     Tree,
+    /// The same, but first set aside the file at the target, which another program has changed.
+    SetAsideAndTree,
 }
 
 /// What the generations to recover say about each path, in order, and the newest of them.
@@ -186,11 +188,12 @@ pub(super) fn plan<'a>(
 ) -> Result<Vec<PlannedEntry<'a>>> {
     let mut planned = Vec::with_capacity(entries.len());
     for entry in entries {
-        let found = root.look(&entry.path)?;
+        // A tree that it replaces is moved out of the way first.
+        let found = if tree::is_in_the_way(root, entry)? { None } else { root.look(&entry.path)? };
         let is_missing =
             found.is_none() && keeps(Rule::MissDirectories) && directory_is_gone(root, &entry.path)?;
-        if entry.is_of_tree() {
-            let (step, finding) = tree(root, (generation, trust), entry, named)?;
+        if entry.action.is_of_tree() {
+            let (step, finding) = moved(root, (generation, trust), entry, named)?;
             findings.extend(finding.map(|finding| Difference { path: entry.path.clone(), finding }));
             planned.push(PlannedEntry { target: &entry.path, step });
             continue;
@@ -233,7 +236,7 @@ pub(super) fn plan<'a>(
 
 /// What is left to do with a tree. A commit with one waits until it is in place. So a later one that uses its
 /// paths was published after that.
-fn tree(
+fn moved(
     root: &Root,
     (generation, trust): (Generation, Trust),
     entry: &Entry,
@@ -245,6 +248,7 @@ fn tree(
     Ok(match (trees::left(root, entry)?, trust) {
         (Left::Nothing, _) => (Step::Gone, None),
         (Left::Something, _) => (Step::Tree, None),
+        (Left::SetAside, _) => (Step::SetAsideAndTree, None),
         (Left::Gone, Trust::Durable) => (Step::Gone, Some(Finding::ChangedSince)),
         (Left::Occupied, Trust::Durable) => {
             return Err(root.error(Operation::Move, &entry.path)(io::ErrorKind::AlreadyExists.into()));

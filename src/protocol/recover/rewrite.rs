@@ -91,7 +91,7 @@ pub(super) fn own_transaction(root: &Root, manifest: &Manifest) -> TransactionId
 
 fn copy_anew<'a>(root: &Root, entry: &'a Entry, id: StagedId, wave: &mut Wave) -> Result<Option<Again<'a>>> {
     let target = &entry.path;
-    if entry.is_of_tree() {
+    if entry.action.is_of_tree() {
         return Ok(Some(Again::Tree { entry }));
     }
     let failed = |error| root.error(Operation::Move, target)(error);

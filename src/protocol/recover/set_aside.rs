@@ -23,7 +23,10 @@ pub(super) fn set_aside(
 ) -> Result<Vec<Difference>> {
     let mut wave = Wave::new(Barrier::SetAside);
     let mut differences = Vec::new();
-    for entry in planned.iter().filter(|entry| matches!(entry.step, Step::SetAsideAndReplace { .. })) {
+    let sets_aside = |entry: &&PlannedEntry<'_>| {
+        matches!(entry.step, Step::SetAsideAndReplace { .. } | Step::SetAsideAndTree)
+    };
+    for entry in planned.iter().filter(sets_aside) {
         let name = second_name(root, generation, entry.target, &mut wave)?;
         differences.push((entry.target.clone(), name));
     }

@@ -2,7 +2,7 @@
 //! the entries of earlier generations. Looks, and changes nothing.
 
 use super::super::root::Root;
-use super::super::tree;
+use super::super::{original, tree};
 use crate::error::Result;
 use crate::generation::Generation;
 use crate::manifest::{Action, Entry};
@@ -34,6 +34,8 @@ pub(super) enum Left {
     Nothing,
     /// To move or to hide it, or a part of that.
     Something,
+    /// The same, after the file whose place it takes got a second name: another program has changed it.
+    SetAside,
     /// Something else has the place that it is to have.
     Occupied,
     /// It is nowhere.
@@ -45,12 +47,20 @@ pub(super) fn left(root: &Root, entry: &Entry) -> Result<Left> {
         Action::RemoveTree(hidden) if tree::is_at(root, &entry.path, hidden.tree)? => Ok(Left::Something),
         Action::MoveTree(moved) => {
             let Some(place) = tree::place(root, &entry.path, moved)? else { return Ok(Left::Gone) };
+            let found = root.look(&entry.path)?;
             let is_replaced = match &moved.replaced {
-                Some(hidden) => tree::is_at(root, &entry.path, hidden.tree)?,
+                Some(hidden) => tree::is_replaced_at(root, entry, &entry.path, hidden)?,
                 None => false,
             };
-            let is_free = place == entry.path || is_replaced || root.look(&entry.path)?.is_none();
-            Ok(if is_free { Left::Something } else { Left::Occupied })
+            let before = entry.before.as_ref();
+            Ok(match found {
+                _ if place == entry.path => Left::Something,
+                None => Left::Something,
+                Some(_) if !is_replaced => Left::Occupied,
+                Some(_) if before.is_none() => Left::Something,
+                Some(found) if original::has_content(root, &entry.path, before, &found)? => Left::Something,
+                Some(_) => Left::SetAside,
+            })
         }
         _ => Ok(Left::Nothing),
     }

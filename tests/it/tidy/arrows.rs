@@ -31,7 +31,7 @@ transaction::directories -> transaction pruning draft protocol::check protocol::
 transaction::links -> transaction draft protocol::check protocol::glance protocol::resolve protocol::stage protocol::root error fs manifest mutation path
 transaction::planning -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root report error fs path
 transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os::outside fs::os fs path place transaction::trees
-transaction::trees -> transaction protocol::tree protocol::resolve protocol::stage protocol::root error fs manifest path
+transaction::trees -> transaction protocol::tree protocol::resolve protocol::stage protocol::root error fs manifest path draft
 transaction::reading -> transaction draft protocol::read protocol::snapshot protocol::glance protocol::stage protocol::resolve protocol::root reader listed error fs path
 transaction -> writer draft protocol::caller protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::lock protocol::resolve protocol::root report error fs options generation path spelling
 writer -> protocol::room draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path checksum spelling
@@ -63,16 +63,16 @@ protocol::recover::waived -> protocol::control protocol::root report error manif
 protocol::recover::restore -> protocol::recover::rewrite protocol::recover::plan protocol::pending protocol::original protocol::control protocol::root protocol::layout error manifest fs mutation generation path
 protocol::recover::rewrite -> protocol::apply protocol::copy protocol::root protocol::layout error manifest fs generation path protocol::tree
 protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol::root protocol::layout report error fs generation path
-protocol::recover::plan -> protocol::original protocol::copy protocol::root report error manifest fs mutation generation path protocol::recover::trees
+protocol::recover::plan -> protocol::original protocol::copy protocol::root report error manifest fs mutation generation path protocol::recover::trees protocol::tree
 protocol::batch -> protocol::check protocol::stage protocol::queue protocol::root error mutation
-protocol::recover::trees -> protocol::tree protocol::root error manifest generation path
+protocol::recover::trees -> protocol::tree protocol::root error manifest generation path protocol::original
 protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path progress protocol::tree
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path preserve protocol::history protocol::writers
 protocol::history -> protocol::stage protocol::history_record protocol::state protocol::writers protocol::control protocol::copy protocol::layout protocol::root checksum error fs generation manifest mutation path
 protocol::check -> protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path protocol::tree protocol::permissions
 protocol::permissions -> protocol::stage protocol::root error fs manifest mutation
 protocol::refused -> protocol::stage error fs
-protocol::staged_trees -> protocol::stage protocol::layout manifest path
+protocol::staged_trees -> protocol::stage protocol::layout manifest path protocol::resolve
 protocol::stage -> protocol::caller protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error expect manifest fs mutation generation path checksum progress preserve
 protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs mutation options path
@@ -87,11 +87,11 @@ protocol::state -> protocol::root error fs generation path
 protocol::session -> protocol::root protocol::layout error manifest::text manifest::name fs mutation generation path
 protocol::resolve -> protocol::root error fs path
 protocol::pending -> protocol::control protocol::root protocol::layout error manifest fs mutation generation
+protocol::tree -> protocol::root protocol::layout error expect fs manifest mutation path protocol::original
 protocol::original -> protocol::copy protocol::root error manifest fs mutation path checksum
 protocol::copy -> protocol::root fs path checksum
 protocol::room -> protocol::root error mutation path
 protocol::writers -> protocol::root error fs path
-protocol::tree -> protocol::root protocol::layout error expect fs manifest mutation path
 protocol::control -> protocol::root protocol::layout error manifest::text manifest::name manifest fs mutation generation path
 protocol::root -> protocol::deferred protocol::stamps protocol::layout report error fs mutation options generation path progress preserve
 protocol::deferred -> fs mutation generation
