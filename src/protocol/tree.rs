@@ -8,6 +8,7 @@
 //! another one waits beside it, under a name that no sweep removes, until both
 //! are exchanged. So nobody sees the old tree where the new one was.
 
+use std::ffi::OsString;
 use std::io;
 
 use uuid::Uuid;
@@ -185,8 +186,12 @@ pub(crate) fn check(root: &Root, entry: &Entry) -> Result<()> {
                 None if root.look(&entry.path)?.is_some() => return changed(&entry.path, Clash::Exists),
                 None => {}
             }
-            if root.look(&entry.path.parent())?.is_none() {
-                return changed(&entry.path, Clash::DirectoryMissing);
+            match root.look(&entry.path.parent())? {
+                None => return changed(&entry.path, Clash::DirectoryMissing),
+                Some(found) if !is_directory(&found) => {
+                    return changed(&entry.path.parent(), Clash::NoDirectory);
+                }
+                Some(_) => {}
             }
             may_move_into(root, &moved.from, &entry.path.parent())
         }
@@ -326,36 +331,86 @@ fn show(root: &Root, path: &RelativePath, removed: &HiddenTree) -> Result<Unsync
     }
 }
 
-/// Deletes a hidden tree. Follows no symlink, and leaves what is mounted in it.
+/// Deletes a hidden tree, as far as that is allowed. Follows no symlink, and leaves what is mounted in it.
 pub(crate) fn delete(root: &Root, top: &RelativePath) -> io::Result<Unsynced> {
     let Some(found) = if_found(root.fs.metadata(top))? else { return Ok(Unsynced::default()) };
     if !is_directory(&found) {
         return root.fs.remove_file(top);
     }
-    let mut ahead: Vec<(RelativePath, Vec<DirectoryEntry>)> = vec![(top.clone(), root.fs.list(top)?)];
-    let mut owed = Unsynced::default();
-    while let Some((directory, entries)) = ahead.last_mut() {
+    let mut deletion = Deletion { root, top, device: device(found), ahead: Vec::new(), failed: None };
+    deletion.ahead.push((top.clone(), root.fs.list(top)?));
+    while let Some((directory, entries)) = deletion.ahead.last_mut() {
         let Some(entry) = entries.pop() else {
-            let debt = root.fs.remove_dir(directory)?;
-            if directory == top {
-                owed.add(debt);
-            } else {
-                debt.waive("the directory above it goes, too");
+            let directory = directory.clone();
+            deletion.ahead.pop();
+            if directory == *top {
+                break;
             }
-            ahead.pop();
+            let removed = root.fs.remove_dir(&directory);
+            deletion.note(removed.map(|debt| debt.waive("the directory above it goes, too")));
             continue;
         };
         let path = directory.child(&entry.name);
-        if entry.kind != Kind::Directory {
-            root.fs.remove_file(&path)?.waive("its directory goes, too");
-            continue;
+        let done = match entry.kind {
+            Kind::Directory => deletion.enter(path),
+            _ => root.fs.remove_file(&path).map(|debt| debt.waive("its directory goes, too")),
+        };
+        deletion.note(done);
+    }
+    match deletion.failed {
+        Some(error) => Err(error),
+        None => root.fs.remove_dir(top),
+    }
+}
+
+/// How deep a tree is deleted where it lies. The handle of a directory is found by way of all above it, of
+/// which few are kept open.
+const DEPTH_MAX: usize = 16;
+
+/// The same where directories cannot be moved up. Below this the stack could end.
+const DEPTH_MAX_IN_PLACE: usize = 256;
+
+/// The deletion of a tree, without recursion.
+struct Deletion<'a> {
+    root: &'a Root,
+    top: &'a RelativePath,
+    device: Option<u64>,
+    /// The directories on the way down, each with what is left to delete in it.
+    ahead: Vec<(RelativePath, Vec<DirectoryEntry>)>,
+    /// Why something stays. What is beside it goes all the same.
+    failed: Option<io::Error>,
+}
+
+impl Deletion<'_> {
+    fn note(&mut self, done: io::Result<()>) {
+        if let Err(error) = done {
+            self.failed.get_or_insert(error);
         }
-        let is_elsewhere = device(root.fs.metadata(&path)?) != device(found);
-        if is_elsewhere || root.fs.is_mount_point(&path)? {
+    }
+
+    /// Goes on in a directory. One that lies very deep is moved up first.
+    fn enter(&mut self, path: RelativePath) -> io::Result<()> {
+        let fs = &self.root.fs;
+        let is_elsewhere = device(fs.metadata(&path)?) != self.device;
+        if is_elsewhere || fs.is_mount_point(&path)? {
             return Err(io::ErrorKind::CrossesDevices.into());
         }
-        let names = root.fs.list(&path)?;
-        ahead.push((path, names));
+        let depth = self.ahead.len();
+        if depth >= DEPTH_MAX {
+            let name: OsString = fs.unique().to_string().into();
+            match fs.rename_directory(&path, &self.top.child(&name)) {
+                Ok(moved) => {
+                    moved.waive("the directory above it goes, too");
+                    let entry = DirectoryEntry { name, kind: Kind::Directory };
+                    self.ahead.first_mut().into_iter().for_each(|(_, entries)| entries.push(entry.clone()));
+                    return Ok(());
+                }
+                Err(error) if depth >= DEPTH_MAX_IN_PLACE => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let names = fs.list(&path)?;
+        self.ahead.push((path, names));
+        Ok(())
     }
-    Ok(owed)
 }

@@ -364,6 +364,52 @@ fn thousands_of_directories_are_removed_in_one_transaction() {
     names(dir.path(), &["new", "new/one"]);
 }
 
+/// The handle of a directory was found by recursion over all directories above it. So a thread that deleted
+/// a deep tree ran out of stack, and so did every later opening, which swept the rest.
+#[test]
+fn a_tree_of_ten_thousand_levels_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let [tree, above] = ["tree", "above"].map(|name| dir.path().join(name));
+    fs::create_dir(&tree).unwrap();
+    for level in 0..10_000 {
+        fs::create_dir(&above).unwrap();
+        fs::rename(&tree, above.join("d")).unwrap();
+        fs::rename(&above, &tree).unwrap();
+        if level % 100 == 0 {
+            fs::write(tree.join("file"), "").unwrap();
+        }
+    }
+    quick(dir.path()).update(|tx| tx.remove_dir_all("tree")).unwrap();
+    names(dir.path(), &[]);
+    assert_no_litter(dir.path());
+}
+
+/// Only that something was there was looked at. A rename through a symlink fails, after the commit point.
+#[test]
+#[cfg(unix)]
+fn a_directory_that_others_make_a_file_or_a_symlink_takes_no_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    put(&store, &[("tree/f", ""), ("to/f", "")]);
+    for make_link in [true, false] {
+        let mut tx = store.begin().unwrap();
+        tx.rename("tree", "to/tree").unwrap();
+        let to = dir.path().join("to");
+        fs::rename(&to, dir.path().join("kept")).unwrap();
+        match make_link {
+            true => std::os::unix::fs::symlink(outside.path(), &to).unwrap(),
+            false => fs::write(&to, "").unwrap(),
+        }
+        let error = tx.commit().unwrap_err();
+        assert_eq!(error.outcome(), cosave::Outcome::NothingHappened, "{error}");
+        fs::remove_file(&to).unwrap();
+        fs::rename(dir.path().join("kept"), &to).unwrap();
+    }
+    names(dir.path(), &["to", "to/f", "tree", "tree/f"]);
+    assert!(fs::read_dir(outside.path()).unwrap().next().is_none());
+}
+
 #[test]
 #[cfg(unix)]
 fn names_that_are_no_text_are_moved_and_found_again() {
