@@ -430,6 +430,16 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
+    /// Whether a directory can be moved at all. Asked under the lock. On overlayfs those of a lower layer cannot
+    /// (kernel `overlayfs.rst`, *Renaming directories*).
+    ///
+    /// # Errors
+    /// `CrossesDevices`, or any other error of the system.
+    fn may_move_directory(&self, path: &RelativePath) -> io::Result<()> {
+        let _ = path;
+        Ok(())
+    }
+
     /// Whether something is mounted below this directory. `false` if the system does not tell.
     ///
     /// # Errors

@@ -169,7 +169,10 @@ pub(crate) fn check(root: &Root, entry: &Entry) -> Result<()> {
             None => changed(path, Clash::Missing),
             Some(found) if !is_directory(&found) => changed(path, Clash::NoDirectory),
             Some(_) if !is_at(root, path, tree)? => changed(path, Clash::Changed),
-            Some(_) => may_go(root, path),
+            Some(_) => {
+                may_go(root, path)?;
+                root.fs.may_move_directory(path).map_err(root.error(Operation::Move, path))
+            }
         }
     };
     let goes = |hidden: &HiddenTree| {

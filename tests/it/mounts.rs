@@ -252,3 +252,38 @@ fn child_with_bind_mounts() {
     assert_no_litter(&root.join("here"));
     say("done");
 }
+
+/// The kernel refuses to move a directory of a lower layer. That was noticed after the commit point, and the
+/// root then refused every later commit.
+#[test]
+fn a_directory_of_a_lower_layer_is_refused_before_the_commit_point() {
+    let root = tempfile::tempdir().unwrap();
+    let mounts = "mount -t tmpfs tmpfs \"$ROOT\" && cd \"$ROOT\" && mkdir -p lower/d merged upper work \
+        && echo f0 > lower/d/f && echo a0 > lower/a \
+        && mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged && cd /";
+    run_under(mounts, "mounts::child_on_an_overlay", root.path());
+    assert!(tree(root.path()).is_empty(), "the mount was not the child's own");
+}
+
+#[test]
+#[ignore = "child of a_directory_of_a_lower_layer_is_refused_before_the_commit_point"]
+fn child_on_an_overlay() {
+    let Some(root) = child_root().map(|root| root.join("merged")) else { return };
+    let store = Store::open(&root).unwrap();
+    let works: [fn(&mut cosave::Transaction) -> cosave::Result<()>; 2] =
+        [|tx| tx.remove_dir_all("d"), |tx| tx.rename("d", "moved")];
+    for work in works {
+        let mut tx = store.begin().unwrap();
+        tx.write("a", "new").unwrap();
+        work(&mut tx).unwrap();
+        let error = tx.commit().unwrap_err();
+        assert_eq!(error.outcome(), Outcome::NothingHappened, "{error}");
+        assert_eq!(io::Error::from(error).kind(), io::ErrorKind::CrossesDevices);
+    }
+    // One that was made since can be moved.
+    store.update(|tx| tx.write("own/f", "")).unwrap();
+    store.update(|tx| tx.rename("own", "moved").and_then(|()| tx.write("a", "new"))).unwrap();
+    assert!(root.join("moved/f").exists() && root.join("d/f").exists());
+    drop(store);
+    say("done");
+}

@@ -495,6 +495,11 @@ impl FileSystem for OsFileSystem {
     }
 
     #[cfg(target_os = "linux")]
+    fn may_move_directory(&self, path: &RelativePath) -> io::Result<()> {
+        self.directories.may_move_directory(path)
+    }
+
+    #[cfg(target_os = "linux")]
     fn has_mounts_below(&self, path: &RelativePath) -> io::Result<bool> {
         trees::has_mounts_below(&self.full_path(path))
     }

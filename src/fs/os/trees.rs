@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, RenameFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::unix::Directories;
+use crate::fs::CONTROL_DIRECTORY;
 use crate::path::RelativePath;
 
 impl Directories {
@@ -32,6 +33,26 @@ impl Directories {
         match self.rename_with(one, other, RenameFlags::EXCHANGE) {
             Err(error) if is_unknown(&error) => Err(io::ErrorKind::Unsupported.into()),
             result => result,
+        }
+    }
+
+    /// Whether a directory can be moved. Overlayfs answers that before it looks whether the target is empty
+    /// (`ovl_rename` in the kernel's `fs/overlayfs/dir.c`). So it is asked to put the directory in the place of
+    /// one that never is.
+    pub(super) fn may_move_directory(&self, path: &RelativePath) -> io::Result<()> {
+        if rustix::fs::fstatfs(&*self.handle(path)?)?.f_type != OVERLAYFS {
+            return Ok(());
+        }
+        let full = RelativePath::root().child(CONTROL_DIRECTORY).child("sessions");
+        let device = |path| Ok::<_, io::Error>(self.metadata(path)?.identity.map(|found| found.device));
+        if device(&full)? != device(path)? {
+            return Ok(());
+        }
+        match self.rename(path, &full) {
+            // Somebody has removed the control directory, with the marks of all sessions in it.
+            Ok(()) => self.rename(&full, path),
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Err(error),
+            Err(_) => Ok(()),
         }
     }
 
@@ -59,6 +80,9 @@ impl Directories {
         }))
     }
 }
+
+/// What overlayfs calls itself (statfs(2), `OVERLAYFS_SUPER_MAGIC`).
+const OVERLAYFS: rustix::fs::FsWord = 0x794c_7630;
 
 /// Whether the kernel or the file system does not know this kind of rename.
 fn is_unknown(error: &io::Error) -> bool {

@@ -116,7 +116,7 @@ fs::os -> fs::os::growing fs::os::trees fs::os::sync fs::os::unix fs::os::window
 fs::os::growing -> fs::os::written fs path
 fs::os::permissions -> fs::os::unix fs::os::linux fs path preserve
 fs::os::sync -> fs::os::unix fs::os::linux fs::os::windows fs::os::written fs options path
-fs::os::trees -> fs::os::unix path
+fs::os::trees -> fs::os::unix path fs
 fs::os::room -> fs::os::unix path
 fs::os::own -> fs::os::unix fs::os::rights path
 fs::os::unix -> fs::os::rights fs::os::linux fs path
