@@ -100,7 +100,7 @@ impl Published {
 fn is_of_later_version(bytes: &[u8]) -> bool {
     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return false };
     let words = std::str::from_utf8(&bytes[..end]).unwrap_or_default().split(' ').collect::<Vec<_>>();
-    matches!(words[..], ["cosave-manifest", version, ..] if !["1", "2", "3"].contains(&version))
+    matches!(words[..], ["cosave-manifest", version, ..] if !["1", "2", "3", "4"].contains(&version))
 }
 
 /// Whether a text that does not fit its contents would be valid if it did.
@@ -111,7 +111,9 @@ fn has_valid_entries(text: &[u8]) -> bool {
 
 /// Whether it is of a format without contents, with a right checksum.
 fn is_sealed_text(bytes: &[u8]) -> bool {
-    [b"cosave-manifest 1", b"cosave-manifest 3"].iter().any(|first| bytes.starts_with(*first))
+    [b"cosave-manifest 1", b"cosave-manifest 3", b"cosave-manifest 4"]
+        .iter()
+        .any(|first| bytes.starts_with(*first))
         && is_whole(bytes)
 }
 

@@ -9,6 +9,7 @@
 
 mod chain;
 mod small;
+mod trees;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -32,6 +33,7 @@ pub fn manifest(bytes: &[u8]) {
     for body in [Some(bytes), end.map(|end| &bytes[end + 1..])].into_iter().flatten() {
         decode(&sealed("cosave-manifest", body));
         decode(&sealed_as("cosave-manifest", 3, body));
+        decode(&sealed_as("cosave-manifest", 4, body));
         small::with_any_length(body).iter().for_each(|bytes| decode(bytes));
         small::fitted(body).iter().for_each(|bytes| decode(bytes));
     }
@@ -68,11 +70,14 @@ fn decode(bytes: &[u8]) {
     for entry in &manifest.entries {
         stays_inside(&entry.path);
         assert!(seen.insert(&entry.path), "{:?} is named twice", entry.path);
-        if let Action::Write(content) = &entry.action {
-            let name = content.name.as_encoded_bytes();
-            assert!(!name.is_empty() && !name.contains(&0) && !name.contains(&b'/'), "{content:?}");
-            assert!(name != b"." && name != b"..", "{content:?}");
-            assert!(name.len() <= NAME_BYTES_MAX, "{content:?}");
+        for name in trees::names(entry).map(|name| name.as_encoded_bytes()) {
+            assert!(!name.is_empty() && !name.contains(&0) && !name.contains(&b'/'), "{entry:?}");
+            assert!(name != b"." && name != b"..", "{entry:?}");
+            assert!(name.len() <= NAME_BYTES_MAX, "{entry:?}");
+        }
+        if let Action::MoveTree(moved) = &entry.action {
+            stays_inside(&moved.from);
+            assert!(seen.insert(&moved.from), "{:?} is named twice", moved.from);
         }
     }
     let printed = manifest.to_string();
@@ -182,6 +187,9 @@ fn os_string(bytes: &[u8]) -> Option<OsString> {
 /// again.
 pub fn recovery(bytes: &[u8]) {
     let scene = Scene::new(bytes);
+    if scene.has_trees {
+        return trees::recovery(&scene);
+    }
     only_looking_changes_nothing(&scene);
     let disk = scene.disk.copy();
     let _living = scene.living(&disk);
@@ -250,6 +258,9 @@ fn options() -> StoreOptions {
 /// r path|flags                it removes
 /// c path                      it makes a directory
 /// x path                      it removes a directory
+/// l path|to|flags             it makes a symlink, and the staged one is there
+/// m from|path|flags           it moves the directory that is at `from`
+/// t path|flags                it removes the directory that is there, with everything in it
 /// ```
 ///
 /// Flags of `M`:
@@ -273,6 +284,9 @@ fn options() -> StoreOptions {
 /// - `t`: a power loss has cut the staged file
 /// - `h`: the target is a hard link to the staged file
 /// - `s`: the staged file has the name of the one before
+/// - `o`: of `w`, `l` and `m`: it takes the place of the directory or file that is at the path
+///
+/// Flags of `l`, `m` and `t`: `m`, if it is done; `n`, if another directory is meant than the one there.
 struct Scene {
     disk: SimDisk,
     alive: BTreeSet<String>,
@@ -280,6 +294,8 @@ struct Scene {
     open: Option<Open>,
     lines: usize,
     has_links: bool,
+    /// Whether a manifest has symlinks or trees. Then less is known of what must become of the files.
+    has_trees: bool,
 }
 
 struct Open {
@@ -298,7 +314,8 @@ const LINE_BYTES_MAX: usize = 2048;
 impl Scene {
     fn new(bytes: &[u8]) -> Self {
         let disk = SimDisk::new(Model::WeakPosix);
-        let mut scene = Self { disk, alive: BTreeSet::new(), open: None, lines: 0, has_links: false };
+        let mut scene =
+            Self { disk, alive: BTreeSet::new(), open: None, lines: 0, has_links: false, has_trees: false };
         scene.disk.make_directory(".cosave/sessions", 0);
         scene.disk.make_directory("foreign", 0);
         for (path, content) in [("foreign/file", "of somebody"), ("foreign.txt", "of somebody else")] {
@@ -360,6 +377,7 @@ impl Scene {
                 let entry = serde_json::json!({"path": path, "operation": operation, "before": null});
                 self.open.iter_mut().for_each(|open| open.entries.push(entry.clone()));
             }
+            "l" | "m" | "t" => self.tree(kind, path, content, field(2)),
             "r" => {
                 let before = self.before(path, content);
                 let entry = serde_json::json!({"path": path, "operation": "remove", "before": before});
@@ -428,7 +446,7 @@ impl Scene {
         }
         let entry = serde_json::json!({
             "path": path, "operation": "write", "staged": name, "length": after["length"],
-            "modified": after["modified"], "mode": 0o644, "before": before,
+            "modified": after["modified"], "mode": 0o644, "before": before, "tree": self.over(path, flags),
             "blake3": blake3::hash(content.as_bytes()).to_hex().to_string(),
         });
         self.open.iter_mut().for_each(|open| {
@@ -451,10 +469,17 @@ impl Scene {
             let whole = [text.as_bytes(), &open.contents].concat();
             small::sealed(&whole, text.len(), &text.len().to_string())
         } else {
+            let is_of_tree = |entry: &serde_json::Value| {
+                entry["operation"] == "link" || entry.get("tree").is_some_and(|tree| !tree.is_null())
+            };
             let is_of_directory = |entry: &serde_json::Value| {
                 entry["operation"].as_str().is_some_and(|operation| operation.ends_with("directory"))
             };
-            let version = if open.entries.iter().any(is_of_directory) { 3 } else { 1 };
+            let version = match &open.entries {
+                entries if entries.iter().any(is_of_tree) => 4,
+                entries if entries.iter().any(is_of_directory) => 3,
+                _ => 1,
+            };
             sealed_as("cosave-manifest", version, body.to_string().as_bytes())
         };
         let seal = "cosave-manifest 1 ".len();

@@ -48,6 +48,8 @@ const PIECES: &[&[u8]] = &[
     b"s",
     b"c",
     b"x",
+    b"o",
+    b"t",
     b"C:",
     b"\\",
 ];
