@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::property;
-use crate::script::{Act, Change, Script, remove, symlink};
+use crate::script::{Act, Change, Script, move_tree, remove, remove_tree, symlink};
 
 /// No path lies below another. `mnt` can be a file system of its own.
 const PATHS: [&str; 8] = ["a", "b", "d/c", "d/e", "mnt/f", "mnt/g/h", "new/i", "new/j/k"];
@@ -44,6 +44,72 @@ fn change() -> impl Strategy<Value = Change> {
         1 => select(&LINK_TEXTS[..]).prop_map(|to| symlink(LINK, to)),
         1 => Just(remove(LINK)),
     ]
+}
+
+/// Two places of one directory, and the file in it.
+const TREES: [&str; 2] = ["t", "n/u"];
+const FILES_IN_TREES: [&str; 2] = ["t/x", "n/u/x"];
+
+/// Moves and removes a directory, and writes in it and beside it.
+fn tree_change() -> impl Strategy<Value = Change> {
+    let path = select(&["a", "d/c", FILES_IN_TREES[0], FILES_IN_TREES[1]][..]).prop_map(str::to_owned);
+    let content = select(&CONTENTS[..]).prop_map(str::to_owned);
+    let [here, there] = TREES;
+    let moves = prop_oneof![Just(move_tree(here, there)), Just(move_tree(there, here))];
+    prop_oneof![
+        3 => (path, content).prop_map(|(path, content)| Change::Write(path, content)),
+        2 => moves,
+        2 => select(&TREES[..]).prop_map(remove_tree),
+    ]
+}
+
+/// A script with trees. All its transactions are committed, and one after the other.
+fn tree_script() -> impl Strategy<Value = Script> {
+    let durability = select(&[Durability::Full, Durability::Committed][..]);
+    let acts = vec(vec(tree_change(), 1..=3), 1..=4);
+    (durability, select(&KEPT_BYTES[..]), any::<bool>(), acts).prop_map(
+        |(durability, kept, is_there, acts)| {
+            let files = [("a", "a0"), (FILES_IN_TREES[0], "x0")];
+            let files = if is_there { &files[..] } else { &files[..1] };
+            let mut script =
+                Script::new("", files, valid_trees(is_there, acts)).durability(durability).keeping(kept);
+            script.name = text_of(&script);
+            script
+        },
+    )
+}
+
+/// Removes what no script may do. A tree is moved to a free place, and a transaction that moves or removes it
+/// does nothing else with it.
+fn valid_trees(is_there: bool, acts: Vec<Vec<Change>>) -> Vec<Act> {
+    let mut present = [is_there, false];
+    let place = |path: &str| TREES.iter().position(|tree| path.split("/x").next() == Some(tree));
+    let mut valid = Vec::new();
+    for mut changes in acts {
+        let (mut is_written, mut is_moved) = (false, false);
+        changes.retain(|change| {
+            let Some(place) = place(path_of(change)) else { return true };
+            let other = 1 - place;
+            let may = match change {
+                Change::MoveTree(..) => present[other] && !present[place],
+                Change::RemoveTree(_) => present[place],
+                _ => true,
+            };
+            let is_write = matches!(change, Change::Write(..));
+            if !may || is_moved || is_written && !is_write {
+                return false;
+            }
+            match change {
+                Change::MoveTree(..) => present.swap(place, other),
+                _ => present[place] = is_write,
+            }
+            is_moved = !is_write;
+            is_written |= is_write;
+            true
+        });
+        valid.extend((!changes.is_empty()).then_some(Act::Commit(changes)));
+    }
+    valid
 }
 
 fn act(changes_max: usize) -> impl Strategy<Value = Act> {
@@ -147,6 +213,8 @@ fn text_of(script: &Script) -> String {
         let change = |change: &Change| match change {
             Change::Write(path, content) => format!(",{path}={content}"),
             Change::Symlink(path, to) => format!(",{path}>{to}"),
+            Change::MoveTree(from, to) => format!(",{from}~{to}"),
+            Change::RemoveTree(path) => format!(",{path}~"),
             other => format!(",{}", path_of(other)),
         };
         changes.iter().map(change).collect()
@@ -170,9 +238,11 @@ fn text_of(script: &Script) -> String {
 /// Reads what [`text_of`] wrote.
 fn parse(text: &str) -> Option<Script> {
     let changes = |text: &str| -> Vec<Change> {
-        let change = |text: &str| match text.split_once('=') {
-            Some((path, content)) => Change::Write(path.to_owned(), content.to_owned()),
-            None => text.split_once('>').map_or_else(|| remove(text), |(path, to)| symlink(path, to)),
+        let change = |text: &str| match (text.split_once('='), text.split_once('~')) {
+            (Some((path, content)), _) => Change::Write(path.to_owned(), content.to_owned()),
+            (None, Some((path, ""))) => remove_tree(path),
+            (None, Some((from, to))) => move_tree(from, to),
+            (None, None) => text.split_once('>').map_or_else(|| remove(text), |(path, to)| symlink(path, to)),
         };
         text.split(',').skip(1).map(change).collect()
     };
@@ -265,6 +335,33 @@ fn a_broken_protocol_is_found_by_scripts_alone() {
 }
 
 #[test]
+fn any_script_with_trees_is_recovered_from_at_any_crash() {
+    property::hold(CASES, &tree_script(), |script| {
+        MODELS.into_iter().try_for_each(|model| explore(script, model, 0, 12, None))
+    });
+}
+
+/// What scripts with trees must notice, and the model in which they do.
+const TREE_MUTATIONS: &[(Mutation, Model)] = &[
+    (Mutation::Break(Rule::SweepTrees), Model::OrderedPrefix),
+    (Mutation::Skip(Barrier::Applied, Part::Everything), Model::JumpingPrefix),
+    (Mutation::Skip(Barrier::Staged, Part::Directories), Model::WeakPosix),
+];
+
+#[test]
+fn a_broken_protocol_of_trees_is_found_by_scripts_alone() {
+    for (mutation, model) in TREE_MUTATIONS {
+        let found = property::counterexample(4 * CASES, 0, &tree_script(), |script| {
+            let script = Script { lenient: true, ..script.clone() };
+            explore(&script, *model, 0, 12, Some(*mutation))
+        });
+        let (script, problem) =
+            found.unwrap_or_else(|| panic!("no script in {model:?} notices {mutation:?}"));
+        println!("{mutation:?} in {model:?}: {}: {problem}", script.name);
+    }
+}
+
+#[test]
 fn a_failing_script_is_made_small_and_can_be_repeated_from_its_line() {
     let mutation = Some(Mutation::Skip(Barrier::Staged, Part::Everything));
     let found = property::counterexample(CASES, 500, &script(3, 3), |script| {
@@ -284,7 +381,7 @@ fn a_failing_script_is_made_small_and_can_be_repeated_from_its_line() {
 
 #[test]
 fn a_script_is_read_from_its_text_as_it_was() {
-    property::hold(256, &script(3, 3), |script| {
+    property::hold(256, &prop_oneof![script(3, 3), tree_script()], |script| {
         let read = parse(&script.name).ok_or_else(|| format!("{} cannot be read", script.name))?;
         if format!("{read:?}") == format!("{script:?}") { Ok(()) } else { Err(format!("{read:?}")) }
     });
