@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! cargo run --example vendored_tree                    a temporary project, and checks of the result
-//! cargo run --example vendored_tree -- DIR --dry-run   what would be done in DIR, and nothing more
-//! cargo run --example vendored_tree -- DIR
+//! cargo run --example vendored_tree -- DIR             the same in DIR, which is empty or an earlier run's
+//! cargo run --example vendored_tree -- DIR --dry-run   what would be done in DIR
 //! ```
 //!
 //! One commit adds a package, removes one, renames one and updates one, with manifest and lockfile. Whatever
-//! happens, the project is as before it or as after it.
+//! happens, the project is as before it or as after it. A dry run leaves the project as it is.
 
 #![allow(clippy::disallowed_methods, reason = "only the library must go through its file-system trait")]
 
@@ -22,20 +22,26 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 const MANIFEST: &str = "packages.txt";
 const LOCKFILE: &str = "packages.lock";
 
-/// A package as it was downloaded: its files, each with its mode.
+/// A package as it was downloaded: its files, each with its mode, and its links, each with what it leads to.
 struct Package {
     name: &'static str,
     version: &'static str,
     files: &'static [(&'static str, &'static str, u32)],
+    links: &'static [(&'static str, &'static str)],
 }
 
 const TABLES: Package = Package {
     name: "tables",
     version: "2.0",
     files: &[("lib.rs", "pub fn table() {}\n", 0o644), ("bin/print", "#!/bin/sh\n", 0o755)],
+    links: &[("bin/show", "print")],
 };
-const COLOURS: Package =
-    Package { name: "colours", version: "1.4", files: &[("lib.rs", "pub fn red() {}\n", 0o644)] };
+const COLOURS: Package = Package {
+    name: "colours",
+    version: "1.4",
+    files: &[("lib.rs", "pub fn red() {}\n", 0o644), ("build.sh", "#!/bin/sh\n", 0o755)],
+    links: &[("main.rs", "lib.rs")],
+};
 
 fn vendored(package: &str) -> PathBuf {
     Path::new("vendor").join(package)
@@ -46,6 +52,10 @@ fn add(tx: &mut Transaction, package: &Package) -> cosave::Result<()> {
     for (path, content, mode) in package.files {
         tx.file(vendored(package.name).join(path)).mode(*mode).write(content)?;
     }
+    // Windows has none without a privilege.
+    for (path, to) in package.links.iter().filter(|_| cfg!(unix)) {
+        tx.symlink(vendored(package.name).join(path), to)?;
+    }
     Ok(())
 }
 
@@ -53,18 +63,46 @@ fn add(tx: &mut Transaction, package: &Package) -> cosave::Result<()> {
 /// old one. What is unpacked must be durable before that.
 fn unpack(root: &Path, package: &Package) -> std::io::Result<PathBuf> {
     let place = Path::new("vendor").join(format!("{}.unpacked", package.name));
-    for (path, content, _) in package.files {
+    remove_if_there(&root.join(&place))?;
+    for (path, content, mode) in package.files {
         let path = root.join(&place).join(path);
-        cosave::write(path, content).map_err(std::io::Error::other)?;
+        cosave::write(&path, content).map_err(std::io::Error::other)?;
+        set_mode(&path, *mode)?;
+    }
+    #[cfg(unix)]
+    for (path, to) in package.links {
+        std::os::unix::fs::symlink(to, root.join(&place).join(path))?;
     }
     Ok(place)
+}
+
+#[cfg(unix)]
+fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn set_mode(_: &Path, _: u32) -> std::io::Result<()> {
+    Ok(())
+}
+
+fn remove_if_there(directory: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// All that one run of the package manager changes.
 fn plan(tx: &mut Transaction, unpacked: &Path) -> cosave::Result<()> {
     add(tx, &TABLES)?;
-    tx.remove_dir_all(vendored("unused"))?;
-    tx.rename(vendored("old-name"), vendored("new-name"))?;
+    if tx.exists(vendored("unused"))? {
+        tx.remove_dir_all(vendored("unused"))?;
+    }
+    if tx.exists(vendored("old-name"))? {
+        tx.rename(vendored("old-name"), vendored("new-name"))?;
+    }
     tx.replace_dir(unpacked, vendored(COLOURS.name))?;
     tx.write(MANIFEST, "colours\nnew-name\ntables\n")?;
     tx.write(LOCKFILE, format!("colours {}\nnew-name 1.0\ntables {}\n", COLOURS.version, TABLES.version))
@@ -110,11 +148,13 @@ fn check(root: &Path) -> Outcome<()> {
     names.sort();
     assert_eq!(names, ["colours", "new-name", "tables"]);
     #[cfg(unix)]
-    {
+    for path in ["vendor/tables/bin/print", "vendor/tables/bin/show", "vendor/colours/build.sh"] {
         use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(root.join("vendor/tables/bin/print"))?.permissions().mode();
-        assert_eq!(mode & 0o777, 0o755);
+        let mode = std::fs::metadata(root.join(path))?.permissions().mode();
+        assert_eq!(mode & 0o777, 0o755, "{path}");
     }
+    #[cfg(unix)]
+    assert_eq!(std::fs::read_link(root.join("vendor/colours/main.rs"))?, Path::new("lib.rs"));
     Ok(())
 }
 
@@ -127,7 +167,9 @@ fn main() -> Outcome<()> {
         Some(given) => PathBuf::from(given),
         None => temporary.path().to_path_buf(),
     };
-    prepare(&root)?;
+    if !root.join(MANIFEST).exists() {
+        prepare(&root)?;
+    }
     let unpacked = unpack(&root, &COLOURS)?;
     let store = Store::options().on_progress(|progress| {
         bar(progress);
@@ -140,7 +182,7 @@ fn main() -> Outcome<()> {
         writeln!(out, "{change}")?;
     }
     if is_dry {
-        return Ok(());
+        return Ok(remove_if_there(&root.join(unpacked))?);
     }
     let mut tx = store.begin()?;
     plan(&mut tx, &unpacked)?;
