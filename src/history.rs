@@ -124,35 +124,58 @@ fn first_with_state(history: &History, generation: Generation) -> Generation {
     undo.map_or(generation, |undo| undo.state)
 }
 
-/// The state before that of a generation.
-fn before(history: &History, generation: Generation) -> Option<Generation> {
-    let earlier = generation.get().checked_sub(1)?;
-    Some(first_with_state(history, Generation::from(earlier)))
+/// A state on the way back or forth.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    /// The generation that first had it.
+    first: Generation,
+    /// The latest one on this way that had it. The history reaches back to it longer.
+    latest: Generation,
+}
+
+impl Stop {
+    fn at(history: &History, generation: Generation) -> Self {
+        Self { first: first_with_state(history, generation), latest: generation }
+    }
+
+    /// Whether the way on is not known any more.
+    fn is_at_the_end(self, history: &History) -> bool {
+        self.latest > Generation::default() && history.record(self.latest).is_none()
+    }
+
+    /// The state before this one, if that is known.
+    fn before(self, history: &History) -> Option<Self> {
+        let earlier = self.first.get().checked_sub(1).filter(|_| !self.is_at_the_end(history))?;
+        Some(Self::at(history, Generation::from(earlier)))
+    }
 }
 
 /// The plan of an undo or redo. A state that is the same as the current one is skipped, since to bring it
 /// back would change nothing.
 pub(crate) fn step(root: &Root, history: &History, direction: Direction) -> Result<(Plan, Undo)> {
-    let nothing = || Error::Unsupported { path: root.path().into(), reason: Reason::NothingToUndo };
     let newest = history.newest();
-    let now = first_with_state(history, newest);
+    let now = Stop::at(history, newest);
     let top = history.record(newest).and_then(|record| record.undo).map_or(newest, |undo| undo.top);
-    let states: Vec<_> = match direction {
-        Direction::Back => {
-            std::iter::successors(before(history, now), |state| before(history, *state)).collect()
-        }
+    let back_from = |start| std::iter::successors(start, |stop: &Stop| stop.before(history));
+    let stops: Vec<_> = match direction {
+        Direction::Back => back_from(now.before(history)).collect(),
         Direction::Forth => {
-            let above = std::iter::successors(Some(top), |state| before(history, *state));
-            let mut above: Vec<_> = above.take_while(|state| *state > now).collect();
+            let above = back_from(Some(Stop::at(history, top)));
+            let mut above: Vec<_> = above.take_while(|stop| stop.first > now.first).collect();
             above.reverse();
             above
         }
     };
-    for state in states {
-        let plan = history.plan(root, state)?;
+    let end = stops.last().copied().unwrap_or(now);
+    for stop in stops {
+        let plan = history.plan(root, stop.latest)?;
         if !plan.steps.is_empty() {
-            return Ok((plan, Undo { state, top }));
+            return Ok((plan, Undo { state: stop.first, top }));
         }
     }
-    Err(nothing())
+    let reason = match direction {
+        Direction::Back if end.is_at_the_end(history) => Reason::NoHistory,
+        Direction::Back | Direction::Forth => Reason::NothingToUndo,
+    };
+    Err(Error::Unsupported { path: root.path().into(), reason })
 }

@@ -158,23 +158,26 @@ impl World {
         let now = self.first(newest, oldest);
         let undo = self.generations.last()?.undo.filter(|_| newest >= oldest);
         let top = undo.map_or(newest, |(_, top)| top);
-        let before = |state: u64| Some(self.first(state.checked_sub(1)?, oldest));
-        let mut states: Vec<u64> = if is_undo {
-            std::iter::successors(before(now), |state| before(*state)).collect()
+        // What first had a state, and the latest generation on the way that had it.
+        let at = |generation: u64| (self.first(generation, oldest), generation);
+        let before = |(first, latest): &(u64, u64)| {
+            let earlier = first.checked_sub(1).filter(|_| *latest >= oldest)?;
+            Some(at(earlier))
+        };
+        let mut states: Vec<_> = if is_undo {
+            std::iter::successors(before(&at(newest)), before).collect()
         } else {
-            std::iter::successors(Some(top), |state| before(*state))
-                .take_while(|state| *state > now)
-                .collect()
+            std::iter::successors(Some(at(top)), before).take_while(|(first, _)| *first > now).collect()
         };
         if !is_undo {
             states.reverse();
         }
-        for state in states {
-            if state + 1 < oldest {
+        for (first, latest) in states {
+            if latest + 1 < oldest {
                 return None;
             }
-            if self.files(state) != self.files(newest) {
-                return Some((state, top));
+            if self.files(latest) != self.files(newest) {
+                return Some((first, top));
             }
         }
         None

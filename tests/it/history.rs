@@ -121,6 +121,26 @@ fn a_commit_after_an_undo_ends_what_can_be_redone() {
     assert_eq!(text(dir.path(), "a"), "nothing");
 }
 
+/// An undo had brought back a state whose own generation had fallen out meanwhile. Going back to it was
+/// refused, though the generation of the undo could still be reached. And nothing could be redone when the
+/// undo itself had fallen out.
+#[test]
+fn an_undone_state_is_reached_as_long_as_any_generation_that_had_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::options().keep(2).open(dir.path()).unwrap();
+    for content in ["1", "2"] {
+        put(&store, &[("a", content)]);
+    }
+    store.undo().unwrap();
+    put(&store, &[("a", "4")]);
+    store.undo().unwrap();
+    assert_eq!(text(dir.path(), "a"), "1");
+    assert_eq!(store.history().unwrap()[0].brought_back(), Some(1.into()));
+    assert_eq!(reason(&store.undo().unwrap_err()), Some(Reason::NoHistory));
+    store.redo().unwrap();
+    assert_eq!(text(dir.path(), "a"), "4");
+}
+
 #[test]
 fn what_falls_out_is_removed_and_refused() {
     let dir = tempfile::tempdir().unwrap();
