@@ -267,11 +267,11 @@ impl Draft {
             Some(Content::Ready(StagedChange::CreateDirectory(_))) => Some(found.unwrap_or_default()),
             _ => found,
         };
-        for path in self.numbers_of.keys() {
-            let Some(rest) = path.as_path().strip_prefix(directory).ok().map(|rest| rest.iter()) else {
-                continue;
-            };
-            let rest: Vec<_> = rest.collect();
+        let from = self.numbers_of.range(directory.clone()..).map(|(path, _)| path);
+        for path in from {
+            // All that is below a directory comes right after it.
+            let Ok(rest) = path.as_path().strip_prefix(directory) else { break };
+            let rest: Vec<_> = rest.iter().collect();
             let Some(first) = rest.first() else { continue };
             let is_own = rest.len() == 1;
             let content = self.newest(path).map(|slot| &slot.content);

@@ -169,6 +169,19 @@ impl Default for StoreOptions {
 impl StoreOptions {
     /// Makes the root directory and its parents if they do not exist. Otherwise a missing root is an
     /// error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use cosave::Store;
+    ///
+    /// let root = dir.path().join("new/project");
+    /// assert!(Store::options().open(&root).is_err());
+    /// Store::options().create(true).open(&root)?;
+    /// assert!(root.is_dir());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
         self
@@ -184,18 +197,56 @@ impl StoreOptions {
     /// ([`Error::OtherRoot`](crate::Error::OtherRoot)). A root that was moved is recognised, unless
     /// something else is at its old path. In that case use [`root_moved`](Self::root_moved). Containers
     /// should mount the root at the same path everywhere.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use cosave::Store;
+    ///
+    /// let root = dir.path().join("project");
+    /// # std::fs::create_dir(&root)?;
+    /// let store = Store::options().control_dir("../control").open(&root)?;
+    /// store.update(|tx| tx.write("a", "1"))?;
+    /// assert!(dir.path().join("control").is_dir() && !root.join(".cosave").exists());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn control_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.control = Some(path.into());
         self
     }
 
     /// What every commit waits for. [`Durability::Full`] by default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use cosave::{Durability, Store};
+    ///
+    /// let store = Store::options().durability(Durability::Committed).open(dir.path())?;
+    /// let commit = store.update(|tx| tx.write("a", "1"))?;
+    /// assert_eq!(commit.durability(), Durability::Committed);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn durability(mut self, durability: Durability) -> Self {
         self.settings.durability = durability;
         self
     }
 
     /// How files are made durable. [`SyncStrategy::Auto`] by default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use cosave::{Store, SyncStrategy};
+    ///
+    /// let store = Store::options().sync_strategy(SyncStrategy::PerFile).open(dir.path())?;
+    /// store.update(|tx| tx.write("a", "1"))?;
+    /// assert_eq!(std::fs::read(dir.path().join("a"))?, b"1");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn sync_strategy(mut self, strategy: SyncStrategy) -> Self {
         self.settings.strategy = strategy;
         self
@@ -222,6 +273,20 @@ impl StoreOptions {
     }
 
     /// How long to wait for others who publish, recover or read. 30 seconds by default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use std::time::Duration;
+    /// use cosave::{Error, Store};
+    ///
+    /// let store = Store::options().lock_timeout(Duration::from_millis(10)).open(dir.path())?;
+    /// let view = store.view()?;
+    /// let refused = store.update(|tx| tx.write("a", "1"));
+    /// assert!(matches!(refused, Err(Error::Locked { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.settings.lock_timeout = timeout;
         self
@@ -230,6 +295,23 @@ impl StoreOptions {
     /// Says that the control directory belongs to this root, even if something else is now at the
     /// root's old path. Use it after the root was moved, or was replaced by a copy. Only with
     /// [`control_dir`](Self::control_dir).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use cosave::Store;
+    ///
+    /// let [old, new, control] = ["old", "new", "control"].map(|name| dir.path().join(name));
+    /// let options = || Store::options().control_dir(&control);
+    /// options().create(true).open(&old)?.update(|tx| tx.write("a", "1"))?;
+    /// std::fs::rename(&old, &new)?;
+    /// std::fs::create_dir(&old)?;                     // something else
+    /// assert!(options().open(&new).is_err());
+    /// options().root_moved(true).open(&new)?.update(|tx| tx.write("a", "2"))?;
+    /// assert_eq!(std::fs::read(new.join("a"))?, b"2");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn root_moved(mut self, moved: bool) -> Self {
         self.settings.root_moved = moved;
         self
@@ -237,6 +319,28 @@ impl StoreOptions {
 
     /// Calls a function after a tenth of a second of waiting for a lock, and then every second. It can
     /// show what the program waits for, and for whom. It runs on the waiting thread.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    /// use std::time::Duration;
+    /// use cosave::Store;
+    ///
+    /// let told = Arc::new(AtomicBool::new(false));
+    /// let tell = Arc::clone(&told);
+    /// let options = Store::options().lock_timeout(Duration::from_millis(200));
+    /// let store = options.on_wait(move |waiting| {
+    ///     eprintln!("waiting for {}", waiting.holder.as_deref().unwrap_or("others"));
+    ///     tell.store(true, Ordering::Relaxed);
+    /// });
+    /// let store = store.open(dir.path())?;
+    /// let view = store.view()?;
+    /// assert!(store.update(|tx| tx.write("a", "1")).is_err() && told.load(Ordering::Relaxed));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_wait(mut self, tell: impl Fn(&Waiting) + Send + Sync + 'static) -> Self {
         self.settings.on_wait = Some(OnWait(Arc::new(tell)));
         self
@@ -326,6 +430,17 @@ impl StoreOptions {
 
     /// Opens without recovering, sweeping or writing anything. If a dead writer left a commit pending,
     /// views show it as applied. Off by default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = cosave::Store::options().read_only(true).open(dir.path())?;
+    /// assert!(store.begin().is_err());
+    /// assert!(store.view()?.list("")?.is_empty());
+    /// assert_eq!(std::fs::read_dir(dir.path())?.count(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.settings.read_only = read_only;
         self
@@ -337,6 +452,17 @@ impl StoreOptions {
     /// A small save waits twice for the disk, and a long one three times. With
     /// [`Durability::Committed`] it is once and twice. A small save stays in memory until it commits.
     /// Its bytes are then written twice: beside their targets, and into its manifest.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = cosave::Store::options().inline_max(0).open(dir.path())?;
+    /// store.update(|tx| tx.write("a", "1"))?;
+    /// let manifest = std::fs::read(dir.path().join(".cosave/1.applied"))?;
+    /// assert!(cosave::Manifest::decode(&manifest)?.inline.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn inline_max(mut self, bytes: usize) -> Self {
         self.settings.inline_max = bytes.min(INLINE_MAX_MOST);
         self
@@ -359,6 +485,18 @@ impl StoreOptions {
     /// Give all stores of a root the same number. A commit of a store without it ends the history: nothing
     /// before that commit can be reached any more, and [`Store::history`](crate::Store::history) does not
     /// show it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = cosave::Store::options().keep(10).open(dir.path())?;
+    /// store.update(|tx| tx.write("a", "one"))?;
+    /// store.update(|tx| tx.write("a", "two"))?;
+    /// store.undo()?;
+    /// assert_eq!(std::fs::read(dir.path().join("a"))?, b"one");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn keep(mut self, generations: u32) -> Self {
         self.settings.keep = generations;
         self
@@ -368,6 +506,15 @@ impl StoreOptions {
     /// manifest is damaged: to look at it ([`Store::status`](crate::Store::status)) or to give that
     /// generation up ([`Store::abandon`](crate::Store::abandon)). Commits and views still recover
     /// first.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = cosave::Store::options().recover(false).open(dir.path())?;
+    /// assert!(store.status()?.pending.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn recover(mut self, recover: bool) -> Self {
         self.settings.recover = recover;
         self

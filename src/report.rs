@@ -160,30 +160,82 @@ impl Commit {
 
 impl<T> Commit<T> {
     /// What the closure returned.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let commit = store.update(|tx| { tx.write("a", "1")?; Ok::<_, cosave::Error>("done") })?;
+    /// assert_eq!(*commit.value(), "done");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn value(&self) -> &T {
         &self.value
     }
 
     /// What the closure returned, without the rest.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let commit = store.update(|tx| { tx.write("a", "1")?; Ok::<_, cosave::Error>(vec![1]) })?;
+    /// assert_eq!(commit.into_value(), [1]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn into_value(self) -> T {
         self.value
     }
 
     /// The commit's number. A transaction without changes has the generation of the state it found.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// assert_eq!(store.update(|tx| tx.write("a", "1"))?.generation(), 1);
+    /// assert_eq!(store.update(|tx| tx.read("a").map(drop))?.generation(), 1);
+    /// assert_eq!(store.update(|tx| tx.write("a", "2"))?.generation(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn generation(&self) -> Generation {
         self.generation
     }
 
     /// The transaction's id.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let commit = store.update(|tx| tx.write("a", "1"))?;
+    /// let id: cosave::TransactionId = commit.transaction().to_string().parse()?;
+    /// assert_eq!(id, commit.transaction());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn transaction(&self) -> TransactionId {
         self.transaction
     }
 
     /// What the commit waited for.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let commit = store.update(|tx| tx.write("a", "1"))?;
+    /// assert_eq!(commit.durability(), cosave::Durability::Full);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn durability(&self) -> Durability {
         self.durability
@@ -192,12 +244,37 @@ impl<T> Commit<T> {
     /// Whether the file system makes names durable when asked. Some network and FUSE mounts and Windows
     /// refuse. Then every file's bytes are on disk, but the system decides when its name will be.
     /// Always `false` with [`Durability::Process`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let commit = store.update(|tx| tx.write("a", "1"))?;
+    /// if !commit.names_are_durable() {
+    ///     eprintln!("this file system decides when the new names are on disk");
+    /// }
+    /// # #[cfg(target_os = "linux")]
+    /// assert!(commit.names_are_durable());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn names_are_durable(&self) -> bool {
         self.names_are_durable
     }
 
     /// What was changed, in the order of writing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let commit = store.update(|tx| { tx.write("a", "12")?; tx.write("d/b", "1") })?;
+    /// let shown: Vec<_> = commit.changes().iter().map(ToString::to_string).collect();
+    /// assert_eq!(shown, ["create  a (2 bytes)", "create  d/b (1 bytes)"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn changes(&self) -> &[Change] {
         &self.changes

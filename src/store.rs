@@ -5,6 +5,7 @@
 
 mod history;
 pub(crate) mod locking;
+mod maintenance;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,18 +15,16 @@ use crate::error::{Error, Operation, Result};
 #[cfg(feature = "sim")]
 use crate::fs::FileSystem;
 use crate::fs::os::{OsFileSystem, Parents};
-use crate::generation::{Generation, TransactionId};
 use crate::lease::Lease;
 use crate::mutation::{Rule, keeps};
 use crate::options::StoreOptions;
 use crate::path::RelativePath;
 use crate::protocol::caller::Caller;
-use crate::protocol::control::Control;
 use crate::protocol::open::{self, Opened};
+use crate::protocol::resolve;
 use crate::protocol::root::Root;
-use crate::protocol::{resolve, sweep, verify};
 use crate::reader::Snapshot;
-use crate::report::{Abandoned, Commit, Mismatch, RecoveryReport, Status, TransactionOutcome};
+use crate::report::Commit;
 use crate::transaction::Transaction;
 use crate::view::View;
 
@@ -105,11 +104,30 @@ impl Store {
     ///
     /// # Errors
     /// As for [`StoreOptions::open`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = cosave::Store::open(dir.path())?;
+    /// assert!(store.last_recovery().is_clean());
+    /// assert!(cosave::Store::open(dir.path().join("missing")).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
         Self::options().open(root)
     }
 
     /// Options that say how to open a root.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = cosave::Store::options().create(true).open(dir.path().join("new"))?;
+    /// assert!(dir.path().join("new").is_dir());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn options() -> StoreOptions {
         StoreOptions::default()
     }
@@ -119,6 +137,19 @@ impl Store {
     /// # Errors
     /// - [`Error::Unsupported`] in a read-only store, or in a child after a `fork`.
     /// - [`Error::Poisoned`] after a failed sync.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let mut tx = store.begin()?;
+    /// tx.write("a", "1")?;
+    /// assert!(!dir.path().join("a").exists());
+    /// tx.commit()?;
+    /// assert!(dir.path().join("a").exists());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn begin(&self) -> Result<Transaction> {
         self.state().may_change()?;
         if self.caller.claim.is_withdrawn() {
@@ -252,6 +283,17 @@ impl Store {
     /// # Errors
     /// - [`Error::Locked`] if a writer holds the lock for too long.
     /// - [`Error::Corrupt`] if a published manifest cannot be trusted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// store.update(|tx| { tx.write("a", "1")?; tx.write("b", "1") })?;
+    /// let view = store.view()?;
+    /// assert_eq!(view.read("a")?, view.read("b")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn view(&self) -> Result<View> {
         View::new(Arc::clone(&self.opened))
     }
@@ -322,135 +364,17 @@ impl Store {
         Lease::take(Arc::clone(&self.opened))
     }
 
-    /// Finishes every published commit, whoever published it. `open` and every commit do this too.
-    ///
-    /// # Errors
-    /// As for [`StoreOptions::open`].
-    pub fn recover(&self) -> Result<RecoveryReport> {
-        self.state().may_change()?;
-        self.opened.recover()
-    }
-
-    /// Recovers, then removes what dead sessions left. `open` does this too. Never touches the work of
-    /// a living session, or anything that cosave did not make.
-    ///
-    /// # Errors
-    /// As for [`StoreOptions::open`].
-    pub fn sweep(&self) -> Result<RecoveryReport> {
-        self.state().may_change()?;
-        self.opened.sweep()
-    }
-
-    /// Sweeps, then looks in every directory of the root for staged files that belong to no living
-    /// session of this root, and removes them. Such files stay behind if the control directory was
-    /// removed (`git clean -fdx`). Opens every directory, so it takes time in a large tree.
-    ///
-    /// Symlinks are not followed. Mount points, and directories that are roots themselves, are left
-    /// out, since files staged there may belong to another root. If other processes had open
-    /// transactions when the control directory was removed, these lose what they have staged, and fail
-    /// with nothing changed.
-    ///
-    /// # Errors
-    /// As for [`StoreOptions::open`], and:
-    ///
-    /// - [`Error::Unsupported`] if this root lies in another one, whose living sessions may have staged
-    ///   files here.
-    /// - [`Error::Io`] if a directory cannot be read.
-    pub fn deep_sweep(&self) -> Result<RecoveryReport> {
-        self.state().may_change()?;
-        self.opened.deep_sweep()
-    }
-
-    /// Waits until a power loss can undo none of the earlier commits, for any program. Only commits
-    /// weaker than [`Durability::Full`](crate::Durability::Full) need it. Without a power loss, other
-    /// programs see each commit as soon as it returns, whether a flush follows or not.
-    ///
-    /// # Errors
-    /// - [`Error::Io`] if a sync fails. The commits stay published, and the next opening finishes them.
-    /// - [`Error::Locked`] if others hold the lock for too long.
-    /// - [`Error::Poisoned`] after a failed sync.
-    pub fn flush(&self) -> Result<()> {
-        self.opened.flush()
-    }
-
-    /// Gives up a generation that is published but cannot be recovered
-    /// ([`Error::Corrupt`](crate::Error::Corrupt)). Its targets stay as they are. The next sweep
-    /// removes its staged files, so copy what you need of them first. Later generations are not
-    /// affected.
-    ///
-    /// If such a generation prevents the root from opening, open it with [`StoreOptions::recover`] set
-    /// to `false`.
-    ///
-    /// # Errors
-    /// - [`Error::Io`] if the generation is not pending.
-    /// - [`Error::Unsupported`] if an earlier one is still pending: what can be recovered is recovered
-    ///   first.
-    pub fn abandon(&self, generation: impl Into<Generation>) -> Result<Abandoned> {
-        self.state().may_change()?;
-        self.opened.abandon(generation.into())
-    }
-
-    /// The outcome of a transaction whose commit returned [`Error::InDoubt`](crate::Error::InDoubt).
-    /// Finishes published commits first, so ask a store that was opened after the error.
-    ///
-    /// The manifest gives the answer until a later commit has superseded it. The recovery that finds
-    /// the doubt keeps the answer. The outcome is [`Unknown`](TransactionOutcome::Unknown) if a power
-    /// loss has erased every trace. Then the transaction is not committed if the root's generation is
-    /// below that of the error. For an acknowledged commit the outcome is unknown once it is
-    /// superseded.
-    ///
-    /// # Errors
-    /// As for [`StoreOptions::open`].
-    pub fn outcome_of(&self, transaction: TransactionId) -> Result<TransactionOutcome> {
-        self.state().may_change()?;
-        self.opened.outcome_of(transaction)
-    }
-
-    /// The state of the root. Changes nothing.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the control directory cannot be read.
-    pub fn status(&self) -> Result<Status> {
-        let control = Control::look(self.state())?;
-        Ok(Status {
-            generation: control.newest(),
-            pending: control.not_in_place().into_iter().collect(),
-            sessions_alive: sweep::alive(self.state(), &control)?,
-            needs_sweep: sweep::is_needed(self.state(), &control)?,
-        })
-    }
-
-    /// Compares the files of the newest commits with the checksums in their manifests. Reads every byte
-    /// of them, and changes nothing. What this user may not read is
-    /// [`Unreadable`](crate::Problem::Unreadable), and was not compared.
-    ///
-    /// A root has the manifests of its last commit or two, so files that only earlier commits wrote are not
-    /// looked at. Only bytes, lengths and times are compared, and whether something is there. Modes, owners
-    /// and attributes are not.
-    ///
-    /// # Errors
-    /// - [`Error::Io`] if a file cannot be read for another reason.
-    /// - [`Error::Corrupt`] if a manifest is damaged.
-    pub fn verify(&self) -> Result<Vec<Mismatch>> {
-        verify::verify(self.state())
-    }
-
-    /// What this store's last recovery did, if it found anything: at open, or before a commit or a view
-    /// that found a dead writer's commit.
-    #[must_use]
-    pub fn last_recovery(&self) -> RecoveryReport {
-        self.state().last_recovery()
-    }
-
-    /// The newest generation that is published; 0 before the first commit.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the control directory cannot be read.
-    pub fn generation(&self) -> Result<Generation> {
-        Ok(Control::look(self.state())?.newest())
-    }
-
     /// The root's path, with every symlink resolved.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// store.update(|tx| tx.write("a", "1"))?;
+    /// assert!(store.root().is_absolute() && store.root().join("a").exists());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn root(&self) -> PathBuf {
         self.state().path()
@@ -479,6 +403,15 @@ impl Store {
     }
 
     /// Whether a sync of this store has failed, so that it refuses to go on ([`Error::Poisoned`]).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// assert!(!store.is_poisoned());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
         self.state().is_poisoned()
@@ -522,6 +455,19 @@ impl Store {
     /// - [`Error::Io`] if a sync fails. The commits stay published, and the next opening finishes them.
     /// - [`Error::Locked`] if others hold the lock for too long.
     /// - [`Error::Poisoned`] after an earlier failed sync.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use cosave::{Durability, Store};
+    ///
+    /// let store = Store::options().durability(Durability::Committed).open(dir.path())?;
+    /// store.update(|tx| tx.write("a", "1"))?;
+    /// store.close()?;
+    /// assert_eq!(std::fs::read(dir.path().join("a"))?, b"1");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn close(self) -> Result<()> {
         self.opened.finish()
     }
@@ -539,6 +485,15 @@ impl StoreOptions {
     /// - [`Error::Locked`](crate::Error::Locked) if others hold the lock for too long.
     /// - [`Error::Corrupt`](crate::Error::Corrupt) if a published manifest cannot be trusted.
     /// - [`Error::NotApplied`](crate::Error::NotApplied) if a committed file cannot be moved.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = cosave::Store::options().read_only(true).open(dir.path())?;
+    /// assert_eq!(store.generation()?, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(self, root: impl AsRef<Path>) -> Result<Store> {
         let root = root.as_ref();
         let failed = |error| Error::io(Operation::Open, root)(error);

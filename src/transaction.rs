@@ -10,23 +10,23 @@ mod links;
 pub(crate) mod operations;
 mod planning;
 mod reading;
+mod removing;
 mod restoring;
 mod trees;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::draft::{Content, Draft, Slot};
-use crate::error::{Error, Operation, Reason, Result};
-use crate::fs::{Durable, Kind};
+use crate::error::{Error, Reason, Result};
+use crate::fs::Durable;
 #[cfg(feature = "sim")]
 use crate::generation::Generation;
 use crate::generation::TransactionId;
 use crate::options::Durability;
-use crate::path::{InvalidPath, RelativePath};
+use crate::path::RelativePath;
 use crate::protocol::caller::Caller;
 #[cfg(any(feature = "tokio", feature = "sim"))]
 use crate::protocol::caller::Claim;
@@ -107,6 +107,19 @@ impl Transaction {
     ///
     /// - [`Error::InvalidPath`] if the path cannot be a target.
     /// - [`Error::Io`] if staging fails, or there is no room.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let mut tx = store.begin()?;
+    /// tx.write("new/directory/a", "1")?;
+    /// tx.write("new/directory/a", "2")?;
+    /// tx.commit()?;
+    /// assert_eq!(std::fs::read(dir.path().join("new/directory/a"))?, b"2");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn write(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
         self.writer(path)?.fill(bytes.as_ref())
     }
@@ -159,6 +172,24 @@ impl Transaction {
     ///
     /// # Errors
     /// As for [`write`](Self::write).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// use std::io::Write;
+    ///
+    /// let mut tx = store.begin()?;
+    /// let mut writer = tx.writer("numbers")?;
+    /// for number in 0..3 {
+    ///     writeln!(writer, "{number}")?;
+    /// }
+    /// writer.finish()?;
+    /// tx.commit()?;
+    /// assert_eq!(std::fs::read(dir.path().join("numbers"))?, b"0\n1\n2\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn writer(&mut self, path: impl AsRef<Path>) -> Result<FileWriter> {
         self.root().may_collect()?;
         let mut target = self.resolve_to_stage(path.as_ref())?;
@@ -182,6 +213,18 @@ impl Transaction {
     ///
     /// # Errors
     /// As for [`write`](Self::write).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// store.update(|tx| tx.create_new("id", "first"))?;
+    /// let again = store.update(|tx| tx.create_new("id", "second"));
+    /// assert!(again.unwrap_err().is_conflict());
+    /// assert_eq!(std::fs::read(dir.path().join("id"))?, b"first");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn create_new(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<()> {
         self.write(path.as_ref(), bytes)?;
         self.expect_free(path.as_ref())
@@ -209,6 +252,18 @@ impl Transaction {
     /// # Errors
     /// As for [`write`](Self::write), and [`Error::Conflict`] as for [`read`](Self::read). The commit
     /// is a conflict too if a file that was left as it was has changed by then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let generate = |text: &str| store.update(|tx| tx.write_if_changed("generated.rs", text));
+    /// assert!(*generate("1")?.value());
+    /// assert!(!*generate("1")?.value());
+    /// assert!(*generate("2")?.value());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn write_if_changed(&mut self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<bool> {
         let (path, bytes) = (path.as_ref(), bytes.as_ref());
         if self.is_unchanged(path, bytes)? {
@@ -234,35 +289,6 @@ impl Transaction {
         Ok(false)
     }
 
-    /// Removes a file or a symlink, and not what that leads to. The commit is a
-    /// [`Conflict`](Error::Conflict) if it is gone by then.
-    ///
-    /// # Errors
-    /// - [`Error::InvalidPath`] if the path cannot be a target.
-    /// - [`Error::Io`], of kind `NotFound` if there is no such file.
-    pub fn remove(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        let target = self.resolve_to_remove(path.as_ref())?;
-        let existed = target.existing.is_some();
-        let file = target.path.clone();
-        if !self.remove_target(target)? {
-            let error = self.root().error(Operation::Remove, &file)(io::ErrorKind::NotFound.into());
-            return Err(self.named(error));
-        }
-        if existed {
-            guard(&self.draft).preconditions.insert(file, Presence::Exists);
-        }
-        Ok(())
-    }
-
-    /// Removes a file if there is one. Returns whether there was one.
-    ///
-    /// # Errors
-    /// [`Error::InvalidPath`] if the path cannot be a target.
-    pub fn remove_if_exists(&mut self, path: impl AsRef<Path>) -> Result<bool> {
-        let target = self.resolve_to_remove(path.as_ref())?;
-        self.remove_target(target)
-    }
-
     /// Commits all changes, or none.
     ///
     /// With [`Durability::Full`](crate::Durability::Full), every file is in place when this returns
@@ -277,6 +303,19 @@ impl Transaction {
     ///   use [`try_commit`](Self::try_commit).
     /// - It is committed, and will be finished: [`Error::NotApplied`].
     /// - It is not known whether it is committed: [`Error::InDoubt`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let mut tx = store.begin()?;
+    /// tx.write("a", "1")?;
+    /// tx.write("b", "2")?;
+    /// let commit = tx.commit()?;
+    /// assert_eq!(commit.to_string(), "generation 1: 2 files changed");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn commit(mut self) -> Result<Commit> {
         self.try_commit()
     }
@@ -373,6 +412,18 @@ impl Transaction {
     }
 
     /// Aborts, and removes everything that was staged. No target has changed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// let mut tx = store.begin()?;
+    /// tx.write("new/a", vec![0; 2 << 20])?;
+    /// tx.abort();
+    /// assert!(!dir.path().join("new").exists());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn abort(self) {
         drop(self);
     }
@@ -480,25 +531,6 @@ impl Transaction {
         self.spellings.named(error)
     }
 
-    /// Resolves a path that is to be removed. If no file is visible, a pending manifest may be about to
-    /// create it. So pending manifests are finished before the answer is that there is nothing to
-    /// remove.
-    fn resolve_to_remove(&self, path: &Path) -> Result<Target> {
-        if let Some(link) = self.find_link(path)? {
-            return Ok(link);
-        }
-        let target = self.resolve(path)?;
-        if target.existing.is_some() {
-            return Ok(target);
-        }
-        drop(self.opened.read()?);
-        guard(&self.draft).resolver.clear();
-        match self.find_link(path)? {
-            Some(link) => Ok(link),
-            None => self.resolve(path),
-        }
-    }
-
     /// Resolves a path at which a file is to be staged. A directory above it may have been removed or
     /// replaced since it was looked at, so it is looked at anew before anything is refused.
     fn resolve_to_stage(&self, path: &Path) -> Result<Target> {
@@ -515,41 +547,6 @@ impl Transaction {
 
     fn root(&self) -> &Root {
         &self.opened.root
-    }
-
-    /// Removes a target. Returns whether there is anything to remove.
-    fn remove_target(&mut self, target: Target) -> Result<bool> {
-        check::may_remove(self.root(), &target).map_err(|error| self.named(error))?;
-        let mut draft = guard(&self.draft);
-        let path = target.path.clone();
-        if draft.tree_above(&path.parent()).is_some() {
-            let contradiction = InvalidPath::Contradiction;
-            return Err(self.named(Error::invalid(self.root().full(&path), contradiction)));
-        }
-        let newest = draft.newest(&path).map(|slot| &slot.content);
-        if matches!(newest, Some(Content::Ready(StagedChange::Remove(_)))) {
-            // It is removed already, and that removal stays with its precondition.
-            return Ok(false);
-        }
-        if matches!(newest, Some(Content::Ready(change)) if change.makes_directory()) {
-            return Err(self.named(Error::invalid(self.root().full(&path), InvalidPath::Directory)));
-        }
-        let removed = draft.take(&path, u64::MAX);
-        if target.existing.is_some_and(|found| found.kind == Kind::Symlink) {
-            draft.resolver.own_link(&path);
-        }
-        if target.existing.is_some() {
-            draft.numbers += 1;
-            let number = draft.numbers;
-            let content = Content::Ready(StagedChange::Remove(target));
-            draft.put(Slot { path, number, content });
-            return Ok(true);
-        }
-        Ok(match removed {
-            Some(Content::Ready(change)) => !change.is_removal(),
-            Some(Content::Kept(_) | Content::Link(_) | Content::Open) => true,
-            Some(Content::Unfinished) | None => false,
-        })
     }
 }
 

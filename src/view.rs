@@ -232,6 +232,19 @@ impl View {
     /// # Errors
     /// As for [`read`](Self::read), with kind `NotFound` if nothing is there, and `InvalidInput` if it is no
     /// symlink.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(unix)]
+    /// # {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// store.update(|tx| tx.symlink("current", "releases/7"))?;
+    /// assert_eq!(store.view()?.read_link("current")?, std::path::Path::new("releases/7"));
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read_link(&self, path: impl AsRef<Path>) -> Result<PathBuf> {
         self.opened.root.refuse_child()?;
         let given = path.as_ref();

@@ -29,7 +29,7 @@ pub(crate) fn verify(root: &Root) -> Result<Vec<Mismatch>> {
     let mut later: Option<Generation> = None;
     let mut seen = HashSet::new();
     let mut mismatches = Vec::new();
-    let mut trees: Vec<RelativePath> = Vec::new();
+    let mut trees: HashSet<RelativePath> = HashSet::new();
     let manifests = share.control.manifests().into_iter().rev();
     for (generation, path) in manifests.filter(|(generation, _)| !beyond.contains(generation)) {
         // A power loss can undo the removal of an old manifest and keep the removal of a later one
@@ -46,7 +46,7 @@ pub(crate) fn verify(root: &Root) -> Result<Vec<Mismatch>> {
             break;
         };
         for entry in found.into_iter().flat_map(|manifest| manifest.entries) {
-            let is_moved = trees.iter().any(|tree| tree::holds(tree, &entry.path));
+            let is_moved = !trees.is_empty() && entry.path.chain().iter().any(|above| trees.contains(above));
             if entry.is_of_tree() {
                 trees.extend(entry.paths().cloned());
             }

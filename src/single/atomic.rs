@@ -77,6 +77,21 @@ impl AtomicFile {
     /// # Errors
     /// - [`Error::InvalidPath`] if the path is empty, a directory, or no place for a file.
     /// - [`Error::Io`] if the old file may not be replaced, or no file can be made there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use std::io::Write;
+    ///
+    /// let path = dir.path().join("report");
+    /// let mut file = cosave::AtomicFile::create(&path)?;
+    /// writeln!(file, "all is well")?;
+    /// assert!(!path.exists());
+    /// file.commit()?;
+    /// assert_eq!(std::fs::read(&path)?, b"all is well\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         Self::begin(path.as_ref(), Existing::Replace)
     }
@@ -168,6 +183,22 @@ impl AtomicFile {
     /// # Errors
     /// - [`Error::NotSynced`] if the last sync failed: after a power loss the file may have either content.
     /// - [`Error::Io`] otherwise; the file has its old content.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use std::io::Write;
+    ///
+    /// let path = dir.path().join("report");
+    /// # cosave::write(&path, "old")?;
+    /// let mut file = cosave::AtomicFile::create(&path)?;
+    /// file.write_all(b"new")?;
+    /// assert_eq!(std::fs::read(&path)?, b"old");
+    /// file.commit()?;
+    /// assert_eq!(std::fs::read(&path)?, b"new");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn commit(self) -> Result<()> {
         self.publish(Existing::Replace)
     }

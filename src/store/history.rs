@@ -140,6 +140,19 @@ impl Store {
     ///
     /// # Errors
     /// Those of [`undo`](Self::undo).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = cosave::Store::options().keep(10).open(dir.path())?;
+    /// store.update(|tx| tx.write("a", "one"))?;
+    /// store.update(|tx| tx.write("a", "two"))?;
+    /// store.undo()?;
+    /// store.redo()?;
+    /// assert_eq!(std::fs::read(dir.path().join("a"))?, b"two");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn redo(&self) -> Result<Commit> {
         self.go(Direction::Forth)
     }

@@ -47,6 +47,20 @@ impl FileBuilder<'_> {
     ///
     /// No other user can read the file before it has its mode. A save that sets a mode waits for the
     /// disk as a long one does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(unix)]
+    /// # {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// store.update(|tx| tx.file("key").mode(0o600).write("secret"))?;
+    /// use std::os::unix::fs::PermissionsExt;
+    /// assert_eq!(std::fs::metadata(dir.path().join("key"))?.permissions().mode() & 0o777, 0o600);
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = Some(mode);
         self
@@ -56,6 +70,16 @@ impl FileBuilder<'_> {
     ///
     /// # Errors
     /// As for [`writer`](Self::writer).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// store.update(|tx| tx.file("run.sh").mode(0o755).write("#!/bin/sh\n"))?;
+    /// assert_eq!(std::fs::read(dir.path().join("run.sh"))?, b"#!/bin/sh\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn write(self, bytes: impl AsRef<[u8]>) -> Result<()> {
         self.writer()?.fill(bytes.as_ref())
     }
@@ -116,6 +140,22 @@ impl FileBuilder<'_> {
     ///
     /// # Errors
     /// As for [`Transaction::writer`], and [`Error::Unsupported`] if no file can have this mode.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// use std::io::Write;
+    ///
+    /// let mut tx = store.begin()?;
+    /// let mut writer = tx.file("run.sh").mode(0o755).writer()?;
+    /// writeln!(writer, "#!/bin/sh")?;
+    /// writer.finish()?;
+    /// tx.commit()?;
+    /// assert_eq!(std::fs::read(dir.path().join("run.sh"))?, b"#!/bin/sh\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn writer(self) -> Result<FileWriter> {
         let Self { transaction, path, mode } = self;
         transaction.root().may_collect()?;

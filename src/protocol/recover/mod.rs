@@ -238,7 +238,7 @@ fn roll_forward(
             report.differences.extend(set_aside);
             (1..).zip(&planned).try_for_each(|(files, step)| {
                 carry_out(root, (generation, manifest), step, wave)?;
-                let (all, path) = (planned.len(), Some(step.target.clone()));
+                let (all, path) = (planned.len(), Some(step.entry.path.clone()));
                 root.tell_only(|| Progress::Applied { generation, files, all, path });
                 Ok(())
             })
@@ -246,11 +246,12 @@ fn roll_forward(
         moves.map_err(|error| error.not_applied(generation))?;
     }
     // A file that was removed already is not in the directory, wherever that is now.
-    let removes =
-        |path: &_| manifest.entries.iter().any(|entry| entry.path == *path && entry.staged().is_none());
+    let removes = manifest.entries.iter().filter(|entry| entry.staged().is_none());
+    let removed: HashSet<_> = removes.map(|entry| &entry.path).collect();
     let is_news = |difference: &Difference| {
+        let is_missing = difference.finding == Finding::DirectoryMissing;
         named.is_last(generation, &difference.path)
-            && !(may_miss && difference.finding == Finding::DirectoryMissing && removes(&difference.path))
+            && !(may_miss && is_missing && removed.contains(&difference.path))
     };
     findings.retain(is_news);
     report.differences.extend(findings);
@@ -304,10 +305,11 @@ fn refuse_missing(
     findings: &[Difference],
     is_newest: impl Fn(&RelativePath) -> bool,
 ) -> Result<()> {
+    let missing = findings.iter().filter(|found| found.finding == Finding::DirectoryMissing);
+    let missing: HashSet<_> = missing.map(|found| &found.path).collect();
     let is_missing = |entry: &&Entry| {
-        let finding = findings.iter().find(|difference| difference.path == entry.path);
         let is_made = entry.staged().is_some() || entry.action == Action::CreateDirectory;
-        is_made && finding.is_some_and(|found| found.finding == Finding::DirectoryMissing)
+        is_made && missing.contains(&entry.path)
     };
     let Some(entry) = entries.iter().filter(is_missing).find(|entry| is_newest(&entry.path)) else {
         return Ok(());
@@ -326,20 +328,18 @@ fn carry_out(
     planned: &PlannedEntry<'_>,
     wave: &mut Wave,
 ) -> Result<()> {
-    let target = planned.target;
+    let entry = planned.entry;
+    let target = &entry.path;
     // The directory is in the wave even if nothing is moved: a killed writer's move may be visible but
     // not durable.
     wave.add(Unsynced::directory(target.parent()));
-    if let Some(entry) = manifest.entries.iter().find(|entry| entry.path == *target && entry.over.is_some()) {
+    if entry.over.is_some() {
         wave.add(tree::make_way(root, entry)?);
     }
     match &planned.step {
         Step::Nothing => {}
         Step::Gone => wave.add(apply::others_removal(root, target)?),
-        Step::Tree | Step::SetAsideAndTree => {
-            let entry = manifest.entries.iter().find(|entry| entry.path == *target);
-            entry.map_or(Ok(()), |entry| tree::put(root, entry).map(|debt| wave.add(debt)))?;
-        }
+        Step::Tree | Step::SetAsideAndTree => wave.add(tree::put(root, entry)?),
         Step::MakeDirectory => wave.add(apply::make_directory(root, target)?),
         Step::RemoveDirectory => wave.add(apply::remove_directory(root, target)?),
         Step::Remove => wave.add(apply::remove(root, target)?),

@@ -24,10 +24,10 @@ pub(super) enum Trust {
     Waived,
 }
 
-/// An entry's path, and what to do there.
+/// An entry, and what to do at its path.
 #[derive(Debug)]
 pub(super) struct PlannedEntry<'a> {
-    pub(super) target: &'a RelativePath,
+    pub(super) entry: &'a Entry,
     pub(super) step: Step,
 }
 
@@ -65,7 +65,8 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct Named {
     named: HashMap<RelativePath, Vec<(Generation, Trust, Entry)>>,
-    newest: Generation,
+    /// The newest generation that names a path, or anything below it.
+    needed: HashMap<RelativePath, Generation>,
     trees: Trees,
 }
 
@@ -76,15 +77,19 @@ impl Named {
         trust: impl Fn(Generation) -> Trust,
     ) -> Self {
         let (mut named, mut trees): (HashMap<_, Vec<_>>, _) = (HashMap::new(), Trees::default());
-        let newest = manifests.last().map_or(Generation::default(), |(newest, _)| *newest);
+        let mut needed: HashMap<_, Generation> = HashMap::new();
         for (generation, manifest) in manifests {
             for entry in manifest.iter().flat_map(|manifest| &manifest.entries) {
                 let says = (*generation, trust(*generation), entry.clone());
                 named.entry(entry.path.clone()).or_default().push(says);
+                for directory in entry.path.chain() {
+                    let newest = needed.entry(directory).or_default();
+                    *newest = (*newest).max(*generation);
+                }
                 trees.note(*generation, entry);
             }
         }
-        Self { named, newest, trees }
+        Self { named, needed, trees }
     }
 
     /// Whether a generation is the last to name a path. If an earlier one finds it changed, a later one
@@ -106,11 +111,7 @@ impl Named {
 
     /// Whether a later generation needs this directory.
     fn is_needed_later(&self, generation: Generation, directory: &RelativePath) -> bool {
-        self.newest > generation
-            && self.named.iter().any(|(path, named)| {
-                let is_later = named.last().is_some_and(|(last, ..)| *last > generation);
-                is_later && path.as_path().starts_with(directory.as_path())
-            })
+        self.needed.get(directory).is_some_and(|newest| *newest > generation)
     }
 
     /// Whether a file is what was at its path before an earlier generation, or after it. A power loss
@@ -187,6 +188,8 @@ pub(super) fn plan<'a>(
     findings: &mut Vec<Difference>,
 ) -> Result<Vec<PlannedEntry<'a>>> {
     let mut planned = Vec::with_capacity(entries.len());
+    let makes = entries.iter().filter(|entry| entry.action == Action::CreateDirectory);
+    let made: HashSet<_> = makes.map(|entry| &entry.path).collect();
     for entry in entries {
         // A tree that it replaces is moved out of the way first.
         let found = if tree::is_in_the_way(root, entry)? { None } else { root.look(&entry.path)? };
@@ -195,19 +198,15 @@ pub(super) fn plan<'a>(
         if entry.action.is_of_tree() {
             let (step, finding) = moved(root, (generation, trust), entry, named)?;
             findings.extend(finding.map(|finding| Difference { path: entry.path.clone(), finding }));
-            planned.push(PlannedEntry { target: &entry.path, step });
+            planned.push(PlannedEntry { entry, step });
             continue;
         }
         if entry.action.is_of_directory() {
-            let is_made = |path: &RelativePath| {
-                let makes = |other: &Entry| other.action == Action::CreateDirectory && other.path == *path;
-                entries.iter().any(makes)
-            };
-            let is_missing = is_missing && !is_made(&entry.path.parent());
+            let is_missing = is_missing && !made.contains(&entry.path.parent());
             let (step, finding) =
                 directory(root, (generation, trust), entry, found.as_ref(), is_missing, named)?;
             findings.extend(finding.map(|finding| Difference { path: entry.path.clone(), finding }));
-            planned.push(PlannedEntry { target: &entry.path, step });
+            planned.push(PlannedEntry { entry, step });
             continue;
         }
         let is_taken = named.is_taken(root, generation, &entry.path, found.as_ref())?;
@@ -229,7 +228,7 @@ pub(super) fn plan<'a>(
         };
         let difference = |finding| Difference { path: entry.path.clone(), finding };
         findings.extend(finding.map(difference));
-        planned.push(PlannedEntry { target: &entry.path, step });
+        planned.push(PlannedEntry { entry, step });
     }
     Ok(planned)
 }

@@ -27,8 +27,8 @@ pub(super) fn set_aside(
         matches!(entry.step, Step::SetAsideAndReplace { .. } | Step::SetAsideAndTree)
     };
     for entry in planned.iter().filter(sets_aside) {
-        let name = second_name(root, generation, entry.target, &mut wave)?;
-        differences.push((entry.target.clone(), name));
+        let name = second_name(root, generation, &entry.entry.path, &mut wave)?;
+        differences.push((entry.entry.path.clone(), name));
     }
     // Lost without this sync: the second name, if a power loss keeps the move over the first one.
     if let Err(error) = root.sync_always(wave) {

@@ -1,6 +1,8 @@
 //! What recovery will do with whole trees, and what later moves of trees mean for
 //! the entries of earlier generations. Looks, and changes nothing.
 
+use std::collections::HashMap;
+
 use super::super::root::Root;
 use super::super::{original, tree};
 use crate::error::Result;
@@ -8,22 +10,26 @@ use crate::generation::Generation;
 use crate::manifest::{Action, Entry};
 use crate::path::RelativePath;
 
-/// The trees that manifests name, in the order of their generations.
+/// The trees that manifests name, by each path that they are or were at.
 #[derive(Debug, Default)]
-pub(super) struct Trees(Vec<(Generation, Entry)>);
+pub(super) struct Trees(HashMap<RelativePath, Vec<(Generation, Entry)>>);
 
 impl Trees {
     /// Notes an entry, if it is of a tree.
     pub(super) fn note(&mut self, generation: Generation, entry: &Entry) {
         if entry.is_of_tree() {
-            self.0.push((generation, entry.clone()));
+            for path in entry.paths() {
+                self.0.entry(path.clone()).or_default().push((generation, entry.clone()));
+            }
         }
     }
 
     /// The trees of later generations that a path is in, before or after their move.
     pub(super) fn after(&self, generation: Generation, path: &RelativePath) -> impl Iterator<Item = &Entry> {
-        let later = self.0.iter().filter(move |(later, _)| *later > generation);
-        later.map(|(_, entry)| entry).filter(|entry| entry.paths().any(|tree| tree::holds(tree, path)))
+        // Most roots have none.
+        let above = if self.0.is_empty() { Vec::new() } else { path.chain() };
+        let trees = above.into_iter().filter_map(|above| self.0.get(&above)).flatten();
+        trees.filter(move |(later, _)| *later > generation).map(|(_, entry)| entry)
     }
 }
 

@@ -23,7 +23,8 @@ tokio::twins -> error
 memory -> store error fs::sim options
 store::locking -> store protocol::caller protocol::open error
 store::history -> store view history protocol::past protocol::history_record report error expect generation
-store -> path transaction view protocol::caller protocol::resolve protocol::open protocol::sweep protocol::verify protocol::control protocol::root reader report error fs::os fs mutation options generation lease
+store::maintenance -> store protocol::sweep protocol::verify protocol::control report error generation
+store -> path transaction view protocol::caller protocol::resolve protocol::open protocol::root reader report error fs::os fs mutation options lease
 history -> protocol::past protocol::history_record protocol::root report error generation path
 transaction::restoring -> transaction protocol::past protocol::history_record protocol::root error expect
 transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::glance protocol::root error expect generation path
@@ -32,6 +33,7 @@ transaction::links -> transaction draft protocol::check protocol::glance protoco
 transaction::planning -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root report error fs path
 transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os::outside fs::os fs path place transaction::trees
 transaction::trees -> transaction protocol::tree protocol::resolve protocol::stage protocol::root error fs manifest path draft
+transaction::removing -> transaction draft protocol::check protocol::resolve protocol::stage protocol::root error fs path
 transaction::reading -> transaction draft protocol::read protocol::snapshot protocol::glance protocol::stage protocol::resolve protocol::root reader listed error fs path
 transaction -> writer draft protocol::caller protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::lock protocol::resolve protocol::root report error fs options generation path spelling
 writer -> protocol::room draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path checksum spelling

@@ -52,6 +52,19 @@ const BANNED_OUTSIDE_OS: &[(&[&str], &str)] = &[
     (&["process", "::", "id"], "a run would not repeat"),
 ];
 
+/// The types whose public methods each have an example, which runs as a test of the documentation.
+const WITH_EXAMPLES: &[&str] = &[
+    "Store",
+    "StoreOptions",
+    "Transaction",
+    "FileBuilder",
+    "FileWriter",
+    "View",
+    "Commit",
+    "AtomicFile",
+    "LockGuard",
+];
+
 /// What no line of a source says, comments included.
 const BANNED_WORDS: &[&str] = &["TODO", "FIXME", "XXX", "FIGURES"];
 
@@ -134,6 +147,63 @@ fn rules_known_to_the_file_system(sources: &[Source]) -> Vec<String> {
 fn without_a_paragraph(sources: &[Source]) -> Vec<String> {
     let begins = |source: &&Source| !source.text.starts_with("//!") && !source.text.starts_with("#![doc = ");
     sources.iter().filter(begins).map(|source| source.path.clone()).collect()
+}
+
+/// Public methods of the types in [`WITH_EXAMPLES`] that have no example, unless nobody finds them or only
+/// programs that bring their own file system can call them.
+fn without_an_example(sources: &[Source]) -> Vec<String> {
+    let mut found = Vec::new();
+    for source in sources {
+        let (mut owner, mut docs) = ("", String::new());
+        for line in source.text.lines() {
+            let words = line.trim_start();
+            if let Some(block) = line.strip_prefix("impl") {
+                let is_inherent = !line.contains(" for ");
+                let named = block.trim_start_matches(|c| c != ' ').trim_start();
+                let name = named.split(|c: char| !c.is_alphanumeric()).next().unwrap_or("");
+                owner = if is_inherent { name } else { "" };
+            }
+            if words.starts_with("///") || words.starts_with("#[") {
+                docs.push_str(words);
+                continue;
+            }
+            if let Some(function) = words.strip_prefix("pub fn ").filter(|_| WITH_EXAMPLES.contains(&owner)) {
+                let name = function.split(['(', '<']).next().unwrap_or("");
+                let is_apart = docs.contains("doc(hidden)") || docs.contains("feature = \"sim\"");
+                if !docs.contains("# Examples") && !is_apart {
+                    found.push(format!("{}: `{owner}::{name}` has no example", source.path));
+                }
+            }
+            docs.clear();
+        }
+    }
+    found
+}
+
+#[test]
+fn every_method_that_programs_call_has_an_example() {
+    let sources = crate_sources();
+    for name in WITH_EXAMPLES {
+        let defined = format!("pub struct {name}");
+        assert!(sources.iter().any(|source| source.text.contains(&defined)), "no `{name}`");
+    }
+    assert_eq!(without_an_example(&sources), Vec::<String>::new());
+}
+
+#[test]
+fn a_method_without_an_example_is_found() {
+    let text = |docs: &str, block: &str| format!("{block} {{\n    {docs}\n    pub fn f(&self) {{}}\n}}\n");
+    let of = |docs: &str, block: &str| without_an_example(&one(&text(docs, block)));
+    assert_eq!(of("/// Says.", "impl Store"), ["src/a.rs: `Store::f` has no example"]);
+    assert_eq!(of("/// Says.", "impl<T> Commit<T>"), ["src/a.rs: `Commit::f` has no example"]);
+    for (docs, block) in [
+        ("/// # Examples", "impl Store"),
+        ("#[doc(hidden)]", "impl Store"),
+        ("/// Says.", "impl Other"),
+        ("/// Says.", "impl Deref for Store"),
+    ] {
+        assert_eq!(of(docs, block), Vec::<String>::new(), "{docs} in {block}");
+    }
 }
 
 #[test]
