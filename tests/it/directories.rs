@@ -325,3 +325,37 @@ fn a_symlink_to_a_directory_is_as_good_as_one_that_is_asked_for() {
     tx.commit().unwrap();
     assert!(root.path().join("real/made").is_dir() && root.path().join("link").is_symlink());
 }
+
+// After a failed sync an empty directory is made anew, so that there is a new name to sync. One that somebody
+// had closed since the commit was open to all again.
+#[cfg(unix)]
+#[test]
+fn a_directory_that_is_made_anew_after_a_failed_sync_keeps_its_mode() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    let store = Store::open(root.path()).unwrap();
+    store
+        .update(|tx| {
+            tx.create_dir("closed")?;
+            tx.create_dir("open")
+        })
+        .unwrap();
+    drop(store);
+    let before = ["closed", "open"].map(|name| fs::metadata(at(name)).unwrap());
+    fs::set_permissions(at("closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::rename(at(".cosave/1.applied"), at(".cosave/1.pending")).unwrap();
+    fs::write(at(".cosave/1.sync-failed"), "").unwrap();
+    let store = Store::open(root.path()).unwrap();
+    assert!(store.status().unwrap().pending.is_empty());
+    let after = ["closed", "open"].map(|name| fs::metadata(at(name)).unwrap());
+    assert_eq!(after[0].mode() & 0o7777, 0o700);
+    assert_eq!(after[1].mode(), before[1].mode());
+    let made_anew = |index: usize| {
+        let time = |found: &fs::Metadata| (found.ino(), found.mtime(), found.mtime_nsec());
+        time(&after[index]) != time(&before[index])
+    };
+    assert!(made_anew(0) && made_anew(1), "they were not made anew, so nothing was tested");
+    drop(store);
+    assert_no_litter(root.path());
+}

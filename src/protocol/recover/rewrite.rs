@@ -3,10 +3,11 @@
 //! report success and do nothing.
 
 use super::super::layout::{self, ControlName, StagedId};
+use super::super::resolve::for_any_group;
 use super::super::root::{Root, if_found};
 use super::super::{apply, copy, tree};
 use crate::error::{Operation, Result};
-use crate::fs::{Barrier, Kind, NewFile, Wave};
+use crate::fs::{Barrier, Kind, Metadata, NewFile, Unsynced, Wave};
 use crate::generation::TransactionId;
 use crate::manifest::{Action, Entry, Manifest};
 use crate::path::RelativePath;
@@ -28,7 +29,7 @@ pub(super) fn manifest(root: &Root, pending: &RelativePath) -> Result<Wave> {
 enum Again<'a> {
     Written { fresh: RelativePath, staged: RelativePath, target: &'a RelativePath },
     Removed { fresh: RelativePath, target: &'a RelativePath },
-    Made { target: &'a RelativePath },
+    Made { target: &'a RelativePath, like: Metadata },
     Tree { entry: &'a Entry },
 }
 
@@ -53,7 +54,7 @@ pub(super) fn targets(
     for again in again.iter().rev() {
         // What is in it goes first. One in which others have put something stays. If the transaction's own
         // files are in it, it was durable before the manifest was.
-        if let Again::Made { target } = again {
+        if let Again::Made { target, .. } = again {
             wave.add(apply::remove_directory(root, target)?);
         }
         // So that its directories have renames to sync again. Its files are not in danger: they were durable
@@ -74,7 +75,10 @@ pub(super) fn targets(
                 wave.add(apply::replace(root, &fresh, target, || mark(target))?);
                 wave.add(apply::remove(root, target)?);
             }
-            Again::Made { target } => wave.add(apply::make_directory(root, target)?),
+            Again::Made { target, like } => {
+                wave.add(apply::make_directory(root, target)?);
+                wave.add(give_back(root, target, &like)?);
+            }
             Again::Tree { entry } => wave.add(tree::put(root, entry)?),
         }
     }
@@ -97,10 +101,14 @@ fn copy_anew<'a>(root: &Root, entry: &'a Entry, id: StagedId, wave: &mut Wave) -
     let failed = |error| root.error(Operation::Move, target)(error);
     let fresh = layout::staged(&target.parent(), target.name(), id);
     let found = if_found(root.fs.metadata(target)).map_err(failed)?;
+    let is_made = |found: &Metadata| found.kind == Kind::Directory && entry.action == Action::CreateDirectory;
+    if let Some(found) = found.filter(is_made) {
+        // A list is lost with its directory. Then the mode's bits of the group are those of the list's mask.
+        let is_listed = root.fs.has_access_list(target).map_err(failed)?;
+        let mode = if is_listed { for_any_group(found.mode) } else { found.mode };
+        return Ok(Some(Again::Made { target, like: Metadata { mode, ..found } }));
+    }
     match (entry.staged(), found.map(|found| found.kind)) {
-        (None, Some(Kind::Directory)) if entry.action == Action::CreateDirectory => {
-            Ok(Some(Again::Made { target }))
-        }
         (Some(staged), Some(Kind::File)) => {
             copy::file(root, target, &fresh, wave).map_err(failed)?;
             Ok(Some(Again::Written { fresh, staged, target }))
@@ -121,6 +129,18 @@ fn copy_anew<'a>(root: &Root, entry: &'a Entry, id: StagedId, wave: &mut Wave) -
         }
         _ => Ok(None),
     }
+}
+
+/// Gives a directory that was made anew the mode and the owner that it had. Somebody may have closed it
+/// since the commit.
+fn give_back(root: &Root, directory: &RelativePath, like: &Metadata) -> Result<Unsynced> {
+    let failed = |error| root.error(Operation::Create, directory)(error);
+    let found = root.fs.metadata(directory).map_err(failed)?;
+    if !root.fs.has_modes() || (found.mode, found.owner) == (like.mode, like.owner) {
+        return Ok(Unsynced::default());
+    }
+    let (_, debt) = root.fs.copy_permissions(directory, like, directory).map_err(failed)?;
+    Ok(debt)
 }
 
 fn unique(root: &Root) -> TransactionId {
