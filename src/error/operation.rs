@@ -28,6 +28,8 @@ pub enum Operation {
     Publish,
     /// Moving a staged file over its target.
     Move,
+    /// Moving a directory with everything in it.
+    MoveDirectory,
     /// Removing a file.
     Remove,
     /// Marking a manifest as applied.
@@ -53,6 +55,7 @@ impl std::fmt::Display for Operation {
             Self::Lock => "lock",
             Self::Publish => "publish",
             Self::Move => "move a staged file to",
+            Self::MoveDirectory => "move the directory",
             Self::Remove => "remove",
             Self::Retire => "retire",
             Self::SetAside => "set aside",

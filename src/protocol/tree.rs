@@ -105,7 +105,7 @@ pub(crate) fn place(root: &Root, target: &RelativePath, moved: &MovedTree) -> Re
 
 /// Whether a directory can leave its place, as far as that can be known.
 pub(crate) fn may_go(root: &Root, path: &RelativePath) -> Result<()> {
-    let failed = |error| root.error(Operation::Move, path)(error);
+    let failed = |error| root.error(Operation::MoveDirectory, path)(error);
     let control = root.fs.control_in_root();
     if control.is_some_and(|control| holds(path, &control)) {
         return Err(Error::invalid(root.full(path), InvalidPath::Control));
@@ -138,7 +138,7 @@ pub(crate) fn may_be_deleted(root: &Root, path: &RelativePath) -> Result<()> {
 
 /// Whether a directory can be moved into another one, which exists.
 pub(crate) fn may_move_into(root: &Root, path: &RelativePath, directory: &RelativePath) -> Result<()> {
-    let failed = |error| root.error(Operation::Move, path)(error);
+    let failed = |error| root.error(Operation::MoveDirectory, path)(error);
     root.fs.may_create_in(directory).map_err(failed)?;
     if path.parent() == *directory {
         return Ok(());
@@ -171,7 +171,7 @@ pub(crate) fn check(root: &Root, entry: &Entry) -> Result<()> {
             Some(_) if !is_at(root, path, tree)? => changed(path, Clash::Changed),
             Some(_) => {
                 may_go(root, path)?;
-                root.fs.may_move_directory(path).map_err(root.error(Operation::Move, path))
+                root.fs.may_move_directory(path).map_err(root.error(Operation::MoveDirectory, path))
             }
         }
     };
@@ -212,7 +212,7 @@ fn check_file(root: &Root, entry: &Entry, hidden: &HiddenTree) -> Result<()> {
         let found = found.map_or(Clash::Missing, |_| Clash::Changed);
         return Err(Error::Conflict { path: root.full(path).into(), found });
     }
-    root.fs.may_rename_over(path).map_err(root.error(Operation::Move, path))?;
+    root.fs.may_rename_over(path).map_err(root.error(Operation::Remove, path))?;
     root.fs.may_remove(path).map_err(root.error(Operation::Remove, path))
 }
 
@@ -226,7 +226,7 @@ fn debt(root: &Root, path: &RelativePath) -> Result<Unsynced> {
 }
 
 fn rename(root: &Root, from: &RelativePath, to: &RelativePath) -> Result<Unsynced> {
-    root.fs.rename_directory(from, to).map_err(root.error(Operation::Move, to))
+    root.fs.rename_directory(from, to).map_err(root.error(Operation::MoveDirectory, to))
 }
 
 /// Moves or hides a tree. Every step can be repeated, and does nothing if it is done.
@@ -286,7 +286,7 @@ fn put_moved(root: &Root, entry: &Entry, moved: &MovedTree) -> Result<Unsynced> 
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 owed.add(rename(root, target, &hidden)?);
             }
-            Err(error) => return Err(root.error(Operation::Move, target)(error)),
+            Err(error) => return Err(root.error(Operation::MoveDirectory, target)(error)),
         }
     }
     if place != *target {

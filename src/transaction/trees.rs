@@ -142,8 +142,9 @@ impl Transaction {
     /// or removed, or below a file, and a file where something is made below.
     pub(super) fn refuse_contradiction(&self, path: &RelativePath) -> Result<()> {
         let draft = guard(&self.draft);
-        let below = draft.makes_below(path).then_some(InvalidPath::Contradiction);
-        match draft.forbids(path).or(below) {
+        let is_moved = draft.tree_above(path).is_some_and(|tree| !draft.clears(&tree));
+        let own = (is_moved || draft.makes_below(path)).then_some(InvalidPath::Contradiction);
+        match draft.forbids(path).or(own) {
             Some(reason) => Err(self.named(Error::invalid(self.root().full(path), reason))),
             None => Ok(()),
         }
@@ -184,7 +185,7 @@ impl Transaction {
             }
             _ => {
                 let occupied = io::ErrorKind::AlreadyExists.into();
-                return Err(self.root().error(Operation::Move, &target.path)(occupied));
+                return Err(self.root().error(Operation::MoveDirectory, &target.path)(occupied));
             }
         };
         tree::may_move_into(self.root(), &source.path, &target.nearest)?;
@@ -214,7 +215,9 @@ impl Transaction {
         self.refuse_beside(&target.path, given)?;
         match target.existing.map(|found| found.kind) {
             None => {
-                return Err(self.root().error(Operation::Move, &target.path)(io::ErrorKind::NotFound.into()));
+                return Err(self.root().error(Operation::MoveDirectory, &target.path)(
+                    io::ErrorKind::NotFound.into(),
+                ));
             }
             Some(Kind::Directory) => {}
             Some(_) => return Err(Error::invalid(given, InvalidPath::NotADirectory)),

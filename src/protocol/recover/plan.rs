@@ -250,7 +250,9 @@ fn moved(
         (Left::SetAside, _) => (Step::SetAsideAndTree, None),
         (Left::Gone, Trust::Durable) => (Step::Gone, Some(Finding::ChangedSince)),
         (Left::Occupied, Trust::Durable) => {
-            return Err(root.error(Operation::Move, &entry.path)(io::ErrorKind::AlreadyExists.into()));
+            return Err(root.error(Operation::MoveDirectory, &entry.path)(
+                io::ErrorKind::AlreadyExists.into(),
+            ));
         }
         // A power loss has kept what came later, without what emptied the place for it.
         (Left::Gone | Left::Occupied, Trust::Waived) => (Step::Gone, Some(Finding::Lost)),
