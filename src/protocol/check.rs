@@ -130,7 +130,7 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
             continue;
         }
         // A tree that makes way was checked above.
-        let found = if entry.over.is_some() { None } else { look(root, &entry.path)? };
+        let found = if entry.over.is_some() { None } else { still_in_directory(root, &entry.path)? };
         let target = Target::new(entry.path.clone(), found, entry.path.parent());
         match found.map(|found| found.kind) {
             // A link stands for itself only if that was so when the transaction looked at it.
@@ -166,6 +166,17 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
     }
     let is_current = !outdated && changed.is_empty();
     Ok(if is_current { Freshness::Current } else { Freshness::Outdated(changed) })
+}
+
+/// What is at a path, if what is above it is still a directory.
+fn still_in_directory(root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
+    match look(root, path) {
+        Err(Error::InvalidPath { reason: InvalidPath::NotADirectory, .. }) => {
+            let found = Clash::NoDirectory;
+            Err(Error::Conflict { path: root.full(&path.parent()).into(), found })
+        }
+        found => found,
+    }
 }
 
 /// Whether a link at the path of an entry is what is replaced or removed, and not the file it leads to.

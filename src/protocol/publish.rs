@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::control::Control;
 use super::history;
 use super::layout::{self, ControlName, Fate};
-use super::root::{MANIFEST_BYTES_MAX, Root, if_found};
+use super::root::{MANIFEST_BYTES_MAX, Root, if_there};
 use super::session::Session;
 use super::stage::{Backing, Staged, StagedEntry};
 use super::writers::{Writers, is_listed};
@@ -142,7 +142,7 @@ fn every_directory<'a>(
     let directories: BTreeSet<_> = parents.iter().flat_map(RelativePath::chain).collect();
     for directory in directories {
         // In a directory that is gone there may have been secrets.
-        if !if_found(root.fs.metadata(&directory))?.is_some_and(|found| is_wanted(&found))
+        if !if_there(root.fs.metadata(&directory))?.is_some_and(|found| is_wanted(&found))
             || is_listed(root, &directory)?
         {
             return Ok(false);

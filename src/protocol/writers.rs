@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::root::{Root, if_found};
+use super::root::{Root, if_there};
 use crate::error::{Operation, Result};
 use crate::fs::Metadata;
 use crate::path::RelativePath;
@@ -38,5 +38,5 @@ impl Writers {
 /// Whether an access control list may close this file or directory to some whom its mode lets in. What the
 /// list says does not matter here: such a file is treated like a secret.
 pub(crate) fn is_listed(root: &Root, path: &RelativePath) -> io::Result<bool> {
-    Ok(if_found(root.fs.has_access_list(path))?.unwrap_or(false))
+    Ok(if_there(root.fs.has_access_list(path))?.unwrap_or(false))
 }

@@ -260,3 +260,32 @@ fn an_edit_of_a_file_whose_place_a_directory_takes_is_set_aside() {
     let texts: Vec<_> = kept.map(|name| text(dir.path().join(name))).collect();
     assert_eq!(texts, ["edited since"]);
 }
+
+/// These ended with an error of the system, or with one that blamed the path, and so were not tried again.
+#[test]
+fn whoever_uses_a_directory_that_becomes_a_file_has_a_conflict() {
+    for inline_max in [0, 1 << 20] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::options().inline_max(inline_max).open(dir.path()).unwrap();
+        put(&store, &[("x/a", "a0"), ("x/d/b", "b0")]);
+        let works: [Changes<'_>; 5] = [
+            &|tx| tx.read("x/a").map(drop),
+            &|tx| tx.list("x").map(drop),
+            &|tx| tx.write("x/new", "1"),
+            &|tx| tx.write("x/d/new", "1"),
+            &|tx| tx.remove("x/a"),
+        ];
+        let mut others: Vec<_> = works.iter().map(|_| store.begin().unwrap()).collect();
+        for (work, tx) in works.iter().zip(&mut others) {
+            tx.write("other", "").and_then(|()| work(tx)).unwrap();
+        }
+        store.update(|tx| tx.remove_dir_all("x").and_then(|()| tx.write("x", "file"))).unwrap();
+        for (number, tx) in others.into_iter().enumerate() {
+            let error = tx.commit().unwrap_err();
+            assert!(error.is_conflict(), "{number}: {error}");
+        }
+        assert_eq!(names(dir.path()), ["x"]);
+        drop(store);
+        assert_no_litter(dir.path());
+    }
+}
