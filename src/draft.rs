@@ -7,14 +7,15 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 
 use crate::error::Result;
-use crate::fs::Kind;
+use crate::fs::{Kind, Metadata};
 use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::commit;
 use crate::protocol::layout::StagedId;
 use crate::protocol::open::Opened;
-use crate::protocol::resolve::{Attributes, Resolver, Target};
+use crate::protocol::resolve::{Attributes, Lookup, OnDisk, Resolver, Target};
 use crate::protocol::root::Root;
 use crate::protocol::stage::{self, KeptFile, KeptLink, Preconditions, StagedChange, StagedWriter, Staging};
 use crate::protocol::state::Names;
@@ -449,5 +450,16 @@ impl Draft {
             Some(Content::Ready(StagedChange::Write(file))) => file.target.attributes.clone().untimed(),
             _ => Attributes::default(),
         }
+    }
+}
+
+/// The names that the disk has, with directories where the transaction moves them.
+impl Lookup for Draft {
+    fn look(&self, root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
+        self.on_disk(path).map_or(Ok(None), |place| OnDisk.look(root, &place))
+    }
+
+    fn link(&self, root: &Root, path: &RelativePath) -> Result<PathBuf> {
+        OnDisk.link(root, &self.on_disk(path).unwrap_or_else(|| path.clone()))
     }
 }

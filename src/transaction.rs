@@ -504,18 +504,15 @@ impl Transaction {
         let relative = resolve::relative(self.root(), path)?;
         let mut draft = guard(&self.draft);
         self.refuse_if_over(&draft)?;
-        let resolved = draft.resolver.resolve(self.root(), &relative);
+        // It looks at the rest of the draft, and clears nothing there.
+        let mut resolver = std::mem::take(&mut draft.resolver);
+        let resolved = resolver.resolve_in(self.root(), &*draft, &relative);
+        draft.resolver = resolver;
         self.note_followed(&mut draft);
-        let target = match resolved {
-            // In a tree that takes the place of a file.
-            Err(_) if draft.tree_above(&relative.parent()).is_some() => {
-                Target::new(relative, None, RelativePath::root())
-            }
-            resolved => resolved.map_err(|error| match draft.forbids(&relative) {
-                Some(reason) => Error::invalid(path, reason),
-                None => error.given_as(path),
-            })?,
-        };
+        let target = resolved.map_err(|error| match draft.forbids(&relative) {
+            Some(reason) => Error::invalid(path, reason),
+            None => error.given_as(path),
+        })?;
         drop(draft);
         self.note(&target.path, path);
         Ok(target)

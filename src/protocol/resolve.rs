@@ -122,12 +122,7 @@ pub(crate) fn relative(root: &Root, given: &Path) -> Result<RelativePath> {
 }
 
 impl Resolver {
-    /// Follows every symlink in `path`, and refuses to leave the root.
-    pub(crate) fn resolve(&mut self, root: &Root, path: &RelativePath) -> Result<Target> {
-        self.resolve_in(root, &OnDisk, path)
-    }
-
-    /// Like `resolve`, in a state.
+    /// Follows every symlink in `path`, as a state has them, and refuses to leave the root.
     pub(crate) fn resolve_in(
         &mut self,
         root: &Root,

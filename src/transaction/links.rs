@@ -107,6 +107,7 @@ impl Transaction {
             Some(_) => return Err(failed(io::ErrorKind::InvalidInput)),
             None => {}
         }
+        let path = self.on_disk(&path).ok_or_else(|| failed(io::ErrorKind::NotFound))?;
         match (self.glance(&path, Question::Link)?, self.glance(&path, Question::Kind)?) {
             (Answer::Link(Some(to)), _) => Ok(to),
             (_, Answer::Kind(None)) => Err(failed(io::ErrorKind::NotFound)),
@@ -172,7 +173,9 @@ impl Transaction {
             return;
         }
         let mut snapshot = guard(&self.snapshot);
-        followed.into_iter().for_each(|(link, to)| snapshot.follow(link, to));
+        // It is compared where it is until the commit.
+        let followed = followed.into_iter().filter_map(|(link, to)| Some((draft.on_disk(&link)?, to)));
+        followed.for_each(|(link, to)| snapshot.follow(link, to));
     }
 }
 

@@ -15,7 +15,7 @@ use crate::listed::{DirEntry, FileInfo};
 use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::glance::{Answer, Question};
 use crate::protocol::read::Reading;
-use crate::protocol::resolve::{self, OnDisk};
+use crate::protocol::resolve;
 use crate::protocol::root::guard;
 use crate::protocol::snapshot::{self, Seen};
 use crate::protocol::stage::{KeptLink, StagedChange, StagedSymlink};
@@ -312,7 +312,10 @@ impl Transaction {
         self.root().refuse_child()?;
         let mut draft = guard(&self.draft);
         self.refuse_if_over(&draft)?;
-        let resolved = resolve::resolve_any(self.root(), &OnDisk, &mut draft.resolver, path);
+        // It looks at the rest of the draft, and clears nothing there.
+        let mut resolver = std::mem::take(&mut draft.resolver);
+        let resolved = resolve::resolve_any(self.root(), &*draft, &mut resolver, path);
+        draft.resolver = resolver;
         self.note_followed(&mut draft);
         let resolved = resolved.map_err(|error| error.given_as(path))?;
         if !resolve::is_root(self.root(), path) {

@@ -427,3 +427,31 @@ fn names_that_are_no_text_are_moved_and_found_again() {
     assert!(Store::open(dir.path()).unwrap().last_recovery().differences.is_empty());
     assert_eq!(text(dir.path().join(&new)), "a file");
 }
+
+/// Symlinks in a directory that is to move were not followed, and could not be read.
+#[test]
+#[cfg(unix)]
+fn a_transaction_follows_the_symlinks_in_a_tree_that_it_moves() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    put(&store, &[("x/a", "a0"), ("x/d/b", "b0")]);
+    for (link, to) in [("x/l", "d"), ("x/back", "../x/a")] {
+        std::os::unix::fs::symlink(to, dir.path().join(link)).unwrap();
+    }
+    let mut tx = store.begin().unwrap();
+    tx.rename("x", "y").unwrap();
+    assert_eq!((tx.read("y/l/b").unwrap(), tx.read_link("y/l").unwrap()), (b"b0".to_vec(), "d".into()));
+    assert_eq!(tx.list("y/l").unwrap()[0].to_string(), "y/d/b");
+    assert!(tx.read("y/back").unwrap_err().is_not_found(), "it leads to where the tree was");
+    tx.copy("y/l/b", "copy").unwrap();
+    assert!(invalid(&tx.write("y/l/b", "").unwrap_err()).is_some());
+    tx.commit().unwrap();
+    assert_eq!(text(dir.path().join("copy")), "b0");
+    // What a path led through must still lead there.
+    let mut tx = store.begin().unwrap();
+    tx.rename("y", "z").unwrap();
+    tx.read("z/l/b").unwrap();
+    fs::remove_file(dir.path().join("y/l")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", dir.path().join("y/l")).unwrap();
+    assert!(tx.commit().unwrap_err().is_conflict());
+}
