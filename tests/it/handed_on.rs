@@ -59,6 +59,8 @@ fn the_next_batch_looks_again_where_a_directory_is() {
 }
 
 /// It began to count anew, under a lock that nobody else saw.
+// Windows removes no directory with an open file in it, and the lock is one.
+#[cfg(unix)]
 #[test]
 fn the_next_batch_counts_on_after_the_control_directory_was_removed() {
     let root = tempfile::tempdir().unwrap();
