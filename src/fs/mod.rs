@@ -421,6 +421,14 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// Tells a file or directory apart from all others. `None` if the system does not tell.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    fn identity(&self, path: &RelativePath) -> io::Result<Option<Identity>> {
+        Ok(self.metadata(path)?.identity)
+    }
+
     /// When a directory was made; `None` if the system does not tell (statx(2), `stx_btime`).
     ///
     /// # Errors

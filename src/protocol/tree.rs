@@ -38,9 +38,13 @@ fn identity_of(
     path: &RelativePath,
     is_wanted: impl Fn(&Metadata) -> bool,
 ) -> Result<Option<TreeIdentity>> {
-    let Some(found) = root.look(path)?.filter(is_wanted) else { return Ok(None) };
-    let born = if_found(root.fs.born(path)).map_err(root.error(Operation::Look, path))?.flatten();
-    let inode = found.identity.map(|identity| identity.inode);
+    if root.look(path)?.filter(is_wanted).is_none() {
+        return Ok(None);
+    }
+    let failed = |error| root.error(Operation::Look, path)(error);
+    let born = if_found(root.fs.born(path)).map_err(failed)?.flatten();
+    let found = if_found(root.fs.identity(path)).map_err(failed)?.flatten();
+    let inode = found.map(|identity| identity.inode);
     let tree = TreeIdentity { inode, born: born.map(Into::into) };
     Ok((tree.inode.is_some() || tree.born.is_some()).then_some(tree))
 }

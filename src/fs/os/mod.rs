@@ -41,6 +41,8 @@ use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
+#[cfg(windows)]
+use crate::fs::Identity;
 use crate::fs::time::RealTime;
 use crate::fs::{
     CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, GrowingFile, HeldDirectory, Kind, Lock, LockKind,
@@ -489,7 +491,12 @@ impl FileSystem for OsFileSystem {
         self.directories.born(path)
     }
 
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(windows)]
+    fn identity(&self, path: &RelativePath) -> io::Result<Option<Identity>> {
+        self.directories.identity(path).map(Some)
+    }
+
+    #[cfg(not(any(target_os = "linux", windows)))]
     fn born(&self, path: &RelativePath) -> io::Result<Option<SystemTime>> {
         Ok(std::fs::symlink_metadata(self.full_path(path))?.created().ok())
     }

@@ -16,12 +16,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, HeldDirectory, Kind, Metadata};
+use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, HeldDirectory, Identity, Kind, Metadata};
 use crate::path::RelativePath;
 use crate::preserve::Attribute;
 
 /// Lets a directory be opened as a file (CreateFileW, Microsoft Learn).
 const FILE_FLAG_BACKUP_SEMANTICS: u32 = 0x0200_0000;
+/// Opens a symlink itself.
+const FILE_FLAG_OPEN_REPARSE_POINT: u32 = 0x0020_0000;
+/// Enough to ask what a file or directory is.
+const FILE_READ_ATTRIBUTES: u32 = 0x80;
 /// "Access is denied", "sharing violation", "lock violation": another program has the file open, often
 /// a virus scanner or an indexer, and only for a moment.
 const HELD_BY_OTHERS: [i32; 3] = [5, 32, 33];
@@ -173,6 +177,17 @@ impl Directories {
     /// Windows tells only when a file is made.
     pub(super) fn may_create_in(&self, _directory: &RelativePath) -> io::Result<()> {
         Ok(())
+    }
+
+    /// The standard library tells no file index. NTFS uses one again only with another sequence number, so
+    /// it needs no time of birth beside it. (That of two directories can be the same: the clock ticks every
+    /// few milliseconds.)
+    pub(super) fn identity(&self, path: &RelativePath) -> io::Result<Identity> {
+        let mut options = OpenOptions::new();
+        options.access_mode(FILE_READ_ATTRIBUTES);
+        options.custom_flags(FILE_FLAG_BACKUP_SEMANTICS | FILE_FLAG_OPEN_REPARSE_POINT);
+        let found = winapi_util::file::information(options.open(self.at(path)?)?)?;
+        Ok(Identity { device: found.volume_serial_number(), inode: found.file_index() })
     }
 
     /// Windows has no permission bits, and a read-only file is never replaced.
