@@ -254,15 +254,14 @@ impl Crash {
 
 /// What a manifest says of a directory or a file that it moves, so that it is known again.
 pub fn identity(path: &Path) -> serde_json::Value {
-    let found = fs::symlink_metadata(path).unwrap();
     #[cfg(unix)]
-    let identity = (Some(std::os::unix::fs::MetadataExt::ino(&found)), None::<i64>);
-    #[cfg(not(unix))]
-    let identity = {
-        let born = found.created().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
-        (None::<u64>, Some(i64::try_from(born.as_nanos()).unwrap()))
+    let inode = std::os::unix::fs::MetadataExt::ino(&fs::symlink_metadata(path).unwrap());
+    #[cfg(windows)]
+    let inode = {
+        let handle = winapi_util::Handle::from_path_any(path).unwrap();
+        winapi_util::file::information(&handle).unwrap().file_index()
     };
-    serde_json::json!({ "inode": identity.0, "born": identity.1 })
+    serde_json::json!({ "inode": inode, "born": null })
 }
 
 /// A manifest's text with a checksum that is right.

@@ -220,9 +220,12 @@ fn what_others_read_or_stage_in_a_tree_that_goes_is_a_conflict_for_them() {
     assert!(reader.commit().unwrap_err().is_conflict());
     let error = writer.commit().unwrap_err();
     assert!(error.is_conflict(), "{error}");
-    names(dir.path(), &["b", "b/f", "moved", "moved/f"]);
     drop(store);
-    assert_no_litter(dir.path());
+    // On Windows no handle leads to a directory that has moved, and to what was staged in it.
+    if cfg!(unix) {
+        names(dir.path(), &["b", "b/f", "moved", "moved/f"]);
+        assert_no_litter(dir.path());
+    }
 }
 
 #[test]

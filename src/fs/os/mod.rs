@@ -41,8 +41,6 @@ use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
-#[cfg(windows)]
-use crate::fs::Identity;
 use crate::fs::time::RealTime;
 use crate::fs::{
     CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, GrowingFile, HeldDirectory, Kind, Lock, LockKind,
@@ -405,8 +403,7 @@ impl FileSystem for OsFileSystem {
             NewFile::Hidden => self.directories.new_file_mode(&path.parent())?,
             NewFile::Private | NewFile::Ordinary | NewFile::Own => None,
         };
-        let is_private = access == NewFile::Private || hidden_mode.is_some();
-        let mode = if is_private { 0o600 } else { 0o666 };
+        let mode = if access == NewFile::Private || hidden_mode.is_some() { 0o600 } else { 0o666 };
         let file = match access {
             NewFile::Own => self.directories.create_own(path)?,
             _ => self.directories.create_new(path, mode)?,
@@ -444,13 +441,12 @@ impl FileSystem for OsFileSystem {
             }
             // Another may have renamed it since, and made a new one.
             match self.directories.is_at(&file, path) {
-                Ok(false) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
                 Ok(true) => {
                     let growing = Growing::new(file, path.clone());
                     return Ok((Box::new(growing), Unsynced::directory(path.parent())));
                 }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
             }
         }
         Err(io::Error::other("the file is replaced again and again"))
@@ -492,7 +488,7 @@ impl FileSystem for OsFileSystem {
     }
 
     #[cfg(windows)]
-    fn identity(&self, path: &RelativePath) -> io::Result<Option<Identity>> {
+    fn identity(&self, path: &RelativePath) -> io::Result<Option<crate::fs::Identity>> {
         self.directories.identity(path).map(Some)
     }
 
