@@ -738,10 +738,19 @@ impl World {
             return Ok(());
         }
         let expected = expect(draft, &self.committed, change, written);
-        let changes: Vec<_> = tx.changes().unwrap().iter().map(|change| change.path().to_string()).collect();
+        let planned = tx.changes();
         let drafted = draft.changed();
         self.agree(found, expected).map_err(|problem| format!("{change:?}: {problem}"))?;
-        self.agree(changes, drafted)
+        match planned {
+            Ok(changes) => {
+                self.agree(changes.iter().map(|change| change.path().to_string()).collect(), drafted)
+            }
+            Err(error @ Error::InvalidPath { .. }) => {
+                Err(format!("{change:?}: the plan is refused: {error}"))
+            }
+            // The commit would be refused for the same reason. And a killed process can do nothing.
+            Err(_) => Ok(()),
+        }
     }
 
     /// Ends the transactions that have seen what may have changed, or not.
