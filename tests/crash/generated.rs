@@ -50,16 +50,19 @@ fn change() -> impl Strategy<Value = Change> {
 const TREES: [&str; 2] = ["t", "n/u"];
 const FILES_IN_TREES: [&str; 2] = ["t/x", "n/u/x"];
 
-/// Moves and removes a directory, and writes in it and beside it.
+/// Moves and removes a directory, writes in it and beside it, and makes it a file.
 fn tree_change() -> impl Strategy<Value = Change> {
     let path = select(&["a", "d/c", FILES_IN_TREES[0], FILES_IN_TREES[1]][..]).prop_map(str::to_owned);
-    let content = select(&CONTENTS[..]).prop_map(str::to_owned);
+    let place = || select(&TREES[..]).prop_map(str::to_owned);
+    let content = || select(&CONTENTS[..]).prop_map(str::to_owned);
     let [here, there] = TREES;
     let moves = prop_oneof![Just(move_tree(here, there)), Just(move_tree(there, here))];
     prop_oneof![
-        3 => (path, content).prop_map(|(path, content)| Change::Write(path, content)),
+        3 => (path, content()).prop_map(|(path, content)| Change::Write(path, content)),
+        2 => (place(), content()).prop_map(|(path, content)| Change::Write(path, content)),
         2 => moves,
         2 => select(&TREES[..]).prop_map(remove_tree),
+        1 => place().prop_map(Change::Remove),
     ]
 }
 
@@ -79,31 +82,44 @@ fn tree_script() -> impl Strategy<Value = Script> {
     )
 }
 
-/// Removes what no script may do. A tree is moved to a free place, and a transaction that moves or removes it
-/// does nothing else with it.
+/// What is at one of the places.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum There {
+    Nothing,
+    Tree,
+    File,
+}
+
+/// Removes what no script may do. A tree is moved to a free place. A transaction that moves or removes it puts
+/// at most a file there.
 fn valid_trees(is_there: bool, acts: Vec<Vec<Change>>) -> Vec<Act> {
-    let mut present = [is_there, false];
+    let mut found = [if is_there { There::Tree } else { There::Nothing }, There::Nothing];
     let place = |path: &str| TREES.iter().position(|tree| path.split("/x").next() == Some(tree));
     let mut valid = Vec::new();
     for mut changes in acts {
-        let (mut is_written, mut is_moved) = (false, false);
+        let (mut is_written, mut is_over, mut cleared) = (false, false, None);
         changes.retain(|change| {
-            let Some(place) = place(path_of(change)) else { return true };
-            let other = 1 - place;
-            let may = match change {
-                Change::MoveTree(..) => present[other] && !present[place],
-                Change::RemoveTree(_) => present[place],
-                _ => true,
+            let path = path_of(change);
+            let Some(place) = place(path) else { return true };
+            let (other, is_file) = (1 - place, TREES.contains(&path));
+            let becomes = match (change, found[place]) {
+                (Change::Write(..), There::Nothing | There::File) if is_file => There::File,
+                (Change::Write(..), There::Nothing | There::Tree) if !is_file => There::Tree,
+                (Change::MoveTree(..), There::Nothing) if found[other] == There::Tree => There::Tree,
+                (Change::RemoveTree(_), There::Tree) | (Change::Remove(_), There::File) => There::Nothing,
+                _ => return false,
             };
             let is_write = matches!(change, Change::Write(..));
-            if !may || is_moved || is_written && !is_write {
+            let fills = is_write && is_file && cleared == Some(place);
+            if is_over && !fills || is_written && !is_write {
                 return false;
             }
-            match change {
-                Change::MoveTree(..) => present.swap(place, other),
-                _ => present[place] = is_write,
+            found[place] = becomes;
+            if matches!(change, Change::MoveTree(..)) {
+                found[other] = There::Nothing;
             }
-            is_moved = !is_write;
+            cleared = matches!(change, Change::RemoveTree(_)).then_some(place);
+            is_over |= !is_write;
             is_written |= is_write;
             true
         });
