@@ -234,6 +234,8 @@ fn a_tree_that_a_crash_left_half_replaced_is_finished() {
     let store = quick(dir.path());
     put(&store, &[("to/f", "old"), ("from/f", "new")]);
     drop(store);
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("f", dir.path().join("from/link")).unwrap();
     let identity = |path: &str| identity(&dir.path().join(path));
     let mut crash = Crash::new(dir.path());
     let hidden = crash.staged_name("to", 1);
@@ -251,6 +253,12 @@ fn a_tree_that_a_crash_left_half_replaced_is_finished() {
     assert!(!view.exists("from").unwrap() && !view.exists("from/f").unwrap());
     assert_eq!(view.list("").unwrap().len(), 1);
     assert_eq!(view.list("to").unwrap()[0].to_string(), "to/f");
+    #[cfg(unix)]
+    assert_eq!(
+        view.read("to/link").unwrap(),
+        b"new",
+        "a symlink in the tree leads through where the tree will be"
+    );
     drop((view, store));
     // A crash after both were exchanged in two renames.
     fs::rename(dir.path().join("to"), dir.path().join(&hidden)).unwrap();
