@@ -25,17 +25,36 @@ const CONTENT: &[u8] = b"a few bytes, as in a small file of a package";
 
 type Change = fn(&mut Transaction, usize) -> cosave::Result<()>;
 
-/// An operation, whether its files exist before, and one change of a commit.
-const OPERATIONS: [(&str, bool, Change); 7] = [
-    ("write new files", false, |tx, index| tx.write(path(index), CONTENT)),
-    ("replace files", true, |tx, index| tx.write(path(index), "new")),
-    ("remove files", true, |tx, index| tx.remove(path(index))),
-    ("rename files", true, |tx, index| tx.rename(path(index), format!("{}-new", path(index)))),
-    ("set permissions", true, |tx, index| tx.set_permissions(path(index), 0o600)),
-    ("make directories", false, |tx, index| tx.create_dir(format!("made{index}"))),
-    ("make nested directories", false, |tx, index| {
+/// What an operation finds.
+#[derive(Clone, Copy, PartialEq)]
+enum Before {
+    Nothing,
+    Files,
+    /// Each with a file in it.
+    Directories,
+}
+
+/// An operation, what it finds, and one change of a commit.
+const OPERATIONS: [(&str, Before, Change); 12] = [
+    ("write new files", Before::Nothing, |tx, index| tx.write(path(index), CONTENT)),
+    ("replace files", Before::Files, |tx, index| tx.write(path(index), "new")),
+    ("remove files", Before::Files, |tx, index| tx.remove(path(index))),
+    ("rename files", Before::Files, |tx, index| tx.rename(path(index), format!("{}-new", path(index)))),
+    ("copy files", Before::Files, |tx, index| tx.copy(path(index), format!("{}-new", path(index)))),
+    ("set permissions", Before::Files, |tx, index| tx.set_permissions(path(index), 0o600)),
+    ("make symlinks", Before::Nothing, |tx, index| tx.symlink(format!("link{index}"), "elsewhere")),
+    ("make directories", Before::Nothing, |tx, index| tx.create_dir(format!("made{index}"))),
+    ("make nested directories", Before::Nothing, |tx, index| {
         tx.create_dir_all(format!("made{}/{index}/deep", index / FILES_OF_A_DIRECTORY))
     }),
+    ("prune directories", Before::Directories, |tx, index| {
+        tx.prune_empty_parents();
+        tx.remove(format!("d{index}/f"))
+    }),
+    ("move directories", Before::Directories, |tx, index| {
+        tx.rename(format!("d{index}"), format!("moved{index}"))
+    }),
+    ("remove whole directories", Before::Directories, |tx, index| tx.remove_dir_all(format!("d{index}"))),
 ];
 
 /// Two files, in a root that holds others already.
@@ -51,6 +70,14 @@ fn fill(root: &Path, count: usize) {
             fs::create_dir(root.join(format!("d{}", index / FILES_OF_A_DIRECTORY))).unwrap();
         }
         fs::write(root.join(path(index)), CONTENT).unwrap();
+    }
+}
+
+fn fill_directories(root: &Path, count: usize) {
+    for index in 0..count {
+        let directory = root.join(format!("d{index}"));
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("f"), CONTENT).unwrap();
     }
 }
 
@@ -87,9 +114,11 @@ fn measure(operation: &str, count: usize, root: &Path) -> (f64, f64) {
         });
         return (time, memory);
     }
-    let (_, exist, change) = OPERATIONS.into_iter().find(|(name, ..)| *name == operation).unwrap();
-    if exist {
-        fill(root, count);
+    let (_, before, change) = OPERATIONS.into_iter().find(|(name, ..)| *name == operation).unwrap();
+    match before {
+        Before::Nothing => {}
+        Before::Files => fill(root, count),
+        Before::Directories => fill_directories(root, count),
     }
     let store = Store::open(root).unwrap();
     let mut time = 0.0;
