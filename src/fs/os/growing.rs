@@ -14,12 +14,19 @@ pub(super) struct Growing {
     path: RelativePath,
     /// Up to where the kernel was asked to write the bytes to the disk.
     started: u64,
+    #[cfg(unix)]
     process: u32,
 }
 
 impl Growing {
     pub(super) fn new(file: File, path: RelativePath) -> Self {
-        Self { file, path, started: 0, process: std::process::id() }
+        Self {
+            file,
+            path,
+            started: 0,
+            #[cfg(unix)]
+            process: std::process::id(),
+        }
     }
 }
 
@@ -60,10 +67,10 @@ impl GrowingFile for Growing {
     }
 }
 
+#[cfg(unix)]
 impl Drop for Growing {
     fn drop(&mut self) {
         // A child's duplicate would keep the lock (flock(2)), and a child must not let go of its parent's.
-        #[cfg(unix)]
         if std::process::id() == self.process {
             let _ = fs2::FileExt::unlock(&self.file);
         }
