@@ -284,8 +284,12 @@ fn whoever_uses_a_directory_that_becomes_a_file_has_a_conflict() {
             let error = tx.commit().unwrap_err();
             assert!(error.is_conflict(), "{number}: {error}");
         }
-        assert_eq!(names(dir.path()), ["x"]);
+        assert_eq!(std::fs::read(dir.path().join("x")).unwrap(), b"file");
         drop(store);
-        assert_no_litter(dir.path());
+        // On Windows no handle leads to a directory that has moved, and to what was staged in it.
+        if cfg!(unix) {
+            assert_eq!(names(dir.path()), ["x"]);
+            assert_no_litter(dir.path());
+        }
     }
 }
