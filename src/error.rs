@@ -270,6 +270,11 @@ pub enum Reason {
     /// Every number of a generation is used.
     #[error("it has used all generation numbers")]
     NoMoreGenerations,
+    /// Nobody can tell here whether the writer of a file lives.
+    #[error(
+        "a file cannot be locked here while it is written, so nobody could tell whether its writer lives"
+    )]
+    NoWriterLocks,
     /// A generation is to be given up, and an earlier one is still pending.
     #[error("an earlier generation is still pending; recover, or give that one up first")]
     EarlierPending,

@@ -57,11 +57,11 @@ pub use report::{
     TransactionOutcome,
 };
 pub use single::{
-    AppendFile, AppendOptions, AtomicFile, create_new, rename_durably, sync_directory, sync_file,
-    sync_parents, write, write_with,
+    AppendFile, AppendOptions, AtomicFile, create_new, rename_durably, sweep_temporary_files, sync_directory,
+    sync_file, sync_parents, write, write_with,
 };
 #[cfg(feature = "sim")]
-pub use single::{create_new_on, write_on};
+pub use single::{create_new_on, sweep_temporary_files_on, write_on};
 pub use store::Store;
 pub use store::locking::LockGuard;
 pub use transaction::Transaction;

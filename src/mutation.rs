@@ -111,6 +111,8 @@ pub enum Rule {
     AwaitCommits,
     /// Let no other thread of a store commit while one has the root locked.
     PassGate,
+    /// Sweep no temporary file of a single file whose writer lives.
+    SpareWriters,
     /// Publish nothing whose caller has given up.
     AskCaller,
     /// Treat a file whose directory is gone as missing, not as finished.

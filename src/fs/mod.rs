@@ -523,6 +523,12 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// directories cannot be locked.
     fn try_lock(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>>;
 
+    /// Whether a file can be written through one handle while another one has it locked. Not on Windows
+    /// (LockFileEx, Microsoft Learn).
+    fn may_lock_written(&self) -> bool {
+        true
+    }
+
     /// Drops all cached directory handles, so that paths are looked up anew.
     fn forget_directories(&self);
 

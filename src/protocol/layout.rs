@@ -229,9 +229,18 @@ pub(crate) fn staged(directory: &RelativePath, target: &OsStr, id: StagedId) -> 
     directory.child(temporary_name(target, &id.to_string()))
 }
 
-/// The temporary name of a single file outside a store: `.<target>.<uuid>.cosave`. No sweep touches it.
+/// The temporary name of a single file outside a store: `.<target>.<uuid>.cosave`. No store sweeps it.
 pub(crate) fn single(target: &RelativePath, id: Uuid) -> RelativePath {
     target.with_name(temporary_name(target.name(), &id.simple().to_string()))
+}
+
+/// Whether this is a name that [`single`] makes.
+pub(crate) fn is_single(name: &OsStr) -> bool {
+    let id = || name.to_str()?.strip_prefix('.')?.strip_suffix(STAGED_SUFFIX)?.rsplit_once('.');
+    id().is_some_and(|(target, id)| {
+        let is_digit = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+        !target.is_empty() && id.len() == 32 && id.bytes().all(is_digit)
+    })
 }
 
 /// The name of a file that recovery has set aside. It differs from every staged name.
@@ -406,9 +415,22 @@ mod tests {
     }
 
     #[test]
-    fn a_single_files_temporary_is_reserved_but_never_swept() {
+    fn a_single_files_temporary_is_reserved_and_swept_by_no_store() {
         let single = single(&target("a"), Uuid::from_u128(5));
-        assert!(is_reserved(single.name()));
+        assert!(is_reserved(single.name()) && is_single(single.name()));
         assert_eq!(parse_staged(single.name()), None);
+        let id = "0123456789abcdef0123456789abcdef";
+        let staged = staged(&RelativePath::root(), OsStr::new("a"), self::id());
+        for other in [
+            staged.name().to_string_lossy().into_owned(),
+            format!("a.{id}.cosave"),
+            format!(".{id}.cosave"),
+            format!("..{id}.cosave"),
+            format!(".a.{}.cosave", &id[1..]),
+            format!(".a.{}.cosave", id.to_uppercase()),
+            format!(".a.{id}.cosave.old"),
+        ] {
+            assert!(!is_single(OsStr::new(&other)), "{other}");
+        }
     }
 }

@@ -2,8 +2,8 @@
 //! atomic by itself (rename(2)).
 //!
 //! There are two waits: for the bytes, then for the name. A crash leaves the old
-//! file or the new one, and perhaps the temporary file beside it. No store
-//! sweeps that temporary file, since nobody can tell whether its writer lives.
+//! file or the new one, and perhaps the temporary file beside it. A writer has
+//! that locked as long as it lives, so that a sweep can tell. No store sweeps it.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -14,13 +14,13 @@ use std::sync::Arc;
 use crate::error::{Error, Operation, Result};
 use crate::expect::Clash;
 use crate::fs::os::{OsFileSystem, Parents};
-use crate::fs::{Barrier, FileSystem, Kind, Metadata, NewFile, SyncError, Wave, WriteFile};
+use crate::fs::{Barrier, FileSystem, Kind, Lock, LockKind, Metadata, NewFile, SyncError, Wave, WriteFile};
 use crate::options::SyncStrategy;
 use crate::path::{InvalidPath, RelativePath};
 use crate::place::Place;
 use crate::protocol::caller::Claim;
 use crate::protocol::layout;
-use crate::protocol::root::if_found;
+use crate::protocol::root::{if_found, is_gone};
 
 /// Writes the next content of one file, which takes its place when it is committed.
 ///
@@ -60,9 +60,14 @@ pub struct AtomicFile {
     /// Both are `None` when it is over.
     file: Option<Box<dyn WriteFile>>,
     temporary: Option<RelativePath>,
+    /// Shows a sweep that this lives.
+    living: Option<Box<dyn Lock>>,
     /// That of the caller, who may have gone before it is committed.
     claim: Arc<Claim>,
 }
+
+/// How often a file is begun that a sweep takes for one of the dead. It can do so only at one moment.
+const LIVING_TRIES_MAX: u32 = 16;
 
 /// What is done if the target exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,15 +137,53 @@ impl AtomicFile {
 
     pub(super) fn begin(path: &Path, existing: Existing) -> Result<Self> {
         let (fs, target) = open(path, existing)?;
-        let temporary = layout::single(&target, fs.unique());
-        Self::start(fs, target, path, temporary, existing)
+        Self::begin_living(&fs, &target, path, existing)
+    }
+
+    /// Begins under a name that was never used before, and has the file locked. A sweep that came between
+    /// the two has the lock, or has removed the file.
+    fn begin_living(
+        fs: &Arc<dyn FileSystem>,
+        target: &RelativePath,
+        given: &Path,
+        existing: Existing,
+    ) -> Result<Self> {
+        let mut tries = 1;
+        loop {
+            let temporary = layout::single(target, fs.unique());
+            let mut file = Self::start(Arc::clone(fs), target.clone(), given, temporary.clone(), existing)?;
+            if !fs.may_lock_written() {
+                return Ok(file);
+            }
+            match fs.try_lock(&temporary, LockKind::Exclusive) {
+                Ok(Some(lock)) => file.living = Some(lock),
+                Ok(None) if tries < LIVING_TRIES_MAX => {}
+                Err(error) if is_gone(&error) && tries < LIVING_TRIES_MAX => {}
+                // Where nothing can be locked, nothing is swept. If this one is swept all the same, its commit
+                // says so, and has changed nothing.
+                Ok(None) | Err(_) => return Ok(file),
+            }
+            if file.living.is_some() {
+                return Ok(file);
+            }
+            tries += 1;
+        }
     }
 
     /// Begins to write on any file system, at a path below its root.
     #[cfg(feature = "sim")]
     pub(super) fn begin_on(fs: Arc<dyn FileSystem>, path: &RelativePath, existing: Existing) -> Result<Self> {
-        let (given, temporary) = (fs.full_path(path), layout::single(path, fs.unique()));
-        Self::start(fs, path.clone(), &given, temporary, existing)
+        let given = fs.full_path(path);
+        Self::begin_living(&fs, path, &given, existing)
+    }
+
+    /// Like [`create`](Self::create), on a file system of your choice.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    #[cfg(feature = "sim")]
+    pub fn create_on(fs: Arc<dyn FileSystem>, path: &RelativePath) -> Result<Self> {
+        Self::begin_on(fs, path, Existing::Replace)
     }
 
     fn start(
@@ -168,7 +211,7 @@ impl AtomicFile {
         })?;
         name.waive("the rename gives the file the name that must last");
         let (file, temporary) = (Some(file), Some(temporary));
-        Ok(Self { fs, target, place, found, names, file, temporary, claim: Arc::default() })
+        Ok(Self { fs, target, place, found, names, file, temporary, living: None, claim: Arc::default() })
     }
 
     /// The same file, for a caller who can give it up.

@@ -5,6 +5,7 @@
 mod append;
 mod atomic;
 mod durable;
+mod sweeping;
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -14,6 +15,9 @@ pub use self::append::{AppendFile, AppendOptions};
 pub use self::atomic::AtomicFile;
 use self::atomic::Existing;
 pub use self::durable::{rename_durably, sync_directory, sync_file, sync_parents};
+pub use self::sweeping::sweep_temporary_files;
+#[cfg(feature = "sim")]
+pub use self::sweeping::sweep_temporary_files_on;
 use crate::error::{Error, Result};
 #[cfg(feature = "sim")]
 use crate::fs::FileSystem;

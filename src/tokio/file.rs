@@ -93,6 +93,15 @@ pub async fn sync_parents(path: impl AsRef<Path>) -> Result<()> {
     run(path.clone(), move || single::sync_parents(path)).await
 }
 
+/// [`cosave::sweep_temporary_files`](crate::sweep_temporary_files) as a future.
+///
+/// # Errors
+/// As there.
+pub async fn sweep_temporary_files(directory: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
+    let directory = owned(directory);
+    run(directory.clone(), move || single::sweep_temporary_files(directory)).await
+}
+
 /// [`cosave::rename_durably`](crate::rename_durably) as a future. If it is dropped once it has begun, the
 /// file has the new name.
 ///

@@ -78,7 +78,8 @@ mod view;
 mod writer;
 
 pub use self::file::{
-    AtomicFile, create_new, rename_durably, sync_directory, sync_file, sync_parents, write, write_with,
+    AtomicFile, create_new, rename_durably, sweep_temporary_files, sync_directory, sync_file, sync_parents,
+    write, write_with,
 };
 pub use self::store::{LockGuard, Store};
 pub use self::transaction::Transaction;

@@ -831,6 +831,17 @@ fn a_thread_without_the_key_does_not_pass(disk: &SimDisk) -> Result<(), String> 
     expect(store.update(|tx| tx.write("a", "another's")).is_ok(), "the gate stays closed")
 }
 
+fn a_single_file_whose_writer_lives_is_not_swept(disk: &SimDisk) -> Result<(), String> {
+    use std::io::Write as _;
+    let (path, root) = (RelativePath::new("a").unwrap(), RelativePath::root());
+    let mut alive = cosave::AtomicFile::create_on(disk.process(), &path).unwrap();
+    alive.write_all(b"a1").unwrap();
+    let swept = cosave::sweep_temporary_files_on(&disk.process(), &root).unwrap();
+    expect(swept.is_empty(), "the file of a living writer was swept")?;
+    alive.commit().map_err(|error| error.to_string())?;
+    expect(content(disk, "a") == "a1", "a commit has changed nothing")
+}
+
 fn a_commit_that_was_given_up_never_lands(disk: &SimDisk) -> Result<(), String> {
     // Small and long, given up before it is staged and at the last moment but one.
     for (inline_max, at_once) in [(1000, true), (1000, false), (0, true), (0, false)] {
@@ -901,6 +912,7 @@ const CASES: &[Case] = &[
     (Rule::HonourLease, nobody_commits_in_a_root_that_another_store_has_to_itself),
     (Rule::HonourLease, nobody_commits_while_another_has_the_root_locked),
     (Rule::PassGate, a_thread_without_the_key_does_not_pass),
+    (Rule::SpareWriters, a_single_file_whose_writer_lives_is_not_swept),
     (Rule::AskCaller, a_commit_that_was_given_up_never_lands),
     (Rule::AwaitCommits, the_root_is_locked_after_the_commits_that_are_under_way),
     (Rule::FinishEarlier, a_commit_finishes_earlier_ones_first),

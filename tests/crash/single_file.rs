@@ -33,9 +33,14 @@ impl Workload for SingleFile {
         }
     }
 
-    // There is nothing to recover, and no promise that what is visible stays.
-    fn recover(&self, _: Arc<dyn FileSystem>) -> Result<u64, String> {
-        Ok(0)
+    // There is nothing to recover, and no promise that what is visible stays. What a killed writer has left is
+    // swept.
+    fn recover(&self, fs: Arc<dyn FileSystem>) -> Result<u64, String> {
+        let directory = RelativePath::new(PATH).unwrap().parent();
+        match cosave::sweep_temporary_files_on(&fs, &directory) {
+            Err(error) if !error.is_not_found() => Err(error.to_string()),
+            _ => Ok(0),
+        }
     }
 
     fn check(&self, disk: &SimDisk, bounds: Bounds, _: u64) -> Result<(), String> {
@@ -49,6 +54,9 @@ impl Workload for SingleFile {
         };
         if found < bounds.floor || found > bounds.ceiling {
             return Err(format!("found {found}, outside {bounds:?}"));
+        }
+        if let Some(left) = files.keys().find(|path| path.ends_with(".cosave")) {
+            return Err(format!("{left} is left"));
         }
         match files.get(FOREIGN) {
             Some(bytes) if bytes == b"f" => Ok(()),

@@ -44,6 +44,8 @@ mod roots;
 mod several;
 mod shared;
 mod single;
+#[cfg(unix)]
+mod single_sweep;
 mod small;
 mod staging;
 // Threads that are in each other's way: minutes under Wine, where every lock is a round trip.

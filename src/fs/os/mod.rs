@@ -2,11 +2,11 @@
 //!
 //! The portable part is here: locks, and waves of syncs in flight together.
 //! Whatever differs between systems is in one module for each, with functions
-//! of the same names, and nowhere else in the crate. Relies on the kernel
-//! alone; knows nothing of transactions.
+//! of the same names, and nowhere else in the crate. Knows no transactions.
 #![allow(clippy::disallowed_methods, reason = "this is the one place that calls the system")]
 
 mod growing;
+mod held;
 #[cfg(target_os = "linux")]
 mod linux;
 pub(crate) mod outside;
@@ -50,6 +50,7 @@ use crate::options::SyncStrategy;
 use crate::path::RelativePath;
 use crate::preserve::Attribute;
 use growing::Growing;
+use held::OsLock;
 use written::Written;
 
 /// How often a lock file may be replaced while we lock it before we give up.
@@ -149,7 +150,7 @@ impl OsFileSystem {
             // Locking a removed lock file would exclude nobody, since others lock the new one.
             match self.directories.is_at(&file, path) {
                 Ok(true) => {
-                    return Ok(Some(Box::new(OsLock { file, process: std::process::id() })));
+                    return Ok(Some(Box::new(OsLock::of(file))));
                 }
                 Ok(false) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -189,26 +190,6 @@ fn regular(file: File) -> io::Result<File> {
     match system::file_metadata(&file)?.kind {
         Kind::File => Ok(file),
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
-    }
-}
-
-/// A held lock, and the process that took it.
-#[derive(Debug)]
-struct OsLock {
-    file: File,
-    process: u32,
-}
-
-impl Lock for OsLock {}
-
-impl Drop for OsLock {
-    fn drop(&mut self) {
-        // A child after `fork` shares the open file, so unlocking here would unlock it for the parent
-        // too (flock(2)). A child therefore only closes its duplicate. The owner unlocks explicitly,
-        // because closing alone would leave the lock held until every child has closed its duplicate.
-        if std::process::id() == self.process {
-            let _ = fs2::FileExt::unlock(&self.file);
-        }
     }
 }
 
@@ -560,6 +541,10 @@ impl FileSystem for OsFileSystem {
             }
             result => result,
         }
+    }
+
+    fn may_lock_written(&self) -> bool {
+        cfg!(not(windows))
     }
 
     fn forget_directories(&self) {

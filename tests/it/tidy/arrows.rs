@@ -41,7 +41,8 @@ pruning -> draft protocol::check protocol::resolve protocol::stage protocol::roo
 draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve protocol::root error fs path protocol::layout
 view -> protocol::open protocol::state protocol::resolve protocol::root reader listed error fs generation path spelling
 lease -> protocol::open protocol::lease error
-single -> single::append single::atomic single::durable protocol::caller error fs path
+single -> single::sweeping single::append single::atomic single::durable protocol::caller error fs path
+single::sweeping -> protocol::root protocol::layout error fs::os fs mutation path
 single::append -> single::append::timer single::append::growing single::append::options single::atomic protocol::root error fs mutation options path place
 single::append::timer -> single::append::growing protocol::root
 single::append::growing -> single::append::options protocol::root error expect fs mutation options path place
@@ -114,7 +115,7 @@ manifest::tree -> manifest::name manifest
 manifest::name -> manifest path
 manifest -> fs generation path checksum
 # the real disk
-fs::os -> fs::os::growing fs::os::trees fs::os::sync fs::os::unix fs::os::windows fs::os::written fs::time fs options path preserve
+fs::os -> fs::os::growing fs::os::held fs::os::trees fs::os::sync fs::os::unix fs::os::windows fs::os::written fs::time fs options path preserve
 fs::os::growing -> fs::os::written fs path
 fs::os::permissions -> fs::os::unix fs::os::linux fs path preserve
 fs::os::sync -> fs::os::unix fs::os::linux fs::os::windows fs::os::written fs options path
@@ -127,6 +128,7 @@ fs::os::outside -> fs::os::linux
 fs::os::linux -> fs path
 fs::os::windows -> fs path preserve
 fs::os::written -> fs path
+fs::os::held -> fs
 # the simulated disk
 fs::sim::explore -> fs::sim fs::sim::plan fs mutation
 fs::sim::strangers -> fs::sim fs::sim::disk path
