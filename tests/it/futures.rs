@@ -36,6 +36,14 @@ fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
+/// Polls a future once, and drops it. It cannot be ready: the only thread of the pool is busy meanwhile.
+fn drop_at_once<T>(future: impl Future<Output = T>) {
+    let (busy, until) = mpsc::channel::<()>();
+    drop(tokio::task::spawn_blocking(move || until.recv()));
+    assert!(poll_once(future).is_none(), "a pool with one busy thread has done something else");
+    drop(busy);
+}
+
 /// Waits until all that was begun on the pool is over.
 fn end(runtime: Runtime) {
     drop(runtime);
@@ -220,24 +228,24 @@ fn a_commit_that_is_dropped_after_its_rename_goes_on_to_its_end() {
 #[test]
 fn a_change_that_is_dropped_makes_its_transaction_unfinished() {
     let root = tempfile::tempdir().unwrap();
-    let runtime = runtime();
+    let runtime = Builder::new_multi_thread().worker_threads(2).max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
         let store = Store::from(options().open(root.path()).unwrap());
         let mut tx = store.begin().await.unwrap();
         tx.write("a", "1").await.unwrap();
-        assert!(poll_once(tx.write("b", "2")).is_none());
+        drop_at_once(tx.write("b", "2"));
         let error = tx.try_commit().await.unwrap_err();
         assert!(matches!(error, Error::Unfinished { .. }), "{error}");
         // A read that is dropped has changed nothing.
         let mut next = store.begin().await.unwrap();
-        assert!(poll_once(next.read("a")).is_none());
+        drop_at_once(next.read("a"));
         next.write("c", "3").await.unwrap();
         let mut writer = next.writer("d").await.unwrap();
-        assert!(poll_once(writer.write_all("4")).is_none());
+        drop_at_once(writer.write_all("4"));
         assert!(matches!(writer.finish().await, Err(Error::Unfinished { .. })));
         assert!(matches!(next.commit().await, Err(Error::Unfinished { .. })));
         let mut file = AtomicFile::create(root.path().join("e")).await.unwrap();
-        assert!(poll_once(file.write_all("5")).is_none());
+        drop_at_once(file.write_all("5"));
         assert!(matches!(file.commit().await, Err(Error::Unfinished { .. })));
         drop(tx);
         store.close().await.unwrap();
