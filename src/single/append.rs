@@ -43,6 +43,8 @@ use crate::protocol::root::{guard, if_found};
 /// If a sync fails, whatever was not durable is cut off, and nothing can be appended any more:
 /// [`Error::NotAppended`]. Open the file again to go on.
 ///
+/// A child process after a fork must not use the file of its parent.
+///
 /// Only one writer can have a file open: a second one gets [`Error::InUse`], in this process or in another.
 /// Threads can share it, since all methods take `&self`.
 ///
@@ -142,6 +144,8 @@ impl AppendFile {
     /// whole and durable under its new name. After a crash either nothing has happened, or there may be
     /// no file at the old name: [`open`](Self::open) makes one.
     ///
+    /// The new file has the permissions of any new file here.
+    ///
     /// Two waits for the disk, or one if everything is durable already. Other threads wait meanwhile, and
     /// append to the new file.
     ///
@@ -221,6 +225,10 @@ impl AppendFile {
         })?;
         wave.add(name);
         let length = cut_torn(&mut file, framing, &place)?;
+        if length > 0 {
+            // Another writer has made it since, and may have told somebody that its records are durable.
+            made = Made { directories: Vec::new(), file: None };
+        }
         wave.add(file.debt().map_err(io(Operation::Sync))?);
         if keeps(Rule::SyncFound) {
             // Lost without this sync: what a killed writer left here, and the file's name. Records that are

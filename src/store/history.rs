@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Store;
-use crate::error::{Error, Result};
+use crate::error::{Error, Outcome, Result};
 use crate::expect::Clash;
 use crate::generation::Generation;
 use crate::history::{self, Direction, PastCommit};
@@ -196,6 +196,8 @@ impl Store {
             let committed = transaction.put_back(&plan, undo).and_then(|()| transaction.commit());
             match committed {
                 Err(Error::Conflict { found: Clash::Generation { .. }, .. }) if tries < TRIES_MAX => {}
+                // It is published, and may be in place. Another try would go back twice.
+                Err(error) if error.outcome() != Outcome::NothingHappened => return Err(error),
                 // What was kept may have fallen out meanwhile.
                 Err(_) if tries < TRIES_MAX && self.generation()? != plan.newest => {}
                 result => return result,

@@ -1,7 +1,7 @@
 //! What a store's history holds, where no crash alone shows it.
 
-use cosave::fs::sim::{Model, Rule, SimDisk, without};
-use cosave::{Reason, Store};
+use cosave::fs::sim::{Aftermath, Fault, Model, Rule, SimDisk, without};
+use cosave::{Outcome, Reason, Store};
 
 use crate::rules::{content, expect, sim};
 
@@ -177,6 +177,37 @@ fn a_history_is_removed_only_after_a_recovery() {
         assert_eq!((content(&disk, "a"), kept(&disk).len()), (format!("a{newest}"), 0), "after {after}");
         assert!(store.history().unwrap().is_empty(), "after {after} steps");
         if killed.is_ok() {
+            break;
+        }
+    }
+}
+
+/// An undo whose files could not be moved into place was tried again, after a recovery had finished it. So
+/// one undo went two states back.
+#[test]
+fn an_undo_that_an_error_interrupts_goes_back_once() {
+    for after in 0.. {
+        let disk = SimDisk::new(Model::WeakPosix);
+        let store = Store::options().keep(5).open_on(disk.process()).unwrap();
+        for content in ["1", "2", "3"] {
+            store.update(|tx| tx.write("a", content)).unwrap();
+        }
+        let calls = disk.calls();
+        let aftermath = Aftermath::CacheShowsNew;
+        disk.fail_at(&[Fault { after: calls + after, error: 5, persistent: false, aftermath }]);
+        let undone = store.undo();
+        let is_over = disk.calls() <= calls + after;
+        disk.fail_at(&[]);
+        drop(store);
+        let found = Store::options().open_on(disk.process()).unwrap().view().unwrap().read("a").unwrap();
+        let may_be: &[&[u8]] = match undone.as_ref().map_err(cosave::Error::outcome) {
+            Ok(_) | Err(Outcome::Committed) => &[b"2"],
+            Err(Outcome::NothingHappened) => &[b"3"],
+            Err(_) => &[b"2", b"3"],
+        };
+        assert!(may_be.contains(&&found[..]), "an error at call {after}: {found:?} after {undone:?}");
+        if is_over {
+            assert!(undone.is_ok());
             break;
         }
     }

@@ -52,10 +52,15 @@ impl Shared {
     pub(super) fn append(&self, state: &mut State, record: &[u8]) -> Result<u64> {
         state.check()?;
         let begin = state.length;
+        if record.is_empty() {
+            return Ok(begin);
+        }
         if let Err(error) = state.file.append(record) {
             if let Err(cut) = state.file.cut(begin) {
                 // A part of a record is in the midst of the file. Nothing may follow it.
-                state.failed = Some(self.not_appended(begin, cut));
+                let error = self.not_appended(state.synced, cut);
+                state.failed = Some(error.clone());
+                return Err(error);
             }
             return Err(self.io(Operation::Write)(error));
         }
@@ -120,24 +125,32 @@ impl Shared {
 
     pub(super) fn rotate(&self, state: &mut State, to: &RelativePath) -> Result<()> {
         state.check()?;
-        let place = Place::from(self.fs.full_path(to));
-        if if_found(self.fs.metadata(to)).map_err(Error::io(Operation::Look, place.clone()))?.is_some() {
-            return Err(Error::Conflict { path: place, found: Clash::Exists });
-        }
+        let is_free = || {
+            let place = Place::from(self.fs.full_path(to));
+            match if_found(self.fs.metadata(to)).map_err(Error::io(Operation::Look, place.clone()))? {
+                Some(_) => Err(Error::Conflict { path: place, found: Clash::Exists }),
+                None => Ok(()),
+            }
+        };
+        is_free()?;
         if state.synced < state.length && keeps(Rule::SyncRotated) {
             let (wave, reached) = (self.begin_sync(state)?, state.length);
             // Lost without this sync: the last records of the old file, although later ones are durable.
             let synced = self.fs.sync(wave, SyncStrategy::PerFile).map(drop);
             self.end_sync(state, reached, synced)?;
         }
+        // Somebody may have made one during the wait.
+        is_free()?;
         let mut names = Wave::new(Barrier::Rotated);
         names.add(self.fs.rename(&self.path, to).map_err(self.io(Operation::Move))?);
         // Lost without this sync: the old file's new name, and with it all its records, if its old name is
         // already another file's. POSIX promises no order among names.
         if let Err(SyncError { source, .. }) = self.fs.sync(names, SyncStrategy::PerFile) {
             // A second sync would prove nothing. So nobody may find the old name free, and use it.
-            if let Ok(back) = self.fs.rename(to, &self.path) {
-                back.waive("whichever name the file has, no other file can have taken it");
+            if matches!(if_found(self.fs.metadata(&self.path)), Ok(None)) {
+                if let Ok(back) = self.fs.rename(to, &self.path) {
+                    back.waive("whichever name the file has, no other file can have taken it");
+                }
             }
             return Err(self.stop(state, source));
         }

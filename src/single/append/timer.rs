@@ -35,7 +35,7 @@ fn run(shared: &Shared, within: Duration) {
             state = shared.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
             continue;
         };
-        let left = (since + within).saturating_sub(shared.fs.elapsed());
+        let left = since.saturating_add(within).saturating_sub(shared.fs.elapsed());
         if !left.is_zero() {
             let waited = shared.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
