@@ -129,7 +129,7 @@ impl Transaction {
     ///
     /// # Errors
     /// As for [`write`](Self::write), and the error that `fill` returns, as it is. Nothing is staged for
-    /// this path then. `fill` may have an error type of its own. If that is [`io::Error`], the errors of
+    /// this path then. `fill` may have an error type of its own. If that is [`io::Error`](std::io::Error), the errors of
     /// this method are in it, and `Error::from` takes them out again.
     ///
     /// # Examples

@@ -61,9 +61,9 @@ impl Store {
     /// # Errors
     /// As for [`StoreOptions::open`](crate::StoreOptions::open), and:
     ///
-    /// - [`Error::Unsupported`] if this root lies in another one, whose living sessions may have staged
+    /// - [`Error::Unsupported`](crate::Error::Unsupported) if this root lies in another one, whose living sessions may have staged
     ///   files here.
-    /// - [`Error::Io`] if a directory cannot be read.
+    /// - [`Error::Io`](crate::Error::Io) if a directory cannot be read.
     ///
     /// # Examples
     ///
@@ -84,9 +84,9 @@ impl Store {
     /// programs see each commit as soon as it returns, whether a flush follows or not.
     ///
     /// # Errors
-    /// - [`Error::Io`] if a sync fails. The commits stay published, and the next opening finishes them.
-    /// - [`Error::Locked`] if others hold the lock for too long.
-    /// - [`Error::Poisoned`] after a failed sync.
+    /// - [`Error::Io`](crate::Error::Io) if a sync fails. The commits stay published, and the next opening finishes them.
+    /// - [`Error::Locked`](crate::Error::Locked) if others hold the lock for too long.
+    /// - [`Error::Poisoned`](crate::Error::Poisoned) after a failed sync.
     ///
     /// # Examples
     ///
@@ -115,8 +115,8 @@ impl Store {
     /// to `false`.
     ///
     /// # Errors
-    /// - [`Error::Io`] if the generation is not pending.
-    /// - [`Error::Unsupported`] if an earlier one is still pending: what can be recovered is recovered
+    /// - [`Error::Io`](crate::Error::Io) if the generation is not pending.
+    /// - [`Error::Unsupported`](crate::Error::Unsupported) if an earlier one is still pending: what can be recovered is recovered
     ///   first.
     ///
     /// # Examples
@@ -166,7 +166,7 @@ impl Store {
     /// The state of the root. Changes nothing.
     ///
     /// # Errors
-    /// [`Error::Io`] if the control directory cannot be read.
+    /// [`Error::Io`](crate::Error::Io) if the control directory cannot be read.
     ///
     /// # Examples
     ///
@@ -198,8 +198,8 @@ impl Store {
     /// and attributes are not.
     ///
     /// # Errors
-    /// - [`Error::Io`] if a file cannot be read for another reason.
-    /// - [`Error::Corrupt`] if a manifest is damaged.
+    /// - [`Error::Io`](crate::Error::Io) if a file cannot be read for another reason.
+    /// - [`Error::Corrupt`](crate::Error::Corrupt) if a manifest is damaged.
     ///
     /// # Examples
     ///
@@ -239,7 +239,7 @@ impl Store {
     /// The newest generation that is published; 0 before the first commit.
     ///
     /// # Errors
-    /// [`Error::Io`] if the control directory cannot be read.
+    /// [`Error::Io`](crate::Error::Io) if the control directory cannot be read.
     ///
     /// # Examples
     ///
