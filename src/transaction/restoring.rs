@@ -8,6 +8,7 @@ use crate::error::{Error, Operation, Reason, Result};
 use crate::expect::{Clash, Expect};
 use crate::protocol::history_record::{Becomes, Original, Undo, Was};
 use crate::protocol::past::{self, Plan, PlannedStep};
+use crate::protocol::resolve::for_any_group;
 use crate::protocol::root::guard;
 
 /// The bits of a mode that say who may read, write and execute. A set-ID bit is not given back.
@@ -70,7 +71,9 @@ impl Transaction {
         let mode = original.mode & PERMISSION_BITS;
         let mut writer = match step.mode {
             Some(now) if now == mode => self.writer(&step.path)?,
-            _ => self.file(&step.path).mode(mode).writer()?,
+            Some(_) => self.file(&step.path).mode(mode).writer()?,
+            // The list does not say which group it had. That of a new file may be another one.
+            None => self.file(&step.path).mode(for_any_group(mode)).writer()?,
         };
         let unread = self.root().error(Operation::Read, &step.kept);
         let length = original.stamp.length;
