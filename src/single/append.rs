@@ -31,7 +31,7 @@ use crate::protocol::root::{guard, if_found};
 
 /// A file to whose end records are added.
 ///
-/// A record is added whole or not at all, and is visible to other programs at once. It survives a power
+/// A record is added whole or not at all, unless the process is killed within the call. It is visible to other programs at once. It survives a power
 /// loss once a sync that began later has ended: see [`synced_len`](Self::synced_len). By default only
 /// [`sync`](Self::sync), [`rotate`](Self::rotate) and [`close`](Self::close) wait for one. Options let it
 /// happen by itself, after so many records, bytes or milliseconds.

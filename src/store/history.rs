@@ -160,6 +160,9 @@ impl Store {
 
     /// Removes the whole history, for a root that is to keep none any more. Recovers first.
     ///
+    /// Does not wait for the disk: a power loss in the next seconds can bring the history back. Then call it
+    /// again.
+    ///
     /// # Errors
     /// - Those of [`recover`](Self::recover).
     /// - [`Error::Io`] if it cannot be removed.

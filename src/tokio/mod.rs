@@ -59,9 +59,10 @@
 //! in a batch. More wait as futures, in the order in which they came, and take no thread. So a thousand
 //! tasks that save need no thousand threads, and leave the pool to others.
 //!
-//! A store has at most 52 threads of the pool that wait for others: for the disk, a lock, or a view to be
-//! closed. Tokio's pool has 512. A pool of less than 64 (`max_blocking_threads`) is too small, since a view
-//! that is waited for needs a thread to be read.
+//! The commits, openings of views and locks of a store take at most 52 threads of the pool, however many
+//! wait. Any other call takes one for as long as it waits: a first read of a transaction, for instance, or a
+//! change that is staged. Tokio's pool has 512. A pool of less than 64 (`max_blocking_threads`) is too
+//! small, since a view that is waited for needs a thread to be read.
 //!
 //! # The end of the runtime
 //!

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::UNIX_EPOCH;
 
-use cosave::{Commit, Durability, Store};
+use cosave::{Commit, Durability, Error, InvalidPath, Store};
 
 /// What children print comes after this mark: the harness prints on the same stream.
 const MARK: &str = "@cosave@ ";
@@ -267,4 +267,25 @@ pub fn identity(path: &Path) -> serde_json::Value {
 /// A manifest's text with a checksum that is right.
 pub fn sealed(version: &str, body: &str) -> String {
     format!("cosave-manifest {version} {}\n{body}", blake3::hash(body.as_bytes()).to_hex())
+}
+
+/// Why a path was refused.
+pub fn invalid(error: &Error) -> Option<InvalidPath> {
+    match error {
+        Error::InvalidPath { reason, .. } => Some(*reason),
+        _ => None,
+    }
+}
+
+/// The system's error.
+pub fn kind(error: &Error) -> Option<ErrorKind> {
+    match error {
+        Error::Io { source, .. } => Some(source.kind()),
+        _ => None,
+    }
+}
+
+/// All paths below a root.
+pub fn paths(root: &Path) -> Vec<PathBuf> {
+    tree(root).into_keys().collect()
 }

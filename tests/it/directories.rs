@@ -2,29 +2,11 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cosave::{Error, InvalidPath, Store};
 
-use crate::common::{LARGE_BYTES, assert_no_litter, put, quick, tree};
-
-fn invalid(error: &Error) -> Option<InvalidPath> {
-    match error {
-        Error::InvalidPath { reason, .. } => Some(*reason),
-        _ => None,
-    }
-}
-
-fn kind(error: &Error) -> Option<ErrorKind> {
-    match error {
-        Error::Io { source, .. } => Some(source.kind()),
-        _ => None,
-    }
-}
-
-fn paths(root: &Path) -> Vec<PathBuf> {
-    tree(root).into_keys().collect()
-}
+use crate::common::{LARGE_BYTES, assert_no_litter, invalid, kind, paths, put, quick};
 
 #[test]
 fn directories_are_made_and_removed_with_the_commit_and_not_before() {

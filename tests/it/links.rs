@@ -9,14 +9,7 @@ use cosave::{
     Change, Clash, Error, Expect, FileKind, InvalidPath, Problem, Store, SyncStrategy, Transaction,
 };
 
-use crate::common::{assert_no_litter, put, quick, text};
-
-fn invalid(error: &Error) -> Option<InvalidPath> {
-    match error {
-        Error::InvalidPath { reason, .. } => Some(*reason),
-        _ => None,
-    }
-}
+use crate::common::{assert_no_litter, invalid, put, quick, text};
 
 fn leads(path: impl AsRef<Path>) -> PathBuf {
     fs::read_link(path.as_ref()).unwrap_or_else(|error| panic!("{}: {error}", path.as_ref().display()))

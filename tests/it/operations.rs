@@ -5,14 +5,7 @@ use std::path::Path;
 
 use cosave::{Error, InvalidPath, Store};
 
-use crate::common::{LARGE_BYTES, assert_no_litter, modified, put, quick, text};
-
-fn invalid(error: &Error) -> Option<InvalidPath> {
-    match error {
-        Error::InvalidPath { reason, .. } => Some(*reason),
-        _ => None,
-    }
-}
+use crate::common::{LARGE_BYTES, assert_no_litter, invalid, modified, put, quick, text};
 
 #[cfg(unix)]
 fn set_mode(path: &Path, mode: u32) {

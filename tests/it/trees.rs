@@ -6,27 +6,9 @@ use std::path::{Path, PathBuf};
 
 use cosave::{Durability, Error, InvalidPath, Store};
 
-use crate::common::{Crash, assert_no_litter, identity, put, quick, text, tree};
-
-fn invalid(error: &Error) -> Option<InvalidPath> {
-    match error {
-        Error::InvalidPath { reason, .. } => Some(*reason),
-        _ => None,
-    }
-}
-
-fn kind(error: &Error) -> Option<ErrorKind> {
-    match error {
-        Error::Io { source, .. } => Some(source.kind()),
-        _ => None,
-    }
-}
+use crate::common::{Crash, assert_no_litter, identity, invalid, kind, paths, put, quick, text, tree};
 
 type Changes<'a> = &'a dyn Fn(&mut cosave::Transaction) -> cosave::Result<()>;
-
-fn paths(root: &Path) -> Vec<PathBuf> {
-    tree(root).into_keys().collect()
-}
 
 fn names(root: &Path, names: &[&str]) {
     assert_eq!(paths(root), names.iter().map(PathBuf::from).collect::<Vec<_>>());
