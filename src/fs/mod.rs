@@ -125,16 +125,24 @@ pub trait ReadFile: io::Read + io::Seek + Send + Sync + fmt::Debug {
     }
 }
 
+/// What came of a copy of permissions.
+#[derive(Clone, Debug, Default)]
+pub struct Copied {
+    /// What the new file could not get.
+    pub lost: Vec<Attribute>,
+    /// Whether the model has an access control list, and the new file now, too.
+    pub has_access_list: bool,
+}
+
 /// A new file that is being written.
 pub trait WriteFile: io::Write + io::Seek + Send + Sync + fmt::Debug {
     /// Gives the file the permissions of the file at `path`, whose metadata is `like`: its mode and its
-    /// access ACL. Also what is allowed of its owner, its label and the attributes of its user. Returns
-    /// what is not.
+    /// access ACL. Also what is allowed of its owner, its label and the attributes of its user.
     ///
     /// # Errors
     /// Any error of the system in setting the mode and the ACL. An owner that may not be set is no
     /// error.
-    fn copy_permissions(&mut self, path: &RelativePath, like: &Metadata) -> io::Result<Vec<Attribute>>;
+    fn copy_permissions(&mut self, path: &RelativePath, like: &Metadata) -> io::Result<Copied>;
 
     /// Gives the file this mode. Does nothing on systems without permission bits.
     ///
@@ -338,7 +346,7 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
         model: &RelativePath,
         like: &Metadata,
         path: &RelativePath,
-    ) -> io::Result<(Vec<Attribute>, Unsynced)>;
+    ) -> io::Result<(Copied, Unsynced)>;
 
     /// Opens an existing file, empties it, and lets it be overwritten in place. Only for targets that
     /// cannot be renamed over (mount points), and only while a published manifest protects them.

@@ -420,8 +420,6 @@ fn verified<'a>(hash: &str, text: &'a [u8]) -> Result<&'a str, ManifestError> {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsStr;
-
     use super::*;
     use crate::path::RelativePath;
     use std::time::SystemTime;
@@ -457,6 +455,7 @@ mod tests {
     #[test]
     #[cfg(unix)]
     fn a_manifest_survives_the_round_trip_with_any_name() {
+        use std::ffi::OsStr;
         use std::os::unix::ffi::OsStrExt;
         let mut written = manifest();
         written.entries[0].path = RelativePath::new(OsStr::from_bytes(b"d/\xff\xfe")).expect("valid");

@@ -36,9 +36,9 @@ pub(crate) fn copy(root: &Root, staged: &mut StagedEntry, found: &Metadata) -> R
     let path = &staged.entry.path;
     let model = staged.attributes.model.as_ref();
     let copied = root.fs.copy_permissions(model.unwrap_or(path), &wanted, &name);
-    let (lost, debt) = copied.map_err(root.error(Operation::Stage, path))?;
-    root.may_lose(path, &lost)?;
-    staged.lost = lost;
+    let (copied, debt) = copied.map_err(root.error(Operation::Stage, path))?;
+    root.may_lose(path, &copied.lost)?;
+    staged.copied = Some(copied);
     content.mode = wanted.mode;
     content.owner = Some(found.owner);
     staged.like = Some(*found);

@@ -56,9 +56,9 @@ impl Staged {
             Backing::Manifest(_) => durable,
         };
         let mut lost = Vec::new();
-        for StagedEntry { entry, lost: own, .. } in &mut self.entries {
+        for StagedEntry { entry, copied, .. } in &mut self.entries {
             let not_preserved = |attribute| NotPreserved { path: entry.path.clone(), attribute };
-            lost.extend(own.drain(..).map(not_preserved));
+            lost.extend(copied.take().unwrap_or_default().lost.into_iter().map(not_preserved));
         }
         Published {
             generation,
@@ -153,9 +153,14 @@ fn every_directory<'a>(
 
 /// Whether one of these files has an access control list, either now or once it is in place.
 fn has_lists<'a>(root: &Root, mut entries: impl Iterator<Item = &'a StagedEntry>) -> io::Result<bool> {
-    entries.try_fold(false, |found, StagedEntry { entry, .. }| {
-        let staged = || entry.staged().map_or(Ok(false), |staged| is_listed(root, &staged));
-        Ok(found || is_listed(root, &entry.path)? || staged()?)
+    entries.try_fold(false, |found, StagedEntry { entry, attributes, copied, .. }| match copied {
+        // Both have the list that was copied. If it changes later, that is noticed under the lock, and the
+        // list copied anew.
+        Some(copied) if attributes.model.is_none() => Ok(found || copied.has_access_list),
+        _ => {
+            let staged = || entry.staged().map_or(Ok(false), |staged| is_listed(root, &staged));
+            Ok(found || is_listed(root, &entry.path)? || staged()?)
+        }
     })
 }
 

@@ -29,12 +29,11 @@ use super::snapshot::Snapshot;
 use crate::checksum::Checksum;
 use crate::error::{Error, Operation, Result};
 use crate::expect::Clash;
-use crate::fs::{Barrier, Durable, Identity, Kind, Metadata, NewFile, Unsynced, Wave, WriteFile};
+use crate::fs::{Barrier, Copied, Durable, Identity, Kind, Metadata, NewFile, Unsynced, Wave, WriteFile};
 use crate::generation::TransactionId;
 use crate::manifest::{Action, Entry, HiddenTree, MovedTree, StagedContent, StagedLink, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
-use crate::preserve::Attribute;
 use crate::progress::Progress;
 
 /// What must still be true of a path when the transaction commits.
@@ -77,8 +76,8 @@ pub(crate) struct StagedFile {
     identity: Option<Identity>,
     /// The file whose permissions it has, if any.
     like: Option<Metadata>,
-    /// What that file has and it could not get.
-    lost: Vec<Attribute>,
+    /// What came of the copy of its permissions.
+    copied: Option<Copied>,
     /// Its bytes, if the transaction is small enough to have them in its manifest.
     pub(crate) bytes: Option<Vec<u8>>,
 }
@@ -100,8 +99,8 @@ pub(crate) struct StagedEntry {
     pub(crate) identity: Option<Identity>,
     /// The file whose permissions a staged file has, or the one that is removed.
     pub(crate) like: Option<Metadata>,
-    /// What that file has and a staged file could not get.
-    pub(crate) lost: Vec<Attribute>,
+    /// What came of the copy of its permissions.
+    pub(crate) copied: Option<Copied>,
     /// The file that is replaced or removed.
     pub(super) existing: Option<Metadata>,
     pub(crate) attributes: Attributes,
@@ -122,13 +121,13 @@ impl StagedEntry {
 
     /// The change that this entry was made of.
     pub(crate) fn into_change(self) -> StagedChange {
-        let Self { entry, identity, like, lost, existing, attributes, bytes } = self;
+        let Self { entry, identity, like, copied, existing, attributes, bytes } = self;
         let staged = entry.staged();
         let nearest = entry.path.parent();
         let target = Target { path: entry.path, existing, nearest, attributes };
         let change = match (entry.action, staged) {
             (Action::Write(content), Some(staged)) => {
-                StagedChange::Write(StagedFile { staged, target, content, identity, like, lost, bytes })
+                StagedChange::Write(StagedFile { staged, target, content, identity, like, copied, bytes })
             }
             (Action::Link(link), Some(staged)) => {
                 StagedChange::Link(StagedSymlink { staged, target, to: link.to, identity })
@@ -440,13 +439,15 @@ impl StagedWriter {
             // none.
             None => [found, self.target.existing].into_iter().flatten().find(|f| f.kind == Kind::File),
         };
-        let mut lost = Vec::new();
+        let mut copied = None;
         match (&like, attributes.mode) {
             (Some(like), _) => {
                 let mode = attributes.mode_for(like.owner.1).unwrap_or(like.mode);
                 let like = Metadata { mode, ..*like };
-                lost = self.file.copy_permissions(model.as_ref().unwrap_or(path), &like).map_err(failed())?;
-                root.may_lose(path, &lost)?;
+                let model = model.as_ref().unwrap_or(path);
+                let given = self.file.copy_permissions(model, &like).map_err(failed())?;
+                root.may_lose(path, &given.lost)?;
+                copied = Some(given);
             }
             (None, Some(mode)) => {
                 let group = match attributes.group {
@@ -475,7 +476,7 @@ impl StagedWriter {
             },
             identity: metadata.identity,
             like,
-            lost,
+            copied,
             bytes: None,
             staged: self.staged,
             target: Target { existing: found, ..self.target },
@@ -526,10 +527,10 @@ impl StagedChange {
     pub(crate) fn into_entry(self, root: &Root) -> StagedEntry {
         let attributes = self.target().attributes.clone();
         let existing = self.target().existing;
-        let mut not_kept = Vec::new();
+        let mut copied_permissions = None;
         let (entry, identity, like, bytes) = match self {
-            Self::Write(StagedFile { target, content, identity, like, lost, bytes, .. }) => {
-                not_kept = lost;
+            Self::Write(StagedFile { target, content, identity, like, copied, bytes, .. }) => {
+                copied_permissions = copied;
                 (entry(root, target, Action::Write(content)), identity, like, bytes)
             }
             Self::Remove(target) => {
@@ -557,7 +558,7 @@ impl StagedChange {
                 return staged;
             }
         };
-        StagedEntry { entry, identity, like, lost: not_kept, existing, attributes, bytes }
+        StagedEntry { entry, identity, like, copied: copied_permissions, existing, attributes, bytes }
     }
 }
 

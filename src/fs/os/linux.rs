@@ -229,21 +229,22 @@ pub(super) fn file_has_access_list(file: &File) -> rustix::io::Result<bool> {
 
 /// Gives a file the access control list of the file `name` in `directory`, as the `mode` limits it that the
 /// file will get. Otherwise the list would let others in until then. If there is no list, removes an
-/// inherited one. Returns whether the list has changed, and the file's mode with it.
+/// inherited one. Returns whether there is a list, and whether that has changed, and the file's mode with it.
 pub(super) fn copy_access_list(
     directory: &OwnedFd,
     name: &OsStr,
     file: &File,
     mode: u32,
-) -> rustix::io::Result<bool> {
+) -> rustix::io::Result<(bool, bool)> {
     let wanted = access_list(directory, name)?.map(|list| with_mode(list, mode));
+    let is_there = wanted.is_some();
     let own = Wanted::Value(ACCESS_LIST.as_bytes()).of_file(file)?;
     match wanted {
-        wanted if wanted == own => return Ok(false),
+        wanted if wanted == own => return Ok((is_there, false)),
         Some(list) => rustix::fs::fsetxattr(file, ACCESS_LIST, &list, XattrFlags::empty())?,
         None => rustix::fs::fremovexattr(file, ACCESS_LIST)?,
     }
-    Ok(true)
+    Ok((is_there, true))
 }
 
 /// Gives a file the extended attributes of the file `name` in `directory` that are its user's, and its

@@ -43,12 +43,11 @@ use uuid::Uuid;
 
 use crate::fs::time::RealTime;
 use crate::fs::{
-    CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, GrowingFile, HeldDirectory, Kind, Lock, LockKind,
-    Metadata, NewFile, ReadFile, SyncError, Unsynced, Wave, WriteFile,
+    CONTROL_DIRECTORY, Copied, DirectoryEntry, Durable, FileSystem, GrowingFile, HeldDirectory, Kind, Lock,
+    LockKind, Metadata, NewFile, ReadFile, SyncError, Unsynced, Wave, WriteFile,
 };
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
-use crate::preserve::Attribute;
 use growing::Growing;
 use held::OsLock;
 use written::Written;
@@ -269,7 +268,7 @@ impl io::Seek for Writer {
 }
 
 impl WriteFile for Writer {
-    fn copy_permissions(&mut self, path: &RelativePath, like: &Metadata) -> io::Result<Vec<Attribute>> {
+    fn copy_permissions(&mut self, path: &RelativePath, like: &Metadata) -> io::Result<Copied> {
         self.hidden_mode = None;
         self.directories.copy_permissions(&self.file, path, like)
     }
@@ -402,10 +401,10 @@ impl FileSystem for OsFileSystem {
         model: &RelativePath,
         like: &Metadata,
         path: &RelativePath,
-    ) -> io::Result<(Vec<Attribute>, Unsynced)> {
+    ) -> io::Result<(Copied, Unsynced)> {
         let file = self.directories.open_to_sync(path)?;
-        let lost = self.directories.copy_permissions(&file, model, like)?;
-        Ok((lost, Unsynced::file(Box::new(Written::new(file, path.clone(), 0..0)))))
+        let copied = self.directories.copy_permissions(&file, model, like)?;
+        Ok((copied, Unsynced::file(Box::new(Written::new(file, path.clone(), 0..0)))))
     }
 
     fn overwrite(&self, path: &RelativePath) -> io::Result<Box<dyn WriteFile>> {

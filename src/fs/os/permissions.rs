@@ -9,20 +9,20 @@ use rustix::io::Errno;
 #[cfg(target_os = "linux")]
 use super::linux::{copy_access_list, copy_attributes};
 use super::unix::{Directories, file_metadata, set_mode};
-use crate::fs::Metadata;
+use crate::fs::{Copied, Metadata};
 use crate::path::RelativePath;
 use crate::preserve::Attribute;
 
 impl Directories {
     /// Gives `file` the permissions of the file at `model`, and its owner if that is allowed. The owner
     /// comes first, because changing it clears the set-user-ID and set-group-ID bits (chown(2)). The
-    /// mode comes last, so that nothing changes it afterwards. Returns what it could not give.
+    /// mode comes last, so that nothing changes it afterwards. Returns what came of it.
     pub(super) fn copy_permissions(
         &self,
         file: &File,
         model: &RelativePath,
         like: &Metadata,
-    ) -> io::Result<Vec<Attribute>> {
+    ) -> io::Result<Copied> {
         let own = file_metadata(file)?;
         let mut lost = Vec::new();
         let mut mode = like.mode;
@@ -49,12 +49,12 @@ impl Directories {
             let lost = copy_attributes(directory, name, file)?;
             Ok((lost, copy_access_list(directory, name, file, mode)?))
         });
-        let (names, has_changed) = copied.map_err(explain)?;
+        let (names, (has_access_list, has_changed)) = copied.map_err(explain)?;
         lost.extend(names.into_iter().map(Attribute::Extended));
         if changed || has_changed {
             set_mode(file, mode)?;
         }
-        Ok(lost)
+        Ok(Copied { lost, has_access_list })
     }
 }
 
@@ -75,8 +75,8 @@ fn copy_access_list(
     _name: &std::ffi::OsStr,
     _to: &File,
     _mode: u32,
-) -> rustix::io::Result<bool> {
-    Ok(false)
+) -> rustix::io::Result<(bool, bool)> {
+    Ok((false, false))
 }
 
 /// Other systems' attributes are not looked at.

@@ -16,9 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, HeldDirectory, Identity, Kind, Metadata};
+use crate::fs::{CONTROL_DIRECTORY, Copied, DirectoryEntry, HeldDirectory, Identity, Kind, Metadata};
 use crate::path::RelativePath;
-use crate::preserve::Attribute;
 
 /// Lets a directory be opened as a file (CreateFileW, Microsoft Learn).
 const FILE_FLAG_BACKUP_SEMANTICS: u32 = 0x0200_0000;
@@ -196,8 +195,8 @@ impl Directories {
         _file: &File,
         _model: &RelativePath,
         _like: &Metadata,
-    ) -> io::Result<Vec<Attribute>> {
-        Ok(Vec::new())
+    ) -> io::Result<Copied> {
+        Ok(Copied::default())
     }
 
     pub(super) fn open_to_lock(&self, path: &RelativePath) -> io::Result<File> {

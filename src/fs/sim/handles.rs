@@ -11,9 +11,10 @@ use std::time::SystemTime;
 
 use super::disk::{Body, Number, Place};
 use super::machine::Shared;
-use crate::fs::{GrowingFile, HeldDirectory, Lock, Metadata, OpenFile, ReadFile, Unsynced, WriteFile};
+use crate::fs::{
+    Copied, GrowingFile, HeldDirectory, Lock, Metadata, OpenFile, ReadFile, Unsynced, WriteFile,
+};
 use crate::path::RelativePath;
-use crate::preserve::Attribute;
 
 /// "No space left on device".
 const ENOSPC: i32 = 28;
@@ -96,13 +97,13 @@ impl Seek for SimWriter {
 }
 
 impl WriteFile for SimWriter {
-    fn copy_permissions(&mut self, _path: &RelativePath, like: &Metadata) -> io::Result<Vec<Attribute>> {
+    fn copy_permissions(&mut self, _path: &RelativePath, like: &Metadata) -> io::Result<Copied> {
         self.hidden_mode = None;
         let mut machine = self.machine.lock();
         machine.change(self.process)?;
         machine.set_mode(self.open.inode, like.mode)?;
         machine.state.touch(self.open.inode);
-        Ok(Vec::new())
+        Ok(Copied::default())
     }
 
     fn set_mode(&mut self, mode: u32) -> io::Result<()> {

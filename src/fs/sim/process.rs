@@ -19,12 +19,11 @@ use super::machine::{HeldLock, Machine, Shared, dead};
 use super::plan::{Aftermath, Model};
 use crate::fs::time::RealTime;
 use crate::fs::{
-    Barrier, CONTROL_DIRECTORY, DirectoryEntry, Durable, FileSystem, GrowingFile, HeldDirectory, Kind, Lock,
-    LockKind, Metadata, NewFile, ReadFile, SyncError, Unsynced, Wave, WriteFile,
+    Barrier, CONTROL_DIRECTORY, Copied, DirectoryEntry, Durable, FileSystem, GrowingFile, HeldDirectory,
+    Kind, Lock, LockKind, Metadata, NewFile, ReadFile, SyncError, Unsynced, Wave, WriteFile,
 };
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
-use crate::preserve::Attribute;
 
 /// The umask of simulated processes.
 const UMASK: u32 = 0o022;
@@ -254,14 +253,14 @@ impl FileSystem for SimFileSystem {
         _model: &RelativePath,
         like: &Metadata,
         path: &RelativePath,
-    ) -> io::Result<(Vec<Attribute>, Unsynced)> {
+    ) -> io::Result<(Copied, Unsynced)> {
         let mut machine = self.machine.lock();
         machine.change(self.process)?;
         let inode = machine.state.lookup(path)?;
         machine.set_mode(inode, like.mode)?;
         let parent = machine.state.directory(&path.parent())?;
         let device = machine.state.device(parent);
-        Ok((Vec::new(), Unsynced::file(Box::new(SimOpen { inode, device, path: path.clone() }))))
+        Ok((Copied::default(), Unsynced::file(Box::new(SimOpen { inode, device, path: path.clone() }))))
     }
 
     fn overwrite(&self, path: &RelativePath) -> io::Result<Box<dyn WriteFile>> {

@@ -76,7 +76,7 @@ protocol::check -> protocol::stage protocol::state protocol::original protocol::
 protocol::permissions -> protocol::stage protocol::root error fs manifest mutation
 protocol::refused -> protocol::stage error fs
 protocol::staged_trees -> protocol::stage protocol::layout manifest path protocol::resolve
-protocol::stage -> protocol::caller protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error expect manifest fs mutation generation path checksum progress preserve
+protocol::stage -> protocol::caller protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error expect manifest fs mutation generation path checksum progress
 protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs mutation options path
 protocol::gate -> protocol::lease protocol::lock protocol::caller protocol::root protocol::layout error mutation
@@ -115,7 +115,7 @@ manifest::tree -> manifest::name manifest
 manifest::name -> manifest path
 manifest -> fs generation path checksum
 # the real disk
-fs::os -> fs::os::growing fs::os::held fs::os::trees fs::os::sync fs::os::unix fs::os::windows fs::os::written fs::time fs options path preserve
+fs::os -> fs::os::growing fs::os::held fs::os::trees fs::os::sync fs::os::unix fs::os::windows fs::os::written fs::time fs options path
 fs::os::growing -> fs::os::written fs path
 fs::os::permissions -> fs::os::unix fs::os::linux fs path preserve
 fs::os::sync -> fs::os::unix fs::os::linux fs::os::windows fs::os::written fs options path
@@ -126,16 +126,16 @@ fs::os::unix -> fs::os::rights fs::os::linux fs path
 fs::os::rights ->
 fs::os::outside -> fs::os::linux
 fs::os::linux -> fs path
-fs::os::windows -> fs path preserve
+fs::os::windows -> fs path
 fs::os::written -> fs path
 fs::os::held -> fs
 # the simulated disk
 fs::sim::explore -> fs::sim fs::sim::plan fs mutation
 fs::sim::strangers -> fs::sim fs::sim::disk path
 fs::sim -> fs::sim::process fs::sim::power fs::sim::directories fs::sim::machine fs::sim::disk fs::sim::plan fs::time fs mutation path
-fs::sim::process -> fs::sim::handles fs::sim::directories fs::sim::machine fs::sim::disk fs::sim::plan fs::time fs options path preserve
+fs::sim::process -> fs::sim::handles fs::sim::directories fs::sim::machine fs::sim::disk fs::sim::plan fs::time fs options path
 fs::sim::power -> fs::sim::disk fs::sim::plan
-fs::sim::handles -> fs::sim::machine fs::sim::disk fs path preserve
+fs::sim::handles -> fs::sim::machine fs::sim::disk fs path
 fs::sim::machine -> fs::sim::disk fs::sim::plan fs::time fs path
 fs::sim::directories -> fs::sim::disk fs path
 fs::sim::disk -> fs::sim::plan fs path
