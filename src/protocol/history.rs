@@ -168,7 +168,7 @@ impl<'a> Keeper<'a> {
             return Ok(Was::Unknown);
         }
         if self.commit.is_late && entry.before.map(|before| before.stamp) != found.as_ref().map(Stamp::of) {
-            let original = |stamp, blake3| Original { stamp, blake3, mode: 0, kept: Kept::Not };
+            let original = |stamp, blake3| Original { stamp, blake3, mode: 0, group: None, kept: Kept::Not };
             let lost = entry.before.map(|before| Was::File(original(before.stamp, before.checksum)));
             return Ok(lost.unwrap_or(Was::Nothing));
         }
@@ -191,7 +191,9 @@ impl<'a> Keeper<'a> {
             .before
             .filter(|before| before.stamp == stamp && !before.is_link)
             .and_then(|before| before.checksum);
-        let original = |blake3, kept| Original { stamp, blake3, mode: found.mode, kept };
+        let has_list = is_listed(self.root, &entry.path).unwrap_or(true);
+        let group = (!has_list).then_some(found.owner.1);
+        let original = |blake3, kept| Original { stamp, blake3, mode: found.mode, group, kept };
         let checksum = match known.map_or_else(|| copy::checksum(self.root, &entry.path), Ok) {
             // Whoever may not read a file may not keep it either.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

@@ -70,6 +70,10 @@ pub(crate) struct Original {
     #[serde(with = "checksum_text", skip_serializing_if = "Option::is_none", default)]
     pub(crate) blake3: Option<Checksum>,
     pub(crate) mode: u32,
+    /// The group for which the mode's bits hold. `None` if an access control list said more than the mode,
+    /// and in a list of an earlier version.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) group: Option<u32>,
     pub(crate) kept: Kept,
 }
 

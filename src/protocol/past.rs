@@ -54,6 +54,8 @@ pub(crate) struct PlannedStep {
     pub(crate) now: Becomes,
     /// The permissions that the file has now.
     pub(crate) mode: Option<u32>,
+    /// The group for which they hold, unless an access control list says more.
+    pub(crate) group: Option<u32>,
 }
 
 /// Reads the history, after finishing what dead writers left.
@@ -152,7 +154,8 @@ impl History {
         let mut steps = Vec::new();
         for (path, then) in self.split(generation).0 {
             let Some(now) = now.get(&path).cloned() else { continue };
-            let mode = root.look(&path).ok().flatten().map(|found| found.mode & PERMISSION_BITS);
+            let found = root.look(&path).ok().flatten();
+            let mode = found.map(|found| found.mode & PERMISSION_BITS);
             if is_same(&then.was, &now, mode) && !then.is_uncertain {
                 continue;
             }
@@ -163,7 +166,9 @@ impl History {
                 return Err(Error::Unsupported { path: root.full(&path).into(), reason });
             }
             let kept = layout::kept(then.generation, then.transaction, then.number);
-            steps.push(PlannedStep { path, was: then.was, kept, now, mode });
+            let has_list = root.fs.has_access_list(&path).unwrap_or(true);
+            let group = found.filter(|_| !has_list).map(|found| found.owner.1);
+            steps.push(PlannedStep { path, was: then.was, kept, now, mode, group });
         }
         Ok(Plan { newest: self.newest(), steps })
     }

@@ -22,7 +22,7 @@ use super::cleanup::CleanupGuard;
 use super::layout::{self, StagedId};
 use super::original;
 use super::queue::Job;
-use super::resolve::{Attributes, Target};
+use super::resolve::{Attributes, Target, for_any_group};
 use super::root::{Root, if_found};
 use super::session::{Looked, Session};
 use super::snapshot::Snapshot;
@@ -450,11 +450,7 @@ impl StagedWriter {
                 copied = Some(given);
             }
             (None, Some(mode)) => {
-                let group = match attributes.group {
-                    Some(_) => root.fs.metadata(&self.staged).map_err(failed())?.owner.1,
-                    None => 0,
-                };
-                let mode = attributes.mode_for(group).unwrap_or(mode);
+                let mode = own_mode(root, &self.staged, attributes, mode).map_err(failed())?;
                 self.file.set_mode(mode).map_err(failed())?;
             }
             (None, None) => {}
@@ -483,6 +479,17 @@ impl StagedWriter {
         };
         Ok((file, self.name.and(content)))
     }
+}
+
+/// The mode of a new file, as far as it holds for its group. A list that it has inherited from its directory
+/// could let in others whom the mode was not meant for.
+fn own_mode(root: &Root, staged: &RelativePath, attributes: &Attributes, mode: u32) -> io::Result<u32> {
+    if attributes.group.is_none() {
+        return Ok(mode);
+    }
+    let group = root.fs.metadata(staged)?.owner.1;
+    let is_listed = root.fs.has_access_list(staged)?;
+    Ok(if is_listed { for_any_group(mode) } else { attributes.mode_for(group).unwrap_or(mode) })
 }
 
 impl Write for StagedWriter {

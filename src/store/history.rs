@@ -75,9 +75,10 @@ impl Store {
 
     /// Brings the files of an earlier generation back, as a new commit. Files that no commit has changed since
     /// then stay as they are. A file that exists gets its old bytes and permissions. One that is gone is
-    /// made anew: it belongs to this user, and has no set-ID bit. Its group has no rights that not all have.
-    /// Its time stamp is new. Directories that were made since then go if they are empty. One that comes back
-    /// has the mode of a new directory: if it was closed to others, close it again.
+    /// made anew: it belongs to this user, and has no set-ID bit. If its group is not the old one, or there was
+    /// or is an access control list, its group gets only the rights that all others have. Its time stamp is
+    /// new. Directories that were made since then go if they are empty. One that comes back has the mode of a
+    /// new directory: if it was closed to others, close it again.
     ///
     /// If another program has changed a file since its newest commit, that is a [`Conflict`](Error::Conflict),
     /// and nothing is changed. If nothing has to be changed, nothing is committed. Whoever may write in the

@@ -37,6 +37,7 @@ pub struct FileBuilder<'a> {
     transaction: &'a mut Transaction,
     path: PathBuf,
     mode: Option<u32>,
+    group: Option<u32>,
 }
 
 impl FileBuilder<'_> {
@@ -63,6 +64,12 @@ impl FileBuilder<'_> {
     /// ```
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = Some(mode);
+        self
+    }
+
+    /// Says for which group the mode's bits hold. Another group gets only the rights of all others.
+    pub(super) fn of_group(mut self, group: Option<u32>) -> Self {
+        self.group = group;
         self
     }
 
@@ -102,8 +109,8 @@ impl FileBuilder<'_> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn create_new(self, bytes: impl AsRef<[u8]>) -> Result<()> {
-        let Self { transaction, path, mode } = self;
-        let file = FileBuilder { transaction: &mut *transaction, path: path.clone(), mode };
+        let Self { transaction, path, mode, group } = self;
+        let file = FileBuilder { transaction: &mut *transaction, path: path.clone(), mode, group };
         file.write(bytes)?;
         transaction.expect_free(&path)
     }
@@ -127,12 +134,12 @@ impl FileBuilder<'_> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn write_if_changed(self, bytes: impl AsRef<[u8]>) -> Result<bool> {
-        let Self { transaction, path, mode } = self;
+        let Self { transaction, path, mode, group } = self;
         transaction.refuse_mode(&path, mode)?;
         if transaction.has_mode(&path, mode)? && transaction.is_unchanged(&path, bytes.as_ref())? {
             return Ok(false);
         }
-        FileBuilder { transaction, path, mode }.write(bytes)?;
+        FileBuilder { transaction, path, mode, group }.write(bytes)?;
         Ok(true)
     }
 
@@ -157,13 +164,13 @@ impl FileBuilder<'_> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn writer(self) -> Result<FileWriter> {
-        let Self { transaction, path, mode } = self;
+        let Self { transaction, path, mode, group } = self;
         transaction.root().may_collect()?;
         transaction.refuse_mode(&path, mode)?;
         let mut target = transaction.resolve_to_stage(&path)?;
         target.attributes = guard(&transaction.draft).attributes(&target.path);
         if mode.is_some() {
-            target.attributes = Attributes { mode, group: None, ..target.attributes };
+            target.attributes = Attributes { mode, group, ..target.attributes };
         }
         Ok(transaction.writer_of(target))
     }
@@ -225,7 +232,7 @@ impl Transaction {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn file(&mut self, path: impl AsRef<Path>) -> FileBuilder<'_> {
-        FileBuilder { transaction: self, path: path.as_ref().to_path_buf(), mode: None }
+        FileBuilder { transaction: self, path: path.as_ref().to_path_buf(), mode: None, group: None }
     }
 
     /// Stages a copy of a file of the root, as this transaction would leave it. The copy has the mode that

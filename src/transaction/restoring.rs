@@ -69,11 +69,12 @@ impl Transaction {
     fn put_back_file(&mut self, step: &PlannedStep, original: &Original) -> Result<()> {
         let mut kept = past::open(self.root(), &step.kept, &step.path, original)?;
         let mode = original.mode & PERMISSION_BITS;
+        // Whoever could not read the original may not read what comes back.
+        let is_known = original.group.is_some() && (step.mode.is_none() || step.group == original.group);
+        let mode = if is_known { mode } else { for_any_group(mode) };
         let mut writer = match step.mode {
             Some(now) if now == mode => self.writer(&step.path)?,
-            Some(_) => self.file(&step.path).mode(mode).writer()?,
-            // The list does not say which group it had. That of a new file may be another one.
-            None => self.file(&step.path).mode(for_any_group(mode)).writer()?,
+            _ => self.file(&step.path).mode(mode).of_group(original.group).writer()?,
         };
         let unread = self.root().error(Operation::Read, &step.kept);
         let length = original.stamp.length;

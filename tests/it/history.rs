@@ -444,16 +444,3 @@ fn stores_that_save_at_once_have_one_history() {
     stores[2].restore(0).unwrap();
     assert!(tree(dir.path()).is_empty());
 }
-
-/// The history does not say which group a file had. So the group of the new one got its rights.
-#[cfg(unix)]
-#[test]
-fn a_file_that_comes_back_lets_no_group_in() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::options().keep(3).open(dir.path()).unwrap();
-    store.update(|tx| tx.file("secret").mode(0o640).write("1")).unwrap();
-    store.update(|tx| tx.file("open").mode(0o664).write("1")).unwrap();
-    store.update(|tx| tx.remove("secret").and_then(|()| tx.remove("open"))).unwrap();
-    store.undo().unwrap();
-    assert_eq!(["secret", "open"].map(|path| mode(dir.path().join(path))), [0o600, 0o644]);
-}

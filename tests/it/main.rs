@@ -55,4 +55,6 @@ mod strangers;
 mod tidy;
 mod transactions;
 mod trees;
+#[cfg(unix)]
+mod undone_rights;
 mod updates;

@@ -1,0 +1,185 @@
+//! What an undo gives back may be read by nobody who could not read it before. Groups and access control lists
+//! need root and `setfacl`; where these are missing, the tests say that they were skipped.
+
+#![cfg(unix)]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use cosave::{Durability, Store};
+
+use crate::common::{skipped, text};
+
+/// A group that this process is not in.
+const OTHERS: u32 = 12_345;
+
+fn keeping(root: &Path) -> Store {
+    Store::options().keep(10).durability(Durability::Process).open(root).unwrap()
+}
+
+fn mode(path: impl AsRef<Path>) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn set_mode(path: impl AsRef<Path>, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn is_root(root: &Path) -> bool {
+    let is_root = fs::metadata(root).unwrap().uid() == 0;
+    if !is_root {
+        skipped("undone_rights", "needs root");
+    }
+    is_root
+}
+
+fn can_list(arguments: &[&str], path: &Path) -> bool {
+    let listed = std::process::Command::new("setfacl").args(arguments).arg(path).status();
+    let is_listed = listed.is_ok_and(|status| status.success());
+    if !is_listed {
+        skipped("undone_rights", "there is no `setfacl`, or this file system has no lists");
+    }
+    is_listed
+}
+
+/// A file with these bytes and this mode.
+fn file(path: &Path, bytes: &str, mode: u32) {
+    fs::write(path, bytes).unwrap();
+    set_mode(path, mode);
+}
+
+/// The lists of a history.
+fn lists(root: &Path) -> Vec<PathBuf> {
+    let listed = fs::read_dir(root.join(".cosave/history")).unwrap();
+    listed.map(|entry| entry.unwrap().path().join("record")).collect()
+}
+
+/// Changes the lists of a history, as an earlier version would have written them.
+fn rewrite_lists(root: &Path, without: &str) {
+    for path in lists(root) {
+        let whole = text(&path);
+        let (_, body) = whole.split_once('\n').unwrap();
+        let body: Vec<_> = body.lines().filter(|line| !line.trim().starts_with(without)).collect();
+        let body = body.join("\n");
+        let hash = blake3::hash(body.as_bytes()).to_hex();
+        fs::write(&path, format!("cosave-history 1 {hash}\n{body}")).unwrap();
+    }
+}
+
+/// The history did not say which group a file had. So no group got more rights than all others.
+#[test]
+fn a_file_that_comes_back_to_its_group_has_its_mode() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = keeping(dir.path());
+    file(&dir.path().join("secret"), "1", 0o640);
+    file(&dir.path().join("open"), "1", 0o664);
+    store.update(|tx| tx.remove("secret").and_then(|()| tx.remove("open"))).unwrap();
+    store.undo().unwrap();
+    assert_eq!(["secret", "open"].map(|path| mode(dir.path().join(path))), [0o640, 0o664]);
+}
+
+#[test]
+fn a_list_that_does_not_tell_the_group_lets_no_group_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = keeping(dir.path());
+    for path in ["gone", "there"] {
+        file(&dir.path().join(path), "1", 0o640);
+    }
+    store.update(|tx| tx.remove("gone").and_then(|()| tx.write("there", "2"))).unwrap();
+    rewrite_lists(dir.path(), "\"group\"");
+    store.undo().unwrap();
+    for path in ["gone", "there"] {
+        assert_eq!(
+            (text(dir.path().join(path)).as_str(), mode(dir.path().join(path))),
+            ("1", 0o600),
+            "{path}"
+        );
+    }
+}
+
+/// The bits for the old group were given to the group of the new file, which could never read the old one.
+#[test]
+fn a_file_that_comes_back_to_another_group_lets_that_group_in_no_further_than_all_others() {
+    let dir = tempfile::tempdir().unwrap();
+    if !is_root(dir.path()) {
+        return;
+    }
+    let store = keeping(dir.path());
+    for (path, bits) in [("secret", 0o640), ("open", 0o664)] {
+        file(&dir.path().join(path), "1", bits);
+        chown(dir.path().join(path), None, Some(OTHERS)).unwrap();
+    }
+    store.update(|tx| tx.remove("secret").and_then(|()| tx.remove("open"))).unwrap();
+    store.undo().unwrap();
+    for (path, bits) in [("secret", 0o600), ("open", 0o644)] {
+        let found = fs::metadata(dir.path().join(path)).unwrap();
+        assert_ne!(found.gid(), OTHERS);
+        assert_eq!(found.mode() & 0o7777, bits, "{path}");
+    }
+}
+
+/// The file had been given to another group meanwhile, with the same mode. So the old bytes were readable by
+/// that group.
+#[test]
+fn a_file_that_was_given_to_another_group_gets_its_old_bytes_without_rights_for_that_group() {
+    let dir = tempfile::tempdir().unwrap();
+    if !is_root(dir.path()) {
+        return;
+    }
+    let store = keeping(dir.path());
+    let path = dir.path().join("secret");
+    file(&path, "old secret", 0o640);
+    store.update(|tx| tx.write("secret", "nothing special")).unwrap();
+    chown(&path, None, Some(OTHERS)).unwrap();
+    set_mode(&path, 0o640);
+    store.undo().unwrap();
+    let found = fs::metadata(&path).unwrap();
+    assert_eq!((text(&path).as_str(), found.gid(), found.mode() & 0o7777), ("old secret", OTHERS, 0o600));
+}
+
+/// The mask of a list stood where the bits of the group are. Without the list the group had these rights.
+#[test]
+fn a_file_that_had_a_list_comes_back_without_what_the_list_gave() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = keeping(dir.path());
+    let path = dir.path().join("secret");
+    file(&path, "1", 0o600);
+    if !can_list(&["-m", "u:1234:r"], &path) {
+        return;
+    }
+    assert_eq!(mode(&path), 0o640);
+    store.update(|tx| tx.remove("secret")).unwrap();
+    store.undo().unwrap();
+    assert_eq!((text(&path).as_str(), mode(&path)), ("1", 0o600));
+}
+
+/// The list was made for what the file had become. It let its users read what it had been.
+#[test]
+fn a_list_that_a_file_got_since_lets_nobody_read_what_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = keeping(dir.path());
+    let path = dir.path().join("secret");
+    file(&path, "old secret", 0o640);
+    store.update(|tx| tx.write("secret", "nothing special")).unwrap();
+    if !can_list(&["-m", "u:1234:r"], &path) {
+        return;
+    }
+    assert_eq!(mode(&path), 0o640);
+    store.undo().unwrap();
+    assert_eq!((text(&path).as_str(), mode(&path)), ("old secret", 0o600));
+}
+
+/// A new file inherits a list from its directory. That list was made after the file was removed.
+#[test]
+fn a_file_that_comes_back_into_a_directory_with_a_list_is_open_to_none_of_its_users() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = keeping(dir.path());
+    file(&dir.path().join("secret"), "1", 0o640);
+    store.update(|tx| tx.remove("secret")).unwrap();
+    if !can_list(&["-d", "-m", "u:1234:r"], dir.path()) {
+        return;
+    }
+    store.undo().unwrap();
+    assert_eq!(mode(dir.path().join("secret")), 0o600);
+}
