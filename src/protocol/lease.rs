@@ -91,8 +91,19 @@ pub(crate) fn exclusive(root: &Root) -> Result<Locked> {
             return Ok(locked);
         }
         drop(locked);
-        drop(named(root, Wait::new(root).take(&layout::LEASE.path(), LockKind::Shared))?);
+        wait_for_it(root)?;
     }
+}
+
+/// Waits until nobody else has the lease.
+fn wait_for_it(root: &Root) -> Result<()> {
+    let path = layout::LEASE.path();
+    let mut wait = Wait::new(root);
+    // Its file may be locked by another thread of this store, which is just taking it.
+    while !root.has_lease() && wait.try_once(&path, LockKind::Shared)?.is_none() {
+        named(root, wait.pause(&path))?;
+    }
+    Ok(())
 }
 
 fn is_free(root: &Root) -> Result<bool> {

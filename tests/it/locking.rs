@@ -238,3 +238,69 @@ fn child_that_is_killed_under_its_lock() {
     // The end of its input never comes: it is killed.
     let _ = std::io::read_to_string(std::io::stdin());
 }
+
+/// What happens in the two threads of a store, one of which takes the lease while the other one commits.
+#[derive(Debug, PartialEq, Eq)]
+enum Event {
+    CommitWaits,
+    TakerWaits,
+    CommitWaitsForTheLease,
+    Taken,
+}
+
+/// One thread took the lease: it had the lease's file locked, and waited for its turn. Another thread of the
+/// same store had its turn before, and took the lease for somebody else's. It waited for its end, and was
+/// refused. Returns the answer to that commit, if it came at this moment.
+fn commit_while_the_lease_is_taken(root: &std::path::Path) -> Option<cosave::Result<()>> {
+    let (told, events) = mpsc::channel();
+    let (go, may_go) = mpsc::channel::<()>();
+    let (said, may_go) = (std::sync::Mutex::new(told.clone()), std::sync::Mutex::new(may_go));
+    let options = Store::options().durability(Durability::Process).lock_timeout(LONG / 3);
+    let options = options.on_wait(move |waiting| {
+        let is_taker = std::thread::current().name() == Some("taker");
+        let name = waiting.path.file_name().unwrap_or_default();
+        let told = |event| said.lock().unwrap().send(event).unwrap();
+        match name.to_str() {
+            Some("lock") if !is_taker => told(Event::CommitWaits),
+            Some("queue") if is_taker => {
+                told(Event::TakerWaits);
+                let _ = may_go.lock().unwrap().recv();
+            }
+            Some("lease") if !is_taker => told(Event::CommitWaitsForTheLease),
+            _ => {}
+        }
+    });
+    let (store, other) = (options.open(root).unwrap(), open(root, LONG));
+    put(&other, &[("a", "1")]);
+    std::thread::scope(|scope| {
+        let until = |event| assert!(events.iter().any(|told| told == event));
+        let view = other.view().unwrap();
+        let commit = scope.spawn(|| store.update(|tx| tx.write("a", "2")).map(drop));
+        until(Event::CommitWaits);
+        let taker = std::thread::Builder::new().name("taker".to_owned());
+        let take = || {
+            let lease = store.exclusive().unwrap();
+            told.send(Event::Taken).unwrap();
+            lease
+        };
+        let taker = taker.spawn_scoped(scope, take).unwrap();
+        // A commit that waits lets readers pass from time to time, and that is what the taker is just then.
+        let is_met = events.iter().find(|event| *event != Event::CommitWaits) == Some(Event::TakerWaits);
+        drop(view);
+        if is_met {
+            until(Event::CommitWaitsForTheLease);
+        }
+        drop(go);
+        let _lease = taker.join().unwrap();
+        let committed = commit.join().unwrap();
+        is_met.then_some(committed)
+    })
+}
+
+#[test]
+fn a_commit_is_not_refused_because_its_own_store_has_just_taken_the_lease() {
+    let root = tempfile::tempdir().unwrap();
+    let committed = (0..20).find_map(|_| commit_while_the_lease_is_taken(root.path()));
+    committed.expect("the two never met").unwrap();
+    assert_eq!(text(root.path().join("a")), "2");
+}
