@@ -101,6 +101,8 @@ pub enum Rule {
     SyncFound,
     /// Sync a file before another takes its place.
     SyncRotated,
+    /// Rotate a file over no other one that has either of its names.
+    RotateToFree,
     /// Sweep what is left of removed directories.
     SweepTrees,
     /// Recovery makes earlier moves durable before it moves a tree that they may lie in.

@@ -401,19 +401,27 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// system. Neither name has changed then. On Windows, sharing violations have been retried.
     fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced>;
 
-    /// Moves a directory, with everything in it, to a free name. Others see it at one name or at the other
-    /// (rename(2)). It never replaces anything, where the system can promise that (`RENAME_NOREPLACE`:
-    /// rename(2), Linux). Elsewhere it is looked for first.
+    /// Moves a name to a free one. Others see it at one or at the other (rename(2)). It never replaces
+    /// anything, where the system can promise that (`RENAME_NOREPLACE`: rename(2), Linux; `RENAME_EXCL`:
+    /// renameatx_np(2), macOS). Elsewhere it is looked for first.
     ///
     /// # Errors
     /// `AlreadyExists`, or as for [`rename`](Self::rename).
-    fn rename_directory(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
+    fn rename_new(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
         match self.metadata(to) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-            Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.rename(from, to),
+            Err(error) => Err(error),
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
         }
-        let renamed = self.rename(from, to);
+    }
+
+    /// Moves a directory, with everything in it, as [`rename_new`](Self::rename_new) does.
+    ///
+    /// # Errors
+    /// As for [`rename_new`](Self::rename_new).
+    fn rename_directory(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
+        let renamed = self.rename_new(from, to);
+        // Cached handles lead to where they have led, and that has other paths now.
         self.forget_directories();
         renamed
     }

@@ -144,6 +144,9 @@ impl AppendFile {
     /// whole and durable under its new name. After a crash either nothing has happened, or there may be
     /// no file at the old name: [`open`](Self::open) makes one.
     ///
+    /// No other file is ever replaced. On Windows, and on mounts that cannot promise that (some network
+    /// mounts), a file is only looked for right before the rename.
+    ///
     /// The new file has the permissions of any new file here.
     ///
     /// Two waits for the disk, or one if everything is durable already. Other threads wait meanwhile, and

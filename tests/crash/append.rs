@@ -261,3 +261,38 @@ fn an_error_in_a_rotation_leaves_every_record_and_a_file_that_can_be_opened() {
         }
     }
 }
+
+/// A file of another program appeared at a name that a rotation uses, after the rotation had looked for it.
+/// The rename replaced it, and so did the rename back after a failed sync, with all that it had acknowledged.
+fn a_rotation_replaces_nothing_that_appears_meanwhile() -> Result<(), String> {
+    const STRANGER: &[u8] = b"acknowledged by another program";
+    for arrives in [PATH, ROTATED] {
+        for (after, fails) in (0..16).flat_map(|after| (0..16).map(move |fails| (after, fails))) {
+            let disk = SimDisk::new(Model::WeakPosix);
+            let journal = open(disk.process()).unwrap();
+            journal.append(record(1)).unwrap();
+            journal.sync().unwrap();
+            journal.append(record(2)).unwrap();
+            let calls = disk.calls();
+            disk.make_at(calls + after, arrives, STRANGER);
+            let (persistent, aftermath) = (false, Aftermath::CacheShowsNew);
+            disk.fail_at(&[Fault { after: calls + fails, error: EIO, persistent, aftermath }]);
+            let rotated = journal.rotate("log.1");
+            let files = disk.files();
+            let is_there = |bytes: &[u8]| files.values().any(|found| found.starts_with(bytes));
+            if !is_there(record(1).as_bytes()) || disk.has_made() && !is_there(STRANGER) {
+                let case = format!("{arrives} appears at call {after}, an error at call {fails}");
+                return Err(format!("{case}: {rotated:?}, and {files:?} is left"));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_rotation_replaces_no_file_that_appears_in_its_midst() {
+    assert_eq!(a_rotation_replaces_nothing_that_appears_meanwhile(), Ok(()));
+    let broken = without(Some(Rule::RotateToFree), a_rotation_replaces_nothing_that_appears_meanwhile);
+    assert!(broken.is_err(), "nobody noticed");
+}
+

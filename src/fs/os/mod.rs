@@ -14,6 +14,8 @@ pub(crate) mod outside;
 mod own;
 #[cfg(unix)]
 mod permissions;
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+mod renaming;
 #[cfg(unix)]
 mod rights;
 #[cfg(unix)]
@@ -447,12 +449,10 @@ impl FileSystem for OsFileSystem {
         Ok(Unsynced::directory(from.parent()).and(Unsynced::directory(to.parent())))
     }
 
-    #[cfg(target_os = "linux")]
-    fn rename_directory(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
-        let renamed = self.directories.rename_directory(from, to);
-        // Cached handles lead to where they have led, and that has other paths now.
-        self.directories.forget();
-        renamed.map(|()| Unsynced::directory(from.parent()).and(Unsynced::directory(to.parent())))
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    fn rename_new(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
+        self.directories.rename_new(from, to)?;
+        Ok(Unsynced::directory(from.parent()).and(Unsynced::directory(to.parent())))
     }
 
     #[cfg(target_os = "linux")]

@@ -9,25 +9,12 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, RenameFlags, StatxFlags};
 use rustix::io::Errno;
 
+use super::renaming::is_unknown;
 use super::unix::Directories;
 use crate::fs::CONTROL_DIRECTORY;
 use crate::path::RelativePath;
 
 impl Directories {
-    /// Moves a directory to a free name.
-    pub(super) fn rename_directory(&self, from: &RelativePath, to: &RelativePath) -> io::Result<()> {
-        match self.rename_with(from, to, RenameFlags::NOREPLACE) {
-            Err(error) if is_unknown(&error) => {}
-            result => return result,
-        }
-        // Some file systems do not know the flag (rename(2), EINVAL).
-        match self.metadata(to) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.rename(from, to),
-            Err(error) => Err(error),
-            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-        }
-    }
-
     /// Gives each of two directories the name of the other.
     pub(super) fn exchange(&self, one: &RelativePath, other: &RelativePath) -> io::Result<()> {
         match self.rename_with(one, other, RenameFlags::EXCHANGE) {
@@ -56,15 +43,6 @@ impl Directories {
         }
     }
 
-    fn rename_with(&self, from: &RelativePath, to: &RelativePath, flags: RenameFlags) -> io::Result<()> {
-        self.with_fresh(&to.parent(), || {
-            let target = self.handle(&to.parent())?;
-            self.at(from, |directory, name| {
-                rustix::fs::renameat_with(directory, name, &*target, to.name(), flags)
-            })
-        })
-    }
-
     /// When a directory was made, if its file system tells.
     pub(super) fn born(&self, path: &RelativePath) -> io::Result<Option<SystemTime>> {
         let found = self.at(path, |directory, name| {
@@ -83,12 +61,6 @@ impl Directories {
 
 /// What overlayfs calls itself (statfs(2), `OVERLAYFS_SUPER_MAGIC`).
 const OVERLAYFS: rustix::fs::FsWord = 0x794c_7630;
-
-/// Whether the kernel or the file system does not know this kind of rename.
-fn is_unknown(error: &io::Error) -> bool {
-    let unknown = [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP];
-    unknown.iter().any(|unknown| error.raw_os_error() == Some(unknown.raw_os_error()))
-}
 
 /// Whether the table of mounts names something below this directory (proc_pid_mountinfo(5)).
 pub(super) fn has_mounts_below(directory: &Path) -> io::Result<bool> {

@@ -38,6 +38,8 @@ pub(super) struct Machine {
     pub(super) panic: Option<u64>,
     /// A file or empty directory that another process removes before this call.
     pub(super) removal: Option<(u64, RelativePath)>,
+    /// A file that another process makes and syncs before this call, or as soon as there is none.
+    pub(super) arrival: Option<(u64, RelativePath, Vec<u8>)>,
     pub(super) faults: Vec<Fault>,
     pub(super) mutation: Option<Mutation>,
     pub(super) free_bytes: Option<u64>,
@@ -84,6 +86,7 @@ impl Machine {
             crash: None,
             panic: None,
             removal: None,
+            arrival: None,
             faults: Vec::new(),
             mutation: None,
             free_bytes: None,
@@ -119,6 +122,11 @@ impl Machine {
         if let Some((_, path)) = self.removal.take_if(|(after, _)| *after <= number) {
             self.remove_unless_full(&path);
         }
+        if let Some((_, path, bytes)) = self.arrival.take_if(|(after, ..)| *after <= number) {
+            if !self.make_if_missing(&path, &bytes) {
+                self.arrival = Some((number, path, bytes));
+            }
+        }
         let hit = |fault: &&Fault| number == fault.after || fault.persistent && number > fault.after;
         match self.faults.iter().find(hit) {
             Some(fault) => Err(io::Error::from_raw_os_error(fault.error)),
@@ -135,6 +143,22 @@ impl Machine {
         if !is_full {
             self.state.operate(self.model, vec![(parent, disk::shared(path.name()), None)]);
         }
+    }
+
+    fn make_if_missing(&mut self, path: &RelativePath, bytes: &[u8]) -> bool {
+        let Ok(parent) = self.state.directory(&path.parent()) else { return false };
+        if self.state.lookup(path).is_ok() {
+            return false;
+        }
+        let now = self.state.tick();
+        let inode = self.state.add(disk::file(0o644, now));
+        if let Ok(Body::File { visible, durable, .. }) = self.state.body_mut(inode) {
+            visible.bytes = Arc::new(bytes.to_vec());
+            *durable = Some(visible.clone());
+        }
+        self.state.operate(self.model, vec![(parent, disk::shared(path.name()), Some(inode))]);
+        self.state.sync_names_in(self.model, parent);
+        true
     }
 
     /// Begins a change. The machine may crash before it.

@@ -34,6 +34,7 @@ mod machine;
 mod plan;
 mod power;
 mod process;
+mod renaming;
 mod strangers;
 
 use std::collections::BTreeMap;
@@ -159,6 +160,17 @@ impl SimDisk {
     /// something in it then. An aborted transaction removes the directories that it has made.
     pub fn remove_at(&self, call: u64, path: &str) {
         self.lock().removal = path_of(path).ok().map(|path| (call, path));
+    }
+
+    /// Lets another process make a file and sync it before a call, or as soon after it as there is none.
+    pub fn make_at(&self, call: u64, path: &str, bytes: &[u8]) {
+        self.lock().arrival = path_of(path).ok().map(|path| (call, path, bytes.to_vec()));
+    }
+
+    /// Whether the other process has made it.
+    #[must_use]
+    pub fn has_made(&self) -> bool {
+        self.lock().arrival.is_none()
     }
 
     /// Removes a sync from the protocol. To break a rule, use [`without`](crate::mutation::without).

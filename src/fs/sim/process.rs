@@ -17,6 +17,7 @@ use super::disk::{self, Body, Number};
 use super::handles::{SimGrowing, SimHeld, SimLock, SimOpen, SimReader, SimWriter};
 use super::machine::{HeldLock, Machine, Shared, dead};
 use super::plan::{Aftermath, Model};
+use super::renaming::{self, Existing};
 use crate::fs::time::RealTime;
 use crate::fs::{
     Barrier, CONTROL_DIRECTORY, Copied, DirectoryEntry, Durable, FileSystem, GrowingFile, HeldDirectory,
@@ -318,31 +319,13 @@ impl FileSystem for SimFileSystem {
     fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
         let mut machine = self.machine.lock();
         machine.change(self.process)?;
-        let (source, target) = (
-            self.directories.writable_parent(&machine.state, from)?,
-            self.directories.writable_parent(&machine.state, to)?,
-        );
-        let inode = self.directories.lookup(&machine.state, from)?;
-        if machine.state.device(source.directory) != machine.state.device(target.directory) {
-            return Err(io::ErrorKind::CrossesDevices.into());
-        }
-        let existing = machine.state.at(&target);
-        machine.may_move(source.directory, Some(inode))?;
-        machine.may_move(target.directory, existing)?;
-        if existing.is_some_and(|existing| machine.state.busy.contains(&existing)) {
-            return Err(io::ErrorKind::ResourceBusy.into());
-        }
-        if existing.is_some_and(|existing| matches!(machine.state.body(existing), Ok(Body::Directory { .. })))
-        {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        if existing != Some(inode) {
-            let settings = vec![source.to_nothing(), target.to(inode)];
-            let model = machine.model;
-            machine.state.operate(model, settings);
-            machine.state.touch(inode);
-        }
-        Ok(Unsynced::directory(from.parent()).and(Unsynced::directory(to.parent())))
+        renaming::move_name(&mut machine, &self.directories, (from, to), Existing::Replace)
+    }
+
+    fn rename_new(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
+        let mut machine = self.machine.lock();
+        machine.change(self.process)?;
+        renaming::move_name(&mut machine, &self.directories, (from, to), Existing::Refuse)
     }
 
     fn exchange(&self, one: &RelativePath, other: &RelativePath) -> io::Result<Unsynced> {

@@ -125,32 +125,31 @@ impl Shared {
 
     pub(super) fn rotate(&self, state: &mut State, to: &RelativePath) -> Result<()> {
         state.check()?;
-        let is_free = || {
-            let place = Place::from(self.fs.full_path(to));
-            match if_found(self.fs.metadata(to)).map_err(Error::io(Operation::Look, place.clone()))? {
-                Some(_) => Err(Error::Conflict { path: place, found: Clash::Exists }),
-                None => Ok(()),
-            }
-        };
-        is_free()?;
+        let target = Place::from(self.fs.full_path(to));
+        let taken = || Error::Conflict { path: target.clone(), found: Clash::Exists };
+        // Only to wait for nothing if it is taken already.
+        if if_found(self.fs.metadata(to)).map_err(Error::io(Operation::Look, target.clone()))?.is_some() {
+            return Err(taken());
+        }
         if state.synced < state.length && keeps(Rule::SyncRotated) {
             let (wave, reached) = (self.begin_sync(state)?, state.length);
             // Lost without this sync: the last records of the old file, although later ones are durable.
             let synced = self.fs.sync(wave, SyncStrategy::PerFile).map(drop);
             self.end_sync(state, reached, synced)?;
         }
-        // Somebody may have made one during the wait.
-        is_free()?;
         let mut names = Wave::new(Barrier::Rotated);
-        names.add(self.fs.rename(&self.path, to).map_err(self.io(Operation::Move))?);
+        // Somebody may have made one during the wait.
+        names.add(self.rename(&self.path, to).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => taken(),
+            _ => self.io(Operation::Move)(error),
+        })?);
         // Lost without this sync: the old file's new name, and with it all its records, if its old name is
         // already another file's. POSIX promises no order among names.
         if let Err(SyncError { source, .. }) = self.fs.sync(names, SyncStrategy::PerFile) {
-            // A second sync would prove nothing. So nobody may find the old name free, and use it.
-            if matches!(if_found(self.fs.metadata(&self.path)), Ok(None)) {
-                if let Ok(back) = self.fs.rename(to, &self.path) {
-                    back.waive("whichever name the file has, no other file can have taken it");
-                }
+            // A second sync would prove nothing. So nobody may find the old name free, and use it. Whoever
+            // has done so by now keeps it.
+            if let Ok(back) = self.rename(to, &self.path) {
+                back.waive("whichever name the file has, no other file can have taken it");
             }
             return Err(self.stop(state, source));
         }
@@ -164,6 +163,11 @@ impl Shared {
             }
             Err(error) => Err(self.stop(state, error)),
         }
+    }
+
+    /// Gives a file a name that is free.
+    fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {
+        if keeps(Rule::RotateToFree) { self.fs.rename_new(from, to) } else { self.fs.rename(from, to) }
     }
 
     /// Refuses everything from now on, since the file has another name, or none that lasts.
