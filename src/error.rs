@@ -252,8 +252,8 @@ pub enum Reason {
     /// The transaction is a dry run.
     #[error("a dry run changes nothing")]
     DryRun,
-    /// The process was forked after the store was opened.
-    #[error("this store was opened before a fork; open the root in the child")]
+    /// The process was forked after the store or the file was opened.
+    #[error("it was opened before a fork; open it again in the child")]
     Forked,
     /// The transaction was committed, or a wait for the disk has failed.
     #[error("the transaction is over, since it was committed or a wait for the disk failed")]

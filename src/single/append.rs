@@ -43,7 +43,8 @@ use crate::protocol::root::{guard, if_found};
 /// If a sync fails, whatever was not durable is cut off, and nothing can be appended any more:
 /// [`Error::NotAppended`]. Open the file again to go on.
 ///
-/// A child process after a fork must not use the file of its parent.
+/// A child process after a fork cannot use the file of its parent: whatever it asks is refused, and
+/// dropping its copy does nothing. It must not ask for lengths while other threads of its parent append.
 ///
 /// Only one writer can have a file open: a second one gets [`Error::InUse`], in this process or in another.
 /// Threads can share it, since all methods take `&self`.
@@ -98,6 +99,7 @@ impl AppendFile {
     /// - [`Error::NotAppended`] if a sync has failed, now or earlier.
     pub fn append(&self, record: impl AsRef<[u8]>) -> Result<u64> {
         let record = record.as_ref();
+        self.shared.refuse_child()?;
         let (begin, is_due) = {
             let mut state = guard(&self.shared.state);
             let begin = self.shared.append(&mut state, record)?;
@@ -117,6 +119,7 @@ impl AppendFile {
     /// [`Error::NotAppended`] if the sync failed, now or earlier: what is not durable was cut off.
     /// [`Error::Io`] if it could not begin; then nothing is lost, and it can be tried again.
     pub fn sync(&self) -> Result<u64> {
+        self.shared.refuse_child()?;
         let length = self.len();
         self.shared.sync_up_to(length)
     }
@@ -176,6 +179,7 @@ impl AppendFile {
     /// ```
     pub fn rotate(&self, name: impl AsRef<OsStr>) -> Result<()> {
         let shared = &*self.shared;
+        shared.refuse_child()?;
         let name = name.as_ref();
         let invalid = |reason| Error::invalid(Path::new(name), reason);
         let parsed = RelativePath::new(name).map_err(invalid)?;
@@ -254,7 +258,8 @@ impl AppendFile {
             is_closed: false,
         };
         let (state, syncing, changed) = (Mutex::new(state), Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { fs, path, place, options, state, syncing, changed });
+        let process = fs.process();
+        let shared = Arc::new(Shared { fs, path, place, options, state, syncing, changed, process });
         let timer = shared.options.within().map(|within| Timer::start(&shared, within)).transpose();
         let timer = timer.map_err(|error| Error::io(Operation::Open, shared.place.clone())(error))?;
         Ok(Self { shared, timer })
@@ -332,6 +337,11 @@ impl AppendOptions {
 
 impl Drop for AppendFile {
     fn drop(&mut self) {
+        if !self.shared.is_own_process() {
+            // The timer's thread is the parent's: here is none that could be waited for.
+            std::mem::forget(self.timer.take());
+            return;
+        }
         if let Some(timer) = self.timer.take() {
             guard(&self.shared.state).is_closed = true;
             self.shared.changed.notify_all();

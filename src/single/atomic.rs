@@ -11,10 +11,11 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::expect::Clash;
 use crate::fs::os::{OsFileSystem, Parents};
 use crate::fs::{Barrier, FileSystem, Kind, Lock, LockKind, Metadata, NewFile, SyncError, Wave, WriteFile};
+use crate::mutation::{Rule, keeps};
 use crate::options::SyncStrategy;
 use crate::path::{InvalidPath, RelativePath};
 use crate::place::Place;
@@ -30,7 +31,8 @@ use crate::protocol::root::{if_found, is_gone};
 /// if you write in small pieces.
 ///
 /// Permissions are copied from the old file, and missing parent directories are made. A symlink at the
-/// path is followed.
+/// path is followed. In a child after `fork` it is its parent's: whatever is asked of it is refused, and
+/// dropping it does nothing.
 ///
 /// # Examples
 ///
@@ -64,6 +66,8 @@ pub struct AtomicFile {
     living: Option<Box<dyn Lock>>,
     /// That of the caller, who may have gone before it is committed.
     claim: Arc<Claim>,
+    /// The process that has begun it.
+    process: u32,
 }
 
 /// How often a file is begun that a sweep takes for one of the dead. It can do so only at one moment.
@@ -210,8 +214,9 @@ impl AtomicFile {
             _ => io(Operation::Stage)(error),
         })?;
         name.waive("the rename gives the file the name that must last");
-        let (file, temporary) = (Some(file), Some(temporary));
-        Ok(Self { fs, target, place, found, names, file, temporary, living: None, claim: Arc::default() })
+        let (file, temporary, process) = (Some(file), Some(temporary), fs.process());
+        let (living, claim) = (None, Arc::default());
+        Ok(Self { fs, target, place, found, names, file, temporary, living, claim, process })
     }
 
     /// The same file, for a caller who can give it up.
@@ -273,6 +278,7 @@ impl AtomicFile {
     }
 
     pub(super) fn publish(mut self, existing: Existing) -> Result<()> {
+        self.refuse_child()?;
         let (Some(mut file), Some(temporary)) = (self.file.take(), self.temporary.clone()) else {
             return Err(Error::Unfinished { path: self.place.clone() });
         };
@@ -312,7 +318,21 @@ impl AtomicFile {
         sync(names).map(drop).map_err(not_synced)
     }
 
+    /// Whether this is the process that has begun the file, and not a child after `fork`.
+    fn is_own_process(&self) -> bool {
+        self.fs.process() == self.process || !keeps(Rule::LeaveToParent)
+    }
+
+    /// Refuses everything in a child, whose writes would be those of its parent.
+    fn refuse_child(&self) -> Result<()> {
+        if self.is_own_process() {
+            return Ok(());
+        }
+        Err(Error::Unsupported { path: self.place.clone(), reason: Reason::Forked })
+    }
+
     fn file(&mut self) -> io::Result<&mut Box<dyn WriteFile>> {
+        self.refuse_child()?;
         self.file.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
@@ -327,6 +347,10 @@ impl Drop for AtomicFile {
     fn drop(&mut self) {
         // It is closed before it is removed, since Windows keeps the name of an open file.
         self.file = None;
+        if !self.is_own_process() {
+            // The file is its parent's.
+            return;
+        }
         if let Some(Ok(debt)) = self.temporary.take().map(|path| self.fs.remove_file(&path)) {
             debt.waive("a temporary file that a power loss brings back harms nobody");
         }

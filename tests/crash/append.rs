@@ -296,3 +296,29 @@ fn a_rotation_replaces_no_file_that_appears_in_its_midst() {
     assert!(broken.is_err(), "nobody noticed");
 }
 
+/// A child after a fork has its parent's lock, and appended at its parent's end.
+fn a_child_leaves_the_file_to_its_parent() -> Result<(), String> {
+    let disk = SimDisk::new(Model::WeakPosix);
+    let parent = disk.process();
+    let journal = open(Arc::clone(&parent)).unwrap();
+    journal.append(record(1)).unwrap();
+    disk.fork(&*parent);
+    let before = disk.fingerprint();
+    for refused in [journal.append(record(2)).map(drop), journal.sync().map(drop), journal.rotate("log.1")] {
+        if !matches!(refused, Err(Error::Unsupported { .. })) {
+            return Err(format!("a child was answered {refused:?}"));
+        }
+    }
+    drop(journal);
+    match open(disk.process()) {
+        Err(Error::InUse { .. }) if disk.fingerprint() == before => Ok(()),
+        opened => Err(format!("a child has changed something: {opened:?}")),
+    }
+}
+
+#[test]
+fn a_child_after_a_fork_leaves_the_file_to_its_parent() {
+    assert_eq!(a_child_leaves_the_file_to_its_parent(), Ok(()));
+    let broken = without(Some(Rule::LeaveToParent), a_child_leaves_the_file_to_its_parent);
+    assert!(broken.is_err(), "nobody noticed");
+}

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use super::options::AppendOptions;
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::expect::Clash;
 use crate::fs::{Barrier, FileSystem, GrowingFile, SyncError, Unsynced, Wave};
 use crate::mutation::{Rule, keeps};
@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub(super) syncing: Mutex<()>,
     /// Wakes the timer.
     pub(super) changed: Condvar,
+    /// The process that has opened it.
+    pub(super) process: u32,
 }
 
 pub(super) struct State {
@@ -47,6 +49,21 @@ pub(super) struct State {
 impl Shared {
     fn io(&self, operation: Operation) -> impl FnOnce(io::Error) -> Error + use<> {
         Error::io(operation, self.place.clone())
+    }
+
+    /// Whether this is the process that has opened the file, and not a child after `fork`.
+    pub(super) fn is_own_process(&self) -> bool {
+        self.fs.process() == self.process || !keeps(Rule::LeaveToParent)
+    }
+
+    /// Refuses everything in a child, which shares the lock with its parent (flock(2)) and knows nothing of
+    /// what that one appends. Called before any mutex is locked: one that another thread held at the fork
+    /// is never released.
+    pub(super) fn refuse_child(&self) -> Result<()> {
+        if self.is_own_process() {
+            return Ok(());
+        }
+        Err(Error::Unsupported { path: self.place.clone(), reason: Reason::Forked })
     }
 
     pub(super) fn append(&self, state: &mut State, record: &[u8]) -> Result<u64> {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cosave::{Durability, Error, Outcome, Store};
+use cosave::{AppendFile, AtomicFile, Durability, Error, Outcome, Store};
 
 /// How long a child may take, in seconds: one that waits for a lock that no thread will ever give back
 /// ends all the same.
@@ -260,4 +260,62 @@ fn a_child_that_commits_its_copy_of_a_transaction_takes_nothing_away() {
     }
     tx.commit().unwrap();
     assert_eq!(std::fs::read(root.join("big")).unwrap().len(), 4 << 20);
+}
+
+/// A child shared the lock of its parent's file, and each of the two had its own idea of where it ended. An
+/// error in one of them cut off what the other one had synced. Dropping the child's copy waited for ever for
+/// the thread that syncs, which is its parent's.
+#[test]
+fn a_child_appends_nothing_to_its_parents_file_and_leaves_it_locked() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("log");
+    let log = AppendFile::options().sync_within(Duration::from_secs(3600)).open(&path).unwrap();
+    log.append("parent\n").unwrap();
+    match fork() {
+        None => end(move || {
+            for refused in [
+                log.append("child\n").map(drop).unwrap_err(),
+                log.sync().map(drop).unwrap_err(),
+                log.rotate("log.1").unwrap_err(),
+            ] {
+                assert_eq!(refused.outcome(), Outcome::NothingHappened);
+                assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+                assert!(refused.to_string().contains("fork"), "{refused}");
+            }
+            drop(log);
+        }),
+        Some(child) => wait(child),
+    }
+    assert!(matches!(AppendFile::open(&path), Err(Error::InUse { .. })), "the child has unlocked it");
+    assert_eq!(log.synced_len(), 0);
+    log.append("again\n").unwrap();
+    log.close().unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "parent\nagain\n");
+    AppendFile::open(&path).unwrap();
+}
+
+/// A child that dropped its copy of a file removed the temporary file of its parent, whose commit then failed.
+#[test]
+fn a_child_takes_nothing_of_a_single_file_away_and_commits_nothing() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("file");
+    let (mut file, other) = (AtomicFile::create(&path).unwrap(), AtomicFile::create(&path).unwrap());
+    file.write_all(b"parent").unwrap();
+    match fork() {
+        None => end(move || {
+            assert!(file.write_all(b"child").is_err());
+            let refused = other.commit().unwrap_err();
+            assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+            drop(file);
+        }),
+        Some(child) => wait(child),
+    }
+    assert!(cosave::sweep_temporary_files(root.path()).unwrap().is_empty(), "the child has unlocked it");
+    assert!(!path.exists());
+    file.commit().unwrap();
+    other.commit_new().unwrap_err();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "parent");
+    assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
 }
