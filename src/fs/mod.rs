@@ -165,6 +165,13 @@ pub trait WriteFile: io::Write + io::Seek + Send + Sync + fmt::Debug {
         Ok(false)
     }
 
+    /// Locks the file, by the handle that writes it, until the lock is dropped. `None` if another has it locked,
+    /// or has taken its name away.
+    ///
+    /// # Errors
+    /// `Unsupported` on file systems without locks, or any other error of the system.
+    fn lock(&self) -> io::Result<Option<Box<dyn Lock>>>;
+
     /// Ends writing and asks the system to start write-back, which is a hint and promises nothing.
     /// Returns the final metadata and the debt. The debt keeps the handle open until it is synced.
     ///

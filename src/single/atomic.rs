@@ -14,14 +14,14 @@ use std::sync::Arc;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::expect::Clash;
 use crate::fs::os::{OsFileSystem, Parents};
-use crate::fs::{Barrier, FileSystem, Kind, Lock, LockKind, Metadata, NewFile, SyncError, Wave, WriteFile};
+use crate::fs::{Barrier, FileSystem, Kind, Lock, Metadata, NewFile, SyncError, Wave, WriteFile};
 use crate::mutation::{Rule, keeps};
 use crate::options::SyncStrategy;
 use crate::path::{InvalidPath, RelativePath};
 use crate::place::Place;
 use crate::protocol::caller::Claim;
 use crate::protocol::layout;
-use crate::protocol::root::{if_found, is_gone};
+use crate::protocol::root::if_found;
 
 /// Writes the next content of one file, which takes its place when it is committed.
 ///
@@ -156,21 +156,22 @@ impl AtomicFile {
         loop {
             let temporary = layout::single(target, fs.unique());
             let mut file = Self::start(Arc::clone(fs), target.clone(), given, temporary.clone(), existing)?;
-            if !fs.may_lock_written() {
-                return Ok(file);
-            }
-            match fs.try_lock(&temporary, LockKind::Exclusive) {
-                Ok(Some(lock)) => file.living = Some(lock),
-                Ok(None) if tries < LIVING_TRIES_MAX => {}
-                Err(error) if is_gone(&error) && tries < LIVING_TRIES_MAX => {}
-                // Where nothing can be locked, nothing is swept. If this one is swept all the same, its commit
-                // says so, and has changed nothing.
-                Ok(None) | Err(_) => return Ok(file),
-            }
-            if file.living.is_some() {
-                return Ok(file);
-            }
-            tries += 1;
+            let Some(writer) = file.file.as_ref().filter(|_| fs.may_lock_written()) else { return Ok(file) };
+            let error = match writer.lock() {
+                Ok(Some(lock)) => {
+                    file.living = Some(lock);
+                    return Ok(file);
+                }
+                Ok(None) if tries < LIVING_TRIES_MAX => {
+                    tries += 1;
+                    continue;
+                }
+                // Where nothing can be locked, nothing is swept.
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(file),
+                Ok(None) => io::ErrorKind::WouldBlock.into(),
+                Err(error) => error,
+            };
+            return Err(Error::io(Operation::Lock, file.place.clone())(error));
         }
     }
 

@@ -22,8 +22,7 @@ use crate::protocol::root::if_found;
 /// [`AtomicFile::create`](crate::AtomicFile::create). Returns what was removed.
 ///
 /// A file whose writer lives is never touched, in whatever process that is: a writer holds a lock on its file,
-/// and only what can be locked is removed. If too many files were open for a lock, the writer goes on without
-/// one; if it is swept, its commit fails, and nothing has changed. Files under names that a caller has chosen
+/// and only what can be locked is removed. Files under names that a caller has chosen
 /// ([`create_under`](crate::AtomicFile::create_under)), files of stores, and everything else stay. So does a
 /// file that this user may not open. Directories below this one are not looked at.
 ///

@@ -1,12 +1,13 @@
 //! A single file saved without a store: old or new after a crash, and new once
 //! it is acknowledged.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
-use cosave::RelativePath;
 use cosave::fs::FileSystem;
-use cosave::fs::sim::SimDisk;
 use cosave::fs::sim::explore::{Bounds, Progress, Workload};
+use cosave::fs::sim::{Aftermath, Fault, Model, SimDisk};
+use cosave::{AtomicFile, RelativePath};
 
 /// Saves one file three times, in directories that are made for it.
 pub struct SingleFile;
@@ -61,6 +62,33 @@ impl Workload for SingleFile {
         match files.get(FOREIGN) {
             Some(bytes) if bytes == b"f" => Ok(()),
             found => Err(format!("somebody else's file is {found:?}")),
+        }
+    }
+}
+
+/// Too many files were open, and the lock of a writer failed. It went on without it, and was swept alive.
+#[test]
+fn a_writer_that_begins_in_spite_of_an_error_is_never_swept() {
+    const EMFILE: i32 = 24;
+    for after in 0.. {
+        let disk = SimDisk::new(Model::WeakPosix);
+        let (persistent, aftermath) = (false, Aftermath::CacheShowsNew);
+        disk.fail_at(&[Fault { after, error: EMFILE, persistent, aftermath }]);
+        let begun = AtomicFile::create_on(disk.process(), &RelativePath::new("file").unwrap());
+        let is_over = disk.calls() <= after;
+        disk.fail_at(&[]);
+        if let Ok(mut file) = begun {
+            let swept = cosave::sweep_temporary_files_on(&disk.process(), &RelativePath::root());
+            assert!(swept.unwrap().is_empty(), "an error at call {after}");
+            file.write_all(b"1").unwrap();
+            file.commit().unwrap();
+            assert_eq!(disk.files()["file"], b"1");
+        } else {
+            assert!(disk.files().is_empty() && !is_over, "an error at call {after}: {:?}", disk.files());
+        }
+        if is_over {
+            assert!(after > 2, "a beginning of {after} calls");
+            break;
         }
     }
 }

@@ -94,3 +94,20 @@ fn a_sweep_of_what_is_no_directory_is_refused() {
     assert!(sweep_temporary_files("").is_err());
     assert_eq!(text(root.path().join("file")), "");
 }
+
+/// The lock was on a second descriptor. A mount whose locks are mandatory then let the first one write nothing.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_writer_has_one_descriptor_open_and_that_is_locked() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let mut file = AtomicFile::create(root.join("a")).unwrap();
+    file.write_all(b"1").unwrap();
+    let temporary = root.join(tree(&root).keys().next().unwrap());
+    let descriptors = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let links = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+    assert_eq!(links.filter(|link| *link == temporary).count(), 1);
+    assert!(sweep_temporary_files(&root).unwrap().is_empty());
+    file.commit().unwrap();
+    assert_eq!(text(root.join("a")), "1");
+}

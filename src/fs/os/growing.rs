@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::sync::Arc;
 
 use super::written::Written;
 use crate::fs::{GrowingFile, Unsynced};
@@ -10,7 +11,7 @@ use crate::path::RelativePath;
 /// A file that this process alone has open to append. The system lets go of it with the process.
 #[derive(Debug)]
 pub(super) struct Growing {
-    file: File,
+    file: Arc<File>,
     path: RelativePath,
     /// Up to where the kernel was asked to write the bytes to the disk.
     started: u64,
@@ -21,7 +22,7 @@ pub(super) struct Growing {
 impl Growing {
     pub(super) fn new(file: File, path: RelativePath) -> Self {
         Self {
-            file,
+            file: Arc::new(file),
             path,
             started: 0,
             #[cfg(unix)]
@@ -60,7 +61,7 @@ impl GrowingFile for Growing {
     }
 
     fn debt(&mut self) -> io::Result<Unsynced> {
-        let (file, length) = (self.file.try_clone()?, self.length()?);
+        let (file, length) = (Arc::clone(&self.file), self.length()?);
         let unstarted = self.started.min(length)..length;
         self.started = length;
         Ok(Unsynced::file(Box::new(Written::new(file, self.path.clone(), unstarted))))
@@ -72,7 +73,7 @@ impl Drop for Growing {
     fn drop(&mut self) {
         // A child's duplicate would keep the lock (flock(2)), and a child must not let go of its parent's.
         if std::process::id() == self.process {
-            let _ = fs2::FileExt::unlock(&self.file);
+            let _ = fs2::FileExt::unlock(&*self.file);
         }
     }
 }

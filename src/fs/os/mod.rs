@@ -33,10 +33,11 @@ mod windows;
 use windows as system;
 #[cfg(test)]
 mod tests;
+mod writer;
 mod written;
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -51,7 +52,8 @@ use crate::fs::{
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
 use growing::Growing;
-use held::OsLock;
+use held::{OsLock, is_contended};
+use writer::Writer;
 use written::Written;
 
 /// How often a lock file may be replaced while we lock it before we give up.
@@ -120,18 +122,7 @@ impl OsFileSystem {
     }
 
     fn writer(&self, file: File, path: &RelativePath) -> Writer {
-        let directories = Arc::clone(&self.directories);
-        let path = path.clone();
-        Writer {
-            file,
-            path,
-            hidden_mode: None,
-            modified: None,
-            directories,
-            position: 0,
-            written: 0,
-            kicked: 0,
-        }
+        Writer::new(file, path.clone(), Arc::clone(&self.directories))
     }
 
     fn lock(&self, path: &RelativePath, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {
@@ -143,9 +134,7 @@ impl OsFileSystem {
             };
             match tried {
                 Ok(()) => {}
-                Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
-                    return Ok(None);
-                }
+                Err(error) if is_contended(&error) => return Ok(None),
                 Err(error) => return Err(error),
             }
             // Locking a removed lock file would exclude nobody, since others lock the new one.
@@ -217,89 +206,6 @@ impl ReadFile for Reader {
 
     fn system_file(&self) -> Option<&File> {
         Some(&self.0)
-    }
-}
-
-/// How many bytes are written before the system is asked to start write-back.
-const KICK_BYTES: u64 = 8 * 1024 * 1024;
-/// From this many bytes on, the rest of a finished file is written at once. Fewer are left to its wave,
-/// which may write many small files with one request.
-const KICK_BYTES_LAST: u64 = 128 * 1024;
-
-/// A file that is being written.
-#[derive(Debug)]
-struct Writer {
-    file: File,
-    path: RelativePath,
-    /// The mode that `finish` will give it.
-    hidden_mode: Option<u32>,
-    /// The time of change that `finish` will give it.
-    modified: Option<SystemTime>,
-    directories: Arc<system::Directories>,
-    position: u64,
-    /// The bytes before this were written.
-    written: u64,
-    /// The system was asked to write the bytes before this.
-    kicked: u64,
-}
-
-impl Write for Writer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let length = self.file.write(bytes)?;
-        self.position += length as u64;
-        self.written = self.written.max(self.position);
-        if self.written - self.kicked >= KICK_BYTES {
-            system::start_write_back(&self.file, self.kicked, self.written - self.kicked);
-            self.kicked = self.written;
-        }
-        Ok(length)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl io::Seek for Writer {
-    fn seek(&mut self, position: io::SeekFrom) -> io::Result<u64> {
-        self.position = self.file.seek(position)?;
-        // What was written there already may be written again.
-        self.kicked = self.kicked.min(self.position);
-        Ok(self.position)
-    }
-}
-
-impl WriteFile for Writer {
-    fn copy_permissions(&mut self, path: &RelativePath, like: &Metadata) -> io::Result<Copied> {
-        self.hidden_mode = None;
-        self.directories.copy_permissions(&self.file, path, like)
-    }
-
-    fn set_mode(&mut self, mode: u32) -> io::Result<()> {
-        self.hidden_mode = None;
-        system::set_mode(&self.file, mode)
-    }
-
-    fn set_modified(&mut self, modified: SystemTime) -> io::Result<()> {
-        self.modified = Some(modified);
-        Ok(())
-    }
-
-    fn share_bytes(&mut self, source: &File) -> io::Result<bool> {
-        system::share_bytes(source, &self.file)
-    }
-
-    fn finish(self: Box<Self>) -> io::Result<(Metadata, Unsynced)> {
-        if let Some(mode) = self.hidden_mode {
-            system::set_mode(&self.file, mode)?;
-        }
-        let metadata = system::finish(&self.file, self.modified)?;
-        let Self { file, path, written, mut kicked, .. } = *self;
-        if written - kicked >= KICK_BYTES_LAST {
-            system::start_write_back(&file, kicked, written - kicked);
-            kicked = written;
-        }
-        Ok((metadata, Unsynced::file(Box::new(Written::new(file, path, kicked..written)))))
     }
 }
 
@@ -390,8 +296,8 @@ impl FileSystem for OsFileSystem {
             NewFile::Own => self.directories.create_own(path)?,
             _ => self.directories.create_new(path, mode)?,
         };
-        let writer = self.writer(file, path);
-        Ok((Box::new(Writer { hidden_mode, ..writer }), Unsynced::directory(path.parent())))
+        let writer = self.writer(file, path).hidden(hidden_mode);
+        Ok((Box::new(writer), Unsynced::directory(path.parent())))
     }
 
     fn may_create_in(&self, directory: &RelativePath) -> io::Result<()> {

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::fs::OpenFile;
 use crate::path::RelativePath;
@@ -11,7 +12,7 @@ use crate::path::RelativePath;
 /// A written file, kept open by the handle that wrote it.
 #[derive(Debug)]
 pub(super) struct Written {
-    pub(super) file: File,
+    pub(super) file: Arc<File>,
     pub(super) path: RelativePath,
     /// The bytes that the kernel was not yet asked to write to the disk. They end with the last one.
     #[cfg(target_os = "linux")]
@@ -20,14 +21,14 @@ pub(super) struct Written {
 
 impl Written {
     #[cfg(target_os = "linux")]
-    pub(super) fn new(file: File, path: RelativePath, unstarted: Range<u64>) -> Self {
-        Self { file, path, unstarted }
+    pub(super) fn new(file: impl Into<Arc<File>>, path: RelativePath, unstarted: Range<u64>) -> Self {
+        Self { file: file.into(), path, unstarted }
     }
 
     /// Elsewhere the sync starts the write-back.
     #[cfg(not(target_os = "linux"))]
-    pub(super) fn new(file: File, path: RelativePath, _unstarted: Range<u64>) -> Self {
-        Self { file, path }
+    pub(super) fn new(file: impl Into<Arc<File>>, path: RelativePath, _unstarted: Range<u64>) -> Self {
+        Self { file: file.into(), path }
     }
 }
 

@@ -9,10 +9,11 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::directories::Directories;
 use super::disk::{Body, Number, Place};
 use super::machine::Shared;
 use crate::fs::{
-    Copied, GrowingFile, HeldDirectory, Lock, Metadata, OpenFile, ReadFile, Unsynced, WriteFile,
+    Copied, GrowingFile, HeldDirectory, Lock, LockKind, Metadata, OpenFile, ReadFile, Unsynced, WriteFile,
 };
 use crate::path::RelativePath;
 
@@ -46,6 +47,7 @@ impl OpenFile for SimOpen {
 pub(super) struct SimWriter {
     pub(super) machine: Shared,
     pub(super) process: u32,
+    pub(super) directories: Arc<Directories>,
     pub(super) open: SimOpen,
     /// The mode that `finish` will give it.
     pub(super) hidden_mode: Option<u32>,
@@ -124,6 +126,16 @@ impl WriteFile for SimWriter {
             visible.modified = since.as_secs();
         }
         Ok(())
+    }
+
+    fn lock(&self) -> io::Result<Option<Box<dyn Lock>>> {
+        let mut machine = self.machine.lock();
+        machine.call(self.process)?;
+        let inode = self.open.inode;
+        let is_there = self.directories.lookup(&machine.state, &self.open.path).is_ok_and(|at| at == inode);
+        let id = if is_there { machine.lock_file(inode, LockKind::Exclusive, self.process) } else { None };
+        let lock = |id| SimLock { machine: self.machine.clone(), process: self.process, id };
+        Ok(id.map(|id| Box::new(lock(id)) as Box<dyn Lock>))
     }
 
     fn finish(self: Box<Self>) -> io::Result<(Metadata, Unsynced)> {

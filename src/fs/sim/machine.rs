@@ -184,6 +184,19 @@ impl Machine {
         child.map_or(process, |(_, child)| *child)
     }
 
+    /// Locks a file, unless it is locked. Returns a number to know the lock by.
+    pub(super) fn lock_file(&mut self, inode: Number, kind: LockKind, process: u32) -> Option<u64> {
+        let excludes = |held: &HeldLock| {
+            held.inode == inode && (kind == LockKind::Exclusive || held.kind == LockKind::Exclusive)
+        };
+        if self.locks.iter().any(excludes) {
+            return None;
+        }
+        self.next_lock += 1;
+        self.locks.push(HeldLock { inode, kind, process, id: self.next_lock });
+        Some(self.next_lock)
+    }
+
     pub(super) fn change(&mut self, process: u32) -> io::Result<()> {
         self.call(process)?;
         self.step(process)

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::directories::Directories;
 use super::disk::{self, Body, Number};
 use super::handles::{SimGrowing, SimHeld, SimLock, SimOpen, SimReader, SimWriter};
-use super::machine::{HeldLock, Machine, Shared, dead};
+use super::machine::{Machine, Shared, dead};
 use super::plan::{Aftermath, Model};
 use super::renaming::{self, Existing};
 use crate::fs::time::RealTime;
@@ -235,7 +235,8 @@ impl FileSystem for SimFileSystem {
         machine.state.operate(model, vec![place.to(inode)]);
         let open = SimOpen { inode, device, path: path.clone() };
         let (machine, process) = (self.machine.clone(), self.process);
-        let writer = SimWriter { machine, process, open, hidden_mode, position: 0 };
+        let directories = Arc::clone(&self.directories);
+        let writer = SimWriter { machine, process, directories, open, hidden_mode, position: 0 };
         Ok((Box::new(writer), Unsynced::directory(path.parent())))
     }
 
@@ -277,7 +278,8 @@ impl FileSystem for SimFileSystem {
         let parent = self.directories.directory(&machine.state, &path.parent())?;
         let open = SimOpen { inode, device: machine.state.device(parent), path: path.clone() };
         let (machine, process) = (self.machine.clone(), self.process);
-        Ok(Box::new(SimWriter { machine, process, open, hidden_mode: None, position: 0 }))
+        let directories = Arc::clone(&self.directories);
+        Ok(Box::new(SimWriter { machine, process, directories, open, hidden_mode: None, position: 0 }))
     }
 
     fn open_to_append(&self, path: &RelativePath) -> io::Result<(Box<dyn GrowingFile>, Unsynced)> {
@@ -489,15 +491,7 @@ impl FileSystem for SimFileSystem {
         if path.is_root() && machine.state.without_directory_locks {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let excludes = |held: &HeldLock| {
-            held.inode == inode && (kind == LockKind::Exclusive || held.kind == LockKind::Exclusive)
-        };
-        if machine.locks.iter().any(excludes) {
-            return Ok(None);
-        }
-        machine.next_lock += 1;
-        let id = machine.next_lock;
-        machine.locks.push(HeldLock { inode, kind, process: self.process, id });
+        let Some(id) = machine.lock_file(inode, kind, self.process) else { return Ok(None) };
         Ok(Some(Box::new(SimLock { machine: self.machine.clone(), process: self.process, id })))
     }
 

@@ -47,7 +47,7 @@ single::append -> single::append::timer single::append::growing single::append::
 single::append::timer -> single::append::growing protocol::root
 single::append::growing -> single::append::options protocol::root error expect fs mutation options path place
 single::append::options -> error
-single::atomic -> protocol::caller protocol::root protocol::layout error expect fs::os fs options path place
+single::atomic -> protocol::caller protocol::root protocol::layout error expect fs::os fs mutation options path place
 single::durable -> error fs::os fs options path place
 # the steps, each of which knows what stands below it
 protocol ->
@@ -115,11 +115,13 @@ manifest::tree -> manifest::name manifest
 manifest::name -> manifest path
 manifest -> fs generation path checksum
 # the real disk
-fs::os -> fs::os::growing fs::os::held fs::os::trees fs::os::sync fs::os::unix fs::os::windows fs::os::written fs::time fs options path
+fs::os -> fs::os::writer fs::os::growing fs::os::held fs::os::trees fs::os::sync fs::os::unix fs::os::windows fs::os::written fs::time fs options path
+fs::os::writer -> fs::os::held fs::os::unix fs::os::windows fs::os::written fs path
 fs::os::growing -> fs::os::written fs path
 fs::os::permissions -> fs::os::unix fs::os::linux fs path preserve
 fs::os::sync -> fs::os::unix fs::os::linux fs::os::windows fs::os::written fs options path
-fs::os::trees -> fs::os::unix path fs
+fs::os::trees -> fs::os::renaming fs::os::unix path fs
+fs::os::renaming -> fs::os::unix path
 fs::os::room -> fs::os::unix path
 fs::os::own -> fs::os::unix fs::os::rights path
 fs::os::unix -> fs::os::rights fs::os::linux fs path
@@ -133,9 +135,10 @@ fs::os::held -> fs
 fs::sim::explore -> fs::sim fs::sim::plan fs mutation
 fs::sim::strangers -> fs::sim fs::sim::disk path
 fs::sim -> fs::sim::process fs::sim::power fs::sim::directories fs::sim::machine fs::sim::disk fs::sim::plan fs::time fs mutation path
-fs::sim::process -> fs::sim::handles fs::sim::directories fs::sim::machine fs::sim::disk fs::sim::plan fs::time fs options path
+fs::sim::process -> fs::sim::renaming fs::sim::handles fs::sim::directories fs::sim::machine fs::sim::disk fs::sim::plan fs::time fs options path
 fs::sim::power -> fs::sim::disk fs::sim::plan
-fs::sim::handles -> fs::sim::machine fs::sim::disk fs path
+fs::sim::renaming -> fs::sim::machine fs::sim::directories fs::sim::disk fs path
+fs::sim::handles -> fs::sim::machine fs::sim::directories fs::sim::disk fs path
 fs::sim::machine -> fs::sim::disk fs::sim::plan fs::time fs path
 fs::sim::directories -> fs::sim::disk fs path
 fs::sim::disk -> fs::sim::plan fs path
