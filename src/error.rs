@@ -214,6 +214,19 @@ pub enum Error {
         #[source]
         source: Arc<io::Error>,
     },
+    /// A record was appended, and the sync that was due could not begin, most often because too many files are
+    /// open. Sync the file later; if that succeeds, the record is durable. Do not append it again.
+    #[non_exhaustive]
+    #[error("not known whether what was appended to {} at byte {begin} survives a power loss: cannot begin a sync; sync the file again", path.quoted())]
+    NotYetSynced {
+        /// The file.
+        path: Place,
+        /// Where the record begins.
+        begin: u64,
+        /// The system's error.
+        #[source]
+        source: Arc<io::Error>,
+    },
     /// Another writer has the file open to append to it. Nothing was changed; try again when that one has
     /// closed it.
     #[non_exhaustive]
@@ -352,7 +365,10 @@ impl Error {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::NotApplied { .. } => Outcome::Committed,
-            Self::InDoubt { .. } | Self::NotSynced { .. } | Self::NotAppended { .. } => Outcome::Unknown,
+            Self::InDoubt { .. }
+            | Self::NotSynced { .. }
+            | Self::NotAppended { .. }
+            | Self::NotYetSynced { .. } => Outcome::Unknown,
             _ => Outcome::NothingHappened,
         }
     }
@@ -420,6 +436,7 @@ impl Error {
             | Self::NotApplied { path, .. }
             | Self::NotSynced { path, .. }
             | Self::NotAppended { path, .. }
+            | Self::NotYetSynced { path, .. }
             | Self::InUse { path }
             | Self::InDoubt { path, .. } => Some(path),
             Self::Caller { .. } => None,
@@ -437,6 +454,7 @@ impl Error {
             | Self::NotApplied { path, .. }
             | Self::NotSynced { path, .. }
             | Self::NotAppended { path, .. }
+            | Self::NotYetSynced { path, .. }
             | Self::InUse { path }
             | Self::InDoubt { path, .. } => Some(path),
             // These are about cosave's own files, and nobody has given their paths.
@@ -538,9 +556,9 @@ impl From<Error> for io::Error {
             | Error::Blocked { source, .. }
             | Error::NotApplied { source, .. }
             | Error::InDoubt { source, .. }
-            | Error::NotSynced { source, .. }
-            | Error::NotAppended { source, .. }
+            | Error::NotYetSynced { source, .. }
             | Error::Caller { source } => source.kind(),
+            Error::NotSynced { source, .. } | Error::NotAppended { source, .. } => final_kind(source),
             Error::InvalidPath { .. } => io::ErrorKind::InvalidInput,
             Error::Locked { .. } => io::ErrorKind::TimedOut,
             Error::InUse { .. } => io::ErrorKind::WouldBlock,
@@ -549,6 +567,15 @@ impl From<Error> for io::Error {
             _ => io::ErrorKind::Other,
         };
         Self::new(kind, error)
+    }
+}
+
+/// The kind of an error after which nothing must be tried again, as the standard library does it if a call was
+/// interrupted.
+fn final_kind(source: &io::Error) -> io::ErrorKind {
+    match source.kind() {
+        io::ErrorKind::Interrupted => io::ErrorKind::Other,
+        kind => kind,
     }
 }
 

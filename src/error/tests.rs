@@ -47,6 +47,7 @@ fn every_error() -> Vec<Error> {
         Error::NotApplied { generation, operation, path: path(), source: system() },
         Error::NotSynced { path: path(), source: system() },
         Error::NotAppended { path: path(), synced: 7, source: system() },
+        Error::NotYetSynced { path: path(), begin: 7, source: system() },
         Error::InUse { path: path() },
         Error::InDoubt { generation, transaction, operation, path: path(), source: system() },
     ]);
@@ -83,9 +84,10 @@ fn meaning(error: &Error) -> (Outcome, bool, bool) {
         | Error::Caller { .. }
         | Error::Blocked { .. } => (NothingHappened, false, false),
         Error::NotApplied { .. } => (Committed, false, false),
-        Error::NotSynced { .. } | Error::NotAppended { .. } | Error::InDoubt { .. } => {
-            (Unknown, false, false)
-        }
+        Error::NotSynced { .. }
+        | Error::NotAppended { .. }
+        | Error::NotYetSynced { .. }
+        | Error::InDoubt { .. } => (Unknown, false, false),
     }
 }
 
@@ -97,7 +99,7 @@ fn each_error_says_what_happened_and_whether_the_same_work_may_succeed() {
         assert_eq!(told, meaning(&error), "{error:?}");
         variants.insert(std::mem::discriminant(&error));
     }
-    assert_eq!(variants.len(), 18, "the table has every variant");
+    assert_eq!(variants.len(), 19, "the table has every variant");
 }
 
 /// A caller that tries again must be sure that the work was not done.
@@ -127,4 +129,14 @@ fn the_error_of_a_writer_is_found_in_the_io_error_that_it_became() {
     assert!(matches!(through, Error::Unfinished { .. }), "{through:?}");
     let own = Error::of_writer(io::Error::other("the program's own"));
     assert!(matches!(own, Error::Caller { .. }), "{own:?}");
+}
+
+/// A sync of a directory was interrupted (on FUSE). `write_all` tries again what was interrupted, and the file
+/// refused each of these tries with the same error: for ever.
+#[test]
+fn an_error_that_stays_does_not_say_that_the_call_was_interrupted() {
+    let source = Arc::new(io::Error::from(io::ErrorKind::Interrupted));
+    let path = Place::from(Path::new(PLACE));
+    let error = Error::NotAppended { path, synced: 7, source };
+    assert_eq!(io::Error::from(error).kind(), io::ErrorKind::Other);
 }

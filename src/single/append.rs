@@ -96,20 +96,27 @@ impl AppendFile {
     ///
     /// # Errors
     /// - [`Error::Io`] if the record could not be written, as on a full disk. Nothing of it is left.
+    /// - [`Error::NotYetSynced`] if it was written, and the sync after it could not begin.
     /// - [`Error::NotAppended`] if a sync has failed, now or earlier.
     pub fn append(&self, record: impl AsRef<[u8]>) -> Result<u64> {
         let record = record.as_ref();
         self.shared.refuse_child()?;
-        let (begin, is_due) = {
+        let (begin, due) = {
             let mut state = guard(&self.shared.state);
+            let has_woken = state.since.is_some();
             let begin = self.shared.append(&mut state, record)?;
-            (begin, self.shared.options.is_due(state.unsynced, state.length - state.synced))
+            if !has_woken {
+                self.shared.changed.notify_all();
+            }
+            let is_due = self.shared.options.is_due(state.unsynced, state.length - state.synced);
+            (begin, is_due.then_some(state.rotations))
         };
-        self.shared.changed.notify_all();
-        if is_due {
-            self.shared.sync_up_to(begin + record.len() as u64)?;
+        let Some(rotations) = due else { return Ok(begin) };
+        match self.shared.sync_up_to(begin + record.len() as u64, rotations) {
+            Ok(_) => Ok(begin),
+            Err(Error::Io { path, source, .. }) => Err(Error::NotYetSynced { path, begin, source }),
+            Err(error) => Err(error),
         }
-        Ok(begin)
     }
 
     /// Waits until everything that was appended before this call is durable. Returns
@@ -120,8 +127,11 @@ impl AppendFile {
     /// [`Error::Io`] if it could not begin; then nothing is lost, and it can be tried again.
     pub fn sync(&self) -> Result<u64> {
         self.shared.refuse_child()?;
-        let length = self.len();
-        self.shared.sync_up_to(length)
+        let (length, rotations) = {
+            let state = guard(&self.shared.state);
+            (state.length, state.rotations)
+        };
+        self.shared.sync_up_to(length, rotations)
     }
 
     /// How many bytes the file has.
@@ -254,6 +264,8 @@ impl AppendFile {
             synced: length,
             unsynced: 0,
             since: None,
+            under_way: (0, None),
+            rotations: 0,
             failed: None,
             is_closed: false,
         };

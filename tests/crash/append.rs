@@ -3,11 +3,12 @@
 
 use std::io::{self, BufRead};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cosave::fs::FileSystem;
 use cosave::fs::sim::explore::{Bounds, Progress, Workload};
 use cosave::fs::sim::{Aftermath, Crash, Fault, Model, Rule, SimDisk, without};
-use cosave::{AppendFile, Error, RelativePath};
+use cosave::{AppendFile, Error, Outcome, RelativePath};
 
 /// Appends to one file, and rotates it once, in a directory that is made for it.
 pub struct Journal;
@@ -15,6 +16,7 @@ pub struct Journal;
 const PATH: &str = "new/log";
 const ROTATED: &str = "new/log.1";
 const EIO: i32 = 5;
+const EMFILE: i32 = 24;
 
 fn record(number: u64) -> String {
     format!("{number:04}:{:04}\n", 9999 - number)
@@ -321,4 +323,61 @@ fn a_child_after_a_fork_leaves_the_file_to_its_parent() {
     assert_eq!(a_child_leaves_the_file_to_its_parent(), Ok(()));
     let broken = without(Some(Rule::LeaveToParent), a_child_leaves_the_file_to_its_parent);
     assert!(broken.is_err(), "nobody noticed");
+}
+
+/// The sync after a record could not begin, since too many files were open. The answer was that nothing had
+/// happened. So the record was appended again, and was there twice.
+#[test]
+fn an_append_says_truthfully_whether_its_record_is_in_the_file() {
+    let mut not_begun = 0;
+    for (error, after) in [EIO, EMFILE].into_iter().flat_map(|error| (0..8).map(move |after| (error, after)))
+    {
+        let disk = SimDisk::new(Model::WeakPosix);
+        let options = AppendFile::options().sync_every(2);
+        let journal = options.open_on(disk.process(), &RelativePath::new(PATH).unwrap(), framing).unwrap();
+        // The name that the rotation leaves to the next sync can be out of descriptors, too.
+        journal.rotate("log.1").unwrap();
+        journal.append(record(1)).unwrap();
+        let (persistent, aftermath) = (false, Aftermath::CacheShowsNew);
+        disk.fail_at(&[Fault { after: disk.calls() + after, error, persistent, aftermath }]);
+        let appended = journal.append(record(2));
+        disk.fail_at(&[]);
+        let is_there = disk.files()[PATH].ends_with(record(2).as_bytes());
+        let is_answered = match &appended {
+            Ok(_) => is_there && journal.synced_len() == journal.len(),
+            Err(error @ Error::NotYetSynced { .. }) => is_there && error.outcome() == Outcome::Unknown,
+            Err(error) => {
+                !is_there && (error.outcome() == Outcome::NothingHappened) == journal.sync().is_ok()
+            }
+        };
+        assert!(is_answered, "error {error} at call {after}: {appended:?}");
+        if matches!(appended, Err(Error::NotYetSynced { .. })) {
+            not_begun += 1;
+            // The sync is as due as before.
+            journal.append(record(3)).unwrap();
+            assert_eq!(journal.synced_len(), journal.len());
+            assert_eq!(records(&disk), Ok(vec![1, 2, 3]));
+        }
+    }
+    assert!(not_begun >= 3, "only {not_begun} syncs could not begin");
+}
+
+/// The function that was told of an error panicked, as `eprintln!` does if nobody reads it. The thread that
+/// syncs ended with it.
+#[test]
+fn a_panic_of_whoever_is_told_of_an_error_does_not_end_the_syncs() {
+    let disk = SimDisk::new(Model::WeakPosix);
+    disk.real_time();
+    let options = AppendFile::options().sync_within(Duration::from_millis(1));
+    let options = options.on_error(|error| panic!("nobody reads this: {error}"));
+    let journal = options.open_on(disk.process(), &RelativePath::new(PATH).unwrap(), framing).unwrap();
+    let (persistent, aftermath) = (false, Aftermath::CacheShowsNew);
+    // The first call is the record's own.
+    disk.fail_at(&[Fault { after: disk.calls() + 1, error: EMFILE, persistent, aftermath }]);
+    journal.append(record(1)).unwrap();
+    let begun = Instant::now();
+    while journal.synced_len() < journal.len() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nobody syncs any more");
+        std::thread::yield_now();
+    }
 }

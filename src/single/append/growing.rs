@@ -41,6 +41,10 @@ pub(super) struct State {
     pub(super) unsynced: u64,
     /// When the first of them was appended.
     pub(super) since: Option<Duration>,
+    /// Those of the records that a sync has begun with, and has not ended.
+    pub(super) under_way: (u64, Option<Duration>),
+    /// How often the file was rotated.
+    pub(super) rotations: u64,
     /// Why nothing can be appended any more.
     pub(super) failed: Option<Error>,
     pub(super) is_closed: bool,
@@ -91,11 +95,16 @@ impl Shared {
         Error::NotAppended { path: self.place.clone(), synced, source: Arc::new(source) }
     }
 
-    /// Waits until the first `length` bytes are durable. One sync serves all threads that wait for it.
-    pub(super) fn sync_up_to(&self, length: u64) -> Result<u64> {
+    /// Waits until the first `length` bytes are durable, of the file that was rotated so often. One sync
+    /// serves all threads that wait for it.
+    pub(super) fn sync_up_to(&self, length: u64, rotations: u64) -> Result<u64> {
         let _syncing = guard(&self.syncing);
         let (wave, reached) = {
             let mut state = guard(&self.state);
+            if state.rotations > rotations {
+                // It has another name now, and is durable under that.
+                return Ok(state.synced);
+            }
             state.check()?;
             if state.synced >= length {
                 return Ok(state.synced);
@@ -108,7 +117,7 @@ impl Shared {
 
     fn begin_sync(&self, state: &mut State) -> Result<Wave> {
         let debt = state.file.debt().map_err(self.io(Operation::Sync))?;
-        (state.unsynced, state.since) = (0, None);
+        state.under_way = (std::mem::take(&mut state.unsynced), state.since.take());
         let mut wave = Wave::new(Barrier::Appended);
         // Lost without this sync: records that were said to be durable, and the name of a file that a
         // rotation has made.
@@ -120,10 +129,14 @@ impl Shared {
     }
 
     fn end_sync(&self, state: &mut State, reached: u64, synced: Result<(), SyncError>) -> Result<u64> {
+        let (records, since) = std::mem::take(&mut state.under_way);
         match synced {
             Ok(()) => (state.synced, state.owes_name) = (reached, false),
             Err(SyncError { attempted: false, source, .. }) => {
-                state.since.get_or_insert_with(|| self.fs.elapsed());
+                // They are as unsynced as before.
+                state.unsynced += records;
+                state.since = since.or(state.since);
+                self.changed.notify_all();
                 return Err(self.io(Operation::Sync)(source));
             }
             Err(SyncError { source, .. }) => {
@@ -176,6 +189,7 @@ impl Shared {
                 name.waive("the next sync makes it durable; without it the file has no records");
                 (state.file, state.length, state.owes_name) = (file, length, true);
                 (state.synced, state.unsynced, state.since) = (0, 0, None);
+                state.rotations += 1;
                 Ok(())
             }
             Err(error) => Err(self.stop(state, error)),
@@ -198,5 +212,28 @@ impl Shared {
 impl State {
     fn check(&self) -> Result<()> {
         self.failed.clone().map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use super::super::AppendFile;
+    use super::*;
+    use crate::fs::sim::{Aftermath, Fault, Model, SimDisk};
+
+    /// A thread had appended, and waited for its turn to sync. Meanwhile another one rotated the file, and the
+    /// sync of the new one failed. The first one was told that its record was lost.
+    #[test]
+    fn a_record_is_durable_if_the_file_was_rotated_while_its_thread_waited() {
+        let disk = SimDisk::new(Model::WeakPosix);
+        let path = RelativePath::new("log").expect("a valid path");
+        let file = AppendFile::options().open_on(disk.process(), &path, |_| Ok(0)).expect("open");
+        file.append("old").expect("appended");
+        file.rotate("log.1").expect("rotated");
+        file.append("new").expect("appended");
+        let (persistent, aftermath) = (true, Aftermath::CacheShowsNew);
+        disk.fail_at(&[Fault { after: disk.calls(), error: 5, persistent, aftermath }]);
+        assert_eq!(file.shared.sync_up_to(3, 0).expect("durable under its other name"), 0);
+        file.shared.sync_up_to(3, 1).expect_err("the new one is not");
     }
 }

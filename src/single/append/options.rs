@@ -56,7 +56,8 @@ impl AppendOptions {
     }
 
     /// Is told the error of a sync that nobody waits for: that of [`sync_within`](Self::sync_within), and
-    /// that of a file which is dropped and not closed.
+    /// that of a file which is dropped and not closed. The drop waits until `tell` is done, so `tell` must not
+    /// wait for the thread that drops the file. A panic in it ends nothing.
     pub fn on_error(mut self, tell: impl Fn(&Error) + Send + Sync + 'static) -> Self {
         self.on_error = Some(Arc::new(tell));
         self
@@ -74,7 +75,9 @@ impl AppendOptions {
 
     pub(super) fn tell(&self, error: &Error) {
         if let Some(tell) = &self.on_error {
-            tell(error);
+            // If it went on, nobody would sync any more, or a drop would panic.
+            let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tell(error)));
+            drop(told);
         }
     }
 }

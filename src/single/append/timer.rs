@@ -41,9 +41,9 @@ fn run(shared: &Shared, within: Duration) {
             state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
             continue;
         }
-        let length = state.length;
+        let (length, rotations) = (state.length, state.rotations);
         drop(state);
-        let synced = shared.sync_up_to(length);
+        let synced = shared.sync_up_to(length, rotations);
         if let Err(error) = &synced {
             shared.options.tell(error);
         }
