@@ -103,6 +103,8 @@ pub enum Rule {
     SyncRotated,
     /// Rotate a file over no other one that has either of its names.
     RotateToFree,
+    /// Rotate a file only if it still has its name.
+    RotateOwn,
     /// Sweep what is left of removed directories.
     SweepTrees,
     /// Recovery makes earlier moves durable before it moves a tree that they may lie in.

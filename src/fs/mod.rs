@@ -194,11 +194,18 @@ pub trait GrowingFile: io::Read + io::Seek + Send + Sync + fmt::Debug {
     /// Any error of the system.
     fn length(&self) -> io::Result<u64>;
 
-    /// Removes everything beyond `length` (ftruncate(2)), also from the page cache.
+    /// Removes everything beyond `length` (ftruncate(2)), also from the page cache. Adds nothing if the file is
+    /// shorter.
     ///
     /// # Errors
     /// Any error of the system.
     fn cut(&mut self, length: u64) -> io::Result<()>;
+
+    /// Whether `path` leads to this file. On Windows only whether it leads to a file.
+    ///
+    /// # Errors
+    /// Any error of the system, except that there is none.
+    fn is_at(&self, path: &RelativePath) -> io::Result<bool>;
 
     /// The debt for everything that was appended and cut so far, by the handle that did it.
     ///
@@ -362,13 +369,17 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// Any error of the system.
     fn overwrite(&self, path: &RelativePath) -> io::Result<Box<dyn WriteFile>>;
 
-    /// Opens a file to append to it, and makes it if it does not exist. Also returns the debt for its
-    /// name, since whoever made it may not have synced that.
+    /// Opens a file to append to it, and makes it if it does not exist, for those who may read it. Also returns
+    /// the debt for its name, since whoever made it may not have synced that.
     ///
     /// # Errors
     /// `WouldBlock` if somebody else has it open to append, `InvalidInput` if it is no regular file, or any
     /// other error of the system.
-    fn open_to_append(&self, path: &RelativePath) -> io::Result<(Box<dyn GrowingFile>, Unsynced)>;
+    fn open_to_append(
+        &self,
+        path: &RelativePath,
+        access: NewFile,
+    ) -> io::Result<(Box<dyn GrowingFile>, Unsynced)>;
 
     /// Makes a directory, with the mode that `std::fs::create_dir` gives it. Owes the parent's sync.
     ///

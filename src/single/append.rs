@@ -22,7 +22,7 @@ pub use self::options::AppendOptions;
 use self::timer::Timer;
 use super::atomic;
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, FileSystem, GrowingFile, Kind, SyncError, Unsynced, Wave};
+use crate::fs::{Barrier, FileSystem, GrowingFile, Kind, NewFile, SyncError, Unsynced, Wave};
 use crate::mutation::{Rule, keeps};
 use crate::options::SyncStrategy;
 use crate::path::{InvalidPath, RelativePath};
@@ -154,24 +154,28 @@ impl AppendFile {
     }
 
     /// Gives the file another name in its directory, and begins an empty one in its place. The old one is
-    /// whole and durable under its new name. After a crash either nothing has happened, or there may be
-    /// no file at the old name: [`open`](Self::open) makes one.
+    /// whole and durable under its new name. The new one has the permissions of the old one. After a crash
+    /// either nothing has happened, or there may be no file at the old name: [`open`](Self::open) makes
+    /// one, with the permissions of any new file there.
     ///
     /// No other file is ever replaced. On Windows, and on mounts that cannot promise that (some network
     /// mounts), a file is only looked for right before the rename.
     ///
-    /// The new file has the permissions of any new file here.
+    /// During the second wait there is no file at the old name, and a writer that waits for one can get it.
+    /// Then this one ends with [`Error::NotSynced`]. A kill can leave an empty temporary file, which
+    /// [`sweep_temporary_files`](crate::sweep_temporary_files) removes.
     ///
     /// Two waits for the disk, or one if everything is durable already. Other threads wait meanwhile, and
     /// append to the new file.
     ///
     /// # Errors
     /// - [`Error::InvalidPath`] if `name` is no name of a file.
-    /// - [`Error::Conflict`] if something has this name. Nothing was changed.
-    /// - [`Error::Io`] if the name cannot be changed. Nothing was changed.
+    /// - [`Error::Conflict`] if something has this name, or another program has given the file another one.
+    ///   Nothing was changed. (Windows does not tell the latter.)
+    /// - [`Error::Io`] if the name cannot be changed, or no new file can be made. Nothing was changed.
     /// - [`Error::NotAppended`] as for [`sync`](Self::sync).
-    /// - [`Error::NotSynced`] if the new name could not be made durable, or no new file could be made. After
-    ///   a power loss the file may have either name. Nothing can be appended any more; open it again.
+    /// - [`Error::NotSynced`] if the new name could not be made durable, or somebody else has taken the old one.
+    ///   After a power loss the file may have either name. Nothing can be appended any more; open it again.
     ///
     /// # Examples
     ///
@@ -236,10 +240,11 @@ impl AppendFile {
             // records. A power loss could keep the new file, and not the other name.
             let _durable = sync(names).map_err(io(Operation::Sync))?;
         }
-        let (mut file, name) = fs.open_to_append(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => Error::InUse { path: place.clone() },
-            _ => io(Operation::Open)(error),
-        })?;
+        let (mut file, name) =
+            fs.open_to_append(&path, NewFile::Ordinary).map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => Error::InUse { path: place.clone() },
+                _ => io(Operation::Open)(error),
+            })?;
         wave.add(name);
         let length = cut_torn(&mut file, framing, &place)?;
         if length > 0 {

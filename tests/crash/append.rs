@@ -118,7 +118,10 @@ impl Workload for Journal {
     }
 
     fn recover(&self, fs: Arc<dyn FileSystem>) -> Result<u64, String> {
-        open(fs).and_then(AppendFile::close).map(|()| 0).map_err(|error| error.to_string())
+        let opened = open(Arc::clone(&fs)).and_then(AppendFile::close);
+        let directory = RelativePath::new(PATH).unwrap().parent();
+        let swept = opened.and_then(|()| cosave::sweep_temporary_files_on(&fs, &directory));
+        swept.map(|_| 0).map_err(|error| error.to_string())
     }
 
     fn check(&self, disk: &SimDisk, bounds: Bounds, _: u64) -> Result<(), String> {
@@ -379,5 +382,58 @@ fn a_panic_of_whoever_is_told_of_an_error_does_not_end_the_syncs() {
     while journal.synced_len() < journal.len() {
         assert!(begun.elapsed() < Duration::from_secs(20), "nobody syncs any more");
         std::thread::yield_now();
+    }
+}
+
+/// Another program had renamed the file, and put its own in the place. A rotation took that one for its own.
+fn a_rotation_leaves_the_file_of_another_program_where_it_is() -> Result<(), String> {
+    let disk = SimDisk::new(Model::WeakPosix);
+    let journal = open(disk.process()).unwrap();
+    journal.append(record(1)).unwrap();
+    disk.rename(PATH, "new/taken");
+    disk.put(PATH, b"another's", 0o644);
+    let rotated = journal.rotate("log.1");
+    let is_left = disk.files().get(PATH).is_some_and(|bytes| bytes == b"another's");
+    disk.delete(PATH);
+    let missing = journal.rotate("log.1");
+    let is_conflict = |rotated: &cosave::Result<()>| rotated.as_ref().is_err_and(Error::is_conflict);
+    if !is_left || !is_conflict(&rotated) || !is_conflict(&missing) {
+        return Err(format!("{rotated:?}, then {missing:?}, and {:?} is left", disk.files()));
+    }
+    // The file itself is as good as before.
+    journal.append(record(2)).unwrap();
+    journal.close().unwrap();
+    assert_eq!(disk.files()["new/taken"], [record(1), record(2)].concat().as_bytes());
+    Ok(())
+}
+
+#[test]
+fn a_rotation_renames_no_file_but_its_own() {
+    assert_eq!(a_rotation_leaves_the_file_of_another_program_where_it_is(), Ok(()));
+    let broken = without(Some(Rule::RotateOwn), a_rotation_leaves_the_file_of_another_program_where_it_is);
+    assert!(broken.is_err(), "nobody noticed");
+}
+
+/// A log that others may not read became readable to all with its first rotation.
+#[test]
+fn a_rotation_opens_the_new_file_to_nobody_at_no_moment() {
+    let mut rotated = false;
+    for after in 0.. {
+        let disk = SimDisk::new(Model::WeakPosix);
+        disk.make_directory("new", 0);
+        disk.put(PATH, b"", 0o640);
+        let journal = open(disk.process()).unwrap();
+        let steps = disk.steps();
+        disk.crash_at(Crash { after: steps + after, reversed: false });
+        rotated |= journal.rotate("log.1").is_ok();
+        let visible = disk.kill();
+        for path in visible.files().into_keys() {
+            let mode = visible.mode(&path).unwrap();
+            assert_eq!(mode & !0o640, 0, "{path} has {mode:o} after {after} steps");
+        }
+        if !disk.has_crashed() {
+            assert!(rotated && visible.mode(PATH) == Some(0o640));
+            break;
+        }
     }
 }

@@ -187,3 +187,42 @@ fn threads_append_while_the_file_is_rotated_and_no_record_is_lost() {
     assert_eq!(all, "record\n".repeat(400));
     assert_eq!(appended.load(Ordering::SeqCst), 400);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_rotated_file_leaves_its_permissions_to_the_next_one() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("log");
+    let log = AppendFile::open(&path).unwrap();
+    for mode in [0o600, 0o640, 0o666] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let before = fs::metadata(&path).unwrap();
+        log.append("x").unwrap();
+        log.rotate(format!("log.{mode:o}")).unwrap();
+        let after = fs::metadata(&path).unwrap();
+        assert_eq!((after.mode(), after.gid()), (before.mode(), before.gid()));
+    }
+    assert_eq!(tree(root.path()).len(), 4, "no temporary file is left");
+}
+
+/// The file of another program was rotated, and was called the old one from then on.
+#[cfg(unix)]
+#[test]
+fn a_file_that_others_have_renamed_is_not_rotated() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("log");
+    let log = AppendFile::open(&path).unwrap();
+    log.append("mine").unwrap();
+    fs::rename(&path, root.path().join("taken")).unwrap();
+    assert!(log.rotate("log.1").unwrap_err().is_conflict());
+    fs::write(&path, "theirs").unwrap();
+    assert!(log.rotate("log.1").unwrap_err().is_conflict());
+    log.close().unwrap();
+    let left = [(String::from("log"), "theirs"), (String::from("taken"), "mine")];
+    for (name, content) in left {
+        assert_eq!(text(root.path().join(name)), content);
+    }
+    assert_eq!(tree(root.path()).len(), 2);
+}

@@ -4,6 +4,10 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
+#[cfg(unix)]
+use super::unix as system;
+#[cfg(windows)]
+use super::windows as system;
 use super::written::Written;
 use crate::fs::{GrowingFile, Unsynced};
 use crate::path::RelativePath;
@@ -13,6 +17,7 @@ use crate::path::RelativePath;
 pub(super) struct Growing {
     file: Arc<File>,
     path: RelativePath,
+    directories: Arc<system::Directories>,
     /// Up to where the kernel was asked to write the bytes to the disk.
     started: u64,
     #[cfg(unix)]
@@ -20,10 +25,11 @@ pub(super) struct Growing {
 }
 
 impl Growing {
-    pub(super) fn new(file: File, path: RelativePath) -> Self {
+    pub(super) fn new(file: File, path: RelativePath, directories: Arc<system::Directories>) -> Self {
         Self {
             file: Arc::new(file),
             path,
+            directories,
             started: 0,
             #[cfg(unix)]
             process: std::process::id(),
@@ -56,8 +62,17 @@ impl GrowingFile for Growing {
     }
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
+        // Somebody else may have cut it, and zeros in its midst would look like records.
+        let length = length.min(self.length()?);
         self.started = self.started.min(length);
         self.file.set_len(length)
+    }
+
+    fn is_at(&self, path: &RelativePath) -> io::Result<bool> {
+        match self.directories.is_at(&self.file, path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            is_at => is_at,
+        }
     }
 
     fn debt(&mut self) -> io::Result<Unsynced> {

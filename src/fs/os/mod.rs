@@ -321,16 +321,20 @@ impl FileSystem for OsFileSystem {
         Ok(Box::new(self.writer(file, path)))
     }
 
-    fn open_to_append(&self, path: &RelativePath) -> io::Result<(Box<dyn GrowingFile>, Unsynced)> {
+    fn open_to_append(
+        &self,
+        path: &RelativePath,
+        access: NewFile,
+    ) -> io::Result<(Box<dyn GrowingFile>, Unsynced)> {
         for _ in 0..LOCK_TRIES_MAX {
-            let file = self.directories.open_to_append(path)?;
+            let file = self.directories.open_to_append(path, access)?;
             if !file.metadata()?.is_file() {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
             // Another may have renamed it since, and made a new one.
             match self.directories.is_at(&file, path) {
                 Ok(true) => {
-                    let growing = Growing::new(file, path.clone());
+                    let growing = Growing::new(file, path.clone(), Arc::clone(&self.directories));
                     return Ok((Box::new(growing), Unsynced::directory(path.parent())));
                 }
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

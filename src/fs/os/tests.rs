@@ -268,3 +268,16 @@ fn a_replaced_file_keeps_the_attributes_of_its_user() {
         assert_eq!(value("trusted.test"), None, "{like}");
     }
 }
+
+/// Somebody had emptied a file that grows. When its last record was to be cut off, it became long again, with
+/// zeros in its midst.
+#[test]
+fn a_file_that_others_have_cut_is_never_made_longer() {
+    let (_root, fs) = fixture();
+    let (mut file, name) = fs.open_to_append(&path("log"), NewFile::Ordinary).expect("open");
+    name.waive("the test needs no sync");
+    file.append(b"12345678").expect("appended");
+    file.cut(2).expect("cut");
+    file.cut(4).expect("left alone");
+    assert_eq!(file.length().expect("a length"), 2);
+}

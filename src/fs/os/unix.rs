@@ -21,7 +21,7 @@ use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::rights::Rights;
-use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, HeldDirectory, Identity, Kind, Metadata};
+use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, HeldDirectory, Identity, Kind, Metadata, NewFile};
 use crate::path::RelativePath;
 
 /// How many directory handles are cached: enough for trees that are saved often, and few beside the 256
@@ -230,9 +230,10 @@ impl Directories {
     }
 
     /// Locked for as long as it is open. `O_NONBLOCK` as above.
-    pub(super) fn open_to_append(&self, path: &RelativePath) -> io::Result<File> {
+    pub(super) fn open_to_append(&self, path: &RelativePath, access: NewFile) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK;
-        let file = self.open_with(path, flags, Mode::from_raw_mode(0o666))?;
+        let mode = if access == NewFile::Ordinary { 0o666 } else { 0o600 };
+        let file = self.open_with(path, flags, Mode::from_raw_mode(mode))?;
         match fs2::FileExt::try_lock_exclusive(&file) {
             Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
                 Err(io::ErrorKind::WouldBlock.into())

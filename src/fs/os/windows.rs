@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::fs::{CONTROL_DIRECTORY, Copied, DirectoryEntry, HeldDirectory, Identity, Kind, Metadata};
+use crate::fs::{
+    CONTROL_DIRECTORY, Copied, DirectoryEntry, HeldDirectory, Identity, Kind, Metadata, NewFile,
+};
 use crate::path::RelativePath;
 
 /// Lets a directory be opened as a file (CreateFileW, Microsoft Learn).
@@ -153,12 +155,17 @@ impl Directories {
     }
 
     /// While it is open, others can read, rename and remove it, and not write (CreateFileW, Microsoft Learn).
-    pub(super) fn open_to_append(&self, path: &RelativePath) -> io::Result<File> {
+    pub(super) fn open_to_append(&self, path: &RelativePath, access: NewFile) -> io::Result<File> {
         let path = self.at(path)?;
         let shared = FILE_SHARE_READ | FILE_SHARE_DELETE;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).share_mode(shared);
-        options.open(path).map_err(|error| match error.raw_os_error() {
+        // Under a name that nobody else knows, only a scanner can have it open.
+        let opened = match access {
+            NewFile::Ordinary => options.open(path),
+            _ => again_while_held(|| options.open(&path)),
+        };
+        opened.map_err(|error| match error.raw_os_error() {
             Some(ERROR_SHARING_VIOLATION) => io::ErrorKind::WouldBlock.into(),
             _ => error,
         })

@@ -179,6 +179,7 @@ impl ReadFile for SimReader {
 pub(super) struct SimGrowing {
     pub(super) machine: Shared,
     pub(super) process: u32,
+    pub(super) directories: Arc<Directories>,
     pub(super) open: SimOpen,
     pub(super) position: usize,
     pub(super) _lock: Box<dyn Lock>,
@@ -241,6 +242,12 @@ impl GrowingFile for SimGrowing {
             *lost &= durable.as_ref().is_none_or(|durable| durable.bytes != visible.bytes);
         }
         Ok(())
+    }
+
+    fn is_at(&self, path: &RelativePath) -> io::Result<bool> {
+        let mut machine = self.machine.lock();
+        machine.call(self.process)?;
+        Ok(self.directories.lookup(&machine.state, path).is_ok_and(|inode| inode == self.open.inode))
     }
 
     fn debt(&mut self) -> io::Result<Unsynced> {

@@ -282,10 +282,14 @@ impl FileSystem for SimFileSystem {
         Ok(Box::new(SimWriter { machine, process, directories, open, hidden_mode: None, position: 0 }))
     }
 
-    fn open_to_append(&self, path: &RelativePath) -> io::Result<(Box<dyn GrowingFile>, Unsynced)> {
+    fn open_to_append(
+        &self,
+        path: &RelativePath,
+        access: NewFile,
+    ) -> io::Result<(Box<dyn GrowingFile>, Unsynced)> {
         match self.metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.create_new(path, NewFile::Ordinary)?.1.waive("the same debt is returned below");
+                self.create_new(path, access)?.1.waive("the same debt is returned below");
             }
             Err(error) => return Err(error),
             Ok(found) if found.kind != Kind::File => return Err(io::ErrorKind::InvalidInput.into()),
@@ -300,7 +304,8 @@ impl FileSystem for SimFileSystem {
         let parent = self.directories.directory(&machine.state, &path.parent())?;
         let open = SimOpen { inode, device: machine.state.device(parent), path: path.clone() };
         let (machine, process) = (self.machine.clone(), self.process);
-        let growing = SimGrowing { machine, process, open, position: 0, _lock: lock };
+        let directories = Arc::clone(&self.directories);
+        let growing = SimGrowing { machine, process, directories, open, position: 0, _lock: lock };
         Ok((Box::new(growing), Unsynced::directory(path.parent())))
     }
 

@@ -8,11 +8,12 @@ use std::time::Duration;
 use super::options::AppendOptions;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::expect::Clash;
-use crate::fs::{Barrier, FileSystem, GrowingFile, SyncError, Unsynced, Wave};
+use crate::fs::{Barrier, FileSystem, GrowingFile, NewFile, SyncError, Unsynced, Wave};
 use crate::mutation::{Rule, keeps};
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
 use crate::place::Place;
+use crate::protocol::layout;
 use crate::protocol::root::{guard, if_found};
 
 /// A growing file, for many threads.
@@ -167,6 +168,11 @@ impl Shared {
             let synced = self.fs.sync(wave, SyncStrategy::PerFile).map(drop);
             self.end_sync(state, reached, synced)?;
         }
+        let is_own = state.file.is_at(&self.path).map_err(self.io(Operation::Look))?;
+        if !is_own && keeps(Rule::RotateOwn) {
+            return Err(Error::Conflict { path: self.place.clone(), found: Clash::Changed });
+        }
+        let next = self.make_next().map_err(self.io(Operation::Create))?;
         let mut names = Wave::new(Barrier::Rotated);
         // Somebody may have made one during the wait.
         names.add(self.rename(&self.path, to).map_err(|error| match error.kind() {
@@ -183,17 +189,24 @@ impl Shared {
             }
             return Err(self.stop(state, source));
         }
-        let opened = self.fs.open_to_append(&self.path);
-        match opened.and_then(|(file, name)| Ok((file.length()?, file, name))) {
-            Ok((length, file, name)) => {
-                name.waive("the next sync makes it durable; without it the file has no records");
-                (state.file, state.length, state.owes_name) = (file, length, true);
-                (state.synced, state.unsynced, state.since) = (0, 0, None);
-                state.rotations += 1;
-                Ok(())
-            }
-            Err(error) => Err(self.stop(state, error)),
-        }
+        let file = next.take_place().map_err(|error| self.stop(state, error))?;
+        (state.file, state.length, state.owes_name) = (file, 0, true);
+        (state.synced, state.unsynced, state.since) = (0, 0, None);
+        state.rotations += 1;
+        Ok(())
+    }
+
+    /// Makes the empty file that is to take the place of this one, under a temporary name. So nobody sees it
+    /// before it has the rights of this one, and if it cannot be made, nothing has happened yet.
+    fn make_next(&self) -> io::Result<Next<'_>> {
+        let temporary = layout::single(&self.path, self.fs.unique());
+        let like = self.fs.metadata(&self.path)?;
+        let (file, name) = self.fs.open_to_append(&temporary, NewFile::Private)?;
+        name.waive("it gets the name that must last later");
+        let next = Next { shared: self, file: Some(file), temporary };
+        let (_, rights) = self.fs.copy_permissions(&self.path, &like, &next.temporary)?;
+        rights.waive("the sync of the first record makes them durable, too");
+        Ok(next)
     }
 
     /// Gives a file a name that is free.
@@ -206,6 +219,33 @@ impl Shared {
         let error = Error::NotSynced { path: self.place.clone(), source: Arc::new(source) };
         state.failed = Some(error.clone());
         error
+    }
+}
+
+/// The file that is to take the place of another one. Removed if it does not.
+struct Next<'a> {
+    shared: &'a Shared,
+    /// Locked, so that no sweep takes it for that of a dead writer.
+    file: Option<Box<dyn GrowingFile>>,
+    temporary: RelativePath,
+}
+
+impl Next<'_> {
+    fn take_place(mut self) -> io::Result<Box<dyn GrowingFile>> {
+        let name = self.shared.rename(&self.temporary, &self.shared.path)?;
+        name.waive("the next sync makes it durable; without it the file has no records");
+        self.file.take().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Drop for Next<'_> {
+    fn drop(&mut self) {
+        // It is closed before it is removed, since Windows keeps the name of an open file.
+        if self.file.take().is_some() {
+            if let Ok(debt) = self.shared.fs.remove_file(&self.temporary) {
+                debt.waive("an empty temporary file that a power loss brings back is swept");
+            }
+        }
     }
 }
 

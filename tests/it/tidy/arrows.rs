@@ -45,7 +45,7 @@ single -> single::sweeping single::append single::atomic single::durable protoco
 single::sweeping -> protocol::root protocol::layout error fs::os fs mutation path
 single::append -> single::append::timer single::append::growing single::append::options single::atomic protocol::root error fs mutation options path place
 single::append::timer -> single::append::growing protocol::root
-single::append::growing -> single::append::options protocol::root error expect fs mutation options path place
+single::append::growing -> single::append::options protocol::root protocol::layout error expect fs mutation options path place
 single::append::options -> error
 single::atomic -> protocol::caller protocol::root protocol::layout error expect fs::os fs mutation options path place
 single::durable -> error fs::os fs options path place
@@ -117,7 +117,7 @@ manifest -> fs generation path checksum
 # the real disk
 fs::os -> fs::os::writer fs::os::growing fs::os::held fs::os::trees fs::os::sync fs::os::unix fs::os::windows fs::os::written fs::time fs options path
 fs::os::writer -> fs::os::held fs::os::unix fs::os::windows fs::os::written fs path
-fs::os::growing -> fs::os::written fs path
+fs::os::growing -> fs::os::unix fs::os::windows fs::os::written fs path
 fs::os::permissions -> fs::os::unix fs::os::linux fs path preserve
 fs::os::sync -> fs::os::unix fs::os::linux fs::os::windows fs::os::written fs options path
 fs::os::trees -> fs::os::renaming fs::os::unix path fs
