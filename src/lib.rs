@@ -14,6 +14,8 @@ mod manifest;
 mod memory;
 #[cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "public with the feature `sim`"))]
 mod mutation;
+#[cfg(feature = "object_store")]
+pub mod object_store;
 mod options;
 mod path;
 mod place;

@@ -14,6 +14,8 @@ use crate::path::RelativePath;
 use crate::protocol::open::Opened;
 use crate::protocol::resolve::{self, Lookup, Resolver};
 use crate::protocol::root::{Root, guard};
+#[cfg(feature = "object_store")]
+use crate::protocol::snapshot::{self, Found};
 use crate::protocol::state::State;
 use crate::reader::FileReader;
 use crate::spelling::Spellings;
@@ -339,6 +341,19 @@ impl View {
             walked.push(entry);
         }
         Ok(walked)
+    }
+
+    /// Finds the file at `path`, to be read after the view is closed.
+    #[cfg(feature = "object_store")]
+    pub(crate) fn find(&self, path: &Path) -> Result<Option<Found>> {
+        let path = self.resolve(path)?;
+        snapshot::find(self.root(), &*self.state, &path).map_err(|error| self.spellings.named(error))
+    }
+
+    /// What is at `path`, a symlink followed; `None` if there is nothing.
+    #[cfg(feature = "object_store")]
+    pub(crate) fn look_at(&self, path: &Path) -> Result<Option<Metadata>> {
+        self.look(&self.resolve_any(path)?)
     }
 
     fn entries_in(&self, directory: &RelativePath) -> Result<Option<Vec<DirEntry>>> {

@@ -59,7 +59,8 @@ impl Seen {
 pub(crate) struct Found {
     pub(crate) file: Box<dyn ReadFile>,
     pub(crate) metadata: Metadata,
-    is_proof: bool,
+    /// Whether every later change of it gives it other metadata.
+    pub(crate) is_proof: bool,
 }
 
 impl Found {
@@ -70,7 +71,7 @@ impl Found {
 }
 
 /// Opens `path` in a state. The file can be read after the state's lock is released.
-pub(crate) fn find(root: &Root, state: &impl State, path: &RelativePath) -> Result<Option<Found>> {
+pub(crate) fn find(root: &Root, state: &(impl State + ?Sized), path: &RelativePath) -> Result<Option<Found>> {
     let Some(file) = state.open(root, path)? else { return Ok(None) };
     // The metadata comes before the bytes: a change during the read then changes the stamps.
     let metadata = file.metadata().map_err(root.error(Operation::Read, path))?;

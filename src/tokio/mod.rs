@@ -82,6 +82,8 @@ pub use self::file::{
     AtomicFile, create_new, rename_durably, sweep_temporary_files, sync_directory, sync_file, sync_parents,
     write, write_with,
 };
+#[cfg(feature = "object_store")]
+pub(crate) use self::pool::run;
 pub use self::store::{LockGuard, Store};
 pub use self::transaction::Transaction;
 pub use self::view::View;

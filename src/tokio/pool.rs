@@ -23,7 +23,7 @@ const LOCKERS_MAX: usize = 4;
 /// Does work on the blocking pool. `root` is for the error if the runtime ends before the work begins.
 ///
 /// If the future is dropped, work that has not begun never begins. What has begun goes on to its end.
-pub(super) async fn run<T, E>(
+pub(crate) async fn run<T, E>(
     root: PathBuf,
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, E>

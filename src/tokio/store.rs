@@ -19,6 +19,8 @@ use crate::report::{Abandoned, Commit, Mismatch, RecoveryReport, Status, Transac
 use crate::store;
 use crate::store::locking;
 use crate::transaction;
+#[cfg(feature = "object_store")]
+use crate::view;
 
 /// The twin.
 type Blocking = store::Store;
@@ -159,6 +161,21 @@ impl Store {
             view
         });
         Ok(View::new(view.await?, self.root()))
+    }
+
+    /// Does something with a view, in one trip to the pool.
+    #[cfg(feature = "object_store")]
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(view::View) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let permit = self.limits.view(self.root()).await?;
+        self.with(move |store| {
+            let view = store.view();
+            drop(permit);
+            work(view?)
+        })
+        .await
     }
 
     /// [`Store::snapshot`](crate::Store::snapshot) as a future.

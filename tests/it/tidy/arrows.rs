@@ -12,8 +12,18 @@ use super::source::{Source, Token, crate_sources, stands};
 const PLAN: &str = "
 # what a program sees
 lib -> store::locking store transaction::operations transaction writer view single reader listed report error manifest options generation path place lease expect checksum progress preserve history
-tokio -> tokio::file tokio::store tokio::transaction tokio::view tokio::writer
-tokio::store -> tokio::twins tokio::transaction tokio::view tokio::pool store::locking store transaction history lease reader report error options generation
+object_store -> object_store::batch object_store::objects
+object_store::batch -> object_store::objects object_store::change object_store::refused
+object_store::store -> object_store::objects object_store::get object_store::list object_store::upload object_store::change object_store::refused view error
+object_store::upload -> object_store::change object_store::refused tokio writer protocol::root error checksum
+object_store::list -> object_store::get object_store::tags object_store::change view listed error fs path
+object_store::get -> object_store::tags object_store::change object_store::refused tokio view protocol::snapshot error fs checksum path
+object_store::change -> object_store::refused transaction error expect checksum path
+object_store::refused -> error expect path
+object_store::objects -> object_store::tags tokio error options
+object_store::tags -> protocol::snapshot fs checksum path
+tokio -> tokio::pool tokio::file tokio::store tokio::transaction tokio::view tokio::writer
+tokio::store -> tokio::twins tokio::transaction tokio::view tokio::pool store::locking store transaction view history lease reader report error options generation
 tokio::transaction -> tokio::twins tokio::writer tokio::pool transaction writer reader listed report error expect generation path
 tokio::view -> tokio::twins tokio::pool view reader listed error generation path
 tokio::writer -> tokio::pool writer error
@@ -39,7 +49,7 @@ transaction -> writer draft protocol::caller protocol::open protocol::commit pro
 writer -> protocol::room draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path checksum spelling
 pruning -> draft protocol::check protocol::resolve protocol::stage protocol::root error path
 draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve protocol::root error fs path protocol::layout
-view -> protocol::open protocol::state protocol::resolve protocol::root reader listed error fs generation path spelling
+view -> protocol::open protocol::snapshot protocol::state protocol::resolve protocol::root reader listed error fs generation path spelling
 lease -> protocol::open protocol::lease error
 single -> single::sweeping single::append single::atomic single::durable protocol::caller error fs path
 single::sweeping -> protocol::root protocol::layout error fs::os fs mutation path

@@ -63,6 +63,8 @@ const WITH_EXAMPLES: &[&str] = &[
     "Commit",
     "AtomicFile",
     "LockGuard",
+    "Objects",
+    "Batch",
 ];
 
 /// What no line of a source says, comments included.

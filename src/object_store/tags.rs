@@ -1,0 +1,93 @@
+//! ETags: which checksums are known without reading the object again.
+//!
+//! A checksum is kept for as long as nothing of the file's metadata has changed, and only if a later change
+//! would have given it other time stamps (`protocol::stamps`). It saves reading, and decides nothing: a
+//! conditional put reads the object, whatever is known here.
+
+use std::collections::HashMap;
+use std::io::{self, Seek as _};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::checksum::Checksum;
+use crate::fs::Metadata;
+use crate::path::RelativePath;
+use crate::protocol::snapshot::Found;
+
+/// How many checksums are kept: some twenty megabytes.
+const KNOWN_MAX: usize = 1 << 16;
+
+/// The checksums that are known, and of which file each is.
+#[derive(Debug, Default)]
+pub(super) struct Tags(Mutex<HashMap<RelativePath, (Metadata, Checksum)>>);
+
+impl Tags {
+    /// The checksum of a file, if it is known.
+    pub(super) fn known(&self, path: &RelativePath, found: &Metadata) -> Option<Checksum> {
+        let known = self.lock();
+        known.get(path).filter(|(metadata, _)| metadata == found).map(|(_, checksum)| *checksum)
+    }
+
+    /// The checksum of an open file, which is read for it unless it is known.
+    pub(super) fn of(&self, path: &RelativePath, found: &mut Found) -> io::Result<Checksum> {
+        if let Some(known) = self.known(path, &found.metadata) {
+            return Ok(known);
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(&mut *found.file)?;
+        found.file.rewind()?;
+        let checksum = Checksum::of_all(&hasher);
+        if found.is_proof {
+            self.keep(path, found.metadata, checksum);
+        }
+        Ok(checksum)
+    }
+
+    fn keep(&self, path: &RelativePath, metadata: Metadata, checksum: Checksum) {
+        let mut known = self.lock();
+        // Whoever has more objects than that reads some of them again.
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(path.clone(), (metadata, checksum));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<RelativePath, (Metadata, Checksum)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::fs::{Identity, Kind};
+
+    fn file(length: u64) -> Metadata {
+        Metadata {
+            kind: Kind::File,
+            length,
+            modified: SystemTime::UNIX_EPOCH,
+            changed: Some(SystemTime::UNIX_EPOCH),
+            mode: 0o644,
+            owner: (0, 0),
+            identity: Some(Identity { device: 1, inode: 1 }),
+            links: 1,
+        }
+    }
+
+    #[test]
+    fn a_checksum_is_known_of_the_very_file_and_there_is_an_end_to_how_many() {
+        let (tags, checksum) = (Tags::default(), Checksum::of(b"1"));
+        let path = |number: usize| RelativePath::new(number.to_string()).expect("valid");
+        tags.keep(&path(0), file(1), checksum);
+        assert_eq!(tags.known(&path(0), &file(1)), Some(checksum));
+        assert_eq!(tags.known(&path(0), &file(2)), None, "it has another length now");
+        assert_eq!(tags.known(&path(1), &file(1)), None, "another object");
+        for number in 0..=KNOWN_MAX {
+            tags.keep(&path(number), file(1), checksum);
+        }
+        assert!(tags.lock().len() <= KNOWN_MAX);
+        assert_eq!(tags.known(&path(KNOWN_MAX), &file(1)), Some(checksum), "the newest is known");
+    }
+}
