@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use cosave::{Durability, Store, SyncStrategy};
+use cosave::{AppendFile, Durability, Store, SyncStrategy};
 
 /// What a traced process did, in order. Paths are below the scenario's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +139,18 @@ const SCENARIOS: &[Scenario] = &[
         cosave::sync_parents(root.join("new/data")).unwrap();
         mark("rename");
         cosave::rename_durably(root.join("new/data"), root.join("d/data")).unwrap();
+        mark("end");
+    }),
+    ("a growing file", |root| {
+        // By a program that was killed before it could sync them.
+        std::fs::create_dir_all(root.join("new/dir")).unwrap();
+        mark("begin");
+        let file = AppendFile::open(root.join("new/dir/file")).unwrap();
+        mark("open");
+        file.append("1").unwrap();
+        file.close().unwrap();
+        mark("again");
+        drop(AppendFile::open(root.join("new/dir/file")).unwrap());
         mark("end");
     }),
     ("mount point", |root| {
@@ -603,4 +615,22 @@ fn recovery_syncs_what_it_inherits_before_it_moves_and_what_it_moved_before_it_r
         "rename applied",
     ];
     check("recovery", root.path(), &expected);
+}
+
+/// A program was killed after it had made directories, and before it synced them. The next one found them, and
+/// told of durable records in a file whose directory a power loss could take.
+#[test]
+fn an_empty_growing_file_has_all_directories_above_it_synced_and_a_longer_one_its_own() {
+    let root = prepared();
+    let Some(events) = trace("a growing file", root.path()) else { return };
+    let mut steps = events.split(|event| matches!(event, Mark(_))).map(|step| {
+        let synced = step.iter().filter_map(|event| match event {
+            Sync(path) => Some(path.as_str()),
+            _ => None,
+        });
+        synced.collect::<BTreeSet<_>>()
+    });
+    assert_eq!(steps.next().unwrap(), BTreeSet::from(["new/dir/file", "new/dir", "new", "."]), "{events:?}");
+    assert_eq!(steps.next().unwrap(), BTreeSet::from(["new/dir/file"]), "{events:?}");
+    assert_eq!(steps.next().unwrap(), BTreeSet::from(["new/dir/file", "new/dir"]), "{events:?}");
 }

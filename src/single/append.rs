@@ -21,6 +21,7 @@ use self::growing::{Shared, State};
 pub use self::options::AppendOptions;
 use self::timer::Timer;
 use super::atomic;
+use super::durable::sync_parents;
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, FileSystem, GrowingFile, Kind, NewFile, SyncError, Unsynced, Wave};
 use crate::mutation::{Rule, keeps};
@@ -290,9 +291,7 @@ impl AppendOptions {
     /// # Errors
     /// As for [`AppendFile::open`].
     pub fn open(self, path: impl AsRef<Path>) -> Result<AppendFile> {
-        let given = path.as_ref();
-        let (fs, target) = located(given)?;
-        AppendFile::start(fs, target, given, self, None)
+        self.open_at(path.as_ref(), None)
     }
 
     /// Like [`open`](Self::open), and cuts off what a crash has torn. `framing` reads the file from its
@@ -331,9 +330,22 @@ impl AppendOptions {
         path: impl AsRef<Path>,
         mut framing: impl FnMut(&mut dyn BufRead) -> io::Result<u64>,
     ) -> Result<AppendFile> {
-        let given = path.as_ref();
-        let (fs, target) = located(given)?;
-        AppendFile::start(fs, target, given, self, Some(&mut framing))
+        self.open_at(path.as_ref(), Some(&mut framing))
+    }
+
+    fn open_at(self, given: &Path, framing: Option<Framing<'_>>) -> Result<AppendFile> {
+        let (fs, target) = atomic::open(given, atomic::Existing::Replace)?;
+        let root = fs.root_path();
+        let file = AppendFile::start(fs, target, given, self, framing)?;
+        if file.is_empty() {
+            // Lost without these syncs: directories that a killed program has made here, and every record in
+            // them. One that this user may not read was made by somebody else.
+            match sync_parents(root) {
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {}
+                synced => synced?,
+            }
+        }
+        Ok(file)
     }
 
     /// Like [`open_with`](Self::open_with), on a file system of your choice. `path` is relative to its root.
@@ -455,9 +467,4 @@ fn cut_torn(file: &mut Box<dyn GrowingFile>, framing: Option<Framing<'_>>, place
         file.cut(whole).map_err(io(Operation::Write))?;
     }
     Ok(whole)
-}
-
-/// Where a path leads.
-fn located(given: &Path) -> Result<(Arc<dyn FileSystem>, RelativePath)> {
-    atomic::open(given, atomic::Existing::Replace)
 }
