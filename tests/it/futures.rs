@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use cosave::fs::Barrier;
+use cosave::fs::sim::{Model, SimDisk};
 use cosave::tokio::{AtomicFile, Store};
 use cosave::{Durability, Error, Progress, Reason};
 use tokio::runtime::{Builder, Runtime};
@@ -362,6 +364,51 @@ fn sixty_four_tasks_update_and_no_update_is_lost() {
         assert_eq!(text(root.path().join(format!("own/{task}"))), (UPDATES - 1).to_string());
     }
     assert_no_litter(root.path());
+}
+
+/// Counted on the simulated disk, which knows each of its waits.
+#[test]
+fn the_commits_of_many_tasks_share_their_waits_for_the_disk() {
+    const TASKS: usize = 32;
+    let disk = SimDisk::new(Model::OrderedPrefix);
+    disk.real_time();
+    let open = || cosave::Store::options().lock_timeout(LONG).open_on(disk.process()).unwrap();
+    let (store, other) = (Store::from(open()), open());
+    put(&other, &[("a", "1")]);
+    let runtime = runtime();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let before = disk.waits(Barrier::Published);
+    runtime.block_on(async {
+        // Whoever comes first waits for this view, and the others for him.
+        let view = other.view().unwrap();
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|task| {
+                let (store, asked) = (store.clone(), Arc::clone(&asked));
+                tokio::spawn(async move {
+                    let save = store.update(move |tx| {
+                        tx.write(format!("own/{task}"), "1")?;
+                        asked.fetch_add(1, Ordering::SeqCst);
+                        Ok::<_, Error>(())
+                    });
+                    save.await.unwrap().generation()
+                })
+            })
+            .collect();
+        while asked.load(Ordering::SeqCst) < TASKS {
+            tokio::task::yield_now().await;
+        }
+        drop(view);
+        let mut generations = Vec::new();
+        for task in tasks {
+            generations.push(task.await.unwrap());
+        }
+        generations.sort_unstable();
+        assert!(generations.iter().map(|generation| generation.get()).eq(2..2 + TASKS as u64));
+    });
+    let waits = disk.waits(Barrier::Published) - before;
+    assert!(waits <= TASKS / 4, "{TASKS} commits have waited {waits} times");
+    drop((store, other));
+    end(runtime);
 }
 
 /// All threads of the pool waited to commit, and the view that they waited for could not be read and closed.

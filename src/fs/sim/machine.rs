@@ -50,6 +50,8 @@ pub(super) struct Machine {
     pub(super) waited: Duration,
     /// The clock, if waits take their time.
     pub(super) time: Option<RealTime>,
+    /// Every wait for the disk.
+    pub(super) waits: Vec<Barrier>,
     pub(super) retried_syncs: Vec<RelativePath>,
     pub(super) failed: Vec<Number>,
     pub(super) crashed: bool,
@@ -96,6 +98,7 @@ impl Machine {
             unique: 0,
             waited: Duration::ZERO,
             time: None,
+            waits: Vec::new(),
             retried_syncs: Vec::new(),
             failed: Vec::new(),
             crashed: false,

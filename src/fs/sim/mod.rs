@@ -42,8 +42,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard};
 
-use super::FileSystem;
 use super::time::RealTime;
+use super::{Barrier, FileSystem};
 #[doc(hidden)]
 pub use crate::mutation::{Rule, without};
 use crate::path::RelativePath;
@@ -208,6 +208,12 @@ impl SimDisk {
     /// Leaves room for this many more bytes; `None` removes the limit.
     pub fn free_bytes(&self, bytes: Option<u64>) {
         self.lock().free_bytes = bytes;
+    }
+
+    /// How often a barrier was waited for.
+    #[must_use]
+    pub fn waits(&self, barrier: Barrier) -> usize {
+        self.lock().waits.iter().filter(|waited| **waited == barrier).count()
     }
 
     /// How many steps were done since the machine was started. It can crash at each of them.

@@ -463,6 +463,7 @@ impl FileSystem for SimFileSystem {
         if machine.crash.is_some_and(|crash| crash.reversed) {
             members.reverse();
         }
+        machine.waits.push(barrier);
         let mut failed = None;
         for (number, (path, file)) in members.into_iter().enumerate() {
             if machine.crashed || machine.dead.contains(&self.process) {
