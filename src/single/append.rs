@@ -28,6 +28,7 @@ use crate::mutation::{Rule, keeps};
 use crate::options::SyncStrategy;
 use crate::path::{InvalidPath, RelativePath};
 use crate::place::Place;
+use crate::protocol::caller::Claim;
 use crate::protocol::root::{guard, if_found};
 
 /// A file to whose end records are added.
@@ -100,12 +101,16 @@ impl AppendFile {
     /// - [`Error::NotYetSynced`] if it was written, and the sync after it could not begin.
     /// - [`Error::NotAppended`] if a sync has failed, now or earlier.
     pub fn append(&self, record: impl AsRef<[u8]>) -> Result<u64> {
-        let record = record.as_ref();
+        self.append_for(&Claim::default(), record.as_ref())
+    }
+
+    /// For a caller who can give it up.
+    pub(crate) fn append_for(&self, claim: &Claim, record: &[u8]) -> Result<u64> {
         self.shared.refuse_child()?;
         let (begin, due) = {
             let mut state = guard(&self.shared.state);
             let has_woken = state.since.is_some();
-            let begin = self.shared.append(&mut state, record)?;
+            let begin = self.shared.append(&mut state, claim, record)?;
             if !has_woken {
                 self.shared.changed.notify_all();
             }
@@ -193,9 +198,13 @@ impl AppendFile {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn rotate(&self, name: impl AsRef<OsStr>) -> Result<()> {
+        self.rotate_for(&Claim::default(), name.as_ref())
+    }
+
+    /// For a caller who can give it up.
+    pub(crate) fn rotate_for(&self, claim: &Claim, name: &OsStr) -> Result<()> {
         let shared = &*self.shared;
         shared.refuse_child()?;
-        let name = name.as_ref();
         let invalid = |reason| Error::invalid(Path::new(name), reason);
         let parsed = RelativePath::new(name).map_err(invalid)?;
         if !parsed.parent().is_root() || parsed.name() == shared.path.name() {
@@ -203,7 +212,13 @@ impl AppendFile {
         }
         let _syncing = guard(&shared.syncing);
         let mut state = guard(&shared.state);
-        shared.rotate(&mut state, &shared.path.with_name(name))
+        shared.rotate(&mut state, claim, &shared.path.with_name(name))
+    }
+
+    /// Where it lies.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn path(&self) -> &Path {
+        self.shared.place.path()
     }
 
     /// Waits until everything is durable, and closes the file. Dropping it does the same, and cannot tell

@@ -41,6 +41,8 @@
 //!   the drop. If its one rename was made, it goes on to its end on the pool, as if it were awaited.
 //!   Otherwise it never commits, and leaves nothing. So a save whose caller has given up never lands over
 //!   a newer one. What begins after the drop comes after it.
+//! - **A record** of an [`AppendFile`], and its rotation, are decided at the instant of the drop, too. A
+//!   record will be in the file whole, or never. A sync that follows goes on.
 //! - **A change** that is not a commit, such as [`Transaction::write`], may be in the transaction or not.
 //!   So the transaction is unfinished from then on, and its commit is refused
 //!   ([`Error::Unfinished`](crate::Error::Unfinished)). Begin anew.
@@ -70,6 +72,7 @@
 //! and `Runtime::drop` waits for it. If the process ends before that, this is a kill like any other: the
 //! next opening finishes or removes what it left.
 
+mod append;
 mod file;
 mod pool;
 mod store;
@@ -78,6 +81,7 @@ mod twins;
 mod view;
 mod writer;
 
+pub use self::append::AppendFile;
 pub use self::file::{
     AtomicFile, create_new, rename_durably, sweep_temporary_files, sync_directory, sync_file, sync_parents,
     write, write_with,

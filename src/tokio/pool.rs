@@ -101,6 +101,17 @@ impl Limits {
         Self::acquire(&self.lockers, root).await
     }
 
+    /// Waits until nothing is on the pool, and keeps it so.
+    pub(super) async fn all(&self, root: PathBuf) -> Result<[Permit; 2]> {
+        let of = |semaphore: &Arc<Semaphore>, most: usize| {
+            Arc::clone(semaphore).acquire_many_owned(u32::try_from(most).unwrap_or(u32::MAX))
+        };
+        match (of(&self.commits, COMMITS_MAX).await, of(&self.views, VIEWS_MAX).await) {
+            (Ok(commits), Ok(views)) => Ok([commits, views]),
+            _ => Err(cancelled(root)),
+        }
+    }
+
     async fn acquire(semaphore: &Arc<Semaphore>, root: PathBuf) -> Result<Permit> {
         // It is never closed, so this is never an error.
         Arc::clone(semaphore).acquire_owned().await.map_err(|_| cancelled(root))

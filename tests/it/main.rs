@@ -19,6 +19,7 @@ mod fixtures;
 // Threads that are in each other's way: minutes under Wine, where every lock is a round trip.
 #[cfg(unix)]
 mod futures;
+mod futures_append;
 mod handed_on;
 mod history;
 mod in_memory;

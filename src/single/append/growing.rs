@@ -13,6 +13,7 @@ use crate::mutation::{Rule, keeps};
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
 use crate::place::Place;
+use crate::protocol::caller::Claim;
 use crate::protocol::layout;
 use crate::protocol::root::{guard, if_found};
 
@@ -71,9 +72,10 @@ impl Shared {
         Err(Error::Unsupported { path: self.place.clone(), reason: Reason::Forked })
     }
 
-    pub(super) fn append(&self, state: &mut State, record: &[u8]) -> Result<u64> {
+    pub(super) fn append(&self, state: &mut State, claim: &Claim, record: &[u8]) -> Result<u64> {
         state.check()?;
         let begin = state.length;
+        self.decide(claim)?;
         if record.is_empty() {
             return Ok(begin);
         }
@@ -90,6 +92,12 @@ impl Shared {
         state.unsynced += 1;
         state.since.get_or_insert_with(|| self.fs.elapsed());
         Ok(begin)
+    }
+
+    /// From now on the caller gets what he has asked for, unless he has given it up before. Nobody else changes
+    /// the file meanwhile, so what is asked for later comes later.
+    fn decide(&self, claim: &Claim) -> Result<()> {
+        claim.perform(|| ()).ok_or_else(|| Error::Cancelled { path: self.place.clone() })
     }
 
     fn not_appended(&self, synced: u64, source: io::Error) -> Error {
@@ -154,7 +162,7 @@ impl Shared {
         Ok(reached)
     }
 
-    pub(super) fn rotate(&self, state: &mut State, to: &RelativePath) -> Result<()> {
+    pub(super) fn rotate(&self, state: &mut State, claim: &Claim, to: &RelativePath) -> Result<()> {
         state.check()?;
         let target = Place::from(self.fs.full_path(to));
         let taken = || Error::Conflict { path: target.clone(), found: Clash::Exists };
@@ -173,6 +181,7 @@ impl Shared {
             return Err(Error::Conflict { path: self.place.clone(), found: Clash::Changed });
         }
         let next = self.make_next().map_err(self.io(Operation::Create))?;
+        self.decide(claim)?;
         let mut names = Wave::new(Barrier::Rotated);
         // Somebody may have made one during the wait.
         names.add(self.rename(&self.path, to).map_err(|error| match error.kind() {
@@ -275,5 +284,20 @@ mod tests {
         disk.fail_at(&[Fault { after: disk.calls(), error: 5, persistent, aftermath }]);
         assert_eq!(file.shared.sync_up_to(3, 0).expect("durable under its other name"), 0);
         file.shared.sync_up_to(3, 1).expect_err("the new one is not");
+    }
+
+    #[test]
+    fn what_was_given_up_is_not_appended_and_not_rotated() {
+        let disk = SimDisk::new(Model::WeakPosix);
+        let path = RelativePath::new("log").expect("a valid path");
+        let file = AppendFile::options().open_on(disk.process(), &path, |_| Ok(0)).expect("open");
+        let gone = Claim::default();
+        gone.withdraw();
+        for refused in [file.append_for(&gone, b"never").map(drop), file.rotate_for(&gone, "log.1".as_ref())]
+        {
+            assert!(matches!(refused, Err(Error::Cancelled { .. })), "{refused:?}");
+        }
+        file.append("1").expect("as good as before");
+        assert_eq!(disk.files(), [("log".to_owned(), b"1".to_vec())].into());
     }
 }

@@ -22,11 +22,12 @@ object_store::change -> object_store::refused transaction error expect checksum 
 object_store::refused -> error expect path
 object_store::objects -> object_store::tags tokio error options
 object_store::tags -> protocol::snapshot fs checksum path
-tokio -> tokio::pool tokio::file tokio::store tokio::transaction tokio::view tokio::writer
+tokio -> tokio::pool tokio::append tokio::file tokio::store tokio::transaction tokio::view tokio::writer
 tokio::store -> tokio::twins tokio::transaction tokio::view tokio::pool store::locking store transaction view history lease reader report error options generation
 tokio::transaction -> tokio::twins tokio::writer tokio::pool transaction writer reader listed report error expect generation path
 tokio::view -> tokio::twins tokio::pool view reader listed error generation path
 tokio::writer -> tokio::pool writer error
+tokio::append -> tokio::pool single error
 tokio::file -> tokio::pool single error
 tokio::pool -> protocol::caller error
 tokio::twins -> error
@@ -53,9 +54,9 @@ view -> protocol::open protocol::snapshot protocol::state protocol::resolve prot
 lease -> protocol::open protocol::lease error
 single -> single::sweeping single::append single::atomic single::durable protocol::caller error fs path
 single::sweeping -> protocol::root protocol::layout error fs::os fs mutation path
-single::append -> single::append::timer single::append::growing single::append::options single::atomic protocol::root error fs mutation options path place
+single::append -> single::append::timer single::append::growing single::append::options single::atomic single::durable protocol::caller protocol::root error fs mutation options path place
 single::append::timer -> single::append::growing protocol::root
-single::append::growing -> single::append::options protocol::root protocol::layout error expect fs mutation options path place
+single::append::growing -> single::append::options protocol::caller protocol::root protocol::layout error expect fs mutation options path place
 single::append::options -> error
 single::atomic -> protocol::caller protocol::root protocol::layout error expect fs::os fs mutation options path place
 single::durable -> error fs::os fs options path place
