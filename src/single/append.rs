@@ -43,7 +43,14 @@ use crate::protocol::root::{guard, if_found};
 /// [`AppendOptions::open_with`] cuts off what is torn.
 ///
 /// If a sync fails, whatever was not durable is cut off, and nothing can be appended any more:
-/// [`Error::NotAppended`]. Open the file again to go on.
+/// [`Error::NotAppended`]. Open the file again to go on. If nothing can be cut off any more, as on a disk that
+/// has become read-only, readers still see what may be lost. The next opening then sees it, too.
+///
+/// Other programs may read the file meanwhile. They can see a part of a record that is being written, and one
+/// that is cut off a moment later. What others cut off is not noticed.
+///
+/// On systems that cannot sync a directory, such as Windows, the name of a new or rotated file can be lost with a
+/// power loss. Its records are as durable as elsewhere.
 ///
 /// A child process after a fork cannot use the file of its parent: whatever it asks is refused, and
 /// dropping its copy does nothing. It must not ask for lengths while other threads of its parent append.
@@ -77,7 +84,7 @@ impl AppendFile {
     /// Opens a file to append to it, and makes it if it does not exist, with its directories. Waits until what
     /// it finds is durable. Keeps it as it is: see [`AppendOptions::open_with`].
     ///
-    /// A symlink at the path is followed.
+    /// A symlink at the path is followed, and has to lead to a file.
     ///
     /// # Errors
     /// - [`Error::InvalidPath`] if the path is empty, or leads to anything but a file.
