@@ -58,6 +58,7 @@
 //! a get of the whole object and one with `if_match` or `if_none_match` need the ETag. They read the object for it, once, and
 //! know it from then on. This holds until its inode, its length or a time stamp changes. It begins
 //! when this process has written a later file, since a young file can change without a new time stamp.
+//! On Windows, which tells no time of change, they read it each time.
 //! A get of a range and a list never read an object for its ETag, and tell it only if it is known. Whoever sets the
 //! clock back can make a known ETag wrong, but no conditional put.
 //!

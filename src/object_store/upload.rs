@@ -153,8 +153,10 @@ impl Drop for Upload {
             shared.object.blocking_lock().give_up(shared.over());
             drop(transaction);
         };
-        if let Ok(runtime) = Handle::try_current() {
-            drop(runtime.spawn_blocking(end));
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(end)),
+            // The runtime has ended, so nobody writes any more.
+            Err(_) => end(),
         }
     }
 }
