@@ -256,7 +256,7 @@ impl Record {
     }
 
     /// Reads it back, and verifies its checksum. Its checksum can be forged, so its paths are checked like a
-    /// caller's.
+    /// caller's, and an undo leads to earlier generations only. Otherwise the way back could be a circle.
     fn decode(root: &Root, bytes: &[u8]) -> Result<Self, ManifestError> {
         let wrong = |what: String| ManifestError::Content(what);
         let text: RecordText =
@@ -264,6 +264,9 @@ impl Record {
         let id = |text: &str| {
             TransactionId::parse(text).ok_or_else(|| wrong("it has no valid transaction id".to_owned()))
         };
+        if text.undo.is_some_and(|undo| undo.state.max(undo.top) >= text.generation) {
+            return Err(wrong("it undoes what came later".to_owned()));
+        }
         let mut seen = HashSet::new();
         let mut past = |entry: PastText| {
             let name = entry.path.decode()?;

@@ -444,3 +444,31 @@ fn stores_that_save_at_once_have_one_history() {
     stores[2].restore(0).unwrap();
     assert!(tree(dir.path()).is_empty());
 }
+
+/// Writes the list of a generation anew, with a right checksum.
+fn forge(root: &Path, generation: u64, change: impl Fn(&mut serde_json::Value)) {
+    let name = kept(root).into_iter().find(|name| name.starts_with(&format!("{generation}."))).unwrap();
+    let path = root.join(".cosave/history").join(name).join("record");
+    let list = fs::read_to_string(&path).unwrap();
+    let (header, body) = list.split_once('\n').unwrap();
+    let mut list = serde_json::from_str(body).unwrap();
+    change(&mut list);
+    let (body, format) = (list.to_string(), header.rsplit_once(' ').unwrap().0);
+    fs::write(path, format!("{format} {}\n{body}", blake3::hash(body.as_bytes()).to_hex())).unwrap();
+}
+
+/// A list said of an undo that it had brought back the generation after its own. So the way back was a circle,
+/// and the next undo went round until all memory was used.
+#[test]
+fn a_forged_list_leads_no_undo_in_a_circle() {
+    for (state, top, is_whole) in [(1, 1, true), (1, 2, true), (3, 2, false), (4, 2, false), (1, 3, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = keeping(dir.path());
+        ["1", "2", "3"].iter().for_each(|content| _ = put(&store, &[("a", content)]));
+        forge(dir.path(), 3, |list| list["undo"] = serde_json::json!({ "state": state, "top": top }));
+        assert_eq!(store.history().unwrap().len(), if is_whole { 3 } else { 0 }, "{state}, {top}");
+        if !is_whole {
+            assert_eq!(reason(&store.undo().unwrap_err()), Some(Reason::NoHistory), "{state}, {top}");
+        }
+    }
+}
