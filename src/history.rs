@@ -33,7 +33,7 @@ impl PastCommit {
             transaction: record.transaction,
             time: record.time.into(),
             brought_back: record.undo.map(|undo| undo.state),
-            changes: record.entries.iter().map(change).collect(),
+            changes: record.entries.iter().flat_map(changes).collect(),
             not_kept: record.entries.iter().filter(not_kept).map(|past| past.path.clone()).collect(),
         }
     }
@@ -89,6 +89,12 @@ impl fmt::Display for PastCommit {
         }
         Ok(())
     }
+}
+
+/// What a commit did at a path.
+fn changes(past: &Past) -> impl Iterator<Item = Change> {
+    let removed = past.over.then(|| Change::RemoveTree { path: past.path.clone() });
+    removed.into_iter().chain([change(past)])
 }
 
 fn change(past: &Past) -> Change {

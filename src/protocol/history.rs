@@ -134,6 +134,7 @@ impl<'a> Keeper<'a> {
                     path: entry.path.clone(),
                     before: self.was(number, entry)?,
                     after: Becomes::of(entry),
+                    over: entry.over.is_some(),
                 })
             })
             .collect::<Result<_>>()?;
@@ -143,6 +144,7 @@ impl<'a> Keeper<'a> {
             path: path.clone(),
             before: Was::Nothing,
             after: Becomes::Directory,
+            over: false,
         }));
         let time = self.root.fs.now().into();
         let record = Record { generation, transaction, previous, time, undo, entries: past };

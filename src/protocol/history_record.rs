@@ -49,6 +49,8 @@ pub(crate) struct Past {
     pub(crate) path: RelativePath,
     pub(crate) before: Was,
     pub(crate) after: Becomes,
+    /// Whether it has taken the place of a directory with everything in it, which is gone for good.
+    pub(crate) over: bool,
 }
 
 /// What was at a path before a commit.
@@ -179,8 +181,6 @@ impl Becomes {
 
     pub(crate) fn of(entry: &Entry) -> Self {
         match &entry.action {
-            // What was in it is gone for good, whatever took its place.
-            _ if entry.over.is_some() => Self::RemovedTree,
             Action::Write(content) => {
                 Self::File(Written { stamp: content.after, blake3: Some(content.checksum) })
             }
@@ -230,12 +230,14 @@ struct PastText {
     path: Name,
     before: Was,
     after: Becomes,
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    over: bool,
 }
 
 impl Record {
     /// The path of a directory that the commit has moved or removed with everything in it.
     pub(crate) fn tree(&self) -> Option<&RelativePath> {
-        self.entries.iter().find(|past| past.after.is_tree()).map(|past| &past.path)
+        self.entries.iter().find(|past| past.over || past.after.is_tree()).map(|past| &past.path)
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
@@ -243,6 +245,7 @@ impl Record {
             path: Name::new(past.path.as_path().as_os_str()),
             before: past.before.clone(),
             after: past.after.clone(),
+            over: past.over,
         };
         let text = RecordText {
             generation: self.generation,
@@ -275,7 +278,7 @@ impl Record {
             if path.is_root() || !seen.insert(path.clone()) {
                 return Err(wrong(format!("{path} cannot be in it, or is in it twice")));
             }
-            Ok(Past { path, before: entry.before, after: entry.after })
+            Ok(Past { path, before: entry.before, after: entry.after, over: entry.over })
         };
         Ok(Self {
             generation: text.generation,

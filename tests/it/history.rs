@@ -472,3 +472,31 @@ fn a_forged_list_leads_no_undo_in_a_circle() {
         }
     }
 }
+
+/// The list of a commit that put a file in the place of a directory named the removed directory alone. So
+/// nobody knew what the file had been, and a stranger's edit of it was shown as the past, and brought back.
+#[test]
+fn what_others_do_to_a_file_in_the_place_of_a_directory_is_never_served_as_the_past() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = keeping(dir.path());
+    put(&store, &[("d/f", "f1"), ("q", "q1")]);
+    store.update(|tx| tx.remove_dir_all("d").and_then(|()| tx.write("d", "d2"))).unwrap();
+    let changes = store.history().unwrap()[0].changes().to_vec();
+    assert_eq!(
+        changes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["remove  d/ (with everything in it)", "create  d (2 bytes)"]
+    );
+    assert_eq!(store.view_at(2).unwrap().read("d").unwrap(), b"d2");
+    fs::write(dir.path().join("d"), "a stranger's").unwrap();
+    let changed = |generation: u64| {
+        let read = store.view_at(generation).unwrap().read("d");
+        assert_eq!(read.as_ref().err().and_then(reason), Some(Reason::ChangedOutside), "{read:?}");
+    };
+    changed(2);
+    put(&store, &[("q", "q3")]);
+    put(&store, &[("d", "d4")]);
+    changed(2);
+    assert_eq!(reason(&store.restore(2).unwrap_err()), Some(Reason::ChangedOutside));
+    assert_eq!(store.view_at(3).unwrap().read("d").unwrap(), b"a stranger's");
+    assert_eq!(reason(&store.view_at(1).unwrap_err()), Some(Reason::NotKept));
+}
