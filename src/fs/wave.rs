@@ -88,6 +88,8 @@ pub enum Barrier {
     Copying,
     /// Recovery: originals of a commit whose history a power loss took are kept before they go.
     Kept,
+    /// A history that was to be removed as a whole does not come back.
+    Forgotten,
     /// Recovery: manifests beyond a gap are gone before their numbers are used again.
     Discarded,
     /// Recovery: a file that others wrote has a second name before a move takes its first one away.

@@ -316,7 +316,7 @@ pub(crate) fn forget(root: &Root, newest: Generation) {
     }
 }
 
-/// Removes the whole history.
+/// Removes the whole history, durably.
 pub(crate) fn forget_all(root: &Root) -> Result<()> {
     for entry in root.list(&layout::HISTORY.path())? {
         if let Some((generation, transaction)) = layout::parse_history(&entry.name) {
@@ -325,8 +325,13 @@ pub(crate) fn forget_all(root: &Root) -> Result<()> {
     }
     let removed = if_found(root.fs.remove_dir(&layout::HISTORY.path()));
     let removed = removed.map_err(root.error(Operation::Remove, &layout::HISTORY.path()))?;
-    removed.into_iter().for_each(|debt| debt.waive(FORGOTTEN_AGAIN));
-    Ok(())
+    let mut wave = Wave::new(Barrier::Forgotten);
+    // One that is gone may have been removed by a process that was killed before it waited.
+    wave.add(removed.unwrap_or_else(|| Unsynced::directory(layout::control())));
+    // Lost without this sync: the removal. Each list names the one before it, and the newest manifest the
+    // newest of them. So all that came back would be believed, and in a store that keeps nothing no later commit
+    // would remove it.
+    root.sync_always(wave).map(drop)
 }
 
 /// Removes the directory of one commit. Its list goes first: what is left without it is believed by nobody.

@@ -161,12 +161,12 @@ impl Store {
 
     /// Removes the whole history, for a root that is to keep none any more. Recovers first.
     ///
-    /// Does not wait for the disk: a power loss in the next seconds can bring the history back. Then call it
-    /// again.
+    /// Waits once for the disk, whatever the durability: afterwards no power loss brings the history back. The
+    /// bytes of its files are not overwritten.
     ///
     /// # Errors
     /// - Those of [`recover`](Self::recover).
-    /// - [`Error::Io`] if it cannot be removed.
+    /// - [`Error::Io`] if it cannot be removed, or not be made durable. Then a part of it may be gone.
     ///
     /// # Examples
     ///

@@ -8,6 +8,7 @@ use cosave::fs::sim::Model;
 use cosave::fs::sim::explore::{Explorer, Report, Workload};
 
 use crate::append::Journal;
+use crate::forgotten::Forgetting;
 use crate::script::scenarios;
 use crate::single_file::SingleFile;
 
@@ -15,7 +16,9 @@ const MODELS: [Model; 3] = [Model::OrderedPrefix, Model::JumpingPrefix, Model::W
 
 fn workloads() -> Vec<Box<dyn Workload>> {
     let scripts = scenarios().into_iter().map(|script| Box::new(script) as Box<dyn Workload>);
-    scripts.chain([Box::new(SingleFile) as Box<dyn Workload>, Box::new(Journal)]).collect()
+    scripts
+        .chain([Box::new(SingleFile) as Box<dyn Workload>, Box::new(Journal), Box::new(Forgetting)])
+        .collect()
 }
 
 /// The command that repeats a case.

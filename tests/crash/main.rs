@@ -11,6 +11,7 @@ mod durabilities;
 mod exploration;
 mod faults;
 mod folding;
+mod forgotten;
 mod generated;
 mod history;
 mod links;

@@ -13,6 +13,7 @@ use cosave::fs::sim::{Model, Mutation, Part, Rule};
 
 use crate::append::Journal;
 use crate::exploration::OUTCOMES_MAX;
+use crate::forgotten::Forgetting;
 use crate::script::{Script, scenarios};
 use crate::single_file::SingleFile;
 
@@ -49,6 +50,7 @@ const MUTATIONS: &[(Mutation, usize)] = &[
     (Mutation::Skip(Barrier::Inherited, Part::ControlDirectories), FROM_WEAK),
     (all_of(Barrier::Discarded), FROM_JUMPING),
     (all_of(Barrier::Kept), EVERYWHERE),
+    (all_of(Barrier::Forgotten), EVERYWHERE),
     (Mutation::Break(Rule::KeepBeforeMoves), EVERYWHERE),
     (Mutation::Break(Rule::KeepInRecovery), EVERYWHERE),
     (Mutation::Break(Rule::KeepMissing), EVERYWHERE),
@@ -86,6 +88,7 @@ fn first(mutation: Mutation) -> &'static str {
         Mutation::Skip(Barrier::Appended | Barrier::Rotated, _) | Mutation::Break(Rule::SyncRotated) => {
             "a file that grows"
         }
+        Mutation::Skip(Barrier::Forgotten, _) => "a history that is removed",
         Mutation::Break(Rule::StopAtGap) => "several published together",
         Mutation::Break(Rule::LeaveWritten | Rule::SetAside) => "somebody else writes into a file",
         Mutation::Break(Rule::KeepApplied) => "three commits",
@@ -122,8 +125,9 @@ fn workloads(mutation: Mutation, quiet: Option<Quiet>) -> Vec<Box<dyn Workload>>
     let wanted = |script: &Script| quiet != Some(Quiet::Short) || script.name == "one file";
     let lenient = |script| Box::new(Script { lenient: true, ..script }) as Box<dyn Workload>;
     let scripts = scenarios().into_iter().filter(wanted).map(lenient);
-    let mut all: Vec<_> =
-        scripts.chain([Box::new(SingleFile) as Box<dyn Workload>, Box::new(Journal)]).collect();
+    let mut all: Vec<_> = scripts
+        .chain([Box::new(SingleFile) as Box<dyn Workload>, Box::new(Journal), Box::new(Forgetting)])
+        .collect();
     // The fast ones come next. Among them are those that alone notice certain steps.
     let quick =
         [first(mutation), "a single file", "a removed file", "somebody else", "one file", "three commits"];
