@@ -478,7 +478,7 @@ impl StoreOptions {
     ///
     /// Nobody can read a kept file who could not read the original: only those who may write in the root
     /// can enter the directory. If fewer could read the original, it is a copy that only its maker can read.
-    /// A file that the committing user cannot read is not kept. Symlinks are not kept: a commit that makes,
+    /// A file that cannot be read, by this user or at all, is not kept. Symlinks are not kept: a commit that makes,
     /// replaces or removes one cannot be undone. And nothing goes back beyond a commit that moved, removed or
     /// replaced a whole directory. Both are refused with [`Reason::NotKept`](crate::Reason::NotKept).
     ///

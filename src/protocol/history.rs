@@ -22,7 +22,7 @@ use super::writers::{Writers, is_listed};
 use super::{copy, state};
 use crate::checksum::Checksum;
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, Kind, Metadata, NewFile, SET_ID, Unsynced, Wave};
+use crate::fs::{Barrier, Kind, Metadata, NewFile, ReadFile, SET_ID, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
 use crate::manifest::{Entry, Manifest, Stamp};
 use crate::mutation::{Rule, keeps};
@@ -196,12 +196,10 @@ impl<'a> Keeper<'a> {
         let has_list = is_listed(self.root, &entry.path).unwrap_or(true);
         let group = (!has_list).then_some(found.owner.1);
         let original = |blake3, kept| Original { stamp, blake3, mode: found.mode, group, kept };
-        let checksum = match known.map_or_else(|| copy::checksum(self.root, &entry.path), Ok) {
-            // Whoever may not read a file may not keep it either.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                return Ok(original(None, Kept::Not));
-            }
-            checksum => checksum.map_err(failed)?,
+        // What cannot be read cannot be kept: one that this user may not read, or one on a damaged disk. A
+        // commit may be what repairs it.
+        let Ok(checksum) = known.map_or_else(|| copy::checksum(self.root, &entry.path), Ok) else {
+            return Ok(original(None, Kept::Not));
         };
         let is_open = self.is_open(&entry.path, found).map_err(failed)?;
         if is_open || !keeps(Rule::HideKept) {
@@ -214,27 +212,40 @@ impl<'a> Keeper<'a> {
             }
         }
         let access = if is_open { NewFile::Private } else { NewFile::Own };
-        let copied = self.copy(&entry.path, &to, access).map_err(failed)?;
+        let Some(copied) = self.copy(&entry.path, &to, access).map_err(failed)? else {
+            self.root.try_remove(&to, FORGOTTEN_AGAIN);
+            return Ok(original(None, Kept::Not));
+        };
         self.sync_if_full()?;
         Ok(original(Some(copied), Kept::Copy))
     }
 
-    /// Copies a file, and shares its blocks where the file system can. Returns the checksum of what was copied.
-    fn copy(&mut self, from: &RelativePath, to: &RelativePath, access: NewFile) -> io::Result<Checksum> {
+    /// Copies a file, and shares its blocks where the file system can. Returns the checksum of what was copied;
+    /// `None` if the file cannot be read.
+    fn copy(
+        &mut self,
+        from: &RelativePath,
+        to: &RelativePath,
+        access: NewFile,
+    ) -> io::Result<Option<Checksum>> {
         let fs = &self.root.fs;
-        let mut source = fs.open(from)?;
+        let Ok(file) = fs.open(from) else { return Ok(None) };
+        let mut source = Source { file, is_unreadable: false };
         let (mut file, name) = fs.create_new(to, access)?;
         self.wave.add(name);
-        let is_shared = match source.system_file() {
+        let is_shared = match source.file.system_file() {
             Some(source) => file.share_bytes(source)?,
             None => false,
         };
         if !is_shared {
-            copy::bytes(&mut *source, &mut *file)?;
+            match copy::bytes(&mut source, &mut *file) {
+                Err(_) if source.is_unreadable => return Ok(None),
+                copied => copied?,
+            }
         }
         let (_, content) = file.finish()?;
         self.wave.add(content);
-        copy::checksum(self.root, to)
+        copy::checksum(self.root, to).map(Some)
     }
 
     /// A copy stays open until it is synced.
@@ -274,6 +285,20 @@ impl<'a> Keeper<'a> {
             }
         }
         Ok(true)
+    }
+}
+
+/// An original while it is copied, which tells its own errors from those of the copy.
+struct Source {
+    file: Box<dyn ReadFile>,
+    is_unreadable: bool,
+}
+
+impl io::Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer);
+        self.is_unreadable |= read.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
+        read
     }
 }
 

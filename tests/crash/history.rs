@@ -212,3 +212,26 @@ fn an_undo_that_an_error_interrupts_goes_back_once() {
         }
     }
 }
+
+/// A file with one sector that could not be read could not be replaced by a good one any more, nor removed: a
+/// store with a history refused every such commit.
+#[test]
+fn a_file_that_cannot_be_read_is_replaced_and_removed_all_the_same() {
+    for path in ["a", "b"] {
+        for has_links in [true, false] {
+            let disk = sim();
+            if !has_links {
+                disk.without_links();
+            }
+            let store = keeping(&disk, 5);
+            disk.make_unreadable(path);
+            store.update(|tx| tx.write("a", "a1").and_then(|()| tx.remove("b"))).unwrap();
+            let commit = &store.history().unwrap()[0];
+            assert_eq!(commit.not_kept().iter().map(ToString::to_string).collect::<Vec<_>>(), [path]);
+            assert_eq!((content(&disk, "a"), content(&disk, "b")), ("a1".to_owned(), "nothing".to_owned()));
+            assert_eq!(kept(&disk).len(), 1, "half a copy is left");
+            let read = store.view_at(0).unwrap().read(path).unwrap_err();
+            assert!(matches!(read, cosave::Error::Unsupported { reason: Reason::NotKept, .. }), "{read}");
+        }
+    }
+}

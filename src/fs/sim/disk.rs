@@ -125,6 +125,8 @@ pub(super) struct State {
     pub(super) busy: Vec<Number>,
     /// Append-only files and directories, whose names may not be moved or removed.
     pub(super) frozen: Vec<Number>,
+    /// Files whose end cannot be read.
+    pub(super) unreadable: Vec<Number>,
     /// Directories without a name, of which a process may have a handle.
     removed: BTreeSet<Number>,
 }
@@ -149,6 +151,7 @@ impl State {
             without_links: false,
             busy: Vec::new(),
             frozen: Vec::new(),
+            unreadable: Vec::new(),
             removed: BTreeSet::new(),
         }
     }

@@ -19,6 +19,8 @@ use crate::path::RelativePath;
 
 /// "No space left on device".
 const ENOSPC: i32 = 28;
+/// "Input/output error".
+const EIO: i32 = 5;
 
 /// A written file that waits for its sync.
 #[derive(Clone, Debug)]
@@ -153,12 +155,17 @@ impl WriteFile for SimWriter {
 #[derive(Debug)]
 pub(super) struct SimReader {
     pub(super) bytes: io::Cursor<Vec<u8>>,
+    /// Otherwise there is an error where it ends.
+    pub(super) is_readable: bool,
     pub(super) metadata: Metadata,
 }
 
 impl Read for SimReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.bytes.read(buffer)
+        match self.bytes.read(buffer)? {
+            0 if !self.is_readable && !buffer.is_empty() => Err(io::Error::from_raw_os_error(EIO)),
+            read => Ok(read),
+        }
     }
 }
 

@@ -190,7 +190,9 @@ impl FileSystem for SimFileSystem {
         let metadata = machine.metadata(inode)?;
         match machine.state.body(inode)? {
             Body::File { visible, .. } => {
-                Ok(Box::new(SimReader { bytes: io::Cursor::new(visible.bytes.to_vec()), metadata }))
+                let is_readable = !machine.state.unreadable.contains(&inode);
+                let bytes = io::Cursor::new(visible.bytes.to_vec());
+                Ok(Box::new(SimReader { bytes, is_readable, metadata }))
             }
             _ => Err(io::ErrorKind::InvalidInput.into()),
         }

@@ -177,6 +177,15 @@ impl SimDisk {
         }
     }
 
+    /// Lets a file have a sector that cannot be read.
+    pub fn make_unreadable(&self, path: &str) {
+        let mut machine = self.lock();
+        let Ok(path) = RelativePath::new(path) else { return };
+        if let Ok(inode) = machine.state.lookup(&path) {
+            machine.state.unreadable.push(inode);
+        }
+    }
+
     /// Turns a file into a mount point, which cannot be renamed over.
     pub fn mount_over(&self, path: &str) {
         let mut machine = self.lock();
