@@ -159,6 +159,12 @@ pub enum Rule {
     KeepInRecovery,
     /// Keep in recovery also what a power loss took although the list of it is whole.
     KeepMissing,
+    /// Keep nothing in recovery for a store that had kept nothing.
+    EndHistory,
+    /// Remove nothing that is kept of originals that are gone, though a sync of it may have failed.
+    LeaveKept,
+    /// Take a file that a commit has kept by a link for its original, whatever is in it.
+    KnowKept,
     /// Make what a killed process has kept durable before a file is moved.
     InheritHistory,
     /// Serve no kept file whose bytes are not the original's.

@@ -193,7 +193,7 @@ impl Reading {
         let lost = recover::Lost::new(root, &share.control, &visible.manifests);
         for (generation, manifest) in &visible.manifests {
             let Ok(manifest) = manifest else { continue };
-            for (entry, bytes) in manifest.contents() {
+            for (index, (entry, bytes)) in manifest.contents().enumerate() {
                 trees.extend(Tree::new(root, entry)?);
                 let over = match (&entry.action, bytes) {
                     (Action::MoveTree(_) | Action::RemoveTree(_), _) => continue,
@@ -203,7 +203,9 @@ impl Reading {
                     (Action::Link(link), _) => {
                         Overlay::Link(entry.path.with_name(&link.name), link.to.clone())
                     }
-                    (Action::Write(_), Some(bytes)) if lost.is_lost(*generation, manifest, entry)? => {
+                    (Action::Write(_), Some(bytes))
+                        if lost.is_lost(*generation, manifest, (index, entry))? =>
+                    {
                         Overlay::Held(Held::new(entry, bytes))
                     }
                     (Action::Write(content), _) => Overlay::Staged(entry.path.with_name(&content.name)),

@@ -42,8 +42,8 @@ pub(super) enum Body {
         owes_error: bool,
         /// It was opened to append. A power loss leaves what was durable at its beginning.
         grows: bool,
-        /// When the file was last changed in any way, including its names. Has no meaning after a power
-        /// loss.
+        /// When the file was last changed in any way, including its names. A power loss that changes the bytes
+        /// takes it back to theirs.
         changed: u64,
     },
     Directory {

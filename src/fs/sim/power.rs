@@ -1,7 +1,7 @@
 //! What a power loss may leave: every outcome that a model allows. If these are
 //! too many, the most revealing ones and a seeded sample of the rest.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::disk::{Body, Data, Number, State};
@@ -212,7 +212,9 @@ fn after(state: &State, names: &[usize], contents: &[(Number, Content)]) -> Stat
             *durable = Some(remains(visible, durable.as_ref(), kept, *content));
         }
     }
-    for slot in next.inodes.iter_mut().flatten() {
+    let mut reverted = Vec::new();
+    for (inode, slot) in next.inodes.iter_mut().enumerate() {
+        let Some(slot) = slot else { continue };
         let stale = match slot.as_ref() {
             Body::File { visible, durable, lost, owes_error, .. } => {
                 durable.as_ref() != Some(visible) || *lost || *owes_error
@@ -225,8 +227,9 @@ fn after(state: &State, names: &[usize], contents: &[(Number, Content)]) -> Stat
         }
         match Arc::make_mut(slot) {
             Body::File { visible, durable, lost, owes_error, .. } => {
-                if let Some(durable) = durable {
+                if let Some(durable) = durable.as_ref().filter(|durable| *durable != visible) {
                     visible.clone_from(durable);
+                    reverted.push(inode as Number);
                 }
                 (*lost, *owes_error) = (false, false);
             }
@@ -237,7 +240,24 @@ fn after(state: &State, names: &[usize], contents: &[(Number, Content)]) -> Stat
     next.boots += 1;
     next.power_losses += 1;
     next.collect();
+    revert_changes(&mut next, &reverted);
     next
+}
+
+/// Takes back when these files were last changed. That is in the inode, beside the time of the bytes. But a second
+/// name that stays was written with the inode.
+fn revert_changes(next: &mut State, reverted: &[Number]) {
+    let mut names = BTreeMap::new();
+    for body in next.inodes.iter().flatten() {
+        if let Body::Directory { visible, .. } = &**body {
+            visible.values().for_each(|inode| *names.entry(*inode).or_insert(0) += 1);
+        }
+    }
+    for inode in reverted.iter().filter(|inode| names.get(inode) == Some(&1)) {
+        if let Ok(Body::File { visible, changed, .. }) = next.body_mut(*inode) {
+            *changed = visible.modified;
+        }
+    }
 }
 
 /// How many bytes at the beginning are the same.

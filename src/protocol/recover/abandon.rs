@@ -28,8 +28,8 @@ pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> R
     let manifests: Vec<_> = manifest.map(|manifest| (generation, Ok(manifest))).into_iter().collect();
     let lost = Lost::new(root, control, &manifests);
     for manifest in manifests.iter().flat_map(|(_, manifest)| manifest) {
-        for entry in &manifest.entries {
-            let is_lost = lost.is_lost(generation, manifest, entry).unwrap_or(true);
+        for (index, entry) in manifest.entries.iter().enumerate() {
+            let is_lost = lost.is_lost(generation, manifest, (index, entry)).unwrap_or(true);
             let is_in_place = !is_lost && is_in_place(root, entry);
             let list = if is_in_place { &mut abandoned.in_place } else { &mut abandoned.left };
             list.push(entry.path.clone());

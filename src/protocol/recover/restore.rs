@@ -55,8 +55,14 @@ impl<'a> Lost<'a> {
     }
 
     /// Whether the content of an entry is in its manifest alone.
-    pub(crate) fn is_lost(&self, generation: Generation, manifest: &Manifest, entry: &Entry) -> Result<bool> {
-        Ok(self.may_be(generation, manifest) && self.is_gone_or_torn(generation, entry)?)
+    pub(crate) fn is_lost(
+        &self,
+        generation: Generation,
+        manifest: &Manifest,
+        (index, entry): (usize, &Entry),
+    ) -> Result<bool> {
+        Ok(self.may_be(generation, manifest)
+            && self.is_gone_or_torn((generation, manifest), (index, entry))?)
     }
 
     /// Restores the staged files that `manifest` has the bytes of. Returns the debts of their names.
@@ -70,9 +76,9 @@ impl<'a> Lost<'a> {
         let mut wave = Wave::new(Barrier::Restored);
         let transaction = rewrite::own_transaction(root, manifest);
         let writer = root.look(&self.control.published(generation))?.map(|found| found.owner);
-        for ((entry, bytes), number) in manifest.contents().zip(0..) {
+        for ((index, (entry, bytes)), number) in manifest.contents().enumerate().zip(0..) {
             let (Action::Write(content), Some(bytes)) = (&entry.action, bytes) else { continue };
-            if self.is_gone_or_torn(generation, entry)? {
+            if self.is_gone_or_torn((generation, manifest), (index, entry))? {
                 let id = StagedId { transaction, number };
                 let fresh = layout::staged(&entry.path.parent(), entry.path.name(), id);
                 write(root, (entry, content, writer), bytes, &fresh, &mut wave)?;
@@ -89,7 +95,11 @@ impl<'a> Lost<'a> {
         Ok(names)
     }
 
-    fn is_gone_or_torn(&self, generation: Generation, entry: &Entry) -> Result<bool> {
+    fn is_gone_or_torn(
+        &self,
+        (generation, manifest): (Generation, &Manifest),
+        (index, entry): (usize, &Entry),
+    ) -> Result<bool> {
         let Action::Write(content) = &entry.action else { return Ok(false) };
         let (root, target) = (self.root, &entry.path);
         let path = target.with_name(&content.name);
@@ -102,6 +112,7 @@ impl<'a> Lost<'a> {
         match root.look(target)? {
             Some(found) if is_after(root, target, &found, content)? => Ok(false),
             Some(found) => Ok(is_older(&found, content)
+                || self.is_kept(layout::kept(generation, manifest.transaction, index), &found)?
                 || original::is_itself(root, target, entry.before.as_ref(), &found)?
                 || self.named.was(root, generation, target, &found)?),
             // Somebody may have removed it. Or the power loss took it, because others had made it just before
@@ -110,6 +121,15 @@ impl<'a> Lost<'a> {
             // it.
             None => root.has_directory(&target.parent()),
         }
+    }
+
+    /// Whether a file is the very one that the commit has kept by a link, so that it is the original, whatever
+    /// a power loss has made of it. The link has changed its times.
+    fn is_kept(&self, kept: RelativePath, found: &Metadata) -> Result<bool> {
+        if found.identity.is_none() || !self.control.has(layout::HISTORY) || !keeps(Rule::KnowKept) {
+            return Ok(false);
+        }
+        Ok(self.root.look(&kept)?.is_some_and(|kept| kept.identity == found.identity))
     }
 }
 
