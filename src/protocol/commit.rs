@@ -243,12 +243,14 @@ fn commit_batch(root: &Root, queue: &CommitQueue, mut batch: Vec<Staged>, round:
     };
     loop {
         let (published, later) = publish(root, &mut shift, batch, round);
-        let all = published.len();
+        let (all, newest) = (published.len(), published.last().map(|published| published.generation));
         let moved = apply(root, published, round);
         let is_next = !later.is_empty() || round.others_wait() && !shift.is_over(root);
         // A recovery of what could not be moved would take over what is in place.
         let followed = is_next && moved.len() == all;
         finish(root, &mut shift, moved, followed, round);
+        // Large files take a while to remove. Nobody waits for that to see the commit.
+        newest.into_iter().for_each(|newest| history::forget_old(root, newest));
         if root.take_copied() {
             // If this fails, the next recovery removes the mark.
             let _ = Control::look(root).map(|mut control| control::remove_marks(root, &mut control));
@@ -368,7 +370,6 @@ fn publish(
             retire_paid(root, locked, durable);
             acknowledge(root, owed, &Ok(durable), round);
             root.note_published(generation);
-            history::forget_old(root, generation);
             let publish = |(generation, staged): (Generation, Staged)| {
                 locked.control.names.insert(publish::published_name(root, &staged, generation));
                 staged.published(generation, durable)

@@ -1,7 +1,7 @@
 //! What a store's history holds, where no crash alone shows it.
 
-use cosave::fs::sim::{Aftermath, Fault, Model, Rule, SimDisk, without};
-use cosave::{Outcome, Reason, Store};
+use cosave::fs::sim::{Aftermath, Crash, Fault, Model, Rule, SimDisk, without};
+use cosave::{Durability, Outcome, Reason, Store};
 
 use crate::rules::{content, expect, sim};
 
@@ -234,4 +234,32 @@ fn a_file_that_cannot_be_read_is_replaced_and_removed_all_the_same() {
             assert!(matches!(read, cosave::Error::Unsupported { reason: Reason::NotKept, .. }), "{read}");
         }
     }
+}
+
+/// What fell out of the history was removed before the files were moved. With large files that took seconds, in
+/// which readers had to wait for a commit that was acknowledged by the disk already.
+#[test]
+fn a_commit_is_in_place_before_anything_falls_out_of_the_history() {
+    let disk = sim();
+    let store = keeping(&disk, 1);
+    save(&store, "a1");
+    let before = kept(&disk);
+    drop(store);
+    let mut has_fallen_out = 0;
+    for after in 0.. {
+        let disk = disk.copy();
+        disk.crash_at(Crash { after, reversed: false });
+        let _ = Store::options()
+            .keep(1)
+            .open_on(disk.process())
+            .and_then(|store| store.update(|tx| tx.write("a", "a2")));
+        if !kept(&disk).contains(&before[0]) {
+            has_fallen_out += 1;
+            assert_eq!(content(&disk, "a"), "a2", "after {after} steps");
+        }
+        if !disk.has_crashed() {
+            break;
+        }
+    }
+    assert!(has_fallen_out > 0);
 }
