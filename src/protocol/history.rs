@@ -371,29 +371,32 @@ fn clear(root: &Root, directory: &RelativePath) {
 }
 
 /// Adds what a killed process has kept to recovery's first wave, since the next lines of recovery may
-/// remove the originals. What was in doubt is removed: a second sync would prove nothing. Then it is kept
-/// anew.
+/// remove the originals. What a failed sync was for is removed, since a second one would prove nothing. Then it
+/// is kept anew.
 pub(crate) fn inherit(
     root: &Root,
     control: &Control,
-    (generation, transaction): (Generation, TransactionId),
+    (generation, manifest): (Generation, &Manifest),
     wave: &mut Wave,
 ) -> Result<()> {
+    let transaction = manifest.transaction;
     if !control.has(layout::HISTORY) || !keeps(Rule::InheritHistory) {
-        return Ok(());
-    }
-    let directory = layout::history(generation, transaction);
-    if control.has(ControlName::InDoubt(transaction)) {
-        clear(root, &directory);
         return Ok(());
     }
     // Whoever may not read it can finish the commit all the same.
     let Some(record) = record::read(root, generation, transaction).ok().flatten() else { return Ok(()) };
+    let has_failed =
+        control.has(ControlName::InDoubt(transaction)) || control.has(Fate::SyncFailed.of(generation));
+    // Once an original has gone, all were kept durably before, and nobody could keep that one again.
+    if has_failed && (all_are_there(root, (&record, manifest))? || !keeps(Rule::LeaveKept)) {
+        // Its directory stays, and says that something was kept.
+        root.try_remove(&layout::history_record(generation, transaction), FORGOTTEN_AGAIN);
+        return Ok(());
+    }
     wave.add(Unsynced::directory(layout::HISTORY.path()));
-    wave.add(Unsynced::directory(directory));
+    wave.add(Unsynced::directory(layout::history(generation, transaction)));
     // Also those that were linked: a recovery may have copied some of them instead.
-    let is_kept = |past: &Past| matches!(past.before, Was::File(original) if original.kept != Kept::Not);
-    let files = (0..).zip(&record.entries).filter(|(_, past)| is_kept(past));
+    let files = (0..).zip(&record.entries).filter(|(_, past)| kept_original(past).is_some());
     let files = files.map(|(number, _)| layout::kept(generation, transaction, number));
     for path in files.chain([layout::history_record(generation, transaction)]) {
         if let Ok(debt) = root.fs.inherit(&path) {
@@ -402,6 +405,34 @@ pub(crate) fn inherit(
         root.sync_if_full(wave, Barrier::Inherited)?;
     }
     Ok(())
+}
+
+/// The original of a path, if it is kept.
+fn kept_original(past: &Past) -> Option<Original> {
+    match past.before {
+        Was::File(original) if original.kept != Kept::Not => Some(original),
+        _ => None,
+    }
+}
+
+/// Whether all originals that a list names are at their paths.
+fn all_are_there(root: &Root, (record, manifest): (&Record, &Manifest)) -> Result<bool> {
+    for (past, entry) in record.entries.iter().zip(&manifest.entries) {
+        let Some(original) = kept_original(past) else { continue };
+        if original_at(root, entry, &original)?.is_none() || !has_its_bytes(root, &entry.path, &original) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The original at its path, if it is still there by its stamp.
+fn original_at(root: &Root, entry: &Entry, original: &Original) -> Result<Option<Metadata>> {
+    Ok(state::look(root, &entry.path)?.filter(|found| Stamp::of(found) == original.stamp))
+}
+
+fn has_its_bytes(root: &Root, path: &RelativePath, original: &Original) -> bool {
+    copy::checksum(root, path).is_ok_and(|checksum| Some(checksum) == original.blake3)
 }
 
 /// Keeps what a published commit replaces or removes, if a power loss took what its process had kept, or a
@@ -445,19 +476,16 @@ fn keep_missing(
 ) -> Result<()> {
     let mut keeper = Keeper::new(root, commit, Wave::new(Barrier::Kept))?;
     for (number, (past, entry)) in record.entries.iter().zip(&manifest.entries).enumerate() {
-        let Was::File(original) = past.before else { continue };
+        let Some(original) = kept_original(past) else { continue };
         let to = layout::kept(commit.generation, commit.transaction, number);
-        let found = state::look(root, &entry.path)?.filter(|found| Stamp::of(found) == original.stamp);
-        let Some(found) = found.filter(|_| original.kept != Kept::Not) else { continue };
-        let has_its_bytes =
-            |path| copy::checksum(root, path).is_ok_and(|checksum| Some(checksum) == original.blake3);
+        let Some(found) = original_at(root, entry, &original)? else { continue };
         let is_kept = match root.look(&to)? {
             Some(kept) if kept.identity.is_some() && kept.identity == found.identity => true,
-            Some(_) => has_its_bytes(&to),
+            Some(_) => has_its_bytes(root, &to, &original),
             None => false,
         };
         // What is no longer at its path was replaced after all of this was durable.
-        if is_kept || !has_its_bytes(&entry.path) || !keeps(Rule::KeepMissing) {
+        if is_kept || !has_its_bytes(root, &entry.path, &original) || !keeps(Rule::KeepMissing) {
             continue;
         }
         root.try_remove(&to, FORGOTTEN_AGAIN);
