@@ -484,7 +484,8 @@ impl StoreOptions {
     ///
     /// Give all stores of a root the same number. A commit of a store without it ends the history: nothing
     /// before that commit can be reached any more, and [`Store::history`](crate::Store::history) does not
-    /// show it.
+    /// show it. It stays on disk, until a store with a history commits so often that it falls out, or
+    /// [`Store::forget_history`](crate::Store::forget_history) removes it.
     ///
     /// # Examples
     ///

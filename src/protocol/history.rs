@@ -447,11 +447,10 @@ pub(crate) fn keep_late(
     generation: Generation,
     manifest: &Manifest,
 ) -> Result<()> {
-    let keeps_history = root.settings.keep > 0 || control.has(layout::HISTORY);
-    if !keeps_history || !keeps(Rule::KeepInRecovery) {
+    let (transaction, previous) = (manifest.transaction, transaction_before(root, control, generation));
+    if !was_kept(root, control, (generation, transaction))? || !keeps(Rule::KeepInRecovery) {
         return Ok(());
     }
-    let (transaction, previous) = (manifest.transaction, transaction_before(root, control, generation));
     let commit = Commit { generation, transaction, previous, undo: None, made: &[], is_late: true };
     let mut wave = Wave::new(Barrier::Kept);
     let kept = match record::read(root, generation, transaction) {
@@ -465,6 +464,20 @@ pub(crate) fn keep_late(
     // Lost without this sync: originals that the next line of recovery replaces or removes. A crash before
     // it leaves them in place.
     root.sync_always(wave).map(drop)
+}
+
+/// Whether the writer of a commit has kept what it replaced, as far as that shows after a power loss: this store
+/// keeps a history, or the commit has a directory. Otherwise a root that once had a history would grow with
+/// every recovery.
+fn was_kept(
+    root: &Root,
+    control: &Control,
+    (generation, transaction): (Generation, TransactionId),
+) -> Result<bool> {
+    if root.settings.keep > 0 || !control.has(layout::HISTORY) || !keeps(Rule::EndHistory) {
+        return Ok(root.settings.keep > 0 || control.has(layout::HISTORY));
+    }
+    Ok(root.look(&layout::history(generation, transaction))?.is_some())
 }
 
 /// Keeps what a list names, and a power loss took. The files of a directory become durable in any order.

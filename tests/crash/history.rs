@@ -47,9 +47,66 @@ fn what_falls_out_is_removed(disk: &SimDisk) -> Result<(), String> {
     expect(kept(disk).len() == 2, "what fell out of the history is still there")
 }
 
+/// A root that had once had a history kept the originals of every commit whose process was killed. Nothing ever
+/// removed them.
+fn a_store_without_a_history_keeps_nothing_in_its_recovery(disk: &SimDisk) -> Result<(), String> {
+    save(&keeping(disk, 5), "a1");
+    let mut disk = disk.kill();
+    for content in ["a2", "a3", "a4"] {
+        let store = Store::options().durability(Durability::Committed).open_on(disk.process()).unwrap();
+        save(&store, content);
+        disk = disk.kill();
+    }
+    drop(Store::options().open_on(disk.process()).unwrap());
+    let lists = disk.control_names().into_iter().filter(|name| name.ends_with("/record"));
+    expect(lists.count() == 1, "it keeps what its killed processes had replaced")?;
+    expect(content(&disk, "a") == "a4", "what was committed is lost")
+}
+
+/// Recovery found that the sync of a commit had failed, and removed what it had kept, to keep it anew. A recovery
+/// that was killed had replaced the originals by then, so they were lost.
+fn what_was_kept_of_originals_that_are_gone_stays(disk: &SimDisk) -> Result<(), String> {
+    let (mut in_doubt, mut half_done) = (0, 0);
+    for call in 0.. {
+        let disk = disk.copy();
+        let store = keeping(&disk, 5);
+        let (after, aftermath) = (disk.calls() + call, Aftermath::CacheShowsNew);
+        disk.fail_at(&[Fault { after, error: 5, persistent: false, aftermath }]);
+        let saved = store.update(|tx| tx.write("a", "a1").and_then(|()| tx.write("b", "b1")));
+        let is_over = disk.calls() <= after;
+        disk.fail_at(&[]);
+        let disk = disk.kill();
+        match saved {
+            Ok(_) if is_over => break,
+            Ok(_) => continue,
+            Err(error) if error.outcome() != Outcome::Unknown => continue,
+            Err(_) => in_doubt += 1,
+        }
+        for after in 0.. {
+            let disk = disk.copy();
+            disk.crash_at(Crash { after, reversed: false });
+            let first = Store::options().open_on(disk.process());
+            let disk = disk.kill();
+            half_done += usize::from(content(&disk, "a") != "a0" && first.is_err());
+            let store = keeping(&disk, 5);
+            let undone = store.undo();
+            let (a, b) = (content(&disk, "a"), content(&disk, "b"));
+            let is_back = undone.is_ok() && a == "a0" && b == "b0";
+            expect(is_back, &format!("call {call}, after {after}: {a}, {b}, {undone:?}"))?;
+            if first.is_ok() {
+                break;
+            }
+        }
+    }
+    assert!(in_doubt > 0 && half_done > 0, "{in_doubt}, {half_done}");
+    Ok(())
+}
+
 type Case = (Rule, fn(&SimDisk) -> Result<(), String>);
 
-const CASES: [Case; 3] = [
+const CASES: [Case; 5] = [
+    (Rule::EndHistory, a_store_without_a_history_keeps_nothing_in_its_recovery),
+    (Rule::LeaveKept, what_was_kept_of_originals_that_are_gone_stays),
     (Rule::VerifyKept, what_was_written_in_place_is_not_served),
     (Rule::HideKept, nobody_runs_a_kept_file_with_the_rights_of_its_owner),
     (Rule::ForgetOld, what_falls_out_is_removed),

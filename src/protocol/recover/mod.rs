@@ -158,7 +158,7 @@ fn inherit(root: &Root, control: &Control, chain: &[(Generation, Result<Manifest
             wave.add(root.fs.inherit(&path).map_err(root.error(Operation::Read, &path))?);
         }
         let Ok(manifest) = manifest else { continue };
-        history::inherit(root, control, (*generation, manifest.transaction), &mut wave)?;
+        history::inherit(root, control, (*generation, manifest), &mut wave)?;
         wave.absorb(lost.restore(*generation, manifest)?);
         if control.is_waived(*generation) || manifest.has_contents() && keeps(Rule::InheritStaged) {
             waived::inherit_files(root, manifest, &mut added, &mut wave)?;
