@@ -6,8 +6,9 @@
 //! other programs have changed is an error where it shows, and never served as
 //! the past. Runs under a shared lock, and changes nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, SeekFrom};
+use std::ops::Bound;
 use std::path::PathBuf;
 
 use super::history;
@@ -118,9 +119,9 @@ impl History {
     fn split(
         &self,
         generation: Generation,
-    ) -> (BTreeMap<RelativePath, Then>, HashMap<RelativePath, Becomes>) {
+    ) -> (BTreeMap<RelativePath, Then>, BTreeMap<RelativePath, Becomes>) {
         let mut then = BTreeMap::new();
-        let mut left = HashMap::new();
+        let mut left = BTreeMap::new();
         // What was left before a tree was moved may now be elsewhere.
         let moved = self.records.iter().filter(|record| record.generation <= generation);
         let moved = moved.filter(|record| record.tree().is_some()).map(|record| record.generation).max();
@@ -293,7 +294,7 @@ pub(crate) struct PastState {
     reading: Reading,
     generation: Generation,
     then: BTreeMap<RelativePath, Then>,
-    left: HashMap<RelativePath, Becomes>,
+    left: BTreeMap<RelativePath, Becomes>,
 }
 
 impl PastState {
@@ -308,20 +309,43 @@ impl PastState {
 
     /// Whether something was below a path, so that it was a directory.
     fn was_above_something(&self, path: &RelativePath) -> bool {
-        let is_below = |below: &RelativePath| below != path && below.as_path().starts_with(path.as_path());
-        let then = self.then.iter().filter(|(below, _)| is_below(below));
-        then.into_iter().any(|(_, then)| matches!(then.was, Was::File(_) | Was::Directory))
+        let mut then = below(&self.then, path);
+        then.any(|(_, then)| matches!(then.was, Was::File(_) | Was::Directory))
+    }
+
+    /// What was at a path, as far as somebody wants to know it.
+    fn find(&self, root: &Root, path: &RelativePath, wanted: Wanted) -> Result<Option<Metadata>> {
+        let directory = || match State::look(&self.reading, root, path)? {
+            Some(found) if found.kind == Kind::Directory => Ok(Some(found)),
+            // It was a directory like any other, and the root is one.
+            _ => root.look(&RelativePath::root()),
+        };
+        let Some(then) = self.then.get(path) else {
+            return match self.is_below_nothing(path) {
+                true => Ok(None),
+                false if self.was_above_something(path) => directory(),
+                false => self.current(root, path, wanted),
+            };
+        };
+        match &then.was {
+            Was::Nothing => Ok(None),
+            Was::Directory => directory(),
+            Was::File(original) if !then.is_uncertain => Ok(Some(metadata(original))),
+            Was::File(_) | Was::Unknown => then.refuse_unknown(root, path).map(|()| None),
+        }
     }
 
     /// What is at a path that no later commit has named. Another program's change shows where a commit up to
     /// the generation has left something else.
-    fn current(&self, root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
+    fn current(&self, root: &Root, path: &RelativePath, wanted: Wanted) -> Result<Option<Metadata>> {
         let found = State::look(&self.reading, root, path)?;
         let is_as_left = match (self.left.get(path), &found) {
             (None, _) | (Some(Becomes::Nothing), None) => true,
             (Some(Becomes::Directory), Some(found)) => found.kind == Kind::Directory,
             (Some(Becomes::Nothing), Some(found)) => found.kind == Kind::Directory,
-            (Some(Becomes::File(written)), Some(found)) => self.is_written(root, path, written, found)?,
+            (Some(Becomes::File(written)), Some(found)) => {
+                self.is_written(root, path, (written, found), wanted)?
+            }
             (Some(Becomes::Link(link)), Some(_)) => {
                 self.reading.read_link(root, path)?.as_ref() == Some(&link.to)
             }
@@ -335,22 +359,45 @@ impl PastState {
         Err(Error::Unsupported { path: root.full(path).into(), reason: Reason::ChangedOutside })
     }
 
+    /// Whether a file is the one that was written. It is only read if that decides what is shown of it.
     fn is_written(
         &self,
         root: &Root,
         path: &RelativePath,
-        written: &Written,
-        found: &Metadata,
+        (written, found): (&Written, &Metadata),
+        wanted: Wanted,
     ) -> Result<bool> {
-        if found.kind != Kind::File || found.length != written.stamp.length {
+        if found.kind != Kind::File || wanted == Wanted::Kind {
+            return Ok(found.kind == Kind::File);
+        }
+        if found.length != written.stamp.length {
             return Ok(false);
         }
-        if Stamp::of(found) == written.stamp && root.stamps.prove(found) {
+        if Stamp::of(found) == written.stamp && (wanted == Wanted::Metadata || root.stamps.prove(found)) {
             return Ok(true);
         }
         let Some(mut file) = self.reading.open(root, path)? else { return Ok(false) };
         Ok(checksum_of(root, path, &mut *file)? == written.blake3)
     }
+}
+
+/// What somebody wants to know of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// Whether something is there, and of which kind.
+    Kind,
+    Metadata,
+    Content,
+}
+
+/// What a list says of all paths below a directory.
+fn below<'a, T>(
+    list: &'a BTreeMap<RelativePath, T>,
+    directory: &'a RelativePath,
+) -> impl Iterator<Item = (&'a RelativePath, &'a T)> {
+    // Paths are ordered by their names, so all of one directory come together, right after it.
+    let after = list.range((Bound::Excluded(directory), Bound::Unbounded));
+    after.take_while(|(path, _)| path.as_path().starts_with(directory.as_path()))
 }
 
 impl State for PastState {
@@ -360,7 +407,7 @@ impl State for PastState {
 
     fn open(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
         let Some(then) = self.then.get(path) else {
-            if self.is_below_nothing(path) || self.current(root, path)?.is_none() {
+            if self.is_below_nothing(path) || self.current(root, path, Wanted::Content)?.is_none() {
                 return Ok(None);
             }
             return self.reading.open(root, path);
@@ -378,24 +425,7 @@ impl State for PastState {
     }
 
     fn look(&self, root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {
-        let directory = || match State::look(&self.reading, root, path)? {
-            Some(found) if found.kind == Kind::Directory => Ok(Some(found)),
-            // It was a directory like any other, and the root is one.
-            _ => root.look(&RelativePath::root()),
-        };
-        let Some(then) = self.then.get(path) else {
-            return match self.is_below_nothing(path) {
-                true => Ok(None),
-                false if self.was_above_something(path) => directory(),
-                false => self.current(root, path),
-            };
-        };
-        match &then.was {
-            Was::Nothing => Ok(None),
-            Was::Directory => directory(),
-            Was::File(original) if !then.is_uncertain => Ok(Some(metadata(original))),
-            Was::File(_) | Was::Unknown => then.refuse_unknown(root, path).map(|()| None),
-        }
+        self.find(root, path, Wanted::Metadata)
     }
 
     fn read_link(&self, root: &Root, path: &RelativePath) -> Result<Option<PathBuf>> {
@@ -414,15 +444,14 @@ impl State for PastState {
             return Ok(None);
         }
         let mut names = self.reading.names(root, directory)?.unwrap_or_default();
-        let known = self.then.keys().chain(self.left.keys());
-        let below =
-            known.filter(|path| path.as_path().starts_with(directory.as_path()) && *path != directory);
-        for path in below {
-            let depth = directory.names().count();
-            let Some(name) = path.names().nth(depth).map(std::ffi::OsStr::to_owned) else { continue };
-            match State::look(self, root, &directory.child(&name))? {
-                Some(found) => _ = names.insert(name, found.kind),
-                None => _ = names.remove(&name),
+        let depth = directory.names().count();
+        let known = below(&self.then, directory).map(|(path, _)| path);
+        let known = known.chain(below(&self.left, directory).map(|(path, _)| path));
+        let known: BTreeSet<_> = known.filter_map(|path| path.names().nth(depth)).collect();
+        for name in known {
+            match self.find(root, &directory.child(name), Wanted::Kind)? {
+                Some(found) => _ = names.insert(name.to_owned(), found.kind),
+                None => _ = names.remove(name),
             }
         }
         Ok(Some(names))

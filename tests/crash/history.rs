@@ -320,3 +320,32 @@ fn a_commit_is_in_place_before_anything_falls_out_of_the_history() {
     }
     assert!(has_fallen_out > 0);
 }
+
+/// To list a directory of an earlier generation, a process that had just begun read every byte of every file in it
+/// that the history knows. So it took minutes, under the lock.
+#[test]
+fn a_list_of_the_past_reads_no_file() {
+    let disk = sim();
+    let store = keeping(&disk, 5);
+    store.update(|tx| ["a", "d/b", "d/c"].iter().try_for_each(|path| tx.write(path, "1"))).unwrap();
+    store.update(|tx| tx.write("d/c", "two")).unwrap();
+    drop(store);
+    ["a", "d/b", "d/c"].iter().for_each(|path| disk.make_unreadable(path));
+    let view = keeping(&disk, 5).view_at(1).unwrap();
+    let listed = |directory: &str| -> Vec<String> {
+        view.list(directory).unwrap().iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(
+        (listed(""), listed("d")),
+        (vec!["a".into(), "b".into(), "d".into()], vec!["d/b".into(), "d/c".into()])
+    );
+    assert!(view.exists("a").unwrap() && view.exists("d/b").unwrap());
+    assert_eq!(view.metadata("d/b").unwrap().length(), 1);
+    assert!(view.read("d/b").is_err(), "what cannot be read was served");
+    // What another program has changed is refused as before, where it shows.
+    disk.put("a", b"longer", 0o644);
+    assert_eq!(listed("").len(), 3);
+    assert!(view.metadata("a").is_err() && view.read("a").is_err());
+    disk.delete("a");
+    assert!(view.list("").is_err());
+}
