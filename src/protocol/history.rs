@@ -466,8 +466,8 @@ pub(crate) fn keep_late(
     root.sync_always(wave).map(drop)
 }
 
-/// Whether the writer of a commit has kept what it replaced, as far as that shows after a power loss: this store
-/// keeps a history, or the commit has a directory. Otherwise a root that once had a history would grow with
+/// Whether the writer of a commit has kept what it replaced, as far as that shows after a power loss. Either this
+/// store keeps a history, or the commit has a directory. Otherwise a root that once had a history would grow with
 /// every recovery.
 fn was_kept(
     root: &Root,

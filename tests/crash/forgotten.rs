@@ -7,7 +7,7 @@ use cosave::fs::FileSystem;
 use cosave::fs::sim::SimDisk;
 use cosave::fs::sim::explore::{Bounds, Progress, Workload};
 
-/// Saves a secret, replaces it, and forgets it.
+/// Saves a secret, replaces it, and removes the history.
 pub struct Forgetting;
 
 /// How far a run can come: two commits, and then the history is removed.

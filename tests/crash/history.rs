@@ -270,7 +270,7 @@ fn an_undo_that_an_error_interrupts_goes_back_once() {
     }
 }
 
-/// A file with one sector that could not be read could not be replaced by a good one any more, nor removed: a
+/// A file with one sector that could not be read could not be replaced by a good one any more, nor removed. A
 /// store with a history refused every such commit.
 #[test]
 fn a_file_that_cannot_be_read_is_replaced_and_removed_all_the_same() {
