@@ -311,7 +311,8 @@ pub enum Reason {
     #[error("there is nothing to undo or redo")]
     NothingToUndo,
     /// What was at a path was not kept. Symlinks are not, and neither are directories that were moved, removed
-    /// or replaced as a whole.
+    /// or replaced as a whole. Or a file has to become a directory again, or a directory a file, which only single
+    /// steps of [`Store::undo`](crate::Store::undo) do.
     #[error("what was there then was not kept")]
     NotKept,
     /// What was kept has changed since.

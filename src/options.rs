@@ -474,7 +474,8 @@ impl StoreOptions {
     ///
     /// An original is kept as a hard link below the control directory, or as a copy where there can be no
     /// hard link. It is read once under the lock, so that its checksum is known. A commit waits no more often
-    /// than without. What lies beyond the last `generations` goes with the next commit.
+    /// than without. What lies beyond the last `generations` goes with the next commit. In a root with the
+    /// sticky bit it goes only with a commit of the user who has made it, or of the root's owner.
     ///
     /// Nobody can read a kept file who could not read the original: only those who may write in the root
     /// can enter the directory. If fewer could read the original, it is a copy that only its maker can read.

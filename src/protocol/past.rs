@@ -161,8 +161,13 @@ impl History {
                 continue;
             }
             then.refuse_unknown(root, &path)?;
-            if matches!(now, Becomes::Link(_)) {
+            let is_other_kind = match (&then.was, &now) {
+                (Was::File(_), Becomes::Directory) => true,
+                (Was::Directory, Becomes::File(_)) => true,
                 // A write would follow it.
+                (_, now) => matches!(now, Becomes::Link(_)),
+            };
+            if is_other_kind {
                 let reason = Reason::NotKept;
                 return Err(Error::Unsupported { path: root.full(&path).into(), reason });
             }

@@ -19,7 +19,8 @@ impl Store {
     /// The commits that can be undone, the newest first: those whose originals were kept
     /// ([`StoreOptions::keep`](crate::StoreOptions::keep)). It ends at a commit of a store that keeps none,
     /// and where a power loss took what a commit with
-    /// [`Durability::Process`](crate::Durability::Process) had kept.
+    /// [`Durability::Process`](crate::Durability::Process) had kept. And it ends at a generation that was given up
+    /// ([`abandon`](Self::abandon)), or whose manifest cannot be read any more.
     ///
     /// # Errors
     /// - Those of [`view`](Self::view).

@@ -500,3 +500,26 @@ fn what_others_do_to_a_file_in_the_place_of_a_directory_is_never_served_as_the_p
     assert_eq!(store.view_at(3).unwrap().read("d").unwrap(), b"a stranger's");
     assert_eq!(reason(&store.view_at(1).unwrap_err()), Some(Reason::NotKept));
 }
+
+/// To go back over a commit that had put a file in the place of a directory failed with an error about a wrong
+/// path. Single steps do it.
+#[test]
+fn a_file_becomes_a_directory_again_by_single_steps_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = keeping(dir.path());
+    put(&store, &[("d/a", "a1"), ("f", "f1")]);
+    store
+        .update(|tx| {
+            tx.remove("d/a")?;
+            tx.remove_dir("d")?;
+            tx.remove("f")
+        })
+        .unwrap();
+    put(&store, &[("d", "a file")]);
+    store.update(|tx| tx.create_dir("f")).unwrap();
+    let before = tree(dir.path());
+    assert_eq!(reason(&store.restore(1).unwrap_err()), Some(Reason::NotKept));
+    assert_eq!(tree(dir.path()), before);
+    (0..3).for_each(|_| _ = store.undo().unwrap());
+    assert_eq!((text(dir.path(), "d/a"), text(dir.path(), "f")), ("a1".to_owned(), "f1".to_owned()));
+}
