@@ -31,4 +31,5 @@ mod script;
 mod single_file;
 mod strangers;
 mod sweeping;
+mod trees;
 mod undone;
