@@ -213,8 +213,11 @@ impl Shared {
         let (file, name) = self.fs.open_to_append(&temporary, NewFile::Private)?;
         name.waive("it gets the name that must last later");
         let next = Next { shared: self, file: Some(file), temporary };
-        let (_, rights) = self.fs.copy_permissions(&self.path, &like, &next.temporary)?;
-        rights.waive("the sync of the first record makes them durable, too");
+        // Windows has no rights to copy, and would not open the file a second time to write.
+        if self.fs.has_modes() {
+            let (_, rights) = self.fs.copy_permissions(&self.path, &like, &next.temporary)?;
+            rights.waive("the sync of the first record makes them durable, too");
+        }
         Ok(next)
     }
 
