@@ -394,7 +394,9 @@ fn the_commits_of_many_tasks_share_their_waits_for_the_disk() {
                 })
             })
             .collect();
+        let begun = Instant::now();
         while asked.load(Ordering::SeqCst) < TASKS {
+            assert!(begun.elapsed() < LONG / 2, "the tasks wait for each other");
             tokio::task::yield_now().await;
         }
         drop(view);
