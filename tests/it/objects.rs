@@ -5,6 +5,7 @@ use std::future::Future;
 use std::path::Path as FilePath;
 use std::time::{Duration, SystemTime};
 
+use cosave::fs::sim::{Granularity, Model, SimDisk};
 use cosave::object_store::Objects;
 use cosave::{Checksum, Durability, InvalidPath};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -87,6 +88,28 @@ fn an_etag_is_the_checksum_of_the_bytes_and_of_no_others() {
         let pieces = PutPayload::from_iter(["14".into(), "9".into()] as [bytes::Bytes; 2]);
         let in_pieces = objects.put(&"b".into(), pieces).await.unwrap();
         assert_eq!(Some(&in_pieces.e_tag), seen.last(), "the same bytes have the same ETag");
+    });
+}
+
+/// Within one tick of the clock a file can change again and again, and have the same metadata.
+#[test]
+fn an_object_that_changes_within_a_tick_of_the_clock_has_another_etag() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let disk = SimDisk::new(Model::OrderedPrefix);
+        disk.clock(Granularity::Changes(40));
+        let store = cosave::Store::options().open_on(disk.process()).unwrap();
+        let objects = Objects::from(cosave::tokio::Store::from(store));
+        for number in 100..300 {
+            let text = number.to_string();
+            // Another program writes in place.
+            disk.put("a", text.as_bytes(), 0o644);
+            let found = objects.head(&"a".into()).await.unwrap().e_tag;
+            assert_eq!(found, Some(Checksum::of(text.as_bytes()).to_string()), "{text}");
+            if number % 10 == 0 {
+                objects.put(&"b".into(), text.into()).await.unwrap();
+            }
+        }
     });
 }
 
