@@ -1,6 +1,6 @@
 //! Several changes of objects in one commit.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use ::object_store::path::Path;
 use ::object_store::{CopyMode, PutOptions, PutPayload, PutResult, Result};
@@ -8,6 +8,7 @@ use ::object_store::{CopyMode, PutOptions, PutPayload, PutResult, Result};
 use super::change::{self, Change, Condition, result};
 use super::objects::Objects;
 use super::refused::{self, Failure};
+use crate::protocol::root::guard;
 
 /// Changes of objects that happen together, or not at all. Made by [`Objects::batch`].
 ///
@@ -168,8 +169,15 @@ impl Objects {
     pub(super) async fn change(&self, changes: Vec<Change>) -> Result<Vec<PutResult>> {
         let changes = Arc::new(changes);
         let root = self.store.root();
-        let update = self.store.update(move |tx| change::add_all(tx, &changes));
-        let put = update.await.map_err(|failure: Failure| failure.of(&root))?.into_value();
+        // Kept here, since a commit can be made and meet an error then.
+        let put = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&put);
+        let update = self.store.update(move |tx| {
+            *guard(&noted) = change::add_all(tx, &changes)?;
+            Ok::<_, Failure>(())
+        });
+        update.await.map(drop).or_else(Failure::unless_committed).map_err(|failure| failure.of(&root))?;
+        let put = std::mem::take(&mut *guard(&put));
         Ok(put.into_iter().map(result).collect())
     }
 

@@ -69,17 +69,12 @@ impl Change {
             }
             Self::Delete(location) => delete(tx, location).map_err(Failure::Source)?,
             Self::Copy { from, to, mode } => {
-                look(tx, from).map_err(Failure::Source)?;
-                make_way(tx, to, *mode)?;
-                if from != to {
-                    tx.copy(name(from), name(to))?;
-                }
+                copy(tx, from, to, *mode)?;
             }
             Self::Rename { from, to, mode } => {
-                look(tx, from).map_err(Failure::Source)?;
-                make_way(tx, to, *mode)?;
+                copy(tx, from, to, *mode)?;
                 if from != to {
-                    tx.rename(name(from), name(to))?;
+                    delete(tx, from).map_err(Failure::Source)?;
                 }
             }
         }
@@ -100,7 +95,22 @@ pub(super) fn add_all(tx: &mut Transaction, changes: &[Change]) -> Result<Vec<Ch
 
 /// Removes an object, which must be there.
 pub(super) fn delete(tx: &mut Transaction, location: &Path) -> Result<(), Error> {
+    look(tx, location)?;
     tx.remove(name(location))
+}
+
+/// Copies an object, which gets a time of its own. So does one that is moved: a date tells when this object came,
+/// and not when its bytes did.
+fn copy(tx: &mut Transaction, from: &Path, to: &Path, mode: CopyMode) -> Result<(), Failure> {
+    look(tx, from).map_err(Failure::Source)?;
+    // What cannot be a file is refused for that, and not for what is expected of it.
+    if from != to {
+        tx.copy(name(from), name(to))?;
+    }
+    match mode {
+        CopyMode::Overwrite => Ok(()),
+        CopyMode::Create => Ok(Transaction::expect(tx, name(to), Expect::Absent)?),
+    }
 }
 
 /// What a put returns.
@@ -137,13 +147,6 @@ fn look(tx: &Transaction, location: &Path) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::invalid(FilePath::new(name(location)), InvalidPath::Directory))
-}
-
-fn make_way(tx: &mut Transaction, to: &Path, mode: CopyMode) -> Result<(), Error> {
-    match mode {
-        CopyMode::Overwrite => Ok(()),
-        CopyMode::Create => Transaction::expect(tx, name(to), Expect::Absent),
-    }
 }
 
 /// The path of an object's file, from the root.

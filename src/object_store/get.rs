@@ -19,7 +19,7 @@ use super::refused;
 use super::tags::Tags;
 use crate::checksum::Checksum;
 use crate::error::{Error, Operation};
-use crate::fs::{Metadata, ReadFile};
+use crate::fs::{Kind, Metadata, ReadFile};
 use crate::path::RelativePath;
 use crate::protocol::snapshot::Found;
 use crate::tokio::run;
@@ -126,7 +126,15 @@ fn needs_tag(options: &GetOptions) -> bool {
 fn open(view: View, location: &Path, root: &FilePath) -> Result<(RelativePath, Found)> {
     let path = RelativePath::new(name(location))
         .map_err(|reason| refused::of_source(root, Error::invalid(root.join(name(location)), reason)))?;
-    let found = view.find(path.as_path()).map_err(|error| refused::of_source(root, error))?;
+    let found = match view.find(path.as_path()) {
+        // A pipe or a device cannot be opened as a file is.
+        Err(_)
+            if view.look_at(path.as_path()).is_ok_and(|found| found.is_none_or(|f| f.kind != Kind::File)) =>
+        {
+            None
+        }
+        found => found.map_err(|error| refused::of_source(root, error))?,
+    };
     // Writers need not wait any more.
     drop(view);
     let missing = || unread(root, location, io::ErrorKind::NotFound.into());

@@ -19,7 +19,7 @@ pub(super) fn all(view: &View, tags: &Tags, prefix: &Path, offset: Option<&Path>
     let Some(found) = if_directory(view.walk(name(prefix)))? else { return Ok(Vec::new()) };
     let mut objects = Vec::new();
     for entry in &found {
-        let Some(location) = location(entry) else { continue };
+        let Some(location) = location(entry).filter(|location| is_below(location, prefix)) else { continue };
         if offset.is_none_or(|offset| location > *offset) {
             objects.extend(look(view, tags, entry, location)?);
         }
@@ -32,7 +32,7 @@ pub(super) fn all(view: &View, tags: &Tags, prefix: &Path, offset: Option<&Path>
 pub(super) fn right_below(view: &View, tags: &Tags, prefix: &Path) -> Result<ListResult> {
     let (mut objects, mut common_prefixes) = (Vec::new(), Vec::new());
     for entry in if_directory(view.entries(name(prefix)))?.unwrap_or_default() {
-        let Some(location) = location(&entry) else { continue };
+        let Some(location) = location(&entry).filter(|location| is_below(location, prefix)) else { continue };
         if entry.kind() != FileKind::Directory {
             objects.extend(look(view, tags, &entry, location)?);
         } else if has_object(view, tags, &entry)? {
@@ -67,12 +67,20 @@ fn look(view: &View, tags: &Tags, entry: &DirEntry, location: Path) -> Result<Op
         Ok(found) => found.filter(|found| found.kind == Kind::File),
         // A symlink that leads to no file of the root.
         Err(Error::InvalidPath { .. }) => None,
+        // Or to one that cannot be reached. It must not hide all others.
+        Err(Error::Io { .. }) if entry.kind() == FileKind::Link => None,
         Err(error) => return Err(error),
     };
     Ok(found.map(|found| {
         let tag = tags.known(entry.path(), &found);
         describe(location, &found, tag)
     }))
+}
+
+/// Whether a location begins with the prefix. A prefix that is a symlink has led to others, which are listed
+/// where they are.
+fn is_below(location: &Path, prefix: &Path) -> bool {
+    location.prefix_matches(prefix)
 }
 
 /// The location of an entry. A name that no location can have is that of no object.

@@ -45,6 +45,9 @@
 //!   of it or nothing. An object that is being read stays as it is when others replace it.
 //! - **Nothing is left** of an upload that is aborted or dropped. What a killed process has left goes with the next
 //!   opening. Nothing of it ever shows in a list.
+//! - **No error of what was done:** a commit that is made and could not move all its files into place
+//!   ([`Error::NotApplied`](crate::Error::NotApplied)) is told as made. Everybody sees it through the store, and the next
+//!   operation finishes it.
 //! - **A dropped future** leaves what it does for the operations [of this crate](crate::tokio#what-a-dropped-future-leaves):
 //!   a put, a batch, a copy, a rename, a delete or `complete` has committed, or never will.
 //!
@@ -58,17 +61,25 @@
 //! a get of the whole object and one with `if_match` or `if_none_match` need the ETag. They read the object for it, once, and
 //! know it from then on. This holds until its inode, its length or a time stamp changes. It begins
 //! when this process has written a later file, since a young file can change without a new time stamp.
-//! On Windows, which tells no time of change, they read it each time.
+//! On Windows, which tells no time of change, they read it each time, and so does a process that only reads.
 //! A get of a range and a list never read an object for its ETag, and tell it only if it is known. Whoever sets the
 //! clock back can make a known ETag wrong, but no conditional put.
 //!
 //! # Limits
 //!
 //! - Locations are paths of files. So `a` and `a/b` cannot both be objects, and the second one is refused. A directory
-//!   without objects is nothing. The directories that a delete or a rename empties go with it.
+//!   without objects shows in no list.
+//! - A directory that somebody else has made holds its name, even if it is empty: no object can be put there. Directories
+//!   that a delete or a rename empties go, whoever has made them.
+//! - A copy and a rename take the time of copying the bytes, unless the file system can share them. If others commit
+//!   meanwhile, the object is read again under the lock, as in a conditional put. The new object has a new time.
+//! - `last_modified` is the time of the file, with the precision of its file system. Two puts can have the same one.
+//! - Writers wait for a list for as long as their `lock_timeout`, and fail with [`Error::Locked`](crate::Error::Locked)
+//!   then. A list by delimiter reads the names of the directories one level down, too.
 //! - Names that the file system does not allow are refused, and so are `.cosave` and the names of
 //!   staged files. Where `A` and `a` are one file, they are one object.
-//! - A symlink to a file in the root is an object. A list does not follow one to a directory.
+//! - A symlink to a file in the root is an object. A list does not follow one to a directory. On Windows `\` separates
+//!   names as `/` does.
 //! - Deleting what is not there is `NotFound`. A stream of locations is deleted in commits of up to 1000, each of
 //!   as many as are ready.
 //! - Attributes and versions are refused (`NotImplemented`). Tags are ignored, as the trait wants it.

@@ -8,7 +8,7 @@ use std::path::Path as FilePath;
 use ::object_store::Error as Refused;
 use ::object_store::path::Path;
 
-use crate::error::Error;
+use crate::error::{Error, Outcome};
 use crate::expect::Clash;
 use crate::path::InvalidPath;
 
@@ -31,6 +31,14 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
+    /// The same, unless the change was made.
+    pub(super) fn unless_committed(self) -> Result<(), Self> {
+        match self {
+            Self::Change(error) => unless_committed(Err(error)).map_err(Self::Change),
+            Self::Source(_) => Err(self),
+        }
+    }
+
     /// The same as an error of the trait, for objects of a root.
     pub(super) fn of(self, root: &FilePath) -> Refused {
         match self {
@@ -51,6 +59,15 @@ pub(super) fn of_change(root: &FilePath, error: Error) -> Refused {
             Refused::Precondition { path, source: Box::new(error) }
         }
         _ => generic(error),
+    }
+}
+
+/// Whether a change was made. A commit that could not move all its files is made: it is durable, everybody
+/// sees it through the store, and the next one finishes it. Whoever took it for refused would do it twice.
+pub(super) fn unless_committed(made: Result<(), Error>) -> Result<(), Error> {
+    match made {
+        Err(error) if error.outcome() == Outcome::Committed => Ok(()),
+        made => made,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The trait, for a root.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use ::object_store::path::Path;
 use ::object_store::{
@@ -20,6 +20,7 @@ use super::refused::{self, Failure};
 use super::upload::Upload;
 use super::{get, list};
 use crate::error::Error;
+use crate::protocol::root::guard;
 use crate::view::View;
 
 /// How many objects of a stream are deleted in one commit.
@@ -126,12 +127,16 @@ impl Objects {
     async fn delete_all(&self, locations: Vec<Result<Path>>) -> Vec<Result<Path>> {
         let given: Vec<Path> = locations.iter().flatten().cloned().collect();
         let root = self.store.root();
+        // Kept here, since a commit can be made and meet an error then.
+        let deleted = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&deleted);
         let update = self.store.update(move |tx| {
-            let deleted: Vec<_> = given.iter().map(|location| change::delete(tx, location)).collect();
+            *guard(&noted) = given.iter().map(|location| change::delete(tx, location)).collect();
             tx.prune_empty_parents();
-            Ok::<_, Error>(deleted)
+            Ok::<_, Error>(())
         });
-        let mut deleted = update.await.map(|commit| commit.into_value().into_iter());
+        let made = refused::unless_committed(update.await.map(drop));
+        let mut deleted = made.map(|()| std::mem::take(&mut *guard(&deleted)).into_iter());
         let mut answer = |location: Path| {
             let failure = match &mut deleted {
                 Ok(answers) => answers.next().and_then(Result::err).map(Failure::Source),

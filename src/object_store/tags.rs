@@ -5,7 +5,7 @@
 //! conditional put reads the object, whatever is known here.
 
 use std::collections::HashMap;
-use std::io::{self, Seek as _};
+use std::io::{self, Read as _, Seek as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::checksum::Checksum;
@@ -32,8 +32,14 @@ impl Tags {
         if let Some(known) = self.known(path, &found.metadata) {
             return Ok(known);
         }
+        // As many bytes as the reader gets. Another program may append to the file, and an update must not take
+        // that for what the reader has seen.
+        let length = found.metadata.length;
         let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(&mut *found.file)?;
+        hasher.update_reader((&mut *found.file).take(length))?;
+        if hasher.count() < length {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "another program has cut it off"));
+        }
         found.file.rewind()?;
         let checksum = Checksum::of_all(&hasher);
         if found.is_proof {

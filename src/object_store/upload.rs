@@ -14,6 +14,7 @@ use ::object_store::{MultipartUpload, PutPayload, PutResult, Result, UploadPart}
 use async_trait::async_trait;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
+use tokio::task;
 
 use super::change::{name, result};
 use super::refused;
@@ -91,7 +92,9 @@ impl Object {
         let parts = std::mem::take(&mut *guard(&shared.parts));
         for piece in parts.iter().flatten() {
             let Some(writer) = &mut self.writer else {
-                return Err(self.failed.clone().unwrap_or_else(|| shared.over()));
+                // It can no more be what was handed over, so it never will be whole.
+                let error = self.failed.clone().unwrap_or_else(|| shared.over());
+                return Err(self.give_up(error));
             };
             if let Err(error) = writer.take(piece) {
                 return Err(self.give_up(error));
@@ -129,7 +132,7 @@ impl MultipartUpload for Upload {
         let failed = |error| refused::of_change(&self.shared.root, error);
         let Some(transaction) = &mut self.transaction else { return Err(failed(self.shared.over())) };
         let checksum = Arc::clone(&self.shared).work(Object::finish).await?;
-        transaction.try_commit().await.map_err(failed)?;
+        refused::unless_committed(transaction.try_commit().await.map(drop)).map_err(failed)?;
         Ok(result(checksum))
     }
 
@@ -148,15 +151,18 @@ impl MultipartUpload for Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         let (shared, transaction) = (Arc::clone(&self.shared), self.transaction.take());
-        let end = move || {
-            // Parts may still be written by futures that nobody waits for.
-            shared.object.blocking_lock().give_up(shared.over());
-            drop(transaction);
+        // If the runtime has ended, nobody writes any more, and all of it is dropped here.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let end = async move {
+            // Parts may still be written by futures that nobody waits for. No thread of the pool may wait for
+            // them: the one that has the lock may need it.
+            let mut object = Arc::clone(&shared.object).lock_owned().await;
+            let end = move || {
+                object.give_up(shared.over());
+                drop(transaction);
+            };
+            drop(task::spawn_blocking(end));
         };
-        match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(end)),
-            // The runtime has ended, so nobody writes any more.
-            Err(_) => end(),
-        }
+        drop(runtime.spawn(end));
     }
 }

@@ -33,6 +33,7 @@ mod mounts;
 mod object_processes;
 mod object_uploads;
 mod objects;
+mod objects_beside;
 mod opacity;
 mod operations;
 mod outcomes;

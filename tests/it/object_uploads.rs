@@ -120,6 +120,54 @@ fn a_refused_upload_can_be_completed_later() {
     assert_no_litter(root.path());
 }
 
+/// The part was lost, and the object said to be whole.
+#[test]
+fn an_upload_that_cannot_take_a_part_any_more_is_never_complete() {
+    let root = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let options = cosave::Store::options().lock_timeout(std::time::Duration::from_millis(20));
+        let objects = Objects::open_with(options, root.path()).await.unwrap();
+        let mut upload = begin(&objects, "a").await;
+        upload.put_part(part(1).into()).await.unwrap();
+        let view = objects.store().view().await.unwrap();
+        upload.complete().await.unwrap_err();
+        drop(view);
+        drop(upload.put_part("more".into()));
+        upload.complete().await.unwrap_err();
+        upload.complete().await.unwrap_err();
+        let missing = objects.head(&"a".into()).await.unwrap_err();
+        assert!(matches!(missing, Error::NotFound { .. }), "{missing}");
+    });
+    assert_no_litter(root.path());
+}
+
+/// The end of the upload waited on the only thread for a part that needed that thread.
+#[test]
+fn an_upload_that_is_dropped_beside_its_parts_holds_no_thread_up() {
+    let root = tempfile::tempdir().unwrap();
+    let runtime = Builder::new_multi_thread().worker_threads(2).max_blocking_threads(1).enable_time().build();
+    let runtime = runtime.unwrap();
+    let done = runtime.block_on(async {
+        let objects = Objects::open(root.path()).await.unwrap();
+        let mut upload = begin(&objects, "a").await;
+        let mut late = upload.put_part(part(1).into());
+        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let parked = tokio::task::spawn_blocking(move || wait.recv());
+        drop(upload);
+        // It has the lock now, and waits for the thread.
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(late.as_mut().poll(&mut context).is_pending());
+        release.send(()).unwrap();
+        parked.await.unwrap().unwrap();
+        let other = Path::from("b");
+        let put = objects.put(&other, "1".into());
+        tokio::time::timeout(std::time::Duration::from_secs(60), put).await.is_ok_and(|put| put.is_ok())
+    });
+    // A thread that waits for ever would hold up the end of the runtime, too.
+    runtime.shutdown_background();
+    assert!(done, "nothing goes on");
+}
+
 #[test]
 fn what_a_killed_uploader_has_left_goes_with_the_next_opening() {
     let root = tempfile::tempdir().unwrap();

@@ -13,8 +13,8 @@ const PLAN: &str = "
 # what a program sees
 lib -> store::locking store transaction::operations transaction writer view single reader listed report error manifest options generation path place lease expect checksum progress preserve history
 object_store -> object_store::batch object_store::objects
-object_store::batch -> object_store::objects object_store::change object_store::refused
-object_store::store -> object_store::objects object_store::get object_store::list object_store::upload object_store::change object_store::refused view error
+object_store::batch -> object_store::objects object_store::change object_store::refused protocol::root
+object_store::store -> object_store::objects object_store::get object_store::list object_store::upload object_store::change object_store::refused protocol::root view error
 object_store::upload -> object_store::change object_store::refused tokio writer protocol::root error checksum
 object_store::list -> object_store::get object_store::tags object_store::change view listed error fs path
 object_store::get -> object_store::tags object_store::change object_store::refused tokio view protocol::snapshot error fs checksum path
