@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cosave::fs::sim::SimDisk;
 use cosave::fs::{Kind, Metadata};
 use cosave::{Action, Before, Checksum, Entry, Manifest, RelativePath, TimeStamp};
 
@@ -299,9 +300,27 @@ impl Scene {
     /// finish without it.
     pub(crate) fn misses_a_directory(&self, published: &Published) -> bool {
         let process = self.disk.copy().process();
-        let is_made = |entry: &&Entry| staged(entry).is_some() || entry.action == Action::CreateDirectory;
+        let is_made =
+            |entry: &&Entry| staged(entry).is_some() || matches!(entry.action, Action::CreateDirectory(_));
         let mut parents = published.entries().filter(is_made).map(|entry| entry.path.parent());
         parents.any(|parent| !parent.is_root() && process.metadata(&parent).is_err())
+    }
+
+    /// A directory that was not there has a mode that a manifest says. If one makes it without saying any, or
+    /// for a file, it is like any other.
+    pub(crate) fn new_directories_are_as_closed_as_said(&self, disk: &SimDisk, chain: &[Published]) {
+        let entries: Vec<_> = chain.iter().flat_map(Published::entries).collect();
+        for path in disk.directories().into_iter().filter(|path| self.disk.mode(path).is_none()) {
+            let own = entries.iter().filter(|entry| entry.path.to_string() == path);
+            let said: Vec<_> = own
+                .filter_map(|entry| match entry.action {
+                    Action::CreateDirectory(new) => Some(new.mode.unwrap_or(0o755)),
+                    _ => None,
+                })
+                .collect();
+            let found = disk.mode(&path);
+            assert!(said.is_empty() || said.iter().any(|mode| found == Some(*mode)), "{path}: {found:?}");
+        }
     }
 
     /// The staged files that a power loss has torn, so that nobody misses their bytes.

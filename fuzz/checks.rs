@@ -209,6 +209,7 @@ pub fn recovery(bytes: &[u8]) {
     if end.is_some() {
         scene.nothing_else_appears(&disk, finished, opened.is_ok());
     }
+    scene.new_directories_are_as_closed_as_said(&disk, &chain);
     match opened {
         Ok(store) => {
             let discarded = chain[finished.len()..].iter().map(|other| other.generation).chain(beyond);
@@ -248,7 +249,7 @@ fn options() -> StoreOptions {
 /// is a line break.
 ///
 /// ```text
-/// F path|content              a file                       D path    a directory
+/// F path|content              a file                       D path|mode  a directory
 /// L path|to                   a symlink                    A 7       session 7 is alive
 /// S path|body                 a file with the body of a manifest, well sealed
 /// I path|text|contents        the same of a small save; its entries are made to fit the contents
@@ -256,7 +257,7 @@ fn options() -> StoreOptions {
 /// M generation|session|flags  a published manifest, of what the lines after it say
 /// w path|content|flags        it writes, and the staged file is there
 /// r path|flags                it removes
-/// c path                      it makes a directory
+/// c path|mode                 it makes a directory, with this mode if one is given
 /// x path                      it removes a directory
 /// l path|to|flags             it makes a symlink, and the staged one is there
 /// m from|path|flags           it moves the directory that is at `from`
@@ -343,7 +344,12 @@ impl Scene {
         let (path, content) = (field(0), field(1));
         match kind {
             "F" => self.put(path, content.as_bytes()),
-            "D" => self.disk.make_directory(path, 0),
+            "D" => {
+                self.disk.make_directory(path, 0);
+                if let Ok(mode) = u32::from_str_radix(content, 8) {
+                    self.disk.set_mode(path, mode);
+                }
+            }
             "L" => {
                 self.disk.symlink(path, content);
                 self.has_links = true;
@@ -374,7 +380,10 @@ impl Scene {
             "w" => self.write(path, content, field(2)),
             "c" | "x" => {
                 let operation = if kind == "c" { "create-directory" } else { "remove-directory" };
-                let entry = serde_json::json!({"path": path, "operation": operation, "before": null});
+                let mut entry = serde_json::json!({"path": path, "operation": operation, "before": null});
+                if let Ok(mode) = u32::from_str_radix(content, 8) {
+                    entry["directory"] = serde_json::json!({"mode": mode});
+                }
                 self.open.iter_mut().for_each(|open| open.entries.push(entry.clone()));
             }
             "l" | "m" | "t" => self.tree(kind, path, content, field(2)),
@@ -470,7 +479,9 @@ impl Scene {
             small::sealed(&whole, text.len(), &text.len().to_string())
         } else {
             let is_of_tree = |entry: &serde_json::Value| {
-                entry["operation"] == "link" || entry.get("tree").is_some_and(|tree| !tree.is_null())
+                entry["operation"] == "link"
+                    || entry.get("tree").is_some_and(|tree| !tree.is_null())
+                    || entry.get("directory").is_some()
             };
             let is_of_directory = |entry: &serde_json::Value| {
                 entry["operation"].as_str().is_some_and(|operation| operation.ends_with("directory"))

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use crate::error::Result;
 use crate::fs::{Kind, Metadata};
+use crate::manifest::NewDirectory;
 use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::commit;
 use crate::protocol::layout::StagedId;
@@ -44,6 +45,8 @@ pub(crate) struct Draft {
     pub(crate) asked_for: BTreeSet<RelativePath>,
     /// The slots of trees, by each path that they move or remove.
     trees: HashMap<RelativePath, u64>,
+    /// The directories that are to have a mode.
+    modes: HashMap<RelativePath, NewDirectory>,
     /// How many slots below a directory make something.
     made_below: HashMap<RelativePath, usize>,
     /// The slots whose content is kept in memory.
@@ -204,6 +207,9 @@ impl Draft {
                 change.hide_as(StagedId { transaction: staging.id, number });
             }
         }
+        for directory in directories.iter().flat_map(RelativePath::chain) {
+            staging.modes.extend(self.modes.get(&directory).map(|new| (directory, *new)));
+        }
         commit::prepare(&opened.root, staging, &directories)?;
         while let Some(number) = self.kept.first().copied() {
             if let Some(slot) = self.slots.get_mut(&number) {
@@ -226,6 +232,10 @@ impl Draft {
     }
 
     pub(crate) fn put(&mut self, slot: Slot) {
+        if let Content::Ready(StagedChange::CreateDirectory(target)) = &slot.content {
+            let new = target.attributes.new_directory();
+            self.modes.extend(new.mode.map(|_| (slot.path.clone(), new)));
+        }
         if let Content::Ready(change) = &slot.content {
             self.trees.extend(change.trees().map(|path| (path.clone(), slot.number)));
         }
@@ -242,6 +252,9 @@ impl Draft {
         let slot = self.slots.remove(&number)?;
         if let Content::Ready(change) = &slot.content {
             change.trees().for_each(|path| _ = self.trees.remove(path));
+            if matches!(change, StagedChange::CreateDirectory(_)) {
+                self.modes.remove(&slot.path);
+            }
         }
         if !slot.goes() {
             for directory in slot.path.parent().chain() {

@@ -324,6 +324,11 @@ pub enum Reason {
     /// A mode that no file can have.
     #[error("no file can have this mode: it has bits beyond 0o7777")]
     Mode,
+    /// A mode with which no directory is made.
+    #[error(
+        "no directory is made with this mode: it must have all rights of the owner, and no bits beyond 0o777"
+    )]
+    DirectoryMode,
 }
 
 fn held_by(holder: Option<&String>) -> String {

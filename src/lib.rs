@@ -47,7 +47,9 @@ pub use generation::{Generation, InvalidTransactionId, TransactionId};
 pub use history::PastCommit;
 pub use lease::Lease;
 pub use listed::{DirEntry, FileInfo, FileKind};
-pub use manifest::{Action, Before, Entry, Inline, Manifest, ManifestError, StagedContent, Stamp, TimeStamp};
+pub use manifest::{
+    Action, Before, Entry, Inline, Manifest, ManifestError, NewDirectory, StagedContent, Stamp, TimeStamp,
+};
 pub use options::{Durability, StoreOptions, SyncStrategy, Waiting};
 pub use path::{InvalidPath, RelativePath};
 pub use place::Place;
@@ -67,6 +69,7 @@ pub use single::{create_new_on, sweep_temporary_files_on, write_on};
 pub use store::Store;
 pub use store::locking::LockGuard;
 pub use transaction::Transaction;
+pub use transaction::new_directory::DirectoryBuilder;
 pub use transaction::operations::FileBuilder;
 pub use view::View;
 pub use writer::FileWriter;

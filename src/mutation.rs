@@ -105,6 +105,14 @@ pub enum Rule {
     RotateToFree,
     /// Rotate a file only if it still has its name.
     RotateOwn,
+    /// Make a directory that is to have a mode so that nobody can use it before it has that.
+    CloseFirst,
+    /// Make the mode of a new directory durable before the commit that made it is retired.
+    SyncDirectoryModes,
+    /// Recovery gives a new directory the mode that its maker could not give it any more.
+    FinishDirectories,
+    /// Make no directory with a mode where others have made one.
+    CheckNewDirectories,
     /// Sweep what is left of removed directories.
     SweepTrees,
     /// Recovery makes earlier moves durable before it moves a tree that they may lie in.

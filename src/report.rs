@@ -61,6 +61,9 @@ pub enum Change {
     CreateDirectory {
         /// The directory.
         path: RelativePath,
+        /// The mode that it is given. `None` if it gets that of any new directory.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mode: Option<u32>,
     },
     /// A directory that is removed.
     #[non_exhaustive]
@@ -90,7 +93,7 @@ impl Change {
     pub fn path(&self) -> &RelativePath {
         match self {
             Self::Create { path, .. } | Self::Replace { path, .. } | Self::Remove { path, .. } => path,
-            Self::CreateDirectory { path } | Self::RemoveDirectory { path } => path,
+            Self::CreateDirectory { path, .. } | Self::RemoveDirectory { path } => path,
             Self::Link { path, .. } => path,
             Self::MoveTree { path, .. } | Self::RemoveTree { path } => path,
         }
@@ -117,7 +120,8 @@ impl fmt::Display for Change {
             }
             Self::Remove { path, old_length } => write!(f, "remove  {path} ({old_length} bytes)"),
             Self::Link { path, to } => write!(f, "link    {path} -> {}", to.display()),
-            Self::CreateDirectory { path } => write!(f, "create  {path}/"),
+            Self::CreateDirectory { path, mode: None } => write!(f, "create  {path}/"),
+            Self::CreateDirectory { path, mode: Some(mode) } => write!(f, "create  {path}/ (mode {mode:o})"),
             Self::RemoveDirectory { path } => write!(f, "remove  {path}/"),
             Self::MoveTree { from, path, replaces: false } => write!(f, "move    {from}/ -> {path}/"),
             Self::MoveTree { from, path, replaces: true } => write!(f, "replace {path}/ (by {from}/)"),

@@ -7,6 +7,7 @@
 mod directories;
 mod expecting;
 mod links;
+pub(crate) mod new_directory;
 pub(crate) mod operations;
 mod planning;
 mod reading;

@@ -14,13 +14,14 @@
 //! whoever may change the root may change them too, whoever made them, and
 //! nobody else may read them.
 
+mod metadata;
 pub(crate) mod os;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod time;
 mod wave;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,69 +33,12 @@ use uuid::Uuid;
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
 use crate::preserve::Attribute;
+pub use metadata::{DirectoryEntry, Identity, Kind, Metadata};
+pub(crate) use metadata::{SET_ID, UNFINISHED};
 pub use wave::{Barrier, Durable, OpenFile, SyncError, Unsynced, Wave};
 
 /// The name of the control directory in the root.
 pub(crate) const CONTROL_DIRECTORY: &str = ".cosave";
-
-/// The set-user-ID and set-group-ID bits of a mode (chmod(2)).
-pub(crate) const SET_ID: u32 = 0o6000;
-
-/// What the system says about a path, without following it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Metadata {
-    /// File, directory, symlink or something else.
-    pub kind: Kind,
-    /// Length in bytes.
-    pub length: u64,
-    /// Time of the last change of content. Any program can set it.
-    pub modified: SystemTime,
-    /// Time of the last change of the file in any respect, on most systems including its names
-    /// (`st_ctime`). No program can set it. `None` if the system does not tell.
-    pub changed: Option<SystemTime>,
-    /// Permission bits (`st_mode & 0o7777`); on Windows 0o777 for directories, 0o444 for read-only
-    /// files, else 0o666.
-    pub mode: u32,
-    /// User and group that own it; (0, 0) on systems without owners.
-    pub owner: (u32, u32),
-    /// Tells files apart as long as both exist. A hint only: it is reused after removal, and unstable
-    /// on some network and overlay mounts. `None` on systems that have no such thing.
-    pub identity: Option<Identity>,
-    /// How many names it has; 1 where that is unknown.
-    pub links: u64,
-}
-
-/// Device and inode number, or what the system has instead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Identity {
-    /// The device or volume.
-    pub device: u64,
-    /// The inode or file index.
-    pub inode: u64,
-}
-
-/// What a name stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Kind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A symbolic link (on Windows also a junction).
-    Symlink,
-    /// A device, socket or pipe.
-    Other,
-}
-
-/// One name in a directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DirectoryEntry {
-    /// The name.
-    pub name: OsString,
-    /// What it stands for.
-    pub kind: Kind,
-}
 
 /// Who may read a new file while it is being written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -386,6 +330,26 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// # Errors
     /// `AlreadyExists`, `NotFound` if the parent is missing, or any other error of the system.
     fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced>;
+
+    /// Makes a directory that nobody can enter yet, with the mode 0400. Owes the parent's sync.
+    ///
+    /// # Errors
+    /// As for [`create_dir`](Self::create_dir).
+    fn create_unfinished_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
+        self.create_dir(path)
+    }
+
+    /// Gives a directory these permission bits, and leaves the set-ID and sticky bits that it has. If a
+    /// `group` is named, the bits hold for that one, and the directory is given to it if that is allowed. If it
+    /// is not, or an access control list says more, its group gets only the rights of all others. Owes the
+    /// directory's own sync. Does nothing on systems without permission bits.
+    ///
+    /// # Errors
+    /// `NotFound`, or any other error of the system.
+    fn finish_dir(&self, path: &RelativePath, mode: u32, group: Option<u32>) -> io::Result<Unsynced> {
+        let _ = (path, mode, group);
+        Ok(Unsynced::default())
+    }
 
     /// Makes a directory in the control directory that only those can enter who may write in the root. One
     /// that exists is left as it is. Owes the parent's sync.

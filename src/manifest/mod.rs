@@ -2,6 +2,7 @@
 //!
 //! The form on disk is known to `text` alone. Nothing here reads a file.
 
+mod directory;
 pub(crate) mod name;
 pub(crate) mod text;
 mod tree;
@@ -102,13 +103,33 @@ pub enum Action {
     /// The staged symlink replaces the file or symlink at the path.
     Link(StagedLink),
     /// A directory is made, unless there is one.
-    CreateDirectory,
+    CreateDirectory(NewDirectory),
     /// A directory is removed, if it is empty by then.
     RemoveDirectory,
     /// A directory is moved to the path, with everything in it.
     MoveTree(MovedTree),
     /// A directory is removed, with everything in it.
     RemoveTree(HiddenTree),
+}
+
+/// A directory that is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewDirectory {
+    /// Its permission bits, whatever the umask says; those of any new directory if there are none. Its owner has
+    /// all rights, since recovery may have to make something in it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mode: Option<u32>,
+    /// The group for which they hold. Another group gets only the rights of all others.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub group: Option<u32>,
+}
+
+impl NewDirectory {
+    /// Whether a directory can be made with this mode.
+    pub(crate) fn can_have(mode: u32) -> bool {
+        mode & !0o777 == 0 && mode & 0o700 == 0o700
+    }
 }
 
 /// What tells a directory from another one at its path. A number can be used again after the directory is
@@ -171,7 +192,12 @@ impl StagedLink {
 impl Action {
     /// Whether it makes or removes a directory, and so changes nothing that has content.
     pub(crate) fn is_of_directory(&self) -> bool {
-        matches!(self, Self::CreateDirectory | Self::RemoveDirectory)
+        matches!(self, Self::CreateDirectory(_) | Self::RemoveDirectory)
+    }
+
+    /// Whether it makes an empty directory.
+    pub(crate) fn is_new_directory(&self) -> bool {
+        matches!(self, Self::CreateDirectory(_))
     }
 
     /// Whether it moves or removes a directory with everything in it, and nothing else.
@@ -331,7 +357,10 @@ impl fmt::Display for Manifest {
                 )?,
                 Action::Remove => write!(f, "\nremove {}", entry.path)?,
                 Action::Link(link) => write!(f, "\nlink   {} -> {}", entry.path, link.to.display())?,
-                Action::CreateDirectory => write!(f, "\nmake the directory {}", entry.path)?,
+                Action::CreateDirectory(NewDirectory { mode, .. }) => {
+                    let mode = mode.map(|mode| format!(" (mode {mode:o})")).unwrap_or_default();
+                    write!(f, "\nmake the directory {}{mode}", entry.path)?;
+                }
                 Action::RemoveDirectory => write!(f, "\nremove the directory {}", entry.path)?,
                 Action::MoveTree(moved) => write!(f, "\nmove the tree {} to {}", moved.from, entry.path)?,
                 Action::RemoveTree(_) => write!(f, "\nremove the tree {}", entry.path)?,

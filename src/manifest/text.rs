@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::directory;
 use super::name::{Name, content, plain_name};
 use super::tree::TreeText;
 use super::{
-    Action, Before, Entry, Inline, Manifest, ManifestError, StagedContent, StagedLink, Stamp, TimeStamp,
+    Action, Before, Entry, Inline, Manifest, ManifestError, NewDirectory, StagedContent, StagedLink, Stamp,
+    TimeStamp,
 };
 use crate::checksum::Checksum;
 use crate::generation::{Generation, TransactionId, parse_number};
@@ -26,7 +28,7 @@ const VERSION: &str = "1";
 const VERSION_INLINE: &str = "2";
 /// The version of manifests that make or remove directories.
 const VERSION_DIRECTORIES: &str = "3";
-/// The version of manifests with symlinks, or that move or remove whole trees.
+/// The version of manifests with symlinks or modes of directories, or that move or remove whole trees.
 const VERSION_LINKS: &str = "4";
 
 const VERSIONS: [&str; 4] = [VERSION, VERSION_INLINE, VERSION_DIRECTORIES, VERSION_LINKS];
@@ -35,7 +37,8 @@ const VERSIONS: [&str; 4] = [VERSION, VERSION_INLINE, VERSION_DIRECTORIES, VERSI
 fn version(entry: &Entry) -> &'static str {
     match entry.action {
         _ if entry.is_of_link() || entry.is_of_tree() => VERSION_LINKS,
-        Action::CreateDirectory | Action::RemoveDirectory => VERSION_DIRECTORIES,
+        Action::CreateDirectory(NewDirectory { mode: Some(_), .. }) => VERSION_LINKS,
+        Action::CreateDirectory(_) | Action::RemoveDirectory => VERSION_DIRECTORIES,
         _ => VERSION,
     }
 }
@@ -62,6 +65,8 @@ struct EntryText {
     to: Option<Name>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     tree: Option<TreeText>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    directory: Option<NewDirectory>,
     before: Option<BeforeText>,
 }
 
@@ -121,6 +126,7 @@ impl EntryText {
             blake3: None,
             to: None,
             tree: entry.over.as_ref().map(TreeText::of_removed),
+            directory: None,
             before: entry.before.map(BeforeText::new),
         };
         match &entry.action {
@@ -131,7 +137,9 @@ impl EntryText {
                 to: Some(Name::new(link.to.as_os_str())),
                 ..empty
             },
-            Action::CreateDirectory => Self { operation: OperationText::CreateDirectory, ..empty },
+            Action::CreateDirectory(new) => {
+                Self { operation: OperationText::CreateDirectory, directory: directory::text(*new), ..empty }
+            }
             Action::RemoveDirectory => Self { operation: OperationText::RemoveDirectory, ..empty },
             Action::MoveTree(moved) => {
                 Self { operation: OperationText::MoveTree, tree: Some(TreeText::of_moved(moved)), ..empty }
@@ -156,6 +164,9 @@ impl EntryText {
 
     fn decode(self) -> Result<Entry, ManifestError> {
         let path = self.path.path()?;
+        if self.directory.is_some() && !matches!(self.operation, OperationText::CreateDirectory) {
+            return Err(content("it gives a mode to what is no new directory"));
+        }
         let before = self.before.as_ref();
         let (tree, over) = match self.operation {
             OperationText::MoveTree | OperationText::RemoveTree => (self.tree, None),
@@ -178,7 +189,7 @@ impl EntryText {
                         to: link_text(to.decode()?)?,
                     }),
                     (OperationText::CreateDirectory, None, None) if before.is_none() => {
-                        Action::CreateDirectory
+                        Action::CreateDirectory(directory::decode(self.directory)?)
                     }
                     (OperationText::RemoveDirectory, None, None) if before.is_none() => {
                         Action::RemoveDirectory
@@ -238,9 +249,7 @@ fn each_file_once(entries: &[Entry]) -> Result<(), ManifestError> {
         while !above.is_root() {
             let fits = match directories.get(&above) {
                 None => !seen.contains(&above),
-                Some((made, Action::CreateDirectory)) => {
-                    entry.action != Action::CreateDirectory || *made < place
-                }
+                Some((made, Action::CreateDirectory(_))) => !entry.action.is_new_directory() || *made < place,
                 // What is in a directory goes before it does.
                 Some((removed, _)) => {
                     matches!(entry.action, Action::Remove | Action::RemoveDirectory) && *removed > place
@@ -485,6 +494,8 @@ mod tests {
         assert_eq!(Manifest::decode(later.as_bytes()), Err(ManifestError::Version("5".to_owned())));
     }
 
+    const MADE: Action = Action::CreateDirectory(NewDirectory { mode: None, group: None });
+
     fn directories(entries: &[(&str, Action)]) -> Manifest {
         let path = |text: &str| RelativePath::new(text).expect("valid");
         let entry = |(text, action): &(&str, Action)| Entry {
@@ -498,9 +509,8 @@ mod tests {
 
     #[test]
     fn directories_are_of_a_version_of_their_own_and_of_no_other() {
-        use Action::{CreateDirectory, RemoveDirectory};
-        let written =
-            directories(&[("new", CreateDirectory), ("new/x", CreateDirectory), ("b", RemoveDirectory)]);
+        use Action::RemoveDirectory;
+        let written = directories(&[("new", MADE), ("new/x", MADE), ("b", RemoveDirectory)]);
         let text = String::from_utf8(written.encode()).expect("text");
         assert!(text.starts_with("cosave-manifest 3 "), "{text}");
         assert_eq!(Manifest::decode(text.as_bytes()), Ok(written));
@@ -516,7 +526,7 @@ mod tests {
         let link = |to: &str| Action::Link(StagedLink { name: ".l.x.cosave".into(), to: to.into() });
         let text = |manifest: &Manifest| String::from_utf8(manifest.encode()).expect("text");
         for to in ["a", "../../outside", "/absolute", "a//b/."] {
-            let written = directories(&[("d", Action::CreateDirectory), ("d/l", link(to))]);
+            let written = directories(&[("d", MADE), ("d/l", link(to))]);
             assert!(text(&written).starts_with("cosave-manifest 4 "));
             assert_eq!(Manifest::decode(&written.encode()), Ok(written));
         }
@@ -539,14 +549,14 @@ mod tests {
 
     #[test]
     fn what_is_in_a_directory_is_removed_before_it_and_made_after_it() {
-        use Action::{CreateDirectory, Remove, RemoveDirectory};
+        use Action::{Remove, RemoveDirectory};
         let fits = |entries: &[(&str, Action)]| Manifest::decode(&directories(entries).encode()).is_ok();
         assert!(fits(&[("d/a", Remove), ("d", RemoveDirectory)]));
         assert!(!fits(&[("d", RemoveDirectory), ("d/a", Remove)]));
-        assert!(!fits(&[("d/a", CreateDirectory), ("d", RemoveDirectory)]));
-        assert!(fits(&[("d", CreateDirectory), ("d/a", CreateDirectory)]));
-        assert!(!fits(&[("d/a", CreateDirectory), ("d", CreateDirectory)]));
-        assert!(!fits(&[("d", Remove), ("d/a", CreateDirectory)]));
+        assert!(!fits(&[("d/a", MADE), ("d", RemoveDirectory)]));
+        assert!(fits(&[("d", MADE), ("d/a", MADE)]));
+        assert!(!fits(&[("d/a", MADE), ("d", MADE)]));
+        assert!(!fits(&[("d", Remove), ("d/a", MADE)]));
     }
 
     #[test]

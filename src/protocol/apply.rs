@@ -11,13 +11,14 @@ use super::control::Control;
 use super::copy;
 use super::deferred::{Applied, Moved};
 use super::layout::{ControlName, Fate};
+use super::new_directory;
 use super::publish::Published;
 use super::root::{Root, is_gone};
 use super::tree;
 use crate::error::{Operation, Result};
 use crate::fs::{Barrier, Durable, NewFile, Unsynced, Wave};
 use crate::generation::Generation;
-use crate::manifest::{Action, Entry};
+use crate::manifest::{Action, Entry, NewDirectory};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 use crate::progress::Progress;
@@ -44,7 +45,7 @@ pub(crate) fn apply(root: &Root, published: &Published) -> Result<Moved> {
             published.session.forget_tree(&entry.path);
         }
         match entry.action {
-            Action::CreateDirectory => published.session.adopt(&entry.path),
+            Action::CreateDirectory(_) => published.session.adopt(&entry.path),
             Action::RemoveDirectory => published.session.forget(&entry.path),
             Action::MoveTree(_) | Action::RemoveTree(_) => {
                 entry.paths().for_each(|path| published.session.forget_tree(path));
@@ -70,7 +71,7 @@ pub(crate) fn move_all<'a>(
                 let mark = || ControlName::Copying(generation, number).path();
                 replace(root, &staged, &entry.path, mark)?
             }
-            (Action::CreateDirectory, None) => make_directory(root, &entry.path)?,
+            (Action::CreateDirectory(new), None) => make_directory(root, &entry.path, new)?,
             (Action::RemoveDirectory, None) => remove_directory(root, &entry.path)?,
             (Action::MoveTree(_) | Action::RemoveTree(_), None) => tree::put(root, entry)?,
             (_, None) => remove(root, &entry.path)?,
@@ -137,14 +138,15 @@ pub(crate) fn remove(root: &Root, target: &RelativePath) -> Result<Unsynced> {
     }
 }
 
-/// Makes a directory. Others may have made it, and may not have synced it.
-pub(crate) fn make_directory(root: &Root, path: &RelativePath) -> Result<Unsynced> {
+/// Makes a directory. Others may have made it, and may not have synced it. A killed writer may not have finished
+/// it.
+pub(crate) fn make_directory(root: &Root, path: &RelativePath, new: &NewDirectory) -> Result<Unsynced> {
     let is_there = |error: &io::Error| {
         error.kind() == io::ErrorKind::AlreadyExists
             && root.has_directory(path).is_ok_and(|is_there| is_there)
     };
-    match root.fs.create_dir(path) {
-        Err(error) if is_there(&error) => Ok(Unsynced::directory(path.parent())),
+    match new_directory::make(root, path, new) {
+        Err(error) if is_there(&error) => new_directory::complete(root, path, new),
         result => result.map_err(root.error(Operation::Create, path)),
     }
 }

@@ -19,7 +19,7 @@ use super::tree;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::expect::Clash;
 use crate::fs::{Identity, Kind, Metadata};
-use crate::manifest::{Action, Entry, Stamp};
+use crate::manifest::{Action, Entry, NewDirectory, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::{InvalidPath, RelativePath};
 
@@ -121,7 +121,7 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
     let mut changed = Vec::new();
     if keeps(Rule::CheckDirectories) {
         are_emptied(root, staged)?;
-        directories(root, &staged.entries)?;
+        directories(root, staged)?;
     }
     staged.entries.iter().try_for_each(|staged| tree::check(root, &staged.entry))?;
     for (index, staged_entry) in staged.entries.iter_mut().enumerate() {
@@ -216,12 +216,15 @@ fn may_remove_link(root: &Root, path: &RelativePath) -> Result<()> {
 
 /// Checks that each directory can still be made or removed. Its permissions, too: another program can have
 /// changed them since the transaction was told of it, and the system would refuse after the commit point.
-fn directories(root: &Root, entries: &[StagedEntry]) -> Result<()> {
+fn directories(root: &Root, staged: &Staged) -> Result<()> {
     let mut made = HashSet::new();
-    for entry in entries.iter().map(|staged| &staged.entry).filter(|entry| entry.action.is_of_directory()) {
+    let own = staged.cleanup.directories();
+    for entry in
+        staged.entries.iter().map(|staged| &staged.entry).filter(|entry| entry.action.is_of_directory())
+    {
         let conflict = |found| Err(Error::Conflict { path: root.full(&entry.path).into(), found });
         let parent = entry.path.parent();
-        let is_made = entry.action == Action::CreateDirectory;
+        let is_made = entry.action.is_new_directory();
         if is_made && !made.contains(&parent) && look(root, &parent)?.is_none() {
             return conflict(Clash::DirectoryMissing);
         }
@@ -231,6 +234,10 @@ fn directories(root: &Root, entries: &[StagedEntry]) -> Result<()> {
                 root.fs.may_create_in(&parent).map_err(root.error(Operation::Create, &entry.path))?;
             }
             None => {}
+            // Others have made it, and for other users perhaps.
+            Some(Kind::Directory) if has_own_mode(entry) && !own.contains(&entry.path) => {
+                return conflict(Clash::Exists);
+            }
             Some(Kind::Directory) if is_made => not_frozen(root, &entry.path)?,
             Some(Kind::Directory) => may_remove_directory(root, &entry.path)?,
             Some(_) => return conflict(Clash::NoDirectory),
@@ -240,6 +247,13 @@ fn directories(root: &Root, entries: &[StagedEntry]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a directory is to be made with a mode, where nothing is.
+fn has_own_mode(entry: &Entry) -> bool {
+    matches!(entry.action, Action::CreateDirectory(NewDirectory { mode: Some(_), .. }))
+        && entry.over.is_none()
+        && keeps(Rule::CheckNewDirectories)
 }
 
 /// Whether a directory would be empty without what a transaction removes.
@@ -347,9 +361,8 @@ struct Names<'a> {
 /// replace the file of the first.
 fn refuse_twins(root: &Root, entries: &[StagedEntry]) -> Result<()> {
     let mut by_name: HashMap<String, Vec<&StagedEntry>> = HashMap::new();
-    let is_new = |staged: &&StagedEntry| {
-        staged.entry.staged().is_some() || staged.entry.action == Action::CreateDirectory
-    };
+    let is_new =
+        |staged: &&StagedEntry| staged.entry.staged().is_some() || staged.entry.action.is_new_directory();
     for staged in entries.iter().filter(is_new) {
         by_name.entry(folded(&staged.entry.path.name().to_string_lossy())).or_default().push(staged);
     }

@@ -32,7 +32,7 @@ use super::root::{Root, guard};
 use super::shift::{self, Shift};
 use super::stage::{self, Backing, Collected, KeptFile, Staged, StagedFile, Staging};
 use super::state::InPlace;
-use super::{apply, check, history, permissions, recover};
+use super::{apply, check, history, made, permissions, recover};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, NewFile, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
@@ -127,6 +127,7 @@ fn prepare_once(root: &Root, staging: &mut Staging, directories: &BTreeSet<Relat
         staging.wave.add(Unsynced::directory(directory.parent()));
     }
     let looked = stage::look(root, directories)?;
+    made::refuse_taken(root, staging, &looked)?;
     let (wave, written) = staging.session.write_records(directories, &looked)?;
     // Lost without this sync: the knowledge of what was staged or made there, which would then stay for
     // ever. Also lost: a directory that others have made anew, and this commit with it. A crash before
@@ -135,7 +136,7 @@ fn prepare_once(root: &Root, staging: &mut Staging, directories: &BTreeSet<Relat
     if let Some(record) = staging.session.recorded(written, &looked.missing, durable) {
         staging.cleanup.add_record(record);
     }
-    stage::make(root, staging, looked.missing)
+    made::make(root, staging, looked.missing)
 }
 
 /// Stages something in a directory that is prepared. An aborted transaction may have removed the directory
@@ -183,7 +184,7 @@ pub(crate) fn sync_early(root: &Root, staging: &mut Staging) -> Result<()> {
 /// long one waits here.
 pub(crate) fn stage(root: &Root, collected: Collected) -> Result<Staged, Refused> {
     let Collected { staging, changes, preconditions, snapshot, caller } = collected;
-    let Staging { id, session, mut cleanup, wave, unpaid } = staging;
+    let Staging { id, session, mut cleanup, wave, unpaid, .. } = staging;
     if let Some(error) = unpaid {
         return Err(error.into());
     }

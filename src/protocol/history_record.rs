@@ -186,7 +186,7 @@ impl Becomes {
             }
             Action::Link(link) => Self::Link(WrittenLink { to: link.to.clone() }),
             Action::Remove | Action::RemoveDirectory => Self::Nothing,
-            Action::CreateDirectory => Self::Directory,
+            Action::CreateDirectory(_) => Self::Directory,
             Action::MoveTree(moved) => {
                 Self::MovedTree(MovedFrom { from: moved.from.clone(), replaces: moved.replaced.is_some() })
             }

@@ -65,6 +65,8 @@ pub(crate) mod history_record;
 pub(crate) mod layout;
 pub(crate) mod lease;
 pub(crate) mod lock;
+mod made;
+mod new_directory;
 pub(crate) mod open;
 pub(crate) mod original;
 pub(crate) mod past;

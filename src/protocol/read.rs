@@ -197,7 +197,7 @@ impl Reading {
                 trees.extend(Tree::new(root, entry)?);
                 let over = match (&entry.action, bytes) {
                     (Action::MoveTree(_) | Action::RemoveTree(_), _) => continue,
-                    (Action::CreateDirectory, _) => Overlay::MadeDirectory,
+                    (Action::CreateDirectory(_), _) => Overlay::MadeDirectory,
                     (Action::RemoveDirectory, _) => Overlay::RemovedDirectory,
                     (Action::Remove, _) => Overlay::Removed(entry.before),
                     (Action::Link(link), _) => {

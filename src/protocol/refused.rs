@@ -5,6 +5,8 @@
 //! written anew. What a wave owed and did not pay is lost with it, so nothing is
 //! given back after a wait that failed. Changes no target.
 
+use std::collections::HashMap;
+
 use super::stage::{Backing, Collected, Staged, StagedEntry, Staging};
 use crate::error::{Error, Operation};
 use crate::fs::{Barrier, Unsynced, Wave};
@@ -59,7 +61,7 @@ impl Staged {
                 wave
             }
         };
-        let staging = Staging { id, session, cleanup, wave, unpaid: None };
+        let staging = Staging { id, session, cleanup, wave, unpaid: None, modes: HashMap::new() };
         let changes = entries.into_iter().map(StagedEntry::into_change).collect();
         Collected { staging, changes, preconditions, snapshot, caller }
     }

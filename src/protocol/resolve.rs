@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use super::root::{Root, if_found};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, Metadata};
+use crate::manifest::NewDirectory;
 use crate::path::{InvalidPath, RelativePath};
 
 /// As many symlinks as Linux follows in one path (path_resolution(7)).
@@ -41,6 +42,11 @@ impl Attributes {
     pub(crate) fn mode_for(&self, group: u32) -> Option<u32> {
         let is_same = self.group.is_none_or(|own| own == group);
         self.mode.map(|mode| if is_same { mode } else { for_any_group(mode) })
+    }
+
+    /// What a new directory gets.
+    pub(crate) fn new_directory(&self) -> NewDirectory {
+        NewDirectory { mode: self.mode, group: self.group }
     }
 
     /// The same for other bytes, which get a time of their own.

@@ -12,7 +12,7 @@
 //! or outgrows it. Then all their directories are recorded with one wait.
 //! `commit` does the waiting.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read as _, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use crate::error::{Error, Operation, Result};
 use crate::expect::Clash;
 use crate::fs::{Barrier, Copied, Durable, Identity, Kind, Metadata, NewFile, Unsynced, Wave, WriteFile};
 use crate::generation::TransactionId;
-use crate::manifest::{Action, Entry, HiddenTree, MovedTree, StagedContent, StagedLink, Stamp};
+use crate::manifest::{Action, Entry, HiddenTree, MovedTree, NewDirectory, StagedContent, StagedLink, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 use crate::progress::Progress;
@@ -132,7 +132,7 @@ impl StagedEntry {
             (Action::Link(link), Some(staged)) => {
                 StagedChange::Link(StagedSymlink { staged, target, to: link.to, identity })
             }
-            (Action::CreateDirectory, _) => StagedChange::CreateDirectory(target),
+            (Action::CreateDirectory(_), _) => StagedChange::CreateDirectory(target),
             (Action::RemoveDirectory, _) => StagedChange::RemoveDirectory(target),
             (Action::MoveTree(moved), _) => StagedChange::MoveTree(target, moved),
             (Action::RemoveTree(hidden), _) => StagedChange::RemoveTree(target, hidden),
@@ -235,6 +235,8 @@ pub(crate) struct Staging {
     pub(crate) cleanup: CleanupGuard,
     /// Why some of what it staged may never become durable, so that it cannot be committed.
     pub(crate) unpaid: Option<Error>,
+    /// What those directories get that are to have a mode, among those in which it stages and above.
+    pub(crate) modes: HashMap<RelativePath, NewDirectory>,
 }
 
 impl Staging {
@@ -245,6 +247,7 @@ impl Staging {
             session,
             wave: Wave::new(Barrier::Staged),
             unpaid: None,
+            modes: HashMap::new(),
         }
     }
 }
@@ -290,27 +293,6 @@ pub(crate) fn look(root: &Root, directories: &BTreeSet<RelativePath>) -> Result<
         }
     }
     Ok(looked)
-}
-
-/// Makes directories, parents before children. They are on record.
-pub(crate) fn make(root: &Root, staging: &mut Staging, directories: BTreeSet<RelativePath>) -> Result<()> {
-    for directory in directories {
-        match root.fs.create_dir(&directory) {
-            Ok(debt) => {
-                staging.wave.add(debt);
-                // If it cannot be looked at, its name is synced once more when it is used again.
-                let found = root.fs.metadata(&directory).ok();
-                staging.session.made(&directory, found.and_then(|found| found.identity));
-                staging.cleanup.add_directory(directory);
-            }
-            // Another transaction has made it meanwhile, and may not have synced it yet.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                staging.wave.add(Unsynced::directory(directory.parent()));
-            }
-            Err(error) => return Err(root.error(Operation::Create, &directory)(error)),
-        }
-    }
-    Ok(())
 }
 
 /// Begins a staged file for `target`. Its directory is on record.
@@ -548,7 +530,10 @@ impl StagedChange {
                 let link = StagedLink { name: staged.name().to_owned(), to };
                 (entry(root, target, Action::Link(link)), identity, None, None)
             }
-            Self::CreateDirectory(target) => (directory(target, Action::CreateDirectory), None, None, None),
+            Self::CreateDirectory(target) => {
+                let new = target.attributes.new_directory();
+                (directory(target, Action::CreateDirectory(new)), None, None, None)
+            }
             Self::RemoveDirectory(target) => (directory(target, Action::RemoveDirectory), None, None, None),
             Self::MoveTree(target, moved) => {
                 let is_file = target.existing.is_some_and(|found| found.kind != Kind::Directory);

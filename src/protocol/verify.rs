@@ -89,9 +89,9 @@ fn compare(root: &Root, entry: &Entry) -> Result<Option<Problem>> {
             let Some(found) = found else { return Ok(Some(Problem::Missing)) };
             return Ok((!original::is_link(root, &entry.path, &found, link)).then_some(Problem::Changed));
         }
-        (Action::CreateDirectory, Some(found)) if found.kind == Kind::Directory => return Ok(None),
-        (Action::CreateDirectory, Some(_)) => return Ok(Some(Problem::Changed)),
-        (Action::CreateDirectory, None) => return Ok(Some(Problem::Missing)),
+        (Action::CreateDirectory(_), Some(found)) if found.kind == Kind::Directory => return Ok(None),
+        (Action::CreateDirectory(_), Some(_)) => return Ok(Some(Problem::Changed)),
+        (Action::CreateDirectory(_), None) => return Ok(Some(Problem::Missing)),
         // A later commit may have made it again, for a file in it.
         (Action::RemoveDirectory, _) => return Ok(None),
         // What is in it was not compared, and what was there before is gone for good.

@@ -12,9 +12,10 @@ use super::Transaction;
 use crate::draft::{Content, Slot};
 use crate::error::{Error, Operation, Result};
 use crate::fs::Kind;
+use crate::manifest::NewDirectory;
 use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::check;
-use crate::protocol::resolve::Target;
+use crate::protocol::resolve::{Attributes, Target};
 use crate::protocol::root::guard;
 use crate::protocol::stage::{Presence, StagedChange};
 use crate::pruning::goes;
@@ -25,7 +26,7 @@ impl Transaction {
     /// It has the mode that `std::fs::create_dir` gives it, and is not there before the commit, unless this
     /// transaction stages a file in it. If others have made it by then, that is as good. If one of
     /// them is a transaction that made it for its own files and is aborted, it takes the directory with it
-    /// while it is empty.
+    /// while it is empty. [`directory`](Self::directory) gives it a mode.
     ///
     /// # Errors
     /// - [`Error::InvalidPath`] if the path cannot be a directory's.
@@ -46,10 +47,16 @@ impl Transaction {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn create_dir(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        self.create_dir_as(path.as_ref(), NewDirectory::default())
+    }
+
+    pub(super) fn create_dir_as(&mut self, path: &Path, new: NewDirectory) -> Result<()> {
         self.root().may_collect()?;
-        let target = self.resolve_name(path.as_ref())?;
+        let mut target = self.resolve_name(path)?;
         let failed = |kind| self.failed(Operation::Create, &target.path, kind);
-        if self.is_there(&target) {
+        // One that this transaction removes stays in its place, with the mode that it has.
+        let stays = || target.existing.is_some() && !guard(&self.draft).clears(&target.path);
+        if self.is_there(&target) || new.mode.is_some() && stays() {
             return Err(failed(io::ErrorKind::AlreadyExists));
         }
         self.refuse_removed_file(&target)?;
@@ -57,6 +64,8 @@ impl Transaction {
         if !above.is_root() && !self.is_directory(&above)? {
             return Err(failed(io::ErrorKind::NotFound));
         }
+        let NewDirectory { mode, group } = new;
+        target.attributes = Attributes { mode, group, ..Attributes::default() };
         self.make_directory(target)
     }
 

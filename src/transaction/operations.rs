@@ -397,10 +397,12 @@ impl Transaction {
 
     /// Gives a file this mode. It is a staged copy with the new mode, which keeps the file's time stamp:
     /// a mode that is changed in place could not be undone. See [`FileBuilder::mode`] for owners and
-    /// groups, and [`copy`](Self::copy) for what is read.
+    /// groups, and [`copy`](Self::copy) for what is read. The mode of a directory cannot be changed:
+    /// [`directory`](Self::directory) makes one with a mode.
     ///
     /// # Errors
-    /// As for [`copy`](Self::copy), and [`Error::Unsupported`] if no file can have this mode.
+    /// As for [`copy`](Self::copy), [`Error::InvalidPath`] for a directory, and [`Error::Unsupported`] if no
+    /// file can have this mode.
     ///
     /// # Examples
     ///

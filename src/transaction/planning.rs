@@ -124,7 +124,9 @@ fn describe(slot: &Slot) -> Option<Change> {
             let old_length = target.existing.map_or(0, |found| found.length);
             return Some(Change::Remove { path, old_length });
         }
-        Content::Ready(StagedChange::CreateDirectory(_)) => return Some(Change::CreateDirectory { path }),
+        Content::Ready(StagedChange::CreateDirectory(target)) => {
+            return Some(Change::CreateDirectory { path, mode: target.attributes.mode });
+        }
         Content::Ready(StagedChange::RemoveDirectory(_)) => return Some(Change::RemoveDirectory { path }),
         Content::Ready(StagedChange::MoveTree(_, moved)) => {
             let (from, replaces) = (moved.from.clone(), moved.replaced.is_some());

@@ -168,6 +168,7 @@ fn path_of(change: &Change) -> &str {
         Change::Copy(_, path) | Change::Rename(_, path) | Change::Symlink(path, _) => path,
         Change::MoveTree(_, path) | Change::RemoveTree(path) => path,
         Change::CreateDirectory(path) | Change::RemoveDirectory(path) => path,
+        Change::MakeDirectory(path, _) => path,
         Change::Prune => "",
     }
 }

@@ -79,6 +79,9 @@ const MUTATIONS: &[(Mutation, usize)] = &[
     (Mutation::Break(Rule::DiagnoseChecksum), FROM_WEAK),
     (Mutation::Break(Rule::KeepApplied), FROM_WEAK),
     (Mutation::Break(Rule::SweepTrees), EVERYWHERE),
+    (Mutation::Break(Rule::CloseFirst), EVERYWHERE),
+    (Mutation::Break(Rule::FinishDirectories), EVERYWHERE),
+    (Mutation::Break(Rule::SyncDirectoryModes), FROM_JUMPING),
     (Mutation::Break(Rule::SettleBeforeTrees), FROM_JUMPING),
 ];
 
@@ -105,6 +108,9 @@ fn first(mutation: Mutation) -> &'static str {
             "a commit after an unretired one, elsewhere"
         }
         Mutation::Break(Rule::SweepTrees) => "trees moved and removed",
+        Mutation::Break(Rule::CloseFirst | Rule::FinishDirectories | Rule::SyncDirectoryModes) => {
+            "directories with modes"
+        }
         Mutation::Break(Rule::SettleBeforeTrees) => "a tree replaced, unretired",
         Mutation::Break(Rule::RemoveThenForget) => "dropped after staging",
         Mutation::Break(Rule::CheckPermissions) => "somebody else changes permissions",

@@ -442,6 +442,25 @@ fn a_file_where_a_directory_is_to_be_is_a_conflict(disk: &SimDisk) -> Result<(),
     expect(tx.commit().is_err_and(|error| error.is_conflict()), "a file passed for a directory")
 }
 
+/// It may be open to more than the transaction has asked for.
+fn a_directory_that_others_have_made_gets_no_mode(disk: &SimDisk) -> Result<(), String> {
+    let mut tx = open(disk).begin().unwrap();
+    tx.directory("made").mode(0o700).create().unwrap();
+    disk.make_directory("made", 0);
+    expect(tx.commit().is_err_and(|error| error.is_conflict()), "an open directory passed for a closed one")
+}
+
+/// The secret would have been readable until the commit was refused.
+fn nothing_is_staged_in_a_directory_that_others_have_made(disk: &SimDisk) -> Result<(), String> {
+    let store = Store::options().inline_max(0).open_on(disk.process()).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.directory("made").mode(0o700).create().unwrap();
+    disk.make_directory("made", 0);
+    let refused = tx.write("made/key", "secret");
+    expect(refused.is_err_and(|error| error.is_conflict()), "a secret was staged in an open directory")?;
+    expect(disk.files().keys().all(|path| !path.starts_with("made/")), "something was left there")
+}
+
 fn a_listing_that_has_changed_is_a_conflict(disk: &SimDisk) -> Result<(), String> {
     disk.make_directory("d", 0);
     disk.put("d/one", b"one", 0o644);
@@ -905,6 +924,8 @@ const CASES: &[Case] = &[
     (Rule::CheckExpected, what_is_expected_is_looked_for_under_the_lock),
     (Rule::CheckDirectories, a_directory_that_others_have_filled_meanwhile_is_a_conflict),
     (Rule::CheckDirectories, a_file_where_a_directory_is_to_be_is_a_conflict),
+    (Rule::CheckNewDirectories, a_directory_that_others_have_made_gets_no_mode),
+    (Rule::CheckNewDirectories, nothing_is_staged_in_a_directory_that_others_have_made),
     (Rule::CheckPreconditions, a_listing_that_has_changed_is_a_conflict),
     (Rule::KnowTrees, another_directory_in_the_place_of_a_removed_one_stays),
     (Rule::HideFirst, a_removed_directory_is_whole_for_as_long_as_it_has_its_name),

@@ -24,6 +24,8 @@ pub enum Change {
     Rename(String, String),
     Symlink(String, String),
     CreateDirectory(String),
+    /// A directory with a mode.
+    MakeDirectory(String, u32),
     RemoveDirectory(String),
     MoveTree(String, String),
     RemoveTree(String),
@@ -43,6 +45,19 @@ pub enum Act {
     Beside(Vec<Change>),
     /// The program opens the root anew.
     Reopen,
+}
+
+impl Act {
+    /// What each of its transactions changes.
+    fn changes(&self) -> &[Vec<Change>] {
+        match self {
+            Self::Commit(changes) | Self::Drop(changes) | Self::Beside(changes) => {
+                std::slice::from_ref(changes)
+            }
+            Self::Together(sets) => sets,
+            Self::Reopen => &[],
+        }
+    }
 }
 
 /// What a program that knows nothing of cosave does between a crash and the recovery.
@@ -120,6 +135,10 @@ pub fn create_dir(path: &str) -> Change {
     Change::CreateDirectory(path.to_owned())
 }
 
+pub fn make_dir(path: &str, mode: u32) -> Change {
+    Change::MakeDirectory(path.to_owned(), mode)
+}
+
 pub fn remove_dir(path: &str) -> Change {
     Change::RemoveDirectory(path.to_owned())
 }
@@ -188,6 +207,7 @@ fn collect(disk: &SimDisk, tx: &mut Transaction, changes: &[Change]) -> cosave::
             Change::Rename(from, to) => tx.rename(from, to)?,
             Change::Symlink(path, to) => tx.symlink(path, to)?,
             Change::CreateDirectory(path) => tx.create_dir_all(path)?,
+            Change::MakeDirectory(path, mode) => tx.directory(path).mode(*mode).create()?,
             Change::RemoveDirectory(path) => tx.remove_dir(path)?,
             Change::MoveTree(from, to) => tx.replace_dir(from, to)?,
             Change::RemoveTree(path) => tx.remove_dir_all(path)?,
@@ -206,7 +226,8 @@ fn apply(tree: &mut Tree, changes: &[Change]) {
             Change::Remove(path) => drop(tree.remove(path)),
             Change::Symlink(path, to) => drop(tree.insert(path.clone(), link_bytes(Path::new(to)))),
             Change::SetMode(..) | Change::SetPermissions(..) => {}
-            Change::CreateDirectory(_) | Change::RemoveDirectory(_) | Change::Prune => {}
+            Change::CreateDirectory(_) | Change::MakeDirectory(..) => {}
+            Change::RemoveDirectory(_) | Change::Prune => {}
             Change::RemoveTree(path) => tree.retain(|file, _| !is_below(file, path)),
             Change::MoveTree(from, to) => move_below(tree, from, to),
             Change::Copy(from, to) => drop(tree.insert(to.clone(), tree[from].clone())),
@@ -241,13 +262,18 @@ fn parents(path: &str) -> impl Iterator<Item = String> {
 fn apply_modes(modes: &mut BTreeMap<String, u32>, changes: &[Change]) {
     for change in changes {
         match change {
-            Change::Write(..) | Change::CreateDirectory(_) | Change::RemoveDirectory(_) | Change::Prune => {}
-            Change::Remove(path) | Change::SetMode(path, _) | Change::Symlink(path, _) => {
+            Change::Write(..) | Change::CreateDirectory(_) | Change::Prune => {}
+            Change::Remove(path)
+            | Change::RemoveDirectory(path)
+            | Change::SetMode(path, _)
+            | Change::Symlink(path, _) => {
                 modes.remove(path);
             }
             Change::RemoveTree(path) => modes.retain(|file, _| !is_below(file, path)),
             Change::MoveTree(from, to) => move_below(modes, from, to),
-            Change::WithMode(path, _, mode) | Change::SetPermissions(path, mode) => {
+            Change::WithMode(path, _, mode)
+            | Change::SetPermissions(path, mode)
+            | Change::MakeDirectory(path, mode) => {
                 modes.insert(path.clone(), *mode);
             }
             Change::Copy(from, to) => {
@@ -367,6 +393,7 @@ impl Script {
     fn decides_mode(&self, path: &str) -> bool {
         self.commits().flatten().any(|change| match change {
             Change::WithMode(other, ..) | Change::SetPermissions(other, _) => other == path,
+            Change::MakeDirectory(other, _) => other == path,
             Change::Copy(_, to) => to == path,
             Change::Rename(from, to) => from == path || to == path,
             _ => false,
@@ -385,6 +412,7 @@ impl Script {
             matches!(
                 change,
                 Change::CreateDirectory(_)
+                    | Change::MakeDirectory(..)
                     | Change::RemoveDirectory(_)
                     | Change::MoveTree(..)
                     | Change::RemoveTree(_)
@@ -400,7 +428,7 @@ impl Script {
         for (changes, tree) in self.commits().zip(trees).take(generation) {
             for change in changes {
                 match change {
-                    Change::CreateDirectory(path) => {
+                    Change::CreateDirectory(path) | Change::MakeDirectory(path, _) => {
                         directories.extend(parents(path).chain([path.clone()]));
                     }
                     Change::RemoveDirectory(path) => _ = directories.remove(path),
@@ -534,13 +562,21 @@ impl Script {
         Ok(())
     }
 
+    /// A directory that is to have a mode is never open to more.
+    fn directories_are_closed(&self, disk: &SimDisk) -> Result<(), String> {
+        for change in self.acts.iter().flat_map(Act::changes).flatten() {
+            let Change::MakeDirectory(path, mode) = change else { continue };
+            let found = disk.mode(path).unwrap_or(UNFINISHED_MODE);
+            if ![UNFINISHED_MODE, *mode].contains(&found) {
+                return Err(format!("{path} is open to others: its mode is {found:o}"));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether any transaction writes to this path.
     fn writes(&self, path: &str) -> bool {
-        let sets = self.acts.iter().flat_map(|act| match act {
-            Act::Commit(changes) | Act::Drop(changes) | Act::Beside(changes) => std::slice::from_ref(changes),
-            Act::Together(sets) => sets.as_slice(),
-            Act::Reopen => &[],
-        });
+        let sets = self.acts.iter().flat_map(Act::changes);
         let own = sets.flatten().any(|change| match change {
             Change::Write(to, _) | Change::WithMode(to, ..) | Change::SetPermissions(to, _) => to == path,
             Change::Copy(_, to) | Change::Rename(_, to) | Change::MoveTree(_, to) => to == path,
@@ -688,6 +724,7 @@ impl Workload for Script {
 
     fn glance(&self, disk: &SimDisk, bounds: Bounds) -> Result<(), String> {
         self.staged_files_are_hidden(disk)?;
+        self.directories_are_closed(disk)?;
         if self.stranger.is_some() || self.successor {
             return Ok(());
         }
@@ -769,6 +806,9 @@ const INLINE_MAX: usize = 1 << 20;
 /// The modes of a new file, and of a staged file before it is finished.
 const NEW_MODE: u32 = 0o644;
 const HIDDEN_MODE: u32 = 0o600;
+
+/// The mode of a directory that has not got its own yet.
+const UNFINISHED_MODE: u32 = 0o400;
 
 /// The scenarios that every model is tried with: all as small saves, and most as long ones too.
 pub fn scenarios() -> Vec<Script> {
@@ -1015,6 +1055,15 @@ fn small_scenarios() -> Vec<Script> {
                 Act::Commit(vec![create_dir("x/y"), remove("d/c"), remove_dir("d"), write("a", "a1")]),
                 Act::Commit(vec![remove_dir("x/y"), write("d/c", "back"), create_dir("z")]),
                 Act::Commit(vec![rename("d/c", "x/c"), remove_dir("d"), remove_dir("z")]),
+            ],
+        ),
+        Script::new(
+            "directories with modes",
+            &old,
+            vec![
+                Act::Commit(vec![make_dir("v", 0o700), write("v/k", "k1"), write("a", "a1")]),
+                Act::Commit(vec![make_dir("w", 0o711), make_dir("w/x", 0o700), write("a", "a2")]),
+                Act::Commit(vec![remove("v/k"), remove_dir("v"), write("w/y", "y3")]),
             ],
         ),
         Script::new(

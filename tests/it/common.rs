@@ -245,8 +245,8 @@ impl Crash {
     pub fn publish(&self, generation: u64) -> PathBuf {
         let body = serde_json::json!({"transaction": self.id, "time": 0, "entries": self.entries});
         let path = self.root.join(format!(".cosave/{generation}.pending"));
-        let is_of_tree = |entry: &serde_json::Value| entry.get("tree").is_some();
-        let version = if self.entries.iter().any(is_of_tree) { "4" } else { "1" };
+        let is_new = |entry: &serde_json::Value| entry.get("tree").or(entry.get("directory")).is_some();
+        let version = if self.entries.iter().any(is_new) { "4" } else { "1" };
         fs::write(&path, sealed(version, &body.to_string())).unwrap();
         path
     }

@@ -4,7 +4,7 @@
 //! the commit point, before it moved a file, and that of the third between two moves. `tests/fixtures/v2/`
 //! has the same of format 2, whose manifests hold the bytes of small saves, and a root whose staged files a
 //! power loss has taken. Those in `tests/fixtures/v3/` make and remove directories, and those in
-//! `tests/fixtures/v4/` symlinks and whole directories. `tests/fixtures/history/` has one that keeps what its commits replace, with
+//! `tests/fixtures/v4/` symlinks, whole directories and one with a mode. `tests/fixtures/history/` has one that keeps what its commits replace, with
 //! an undo. Beside each lies a list of its files with their time stamps, which version control does not keep,
 //! and of its symlinks. `write_the_fixtures` made them on the simulated disk, so that a kill comes at the very step
 //! that is wanted.
@@ -209,7 +209,7 @@ fn a_half_applied_root_of_format_3_is_finished() {
     opens_with_directories("v3/half-applied");
 }
 
-/// A commit that makes, replaces and removes symlinks is finished. A view shows it before that.
+/// A commit that makes, replaces and removes symlinks is finished, and its directory gets its mode. A view shows it before that.
 #[cfg(unix)]
 fn opens_with_links(name: &str) {
     let root = copy(name);
@@ -221,6 +221,7 @@ fn opens_with_links(name: &str) {
     }
     assert_eq!(view.read("replaced/c").unwrap(), b"new c\n");
     assert!(view.read_link("removed").unwrap_err().is_not_found());
+    assert!(view.metadata("closed").unwrap().is_directory());
     drop((view, look));
     let store = Store::open(root.path()).unwrap();
     assert_eq!(store.last_recovery().rolled_forward, [Generation::from(2)]);
@@ -232,6 +233,8 @@ fn opens_with_links(name: &str) {
     }
     let text = |path: &str| fs::read_to_string(root.path().join(path)).unwrap();
     assert_eq!((text("was a link"), text("d/c")), ("a file\n".to_owned(), "new c\n".to_owned()));
+    let closed = fs::metadata(root.path().join("closed")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&closed.permissions()) & 0o777, 0o710);
     assert!(!root.path().join("was a link").is_symlink() && !root.path().join("removed").is_symlink());
     assert_no_litter(root.path());
 }
@@ -274,7 +277,8 @@ fn change_links(tx: &mut Transaction) -> cosave::Result<()> {
     tx.remove("removed")?;
     tx.remove("was a link")?;
     tx.write("was a link", "a file\n")?;
-    tx.write("d/c", "new c\n")
+    tx.write("d/c", "new c\n")?;
+    tx.directory("closed").mode(0o710).create()
 }
 
 /// A commit that moves, replaces and removes whole directories is finished. A view shows it before that.

@@ -13,6 +13,8 @@ mod bad_input;
 mod common;
 mod control_directory;
 mod directories;
+#[cfg(unix)]
+mod directory_modes;
 mod dry_run;
 mod expecting;
 mod fixtures;

@@ -349,6 +349,18 @@ impl FileSystem for OsFileSystem {
         Ok(Unsynced::directory(path.parent()))
     }
 
+    #[cfg(unix)]
+    fn create_unfinished_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
+        self.directories.create_unfinished_dir(path)?;
+        Ok(Unsynced::directory(path.parent()))
+    }
+
+    #[cfg(unix)]
+    fn finish_dir(&self, path: &RelativePath, mode: u32, group: Option<u32>) -> io::Result<Unsynced> {
+        self.directories.finish_dir(path, mode, group)?;
+        Ok(Unsynced::directory(path.clone()))
+    }
+
     fn create_private_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
         self.directories.create_private_dir(path)?;
         Ok(Unsynced::directory(path.parent()))

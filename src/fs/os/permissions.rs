@@ -4,12 +4,13 @@
 use std::fs::File;
 use std::io;
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 #[cfg(target_os = "linux")]
 use super::linux::{copy_access_list, copy_attributes};
-use super::unix::{Directories, file_metadata, set_mode};
-use crate::fs::{Copied, Metadata};
+use super::unix::{DIRECTORY, Directories, file_metadata, set_mode};
+use crate::fs::{Copied, Metadata, UNFINISHED};
 use crate::path::RelativePath;
 use crate::preserve::Attribute;
 
@@ -55,6 +56,30 @@ impl Directories {
             set_mode(file, mode)?;
         }
         Ok(Copied { lost, has_access_list })
+    }
+}
+
+impl Directories {
+    pub(super) fn create_unfinished_dir(&self, path: &RelativePath) -> io::Result<()> {
+        // The umask and a default list can only take from this (mkdir(2), acl(5)).
+        let mode = Mode::from_raw_mode(UNFINISHED as _);
+        self.at(path, |directory, name| rustix::fs::mkdirat(directory, name, mode))
+    }
+
+    /// The mode comes last, so that nobody gets a right before the group is the one that it is for.
+    pub(super) fn finish_dir(&self, path: &RelativePath, mode: u32, group: Option<u32>) -> io::Result<()> {
+        let directory = self.open_with(path, DIRECTORY, Mode::empty())?;
+        let found = file_metadata(&directory)?;
+        let mut mode = mode;
+        if let Some(group) = group {
+            let to = rustix::fs::Gid::from_raw(group);
+            let is_given = found.owner.1 == group || rustix::fs::fchown(&directory, None, Some(to)).is_ok();
+            if !is_given || self.has_access_list(path)? {
+                mode &= !0o070 | (mode & 0o007) << 3;
+            }
+        }
+        let special = found.mode & !0o777;
+        set_mode(&directory, mode | special)
     }
 }
 

@@ -53,6 +53,8 @@ pub(super) enum Body {
         device: u32,
         /// Refuses new names.
         read_only: bool,
+        visible_mode: u32,
+        durable_mode: u32,
     },
     Symlink(PathBuf),
 }
@@ -82,11 +84,14 @@ impl Place {
 pub(super) struct Operation {
     pub(super) device: u32,
     pub(super) settings: Vec<Setting>,
+    /// The new mode of a directory.
+    mode: Option<(Number, u32)>,
 }
 
 impl Operation {
     fn touches_directory(&self, directory: Number) -> bool {
-        self.settings.iter().any(|(set_in, ..)| *set_in == directory)
+        let is_own = |(other, _): (Number, u32)| other == directory;
+        self.settings.iter().any(|(set_in, ..)| *set_in == directory) || self.mode.is_some_and(is_own)
     }
 
     pub(super) fn names_inode(&self, inode: Number) -> bool {
@@ -140,7 +145,7 @@ fn not_found() -> io::Error {
 impl State {
     pub(super) fn new() -> Self {
         Self {
-            inodes: vec![Some(Arc::new(directory(0)))],
+            inodes: vec![Some(Arc::new(directory(0, DIRECTORY_MODE)))],
             log: Vec::new(),
             clock: 1,
             granularity: Granularity::Fine,
@@ -281,14 +286,23 @@ impl State {
         }
         let device = settings.first().map_or(0, |(directory, ..)| self.device(*directory));
         if model != Model::TornRename || settings.len() < 2 {
-            self.log.push(Operation { device, settings });
+            self.log.push(Operation { device, settings, mode: None });
             return;
         }
         // A rename in three parts: the old target disappears, the new one appears, the source
         // disappears.
         let (source, target) = (settings[0].clone(), settings[1].clone());
         for part in [(target.0, target.1.clone(), None), target, source] {
-            self.log.push(Operation { device, settings: vec![part] });
+            self.log.push(Operation { device, settings: vec![part], mode: None });
+        }
+    }
+
+    /// Changes the mode of a directory: visible at once, durable later.
+    pub(super) fn set_directory_mode(&mut self, directory: Number, mode: u32) {
+        if let Ok(Body::Directory { visible_mode, device, .. }) = self.body_mut(directory) {
+            *visible_mode = mode;
+            let device = *device;
+            self.log.push(Operation { device, settings: Vec::new(), mode: Some((directory, mode)) });
         }
     }
 
@@ -297,6 +311,11 @@ impl State {
         for (directory, name, to) in &operation.settings {
             if let Ok(Body::Directory { durable, .. }) = self.body_mut(*directory) {
                 set(durable, name, *to);
+            }
+        }
+        if let Some((directory, mode)) = operation.mode {
+            if let Ok(Body::Directory { durable_mode, .. }) = self.body_mut(directory) {
+                *durable_mode = mode;
             }
         }
     }
@@ -355,7 +374,10 @@ impl State {
                     *durable = Some(visible.clone());
                     (*lost, *owes_error) = (false, false);
                 }
-                Body::Directory { visible, durable, .. } => durable.clone_from(visible),
+                Body::Directory { visible, durable, visible_mode, durable_mode, .. } => {
+                    durable.clone_from(visible);
+                    *durable_mode = *visible_mode;
+                }
                 Body::Symlink(_) => {}
             }
         }
@@ -405,6 +427,10 @@ impl State {
                 writer.text(name);
                 let to = to.map_or(u32::MAX, |to| writer.number(to));
                 writer.bytes.extend([directory, to].map(u32::to_le_bytes).concat());
+            }
+            if let Some((directory, mode)) = operation.mode {
+                let directory = writer.number(directory);
+                writer.bytes.extend([directory, mode].map(u32::to_le_bytes).concat());
             }
         }
         let hash = blake3::hash(&writer.bytes);
@@ -457,8 +483,9 @@ impl Fingerprint<'_> {
                 self.data(Some(visible));
                 self.data(durable.as_ref().filter(|durable| *durable != visible));
             }
-            Ok(Body::Directory { visible, durable, .. }) => {
+            Ok(Body::Directory { visible, durable, visible_mode, durable_mode, .. }) => {
                 self.bytes.push(2);
+                self.bytes.extend([*visible_mode, *durable_mode].map(u32::to_le_bytes).concat());
                 self.names(visible);
                 if visible != durable {
                     self.names(durable);
@@ -480,9 +507,13 @@ fn set(names: &mut Names, name: &Arc<OsStr>, to: Option<Number>) {
     };
 }
 
-pub(super) fn directory(device: u32) -> Body {
-    Body::Directory { visible: Names::new(), durable: Names::new(), device, read_only: false }
+pub(super) fn directory(device: u32, mode: u32) -> Body {
+    let (visible, durable) = (Names::new(), Names::new());
+    Body::Directory { visible, durable, device, read_only: false, visible_mode: mode, durable_mode: mode }
 }
+
+/// The mode of a new directory.
+pub(super) const DIRECTORY_MODE: u32 = 0o755;
 
 pub(super) fn file(mode: u32, modified: u64) -> Body {
     let visible = Data { bytes: Arc::default(), modified, mode };

@@ -211,7 +211,8 @@ impl Machine {
             Body::File { visible, changed, .. } => {
                 (visible.bytes.len() as u64, visible.modified, *changed, visible.mode)
             }
-            _ => (0, 0, 0, 0o755),
+            Body::Directory { visible_mode, .. } => (0, 0, 0, *visible_mode),
+            Body::Symlink(_) => (0, 0, 0, 0o755),
         };
         let time = |stamp| SystemTime::UNIX_EPOCH + Duration::from_secs(stamp);
         Ok(Metadata {
@@ -236,8 +237,10 @@ impl Machine {
     }
 
     pub(super) fn set_mode(&mut self, inode: Number, mode: u32) -> io::Result<()> {
-        if let Body::File { visible, .. } = self.state.body_mut(inode)? {
-            visible.mode = mode;
+        match self.state.body_mut(inode)? {
+            Body::File { visible, .. } => visible.mode = mode,
+            Body::Directory { .. } => self.state.set_directory_mode(inode, mode),
+            Body::Symlink(_) => {}
         }
         Ok(())
     }

@@ -342,14 +342,15 @@ impl SimDisk {
         names
     }
 
-    /// The permissions of a visible file.
+    /// The permissions of a visible file or directory.
     #[must_use]
     pub fn mode(&self, path: &str) -> Option<u32> {
         let machine = self.lock();
         let path = RelativePath::new(path).ok()?;
         match machine.state.body(machine.state.lookup(&path).ok()?).ok()? {
             Body::File { visible, .. } => Some(visible.mode),
-            _ => None,
+            Body::Directory { visible_mode, .. } => Some(*visible_mode),
+            Body::Symlink(_) => None,
         }
     }
 }

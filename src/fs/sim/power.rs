@@ -219,7 +219,9 @@ fn after(state: &State, names: &[usize], contents: &[(Number, Content)]) -> Stat
             Body::File { visible, durable, lost, owes_error, .. } => {
                 durable.as_ref() != Some(visible) || *lost || *owes_error
             }
-            Body::Directory { visible, durable, .. } => visible != durable,
+            Body::Directory { visible, durable, visible_mode, durable_mode, .. } => {
+                visible != durable || visible_mode != durable_mode
+            }
             Body::Symlink(_) => false,
         };
         if !stale {
@@ -233,7 +235,10 @@ fn after(state: &State, names: &[usize], contents: &[(Number, Content)]) -> Stat
                 }
                 (*lost, *owes_error) = (false, false);
             }
-            Body::Directory { visible, durable, .. } => visible.clone_from(durable),
+            Body::Directory { visible, durable, visible_mode, durable_mode, .. } => {
+                visible.clone_from(durable);
+                *visible_mode = *durable_mode;
+            }
             Body::Symlink(_) => {}
         }
     }

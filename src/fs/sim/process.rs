@@ -21,7 +21,7 @@ use super::renaming::{self, Existing};
 use crate::fs::time::RealTime;
 use crate::fs::{
     Barrier, CONTROL_DIRECTORY, Copied, DirectoryEntry, Durable, FileSystem, GrowingFile, HeldDirectory,
-    Kind, Lock, LockKind, Metadata, NewFile, ReadFile, SyncError, Unsynced, Wave, WriteFile,
+    Kind, Lock, LockKind, Metadata, NewFile, ReadFile, SyncError, UNFINISHED, Unsynced, Wave, WriteFile,
 };
 use crate::options::SyncStrategy;
 use crate::path::RelativePath;
@@ -105,6 +105,20 @@ impl SimFileSystem {
                 Err(error)
             }
         }
+    }
+
+    fn make_directory(&self, path: &RelativePath, mode: u32) -> io::Result<Unsynced> {
+        let mut machine = self.machine.lock();
+        machine.change(self.process)?;
+        let place = self.directories.writable_parent(&machine.state, path)?;
+        if machine.state.at(&place).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let device = machine.state.device(place.directory);
+        let inode = machine.state.add(disk::directory(device, mode));
+        let model = machine.model;
+        machine.state.operate(model, vec![place.to(inode)]);
+        Ok(Unsynced::directory(path.parent()))
     }
 }
 
@@ -312,17 +326,19 @@ impl FileSystem for SimFileSystem {
     }
 
     fn create_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
+        self.make_directory(path, disk::DIRECTORY_MODE)
+    }
+
+    fn create_unfinished_dir(&self, path: &RelativePath) -> io::Result<Unsynced> {
+        self.make_directory(path, UNFINISHED)
+    }
+
+    fn finish_dir(&self, path: &RelativePath, mode: u32, _group: Option<u32>) -> io::Result<Unsynced> {
         let mut machine = self.machine.lock();
         machine.change(self.process)?;
-        let place = self.directories.writable_parent(&machine.state, path)?;
-        if machine.state.at(&place).is_some() {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let device = machine.state.device(place.directory);
-        let inode = machine.state.add(disk::directory(device));
-        let model = machine.model;
-        machine.state.operate(model, vec![place.to(inode)]);
-        Ok(Unsynced::directory(path.parent()))
+        let inode = self.directories.lookup(&machine.state, path)?;
+        machine.set_mode(inode, mode)?;
+        Ok(Unsynced::directory(path.clone()))
     }
 
     fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<Unsynced> {

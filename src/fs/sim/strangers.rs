@@ -19,7 +19,7 @@ impl SimDisk {
                 let Ok(parent) = machine.state.directory(&directory.parent()) else { return };
                 let own =
                     if directory == path && device != 0 { device } else { machine.state.device(parent) };
-                let inode = machine.state.add(disk::directory(own));
+                let inode = machine.state.add(disk::directory(own, disk::DIRECTORY_MODE));
                 let name = disk::shared(directory.name());
                 machine.state.operate(model, vec![(parent, name, Some(inode))]);
             }
@@ -67,16 +67,22 @@ impl SimDisk {
         }
     }
 
-    /// Durably changes a file's permissions.
+    /// Durably changes the permissions of a file or directory.
     pub fn set_mode(&self, path: &str, mode: u32) {
         let mut machine = self.lock();
         let Ok(path) = RelativePath::new(path) else { return };
         let Ok(inode) = machine.state.lookup(&path) else { return };
-        if let Ok(Body::File { visible, durable, .. }) = machine.state.body_mut(inode) {
-            visible.mode = mode;
-            if let Some(durable) = durable {
-                durable.mode = mode;
+        match machine.state.body_mut(inode) {
+            Ok(Body::File { visible, durable, .. }) => {
+                visible.mode = mode;
+                if let Some(durable) = durable {
+                    durable.mode = mode;
+                }
             }
+            Ok(Body::Directory { visible_mode, durable_mode, .. }) => {
+                (*visible_mode, *durable_mode) = (mode, mode);
+            }
+            _ => {}
         }
     }
 

@@ -62,7 +62,7 @@ fn is_in_place(root: &Root, entry: &Entry) -> bool {
     }
     let source = entry.staged().unwrap_or_else(|| entry.path.clone());
     let found = root.look(&source);
-    if entry.action == Action::CreateDirectory {
+    if entry.action.is_new_directory() {
         let is_old = tree::is_in_the_way(root, entry).unwrap_or(true);
         return found.is_ok_and(|found| found.is_some_and(|found| found.kind == Kind::Directory)) && !is_old;
     }

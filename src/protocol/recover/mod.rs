@@ -33,7 +33,7 @@ use super::{apply, history, tree};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Unsynced, Wave};
 use crate::generation::Generation;
-use crate::manifest::{Action, Entry, Manifest};
+use crate::manifest::{Entry, Manifest};
 use crate::mutation::{Rule, keeps};
 use crate::options::Durability;
 use crate::path::RelativePath;
@@ -308,7 +308,7 @@ fn refuse_missing(
     let missing = findings.iter().filter(|found| found.finding == Finding::DirectoryMissing);
     let missing: HashSet<_> = missing.map(|found| &found.path).collect();
     let is_missing = |entry: &&Entry| {
-        let is_made = entry.staged().is_some() || entry.action == Action::CreateDirectory;
+        let is_made = entry.staged().is_some() || entry.action.is_new_directory();
         is_made && missing.contains(&entry.path)
     };
     let Some(entry) = entries.iter().filter(is_missing).find(|entry| is_newest(&entry.path)) else {
@@ -340,7 +340,7 @@ fn carry_out(
         Step::Nothing => {}
         Step::Gone => wave.add(apply::others_removal(root, target)?),
         Step::Tree | Step::SetAsideAndTree => wave.add(tree::put(root, entry)?),
-        Step::MakeDirectory => wave.add(apply::make_directory(root, target)?),
+        Step::MakeDirectory { new } => wave.add(apply::make_directory(root, target, new)?),
         Step::RemoveDirectory => wave.add(apply::remove_directory(root, target)?),
         Step::Remove => wave.add(apply::remove(root, target)?),
         Step::Replace { staged } | Step::SetAsideAndReplace { staged } => {

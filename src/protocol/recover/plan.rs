@@ -10,7 +10,7 @@ use super::trees::{self, Left, Trees};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, Metadata};
 use crate::generation::Generation;
-use crate::manifest::{Action, Entry, Manifest, StagedContent, StagedLink, Stamp};
+use crate::manifest::{Action, Entry, Manifest, NewDirectory, StagedContent, StagedLink, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 use crate::report::{Difference, Finding};
@@ -37,22 +37,17 @@ pub(super) enum Step {
     /// Done already, though perhaps not durably.
     Nothing,
     /// Rename the staged file over the target.
-    Replace {
-        staged: RelativePath,
-    },
+    Replace { staged: RelativePath },
     /// Like `Replace`, but first set aside the file at the target, which belongs to another program.
-    SetAsideAndReplace {
-        staged: RelativePath,
-    },
+    SetAsideAndReplace { staged: RelativePath },
     /// Staged file and target are one file, so only unlink the staged name.
-    Unlink {
-        staged: RelativePath,
-    },
+    Unlink { staged: RelativePath },
     /// Remove the target.
     Remove,
     /// Gone with its directory, perhaps not durably.
     Gone,
-    MakeDirectory,
+    /// Make the directory, or finish it.
+    MakeDirectory { new: NewDirectory },
     /// Remove the directory, if it is empty.
     RemoveDirectory,
     /// Move or hide a tree, or what is left to do of that.
@@ -188,7 +183,7 @@ pub(super) fn plan<'a>(
     findings: &mut Vec<Difference>,
 ) -> Result<Vec<PlannedEntry<'a>>> {
     let mut planned = Vec::with_capacity(entries.len());
-    let makes = entries.iter().filter(|entry| entry.action == Action::CreateDirectory);
+    let makes = entries.iter().filter(|entry| entry.action.is_new_directory());
     let made: HashSet<_> = makes.map(|entry| &entry.path).collect();
     for entry in entries {
         // A tree that it replaces is moved out of the way first.
@@ -280,12 +275,16 @@ fn directory(
         {
             (Step::RemoveDirectory, None)
         }
-        (Action::CreateDirectory, None) if is_missing => match trust {
+        (Action::CreateDirectory(_), None) if is_missing => match trust {
             Trust::Durable => (Step::Nothing, Some(Finding::DirectoryMissing)),
             Trust::Waived => (Step::Nothing, Some(Finding::Lost)),
         },
-        (Action::CreateDirectory, None) => (Step::MakeDirectory, None),
-        (Action::CreateDirectory, Some(kind)) if kind != Kind::Directory => {
+        (Action::CreateDirectory(new), None) => (Step::MakeDirectory { new: *new }, None),
+        // It may not be finished, or not durable.
+        (Action::CreateDirectory(new), Some(Kind::Directory)) if new.mode.is_some() => {
+            (Step::MakeDirectory { new: *new }, None)
+        }
+        (Action::CreateDirectory(_), Some(kind)) if kind != Kind::Directory => {
             return Err(root.error(Operation::Create, &entry.path)(io::ErrorKind::AlreadyExists.into()));
         }
         _ => (Step::Nothing, None),

@@ -5,11 +5,11 @@
 use super::super::layout::{self, ControlName, StagedId};
 use super::super::resolve::for_any_group;
 use super::super::root::{Root, if_found};
-use super::super::{apply, copy, tree};
+use super::super::{apply, copy, new_directory, tree};
 use crate::error::{Operation, Result};
 use crate::fs::{Barrier, Kind, Metadata, NewFile, Unsynced, Wave};
 use crate::generation::TransactionId;
-use crate::manifest::{Action, Entry, Manifest};
+use crate::manifest::{Action, Entry, Manifest, NewDirectory};
 use crate::path::RelativePath;
 
 /// Replaces a manifest whose sync failed by a new file with the same name.
@@ -29,7 +29,7 @@ pub(super) fn manifest(root: &Root, pending: &RelativePath) -> Result<Wave> {
 enum Again<'a> {
     Written { fresh: RelativePath, staged: RelativePath, target: &'a RelativePath },
     Removed { fresh: RelativePath, target: &'a RelativePath },
-    Made { target: &'a RelativePath, like: Metadata },
+    Made { target: &'a RelativePath, new: NewDirectory, like: Metadata },
     Tree { entry: &'a Entry },
 }
 
@@ -75,8 +75,9 @@ pub(super) fn targets(
                 wave.add(apply::replace(root, &fresh, target, || mark(target))?);
                 wave.add(apply::remove(root, target)?);
             }
-            Again::Made { target, like } => {
-                wave.add(apply::make_directory(root, target)?);
+            Again::Made { target, new, like } => {
+                wave.add(apply::make_directory(root, target, &new)?);
+                wave.add(new_directory::renew(root, target, like.mode)?);
                 wave.add(give_back(root, target, &like)?);
             }
             Again::Tree { entry } => wave.add(tree::put(root, entry)?),
@@ -101,12 +102,9 @@ fn copy_anew<'a>(root: &Root, entry: &'a Entry, id: StagedId, wave: &mut Wave) -
     let failed = |error| root.error(Operation::Move, target)(error);
     let fresh = layout::staged(&target.parent(), target.name(), id);
     let found = if_found(root.fs.metadata(target)).map_err(failed)?;
-    let is_made = |found: &Metadata| found.kind == Kind::Directory && entry.action == Action::CreateDirectory;
-    if let Some(found) = found.filter(is_made) {
-        // A list is lost with its directory. Then the mode's bits of the group are those of the list's mask.
-        let is_listed = root.fs.has_access_list(target).map_err(failed)?;
-        let mode = if is_listed { for_any_group(found.mode) } else { found.mode };
-        return Ok(Some(Again::Made { target, like: Metadata { mode, ..found } }));
+    if let (Some(found), Action::CreateDirectory(new)) = (found, &entry.action) {
+        let found = Some(found).filter(|found| found.kind == Kind::Directory);
+        return found.map(|found| made_anew(root, target, new, found)).transpose();
     }
     match (entry.staged(), found.map(|found| found.kind)) {
         (Some(staged), Some(Kind::File)) => {
@@ -129,6 +127,25 @@ fn copy_anew<'a>(root: &Root, entry: &'a Entry, id: StagedId, wave: &mut Wave) -
         }
         _ => Ok(None),
     }
+}
+
+/// A directory that is made anew, with the mode that it has by now.
+fn made_anew<'a>(
+    root: &Root,
+    target: &'a RelativePath,
+    new: &NewDirectory,
+    found: Metadata,
+) -> Result<Again<'a>> {
+    if new_directory::is_unfinished(root, &found, new) {
+        let mode = new.mode.unwrap_or(found.mode);
+        return Ok(Again::Made { target, new: *new, like: Metadata { mode, ..found } });
+    }
+    // A list is lost with its directory. Then the mode's bits of the group are those of the list's mask.
+    let is_listed = root.fs.has_access_list(target);
+    let is_listed = is_listed.map_err(root.error(Operation::Move, target))?;
+    let mode = if is_listed { for_any_group(found.mode) } else { found.mode };
+    let new = NewDirectory { mode: Some(mode & 0o777), group: None };
+    Ok(Again::Made { target, new, like: Metadata { mode, ..found } })
 }
 
 /// Gives a directory that was made anew the mode and the owner that it had. Somebody may have closed it

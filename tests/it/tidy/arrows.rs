@@ -11,7 +11,7 @@ use super::source::{Source, Token, crate_sources, stands};
 /// Each module, and what it imports. From top to bottom: arrows only point down this list.
 const PLAN: &str = "
 # what a program sees
-lib -> store::locking store transaction::operations transaction writer view single reader listed report error manifest options generation path place lease expect checksum progress preserve history
+lib -> store::locking store transaction::new_directory transaction::operations transaction writer view single reader listed report error manifest options generation path place lease expect checksum progress preserve history
 object_store -> object_store::batch object_store::objects
 object_store::batch -> object_store::objects object_store::change object_store::refused protocol::root
 object_store::store -> object_store::objects object_store::get object_store::list object_store::upload object_store::change object_store::refused protocol::root view error
@@ -39,7 +39,8 @@ store -> path transaction view protocol::caller protocol::resolve protocol::open
 history -> protocol::past protocol::history_record protocol::root report error generation path
 transaction::restoring -> transaction protocol::past protocol::history_record protocol::root error expect protocol::resolve
 transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::glance protocol::root error expect generation path
-transaction::directories -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root error fs path
+transaction::directories -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root error fs manifest path
+transaction::new_directory -> transaction error manifest place
 transaction::links -> transaction draft protocol::check protocol::glance protocol::resolve protocol::stage protocol::root error fs manifest mutation path
 transaction::planning -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root report error fs path
 transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os::outside fs::os fs path place transaction::trees
@@ -49,7 +50,7 @@ transaction::reading -> transaction draft protocol::read protocol::snapshot prot
 transaction -> writer draft protocol::caller protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::lock protocol::resolve protocol::root report error fs options generation path spelling
 writer -> protocol::room draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path checksum spelling
 pruning -> draft protocol::check protocol::resolve protocol::stage protocol::root error path
-draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve protocol::root error fs path protocol::layout
+draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve protocol::root error fs path protocol::layout manifest
 view -> protocol::open protocol::snapshot protocol::state protocol::resolve protocol::root reader listed error fs generation path spelling
 lease -> protocol::open protocol::lease error
 single -> single::sweeping single::append single::atomic single::durable protocol::caller error fs path
@@ -64,7 +65,7 @@ single::durable -> error fs::os fs options path place
 protocol ->
 protocol::open -> protocol::flush protocol::commit protocol::gate protocol::lease protocol::refused protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation protocol::history
 protocol::flush -> protocol::commit protocol::recover protocol::lock protocol::control protocol::root error options
-protocol::commit -> protocol::shift protocol::gate protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress protocol::permissions preserve protocol::history
+protocol::commit -> protocol::shift protocol::gate protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress protocol::permissions preserve protocol::history protocol::made
 protocol::shift -> protocol::recover protocol::publish protocol::lease protocol::lock protocol::root error
 protocol::past -> protocol::read protocol::history protocol::history_record protocol::state protocol::layout protocol::root checksum error fs generation manifest mutation path protocol::resolve
 protocol::read -> protocol::pending protocol::recover protocol::state protocol::lock protocol::resolve protocol::original protocol::control protocol::root error manifest fs mutation generation path protocol::tree
@@ -75,18 +76,19 @@ protocol::recover::abandon -> protocol::recover::restore protocol::lock protocol
 protocol::recover::doubt -> protocol::lock protocol::control protocol::root protocol::layout report error generation
 protocol::recover::waived -> protocol::control protocol::root report error manifest fs mutation options generation path
 protocol::recover::restore -> protocol::recover::rewrite protocol::recover::plan protocol::pending protocol::original protocol::control protocol::root protocol::layout error manifest fs mutation generation path
-protocol::recover::rewrite -> protocol::apply protocol::copy protocol::resolve protocol::root protocol::layout error manifest fs generation path protocol::tree
+protocol::recover::rewrite -> protocol::apply protocol::copy protocol::resolve protocol::root protocol::layout error manifest fs generation path protocol::tree protocol::new_directory
 protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol::root protocol::layout report error fs generation path
 protocol::recover::plan -> protocol::original protocol::copy protocol::root report error manifest fs mutation generation path protocol::recover::trees protocol::tree
 protocol::batch -> protocol::check protocol::stage protocol::queue protocol::root error mutation
 protocol::recover::trees -> protocol::tree protocol::root error manifest generation path protocol::original
-protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path progress protocol::tree
+protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path progress protocol::tree protocol::new_directory
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path preserve protocol::history protocol::writers
 protocol::history -> protocol::stage protocol::history_record protocol::state protocol::writers protocol::control protocol::copy protocol::layout protocol::root checksum error fs generation manifest mutation path
 protocol::check -> protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path protocol::tree protocol::permissions
 protocol::permissions -> protocol::stage protocol::root error fs manifest mutation
 protocol::refused -> protocol::stage error fs
 protocol::staged_trees -> protocol::stage protocol::layout manifest path protocol::resolve
+protocol::made -> protocol::stage protocol::session protocol::new_directory protocol::root error expect fs mutation path
 protocol::stage -> protocol::caller protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error expect manifest fs mutation generation path checksum progress
 protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs mutation options path
@@ -99,7 +101,8 @@ protocol::glance -> protocol::state protocol::root listed error fs path
 protocol::history_record -> protocol::layout protocol::root checksum error generation manifest manifest::text path manifest::name
 protocol::state -> protocol::root error fs generation path
 protocol::session -> protocol::root protocol::layout error manifest::text manifest::name fs mutation generation path
-protocol::resolve -> protocol::root error fs path
+protocol::resolve -> protocol::root error fs manifest path
+protocol::new_directory -> protocol::root error fs manifest mutation path
 protocol::pending -> protocol::control protocol::root protocol::layout error manifest fs mutation generation
 protocol::tree -> protocol::root protocol::layout error expect fs manifest mutation path protocol::original
 protocol::original -> protocol::copy protocol::root error manifest fs mutation path checksum
@@ -121,7 +124,8 @@ spelling -> error
 error -> error::operation expect generation path place preserve
 error::operation ->
 expect -> checksum generation
-manifest::text -> manifest::name manifest generation checksum manifest::tree
+manifest::text -> manifest::name manifest generation checksum manifest::tree manifest::directory
+manifest::directory -> manifest::name manifest
 manifest::tree -> manifest::name manifest
 manifest::name -> manifest path
 manifest -> fs generation path checksum
@@ -155,7 +159,8 @@ fs::sim::directories -> fs::sim::disk fs path
 fs::sim::disk -> fs::sim::plan fs path
 fs::sim::plan -> fs mutation
 # what the protocol may ask of a disk
-fs -> fs::wave options path preserve
+fs -> fs::wave fs::metadata options path preserve
+fs::metadata ->
 fs::time ->
 fs::wave -> path
 # leaves
