@@ -101,7 +101,7 @@ fn change(past: &Past) -> Change {
     let path = past.path.clone();
     match (&past.before, &past.after) {
         (_, Becomes::Directory) => Change::CreateDirectory { path, mode: None },
-        (Was::Directory, Becomes::Nothing) => Change::RemoveDirectory { path },
+        (Was::Directory(_), Becomes::Nothing) => Change::RemoveDirectory { path },
         (Was::File(original), Becomes::Nothing) => Change::Remove { path, old_length: original.stamp.length },
         (_, Becomes::Nothing) => Change::Remove { path, old_length: 0 },
         (Was::File(original), Becomes::File(written)) => {

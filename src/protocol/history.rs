@@ -24,7 +24,7 @@ use crate::checksum::Checksum;
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Kind, Metadata, NewFile, ReadFile, SET_ID, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
-use crate::manifest::{Entry, Manifest, Stamp};
+use crate::manifest::{Entry, Manifest, NewDirectory, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
@@ -178,7 +178,11 @@ impl<'a> Keeper<'a> {
             None => Was::Nothing,
             Some(found) => match found.kind {
                 Kind::File => Was::File(self.original(number, entry, &found)?),
-                Kind::Directory => Was::Directory,
+                Kind::Directory => {
+                    let has_list = is_listed(self.root, &entry.path).unwrap_or(true);
+                    let group = (!has_list).then_some(found.owner.1);
+                    Was::Directory(NewDirectory { mode: Some(found.mode), group })
+                }
                 Kind::Symlink | Kind::Other => Was::Unknown,
             },
         })

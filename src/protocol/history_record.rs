@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::generation::{Generation, TransactionId};
 use crate::manifest::name::Name;
 use crate::manifest::text::{seal, unseal};
-use crate::manifest::{Action, Entry, ManifestError, Stamp, TimeStamp};
+use crate::manifest::{Action, Entry, ManifestError, NewDirectory, Stamp, TimeStamp};
 use crate::path::RelativePath;
 
 const FORMAT: &str = "cosave-history";
@@ -58,7 +58,9 @@ pub(crate) struct Past {
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Was {
     Nothing,
-    Directory,
+    /// A directory, with its whole mode. Without a group, if an access control list said more than the mode. A
+    /// list of an earlier version has neither.
+    Directory(NewDirectory),
     /// Something that is not kept, such as a symlink or a whole directory, or that nobody looked at in time.
     Unknown,
     File(Original),

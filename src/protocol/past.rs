@@ -163,7 +163,7 @@ impl History {
             then.refuse_unknown(root, &path)?;
             let is_other_kind = match (&then.was, &now) {
                 (Was::File(_), Becomes::Directory) => true,
-                (Was::Directory, Becomes::File(_)) => true,
+                (Was::Directory(_), Becomes::File(_)) => true,
                 // A write would follow it.
                 (_, now) => matches!(now, Becomes::Link(_)),
             };
@@ -190,13 +190,13 @@ impl History {
 /// Whether a commit has left what a later one has found.
 fn is_as_left(left: &Becomes, was: &Was) -> bool {
     match (left, was) {
-        (Becomes::Nothing, Was::Nothing) | (Becomes::Directory, Was::Directory) => true,
+        (Becomes::Nothing, Was::Nothing) | (Becomes::Directory, Was::Directory(_)) => true,
         (Becomes::File(written), Was::File(original)) => match (written.blake3, original.blake3) {
             (Some(written), Some(original)) => written == original,
             _ => written.stamp == original.stamp,
         },
         // What a symlink became is not known. A directory that was not empty has stayed.
-        (Becomes::Nothing, Was::Directory) | (_, Was::Unknown) => true,
+        (Becomes::Nothing, Was::Directory(_)) | (_, Was::Unknown) => true,
         _ => false,
     }
 }
@@ -204,7 +204,7 @@ fn is_as_left(left: &Becomes, was: &Was) -> bool {
 /// Whether a path is already what it was.
 fn is_same(was: &Was, now: &Becomes, mode: Option<u32>) -> bool {
     match (was, now) {
-        (Was::Nothing, Becomes::Nothing) | (Was::Directory, Becomes::Directory) => true,
+        (Was::Nothing, Becomes::Nothing) | (Was::Directory(_), Becomes::Directory) => true,
         (Was::File(original), Becomes::File(written)) => {
             original.blake3.is_some()
                 && original.blake3 == written.blake3
@@ -315,7 +315,7 @@ impl PastState {
     /// Whether something was below a path, so that it was a directory.
     fn was_above_something(&self, path: &RelativePath) -> bool {
         let mut then = below(&self.then, path);
-        then.any(|(_, then)| matches!(then.was, Was::File(_) | Was::Directory))
+        then.any(|(_, then)| matches!(then.was, Was::File(_) | Was::Directory(_)))
     }
 
     /// What was at a path, as far as somebody wants to know it.
@@ -334,7 +334,7 @@ impl PastState {
         };
         match &then.was {
             Was::Nothing => Ok(None),
-            Was::Directory => directory(),
+            Was::Directory(_) => directory(),
             Was::File(original) if !then.is_uncertain => Ok(Some(metadata(original))),
             Was::File(_) | Was::Unknown => then.refuse_unknown(root, path).map(|()| None),
         }
@@ -424,7 +424,7 @@ impl State for PastState {
                 let file = open(root, &kept, path, original)?;
                 Ok(Some(Box::new(KeptFile { file, metadata: metadata(original) })))
             }
-            Was::Directory => Err(Error::invalid(path.as_path(), InvalidPath::Directory)),
+            Was::Directory(_) => Err(Error::invalid(path.as_path(), InvalidPath::Directory)),
             Was::Nothing | Was::Unknown => Ok(None),
         }
     }

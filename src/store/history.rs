@@ -78,8 +78,11 @@ impl Store {
     /// then stay as they are. A file that exists gets its old bytes and permissions. One that is gone is
     /// made anew: it belongs to this user, and has no set-ID bit. If its group is not the old one, or there was
     /// or is an access control list, its group gets only the rights that all others have. Its time stamp is
-    /// new. Directories that were made since then go if they are empty. One that comes back has the mode of a
-    /// new directory: if it was closed to others, close it again.
+    /// new. Directories that were made since then go if they are empty.
+    ///
+    /// A directory that comes back has its old mode before anything is in it, without set-ID and sticky bits. It
+    /// belongs to this user, and to its old group if the system allows that. What was said of a file's group holds
+    /// for it, too. If no commit has removed it, but another program, it is open to its owner alone.
     ///
     /// If another program has changed a file since its newest commit, that is a [`Conflict`](Error::Conflict),
     /// and nothing is changed. If nothing has to be changed, nothing is committed. Whoever may write in the

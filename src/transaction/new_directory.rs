@@ -47,6 +47,12 @@ impl DirectoryBuilder<'_> {
         self
     }
 
+    /// Says for which group the mode's bits hold. Another group gets only the rights of all others.
+    pub(super) fn of_group(mut self, group: Option<u32>) -> Self {
+        self.new.group = group;
+        self
+    }
+
     /// Makes the directory, as [`Transaction::create_dir`] does. With a mode it is always this transaction that
     /// makes it: if others have made it by then, the commit is a [`Conflict`](Error::Conflict), and so is a
     /// write into it. A mode is said before anything is written into the directory.

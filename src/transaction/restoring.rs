@@ -2,10 +2,13 @@
 //! each of which expects what the newest commit of its path has left.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 
 use super::Transaction;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::expect::{Clash, Expect};
+use crate::manifest::NewDirectory;
+use crate::path::RelativePath;
 use crate::protocol::history_record::{Becomes, Original, Undo, Was};
 use crate::protocol::past::{self, Plan, PlannedStep};
 use crate::protocol::resolve::for_any_group;
@@ -13,6 +16,16 @@ use crate::protocol::root::guard;
 
 /// The bits of a mode that say who may read, write and execute. A set-ID bit is not given back.
 const PERMISSION_BITS: u32 = 0o777;
+
+/// The mode of a directory that comes back. Nobody may do more in it than before. Its sticky bit does not come
+/// back, which kept others from removing what is not theirs.
+fn mode_again(old: NewDirectory) -> u32 {
+    const STICKY: u32 = 0o1000;
+    let Some(mode) = old.mode else { return 0o700 };
+    let open = if mode & STICKY == 0 { mode } else { mode & !0o022 };
+    let open = if old.group.is_none() { for_any_group(open) } else { open };
+    open & PERMISSION_BITS | 0o700
+}
 
 impl Transaction {
     /// Collects all changes of a plan.
@@ -23,9 +36,7 @@ impl Transaction {
         for step in plan.steps.iter() {
             self.expect_what_was_left(step)?;
         }
-        for step in of(|step| step.was == Was::Directory) {
-            self.create_dir_all(&step.path)?;
-        }
+        self.put_back_directories(plan)?;
         for step in of(|step| step.was == Was::Nothing && step.now != Becomes::Directory) {
             self.remove_if_exists(&step.path)?;
         }
@@ -64,6 +75,32 @@ impl Transaction {
             // No plan has a step from these.
             Becomes::Link(_) | Becomes::MovedTree(_) | Becomes::RemovedTree => Ok(()),
         }
+    }
+
+    /// Makes the directories that come back, and those above what comes back, parents first. They are closed
+    /// before anything is in them.
+    fn put_back_directories(&mut self, plan: &Plan) -> Result<()> {
+        let mut known = HashSet::new();
+        for step in plan.steps.iter().filter(|step| matches!(step.was, Was::Directory(_) | Was::File(_))) {
+            for above in step.path.parent().chain() {
+                if known.insert(above.clone()) && !self.exists(&above)? {
+                    // No list says what it was.
+                    self.put_back_directory(&above, NewDirectory::default())?;
+                }
+            }
+            let Was::Directory(old) = step.was else { continue };
+            match self.exists(&step.path)? {
+                // Whoever made it again has said who may enter it.
+                true => self.create_dir_all(&step.path)?,
+                false => self.put_back_directory(&step.path, old)?,
+            }
+            known.insert(step.path.clone());
+        }
+        Ok(())
+    }
+
+    fn put_back_directory(&mut self, path: &RelativePath, old: NewDirectory) -> Result<()> {
+        self.directory(path).mode(mode_again(old)).of_group(old.group).create()
     }
 
     fn put_back_file(&mut self, step: &PlannedStep, original: &Original) -> Result<()> {

@@ -37,7 +37,7 @@ store::history -> store view history protocol::past protocol::history_record rep
 store::maintenance -> store protocol::sweep protocol::verify protocol::control report error generation
 store -> path transaction view protocol::caller protocol::resolve protocol::open protocol::root reader report error fs::os fs mutation options lease
 history -> protocol::past protocol::history_record protocol::root report error generation path
-transaction::restoring -> transaction protocol::past protocol::history_record protocol::root error expect protocol::resolve
+transaction::restoring -> transaction protocol::past protocol::history_record protocol::root error expect protocol::resolve manifest path
 transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::glance protocol::root error expect generation path
 transaction::directories -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root error fs manifest path
 transaction::new_directory -> transaction error manifest place
