@@ -90,6 +90,7 @@
 //! - On Windows no file can be replaced while it is open. So a put waits for the streams of gets that have not
 //!   ended, if the object is longer than a mebibyte. It ends with [`Error::NotApplied`](crate::Error::NotApplied) if
 //!   that takes too long.
+//!   A delete that empties a directory can be in the way of a put into it, which then fails and can be tried again.
 //! - Every other error is `Generic`, and has an [`Error`](crate::Error) as its source.
 //! - As all futures of this crate, these need a tokio runtime.
 

@@ -11,7 +11,7 @@ use object_store::{Error, ObjectStore as _, ObjectStoreExt as _, PutMode, Update
 use crate::common::{assert_no_litter, child, child_root, heard, random_seed, run, say, text, told};
 
 const PROCESSES: u64 = 4;
-const INCREMENTS: u64 = 25;
+const INCREMENTS: u64 = if cfg!(windows) { 8 } else { 25 };
 /// To start a process takes long under Wine.
 const KILLS: u64 = if cfg!(windows) { 8 } else { 40 };
 
@@ -84,7 +84,10 @@ fn child_that_increments() {
                 Err(error) => panic!("{error}"),
             }
             say(format!("counted {}", increment(&objects).await));
-            // Each empties the directory for the others, and fills it again.
+            // Each empties the directory for the others, and fills it again. On Windows one that is open goes later.
+            if cfg!(windows) {
+                continue;
+            }
             let own = Path::from(format!("emptied/again/{number}"));
             objects.put(&own, round.to_string().into()).await.unwrap();
             objects.delete(&own).await.unwrap();

@@ -474,7 +474,9 @@ fn a_batch_is_one_commit_and_a_refused_one_changes_nothing() {
     });
 }
 
-/// A delete removes a directory that it empties, and a put makes it anew: neither may fail for the other.
+/// A delete removes a directory that it empties, and a put makes it anew: neither may fail for the other. On Windows
+/// a directory that somebody has open goes later, and none can be made in its place until then.
+#[cfg(unix)]
 #[test]
 fn tasks_that_empty_and_fill_one_directory_are_not_in_each_others_way() {
     with_objects(|objects| async move {
