@@ -272,7 +272,9 @@ impl StoreOptions {
         self
     }
 
-    /// How long to wait for others who publish, recover or read. 30 seconds by default.
+    /// How long to wait for others who publish, recover or read. 30 seconds by default. Each wait for the lock
+    /// takes so long at most. An update that is tried again waits again, and threads that wait for the same
+    /// holder can do so one after the other.
     ///
     /// # Examples
     ///
@@ -428,8 +430,10 @@ impl StoreOptions {
         self
     }
 
-    /// Opens without recovering, sweeping or writing anything. If a dead writer left a commit pending,
-    /// views show it as applied. Off by default.
+    /// Opens without recovering, sweeping or writing anything: not even the root is [made](Self::create). If a
+    /// dead writer left a commit pending, views show it as applied. That needs the right to read the pending
+    /// manifest, which only those have who may write in the root, unless all may read what it holds. Off by
+    /// default.
     ///
     /// # Examples
     ///
@@ -471,6 +475,8 @@ impl StoreOptions {
     /// Keeps what the last `generations` commits replaced or removed, so that
     /// [`Store::undo`](crate::Store::undo), [`Store::restore`](crate::Store::restore) and
     /// [`Store::view_at`](crate::Store::view_at) can go back to it. Off by default, and free when off.
+    ///
+    /// An undo is a commit, too. So about half as many saves can be undone one after the other.
     ///
     /// An original is kept as a hard link below the control directory, or as a copy where there can be no
     /// hard link. It is read once under the lock, so that its checksum is known. A commit waits no more often

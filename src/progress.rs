@@ -24,7 +24,8 @@ pub enum Progress {
         /// How many it will have, unless a writer has yet to say so.
         length: Option<u64>,
     },
-    /// A file's next content is staged. The files of a small save are staged when it commits.
+    /// A file's next content is staged. The files of a small save are staged when it commits. Nothing can be
+    /// cancelled here; that is asked at the next step.
     #[non_exhaustive]
     Staged {
         /// The file.

@@ -497,7 +497,7 @@ impl StoreOptions {
     pub fn open(self, root: impl AsRef<Path>) -> Result<Store> {
         let root = root.as_ref();
         let failed = |error| Error::io(Operation::Open, root)(error);
-        if self.create {
+        if self.create && !self.settings.read_only {
             OsFileSystem::create_root(root).map_err(failed)?;
         }
         let parents = if self.settings.read_only { Parents::Leave } else { Parents::Make };

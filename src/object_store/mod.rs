@@ -70,7 +70,8 @@
 //! - Locations are paths of files. So `a` and `a/b` cannot both be objects, and the second one is refused. A directory
 //!   without objects shows in no list.
 //! - A directory that somebody else has made holds its name, even if it is empty: no object can be put there. Directories
-//!   that a delete or a rename empties go, whoever has made them.
+//!   that a delete or a rename empties go, whoever has made them. Two that empty one at the same moment can each leave
+//!   it to the other.
 //! - A copy and a rename take the time of copying the bytes, unless the file system can share them. If others commit
 //!   meanwhile, the object is read again under the lock, as in a conditional put. The new object has a new time.
 //! - `last_modified` is the time of the file, with the precision of its file system. Two puts can have the same one.

@@ -113,7 +113,8 @@ impl Store {
     /// goes one commit further back, as in an editor, and [`redo`](Self::redo) goes forth again. A
     /// [`restore`](Self::restore) is a commit like any other here, and is undone like it.
     ///
-    /// Each undo is a commit. So it uses one of the generations that are kept.
+    /// Each undo is a commit. So it uses one of the generations that are kept. A commit that left every file with
+    /// the bytes that it had is passed over: nothing of it can be undone.
     ///
     /// # Errors
     /// - [`Error::Unsupported`] if there is nothing to undo, or it was not kept.
@@ -163,7 +164,8 @@ impl Store {
         self.go(Direction::Forth)
     }
 
-    /// Removes the whole history, for a root that is to keep none any more. Recovers first.
+    /// Removes the whole history, for a root that is to keep none any more. Recovers first. A
+    /// [lock](Self::lock) of another process does not hold it up, as it is no commit.
     ///
     /// Waits once for the disk, whatever the durability: afterwards no power loss brings the history back. The
     /// bytes of its files are not overwritten.

@@ -32,6 +32,17 @@ fn kept(root: &Path) -> Vec<String> {
 }
 
 #[test]
+fn an_undo_passes_over_a_commit_that_changed_no_bytes() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::options().keep(10).open(root.path()).unwrap();
+    for (path, content) in [("a", "1"), ("b", "1"), ("a", "1")] {
+        put(&store, &[(path, content)]);
+    }
+    store.undo().unwrap();
+    assert!(root.path().join("a").exists() && !root.path().join("b").exists());
+}
+
+#[test]
 fn every_generation_can_be_seen_and_brought_back() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a"), "a0").unwrap();

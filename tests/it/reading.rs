@@ -256,6 +256,15 @@ fn a_view_tells_of_a_pending_commit_as_if_it_were_in_place() {
     assert_eq!(view.read_to_string("a").unwrap(), "longer");
 }
 
+/// It made the root, and promised to write nothing.
+#[test]
+fn a_read_only_store_does_not_make_its_root() {
+    let above = tempfile::tempdir().unwrap();
+    let root = above.path().join("new");
+    let refused = Store::options().read_only(true).create(true).open(&root).unwrap_err();
+    assert!(refused.is_not_found() && !root.exists(), "{refused}");
+}
+
 // On Windows no file can be replaced while it is open.
 #[cfg(not(windows))]
 #[test]
