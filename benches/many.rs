@@ -60,6 +60,11 @@ const OPERATIONS: [(&str, Before, Change); 12] = [
 /// Two files, in a root that holds others already.
 const BESIDE: &str = "two files beside others";
 
+/// Files are replaced by a store that keeps what it replaces.
+const KEPT: &str = "replace files, kept";
+/// And then brought back.
+const UNDONE: &str = "undo that";
+
 fn path(index: usize) -> String {
     format!("d{}/f{index}", index / FILES_OF_A_DIRECTORY)
 }
@@ -114,6 +119,25 @@ fn measure(operation: &str, count: usize, root: &Path) -> (f64, f64) {
         });
         return (time, memory);
     }
+    if operation == KEPT || operation == UNDONE {
+        fill(root, count);
+        let store = Store::options().keep(5).open(root).unwrap();
+        let replace =
+            || store.update(|tx| (0..count).try_for_each(|index| tx.write(path(index), "new"))).unwrap();
+        let mut time = 0.0;
+        let mut timed = |work: &dyn Fn() -> cosave::Commit| {
+            let started = Instant::now();
+            work();
+            time = started.elapsed().as_secs_f64() * 1e6 / count as f64;
+        };
+        if operation == KEPT {
+            let memory = peak_before_and_after(|| timed(&replace));
+            return (time, memory);
+        }
+        replace();
+        let memory = peak_before_and_after(|| timed(&|| store.undo().unwrap()));
+        return (time, memory);
+    }
     let (_, before, change) = OPERATIONS.into_iter().find(|(name, ..)| *name == operation).unwrap();
     match before {
         Before::Nothing => {}
@@ -150,7 +174,7 @@ fn main() {
     print!("{:<26}", "");
     COUNTS.iter().for_each(|count| print!("{count:>20}"));
     println!();
-    for operation in OPERATIONS.map(|(name, ..)| name).into_iter().chain([BESIDE]) {
+    for operation in OPERATIONS.map(|(name, ..)| name).into_iter().chain([KEPT, UNDONE, BESIDE]) {
         print!("{operation:<26}");
         for count in COUNTS {
             let root = tempfile::tempdir_in(&dir).unwrap();

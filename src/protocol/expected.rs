@@ -3,6 +3,8 @@
 //! Checked when it is said, and again under the lock. It is about the disk alone,
 //! before the transaction's own changes. Looks and reads, and changes nothing.
 
+use std::collections::HashSet;
+
 use super::glance::{Answer, Glances, Question};
 use super::root::Root;
 use super::state::State;
@@ -14,7 +16,7 @@ use crate::generation::Generation;
 use crate::path::RelativePath;
 
 /// What must be true of one path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Expected {
     Absent,
     Present,
@@ -25,6 +27,8 @@ pub(crate) enum Expected {
 #[derive(Debug, Default)]
 pub(crate) struct Expectations {
     paths: Vec<(RelativePath, Expected)>,
+    /// The same, to find one among very many.
+    known: HashSet<(RelativePath, Expected)>,
     generation: Option<Generation>,
 }
 
@@ -35,7 +39,7 @@ impl Expectations {
 
     /// Adds an expectation, whether it is true now or not.
     pub(crate) fn add(&mut self, path: RelativePath, expected: Expected) {
-        if !self.paths.contains(&(path.clone(), expected)) {
+        if self.known.insert((path.clone(), expected)) {
             self.paths.push((path, expected));
         }
     }
