@@ -114,6 +114,8 @@ fn make_directory(root: &Root, directory: &RelativePath, wave: &mut Wave) -> Res
 struct Keeper<'a> {
     root: &'a Root,
     commit: Commit<'a>,
+    /// The directories that were made for its files.
+    made: HashSet<&'a RelativePath>,
     wave: Wave,
     writers: Writers,
     /// Whether all who may write in the root can reach what is in a directory.
@@ -122,7 +124,8 @@ struct Keeper<'a> {
 
 impl<'a> Keeper<'a> {
     fn new(root: &'a Root, commit: Commit<'a>, wave: Wave) -> Result<Self> {
-        Ok(Self { root, commit, wave, writers: Writers::of(root)?, open: BTreeMap::new() })
+        let made = commit.made.iter().collect();
+        Ok(Self { root, commit, made, wave, writers: Writers::of(root)?, open: BTreeMap::new() })
     }
 
     fn keep_all<'e>(&mut self, entries: impl Iterator<Item = &'e Entry>) -> Result<()> {
@@ -174,7 +177,7 @@ impl<'a> Keeper<'a> {
             let lost = entry.before.map(|before| Was::File(original(before.stamp, before.checksum)));
             return Ok(lost.unwrap_or(Was::Nothing));
         }
-        Ok(match found.filter(|_| !self.commit.made.contains(&entry.path)) {
+        Ok(match found.filter(|_| !self.made.contains(&entry.path)) {
             None => Was::Nothing,
             Some(found) => match found.kind {
                 Kind::File => Was::File(self.original(number, entry, &found)?),

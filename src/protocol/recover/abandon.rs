@@ -37,7 +37,7 @@ pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> R
     }
     let mut wave = Wave::new(Barrier::Discarded);
     let entries = manifests.iter().flat_map(|(_, manifest)| manifest).flat_map(|manifest| &manifest.entries);
-    for entry in entries.filter(|entry| abandoned.left.contains(&entry.path)) {
+    for entry in entries.filter(|entry| entry.is_of_tree() && abandoned.left.contains(&entry.path)) {
         // Otherwise a half moved tree would lie under a name that nobody knows any more.
         wave.add(tree::take_back(root, entry)?);
     }
