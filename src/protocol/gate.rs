@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 
 use super::caller::{Caller, Key};
+use super::lease;
 use super::lock::{self, Turn, Wait};
 use super::root::{Root, guard};
-use super::{layout, lease};
 use crate::error::Result;
 use crate::mutation::{Rule, keeps};
 
@@ -79,12 +79,12 @@ pub(crate) fn close(
         if let Some(key) = gate.try_close(thread) {
             break Closed { root: Arc::clone(root), gate: Arc::clone(gate), key };
         }
-        lease::named(root, wait.pause(&layout::LEASE.path()))?;
+        lease::pause(root, wait)?;
     };
     // They end by themselves, so this wait has its own time-out.
     let mut wait = Wait::new(root);
     while guard(&gate.state).passing > 0 {
-        lease::named(root, wait.pause(&layout::LEASE.path()))?;
+        lease::pause(root, &mut wait)?;
     }
     Ok(closed)
 }
@@ -108,7 +108,7 @@ pub(crate) fn enter<'a>(
         if let Some(pass) = gate.try_enter(caller.key) {
             return Ok(pass);
         }
-        lease::named(root, wait.pause(&layout::LEASE.path()))?;
+        lease::pause(root, &mut wait)?;
     }
 }
 

@@ -11,7 +11,8 @@ use super::control;
 use super::layout;
 use super::lock::{self, Locked, Wait};
 use super::root::{Root, guard};
-use crate::error::{Error, Operation, Result};
+use super::session;
+use crate::error::{Operation, Result};
 use crate::fs::{Lock, LockKind};
 use crate::mutation::{Rule, keeps};
 
@@ -58,7 +59,7 @@ pub(crate) fn take(
         if let Some(lock) = wait.try_once(&path, LockKind::Exclusive)? {
             break lock;
         }
-        named(root, wait.pause(&path))?;
+        pause(root, wait)?;
     };
     // Whoever looked before this holds the lock until its commit is over. Readers are in nobody's way.
     if keeps(Rule::AwaitCommits) {
@@ -101,7 +102,7 @@ fn wait_for_it(root: &Root) -> Result<()> {
     let mut wait = Wait::new(root);
     // Its file may be locked by another thread of this store, which is just taking it.
     while !root.has_lease() && wait.try_once(&path, LockKind::Shared)?.is_none() {
-        named(root, wait.pause(&path))?;
+        pause(root, &mut wait)?;
     }
     Ok(())
 }
@@ -115,15 +116,14 @@ fn is_free(root: &Root) -> Result<bool> {
     Ok(tried.is_some())
 }
 
-/// Names the holder of the lease in the error of a wait for it.
-pub(crate) fn named<T>(root: &Root, waited: Result<T>) -> Result<T> {
-    waited.map_err(|error| match error {
-        Error::Locked { path, waited, holder } => {
-            let name = root.read(&layout::LEASE_HOLDER.path()).ok().flatten();
-            let name = name.and_then(|name| String::from_utf8(name).ok());
-            let named = name.map(|name| format!("{name}, which has the root to itself"));
-            Error::Locked { path, waited, holder: named.or(holder) }
-        }
-        error => error,
-    })
+/// Waits a moment for the holder of the lease.
+pub(crate) fn pause(root: &Root, wait: &mut Wait<'_>) -> Result<()> {
+    wait.pause_for(&layout::LEASE.path(), |_| holder(root))
+}
+
+/// Names the holder of the lease. If nobody has it, a commit is under way.
+fn holder(root: &Root) -> Option<String> {
+    let name = root.read(&layout::LEASE_HOLDER.path()).ok().flatten();
+    let name = name.and_then(|name| String::from_utf8(name).ok());
+    name.map(|name| format!("{name}, which has the root to itself")).or_else(|| session::holder(root))
 }

@@ -296,15 +296,24 @@ impl<'a> Wait<'a> {
     }
 
     pub(crate) fn pause(&mut self, path: &RelativePath) -> Result<()> {
+        self.pause_for(path, session::holder)
+    }
+
+    /// Waits a moment for whom `holder` names.
+    pub(crate) fn pause_for(
+        &mut self,
+        path: &RelativePath,
+        holder: impl Fn(&Root) -> Option<String>,
+    ) -> Result<()> {
         let now = self.root.fs.elapsed();
         let waited = now.saturating_sub(self.started);
         if now >= self.deadline {
-            let holder = session::holder(self.root);
+            let holder = holder(self.root);
             return Err(Error::Locked { path: self.root.full(path).into(), waited, holder });
         }
         if now >= self.tell {
             self.tell = now.saturating_add(TELL_EVERY);
-            let (path, holder) = (self.root.full(path), session::holder(self.root));
+            let (path, holder) = (self.root.full(path), holder(self.root));
             if let Some(OnWait(tell)) = &self.root.settings.on_wait {
                 tell(&Waiting { path: path.clone(), waited, holder: holder.clone() });
             }

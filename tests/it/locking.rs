@@ -192,6 +192,20 @@ fn a_holder_gives_way_to_nobody() {
     assert_eq!(text(root.path().join("count")), "51");
 }
 
+/// Whoever waited was told that it was this process, or one that only reads. Only the error named the holder.
+#[test]
+fn who_waits_for_a_lock_is_told_who_has_it() {
+    let root = tempfile::tempdir().unwrap();
+    let (told, waits) = mpsc::channel();
+    let options = Store::options().lock_timeout(Duration::from_millis(250));
+    let store = options.on_wait(move |waiting| drop(told.send(waiting.holder.clone()))).open(root.path());
+    let (holder, store) = (open(root.path(), MOMENT), store.unwrap());
+    let _lock = holder.lock().unwrap();
+    assert!(is_locked(store.update(|tx| tx.write("a", "1"))));
+    let name = format!("process {}, which has the root to itself", std::process::id());
+    assert_eq!(waits.try_recv().unwrap(), Some(name));
+}
+
 #[test]
 fn a_lock_is_refused_where_nothing_may_be_committed() {
     let root = tempfile::tempdir().unwrap();

@@ -92,8 +92,8 @@ protocol::made -> protocol::stage protocol::session protocol::new_directory prot
 protocol::stage -> protocol::caller protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error expect manifest fs mutation generation path checksum progress
 protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs mutation options path
-protocol::gate -> protocol::lease protocol::lock protocol::caller protocol::root protocol::layout error mutation
-protocol::lease -> protocol::lock protocol::control protocol::root protocol::layout error fs mutation
+protocol::gate -> protocol::lease protocol::lock protocol::caller protocol::root error mutation
+protocol::lease -> protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation
 protocol::lock -> protocol::session protocol::control protocol::root protocol::layout error expect fs mutation options path progress
 protocol::snapshot -> protocol::expected protocol::glance protocol::state protocol::root error expect fs mutation generation path checksum protocol::history_record
 protocol::expected -> protocol::glance protocol::state protocol::root error expect checksum fs generation path
