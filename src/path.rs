@@ -64,8 +64,9 @@ pub enum InvalidPath {
     /// The target is neither a file nor a symlink to one (a socket, a device, a pipe).
     #[error("the target is not a regular file")]
     Special,
-    /// A parent of the path is a file, or a symlink that leads nowhere.
-    #[error("a parent of the path is not a directory")]
+    /// A parent of the path is a file, or a symlink that leads nowhere. Or the path itself is, and a directory was
+    /// asked for.
+    #[error("the path, or a parent of it, is not a directory")]
     NotADirectory,
     /// A symlink in the path leads outside the root.
     #[error("a symlink in the path leads outside the root")]
