@@ -464,7 +464,7 @@ impl fmt::Display for Difference {
                 write!(f, "{} was changed by another program: set aside as {name}", self.path)
             }
             Finding::NotRemoved => {
-                write!(f, "{} is not what was to be removed: not removed", self.path)
+                write!(f, "{} is not the file that was to be removed: not removed", self.path)
             }
             Finding::DirectoryMissing => {
                 write!(f, "{} was to be removed, and its directory is gone", self.path)
@@ -489,7 +489,7 @@ impl fmt::Display for Difference {
 pub enum Finding {
     /// Another program changed the target between crash and recovery. Its file is kept under this name.
     SetAside(RelativePath),
-    /// Another file or directory is at a path that was to be removed. It was not removed.
+    /// Another file is at a path that was to be removed. It was not removed.
     NotRemoved,
     /// The target was changed or removed after it had been moved into place. It was left so.
     ChangedSince,

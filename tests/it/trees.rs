@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use cosave::{Durability, Error, Finding, InvalidPath, RelativePath, Store};
+use cosave::{Durability, Error, InvalidPath, Store};
 
 use crate::common::{Crash, assert_no_litter, identity, invalid, kind, paths, put, quick, text, tree};
 
@@ -264,34 +264,6 @@ fn a_stranger_in_the_place_of_a_tree_stays_after_a_crash() {
     let store = Store::open(dir.path()).unwrap();
     assert_eq!(store.generation().unwrap().get(), 2);
     assert_eq!(text(dir.path().join("gone/f")), "the stranger's");
-}
-
-/// Some file systems number their directories anew with each mount. After a power loss recovery took a directory
-/// that was to go for one of others, finished the rest of the commit, and told nobody.
-#[test]
-fn a_directory_that_was_to_go_and_is_not_known_again_is_reported() {
-    for is_hidden in [false, true] {
-        let dir = tempfile::tempdir().unwrap();
-        put(&quick(dir.path()), &[("gone/f", "f"), ("other", "to be removed")]);
-        let mut crash = Crash::new(dir.path());
-        let hidden = crash.staged_name("gone", 1);
-        crash.forge(serde_json::json!({
-            "path": "gone", "operation": "remove-tree", "before": null,
-            "tree": { "hidden": hidden, "removed": { "inode": 1, "born": 1 } },
-        }));
-        crash.remove("other");
-        crash.publish(2);
-        if is_hidden {
-            fs::rename(dir.path().join("gone"), dir.path().join(&hidden)).unwrap();
-            fs::create_dir(dir.path().join("gone")).unwrap();
-        }
-        let report = Store::open(dir.path()).unwrap().last_recovery();
-        assert!(dir.path().join("gone").exists() && !dir.path().join("other").exists());
-        let found: Vec<_> = report.differences.iter().map(|found| (&found.path, &found.finding)).collect();
-        let gone = RelativePath::new("gone").unwrap();
-        let expected = (!is_hidden).then_some((&gone, &Finding::NotRemoved));
-        assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{report}");
-    }
 }
 
 #[test]

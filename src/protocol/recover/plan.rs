@@ -241,7 +241,6 @@ fn moved(
     }
     Ok(match (trees::left(root, entry)?, trust) {
         (Left::Nothing, _) => (Step::Gone, None),
-        (Left::Stranger, _) => (Step::Gone, Some(Finding::NotRemoved)),
         (Left::Something, _) => (Step::Tree, None),
         (Left::SetAside, _) => (Step::SetAsideAndTree, None),
         (Left::Gone, Trust::Durable) => (Step::Gone, Some(Finding::ChangedSince)),

@@ -36,11 +36,8 @@ impl Trees {
 /// What is left to do with a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
-    /// Its removal is done, and nothing is at its path.
+    /// Its removal is done. Whatever is at its path was put there later.
     Nothing,
-    /// Another directory is at its path, and it has no hidden name. Either its removal is done, and others have
-    /// made this one. Or it is this very one, with another number than it had.
-    Stranger,
     /// To move or to hide it, or a part of that.
     Something,
     /// The same, after the file whose place it takes got a second name: another program has changed it.
@@ -54,10 +51,6 @@ pub(super) enum Left {
 pub(super) fn left(root: &Root, entry: &Entry) -> Result<Left> {
     match &entry.action {
         Action::RemoveTree(hidden) if tree::is_at(root, &entry.path, hidden.tree)? => Ok(Left::Something),
-        Action::RemoveTree(hidden) => {
-            let is_hidden = root.look(&entry.path.with_name(&hidden.name))?.is_some();
-            Ok(if is_hidden || !root.has_directory(&entry.path)? { Left::Nothing } else { Left::Stranger })
-        }
         Action::MoveTree(moved) => {
             let Some(place) = tree::place(root, &entry.path, moved)? else { return Ok(Left::Gone) };
             let found = root.look(&entry.path)?;
