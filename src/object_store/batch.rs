@@ -14,7 +14,8 @@ use crate::protocol::root::guard;
 ///
 /// Nobody sees one of them without the others: no get, no list, and no view. They are made in their order, so a
 /// later one counts. Conditions are about what others have left there, and not about earlier changes of the batch.
-/// Nothing is done before [`commit`](Self::commit), and no payload is copied.
+/// Nothing is done before [`commit`](Self::commit). One batch cannot put an object where it empties a directory, nor
+/// below an object that it deletes: the commit is refused then.
 ///
 /// # Examples
 ///

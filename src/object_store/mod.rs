@@ -57,6 +57,10 @@
 //! same bytes have the same ETag, so one that was A, then B, then A again is replaced by an update that expects A.
 //! Where that matters, put something into the object that does not come back, such as a number.
 //!
+//! Tasks that replace one object again and again by its ETag should wait a moment after a refusal, each a random
+//! one. There are no turns, and the slow ones can lose many times.
+//! [`store().update`](crate::tokio::Store::update) gives turns: what its closure reads is what it replaces.
+//!
 //! A conditional put reads the old object twice, the second time under the lock. It is meant for small ones. `head`,
 //! a get of the whole object and one with `if_match` or `if_none_match` need the ETag. They read the object for it, once, and
 //! know it from then on. This holds until its inode, its length or a time stamp changes. It begins
@@ -69,12 +73,13 @@
 //!
 //! - Locations are paths of files. So `a` and `a/b` cannot both be objects, and the second one is refused. A directory
 //!   without objects shows in no list.
-//! - A directory that somebody else has made holds its name, even if it is empty: no object can be put there. Directories
-//!   that a delete or a rename empties go, whoever has made them. Two that empty one at the same moment can each leave
-//!   it to the other.
+//! - A directory that somebody else has made holds its name, even if it is empty: no object can be put there. To put
+//!   an object into it and delete that removes it. Directories that a delete or a rename empties go, whoever has
+//!   made them. Two that empty one at the same moment can each leave it to the other.
 //! - A copy and a rename take the time of copying the bytes, unless the file system can share them. If others commit
 //!   meanwhile, the object is read again under the lock, as in a conditional put. The new object has a new time.
 //! - `last_modified` is the time of the file, with the precision of its file system. Two puts can have the same one.
+//! - A get waits for the commits that are under way, and so for the disk, whatever object it is of.
 //! - Writers wait for a list for as long as their `lock_timeout`, and fail with [`Error::Locked`](crate::Error::Locked)
 //!   then. A list by delimiter reads the names of the directories one level down, too.
 //! - Names that the file system does not allow are refused, and so are `.cosave` and the names of
@@ -89,10 +94,16 @@
 //! - Uploads are written in the order in which their parts were handed over. All that was handed over is in the object,
 //!   whichever futures were awaited.
 //! - On Windows no file can be replaced while it is open. So a put waits for the streams of gets that have not
-//!   ended, if the object is longer than a mebibyte. It ends with [`Error::NotApplied`](crate::Error::NotApplied) if
-//!   that takes too long.
+//!   ended, if the object is longer than a mebibyte. If that takes too long, the put is told as
+//!   made, and the next operation finishes it.
 //!   A delete that empties a directory can be in the way of a put into it, which then fails and can be tried again.
-//! - Every other error is `Generic`, and has an [`Error`](crate::Error) as its source.
+//! - A process that may only read needs a store with [`read_only`](crate::StoreOptions::read_only). Until somebody
+//!   who may write has opened the root after a kill, it can be refused.
+//! - A name that is not UTF-8, or has a control character, is that of no object, and shows in no list. Lists are
+//!   sorted by location. Each call makes the whole list anew, also one with an offset.
+//! - A rename makes a copy first, and needs the room for it.
+//! - Every other error is `Generic`, a missing permission too. Its source is an [`Error`](crate::Error) if the store
+//!   was asked at all.
 //! - As all futures of this crate, these need a tokio runtime.
 
 mod batch;
