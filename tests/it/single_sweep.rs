@@ -69,18 +69,19 @@ fn child_that_writes() {
 fn saves_beside_a_sweep_that_never_ends_are_all_made() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
-    let done = std::sync::atomic::AtomicBool::new(false);
+    // Gone when the saves are made, and also when one fails: the sweep ends then, too.
+    let (going, gone) = std::sync::mpsc::channel::<()>();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(std::sync::atomic::Ordering::SeqCst) {
+        scope.spawn(move || {
+            while gone.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
                 sweep_temporary_files(root).unwrap();
             }
         });
+        let _going = going;
         for number in 0..300 {
             cosave::write(root.join("a"), number.to_string()).unwrap();
             assert_eq!(text(root.join("a")), number.to_string());
         }
-        done.store(true, std::sync::atomic::Ordering::SeqCst);
     });
     assert_eq!(tree(root).len(), 1);
 }
