@@ -133,6 +133,8 @@ pub enum Rule {
     SyncRemovedDirectories,
     /// Do not believe a mark that files are in place if the machine was started since.
     DistrustOldMarks,
+    /// Take a superseded manifest that cannot be decoded for a removed one.
+    DistrustRemoved,
     /// Make waived commits durable before a stronger commit builds on them.
     PayWaived,
     /// Remove no superseded manifest without having waited.

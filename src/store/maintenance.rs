@@ -199,7 +199,7 @@ impl Store {
     ///
     /// # Errors
     /// - [`Error::Io`](crate::Error::Io) if a file cannot be read for another reason.
-    /// - [`Error::Corrupt`](crate::Error::Corrupt) if a manifest is damaged.
+    /// - [`Error::Corrupt`](crate::Error::Corrupt) if a manifest is damaged that is not superseded.
     ///
     /// # Examples
     ///

@@ -25,6 +25,7 @@ mod readers;
 mod recovered;
 mod reference;
 mod restored;
+mod reused;
 mod room;
 mod rules;
 mod script;

@@ -323,7 +323,9 @@ impl State {
     /// What a file's sync makes durable besides its data.
     pub(super) fn sync_names_of_file(&mut self, model: Model, inode: Number, device: u32) {
         match model {
-            Model::OrderedPrefix => self.persist_where(|operation| operation.device == device),
+            Model::OrderedPrefix | Model::ReusedBlocks => {
+                self.persist_where(|operation| operation.device == device);
+            }
             Model::JumpingPrefix => self.persist_where(|operation| operation.names_inode(inode)),
             _ => {}
         }
@@ -333,7 +335,9 @@ impl State {
     pub(super) fn sync_names_in(&mut self, model: Model, directory: Number) {
         let device = self.device(directory);
         match model {
-            Model::OrderedPrefix => self.persist_where(|operation| operation.device == device),
+            Model::OrderedPrefix | Model::ReusedBlocks => {
+                self.persist_where(|operation| operation.device == device);
+            }
             Model::NoDirectorySync => {}
             _ => self.persist_where(|operation| operation.touches_directory(directory)),
         }
@@ -381,6 +385,20 @@ impl State {
                 Body::Symlink(_) => {}
             }
         }
+    }
+
+    /// Which inodes a program can find by a name.
+    pub(super) fn named(&self) -> BTreeSet<Number> {
+        let (mut found, mut ahead) = (BTreeSet::new(), vec![ROOT]);
+        while let Some(inode) = ahead.pop() {
+            if !found.insert(inode) {
+                continue;
+            }
+            if let Ok(Body::Directory { visible, .. }) = self.body(inode) {
+                ahead.extend(visible.values());
+            }
+        }
+        found
     }
 
     /// Removes inodes that no name leads to.

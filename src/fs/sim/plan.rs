@@ -24,17 +24,21 @@ pub enum Model {
     LyingSync,
     /// Like `OrderedPrefix`, but directories cannot be synced.
     NoDirectorySync,
+    /// Like `OrderedPrefix`, but the blocks of a removed or replaced file may be used again at once. If a
+    /// power loss brings its name back, it has somebody else's bytes (ext4 with `data=writeback`).
+    ReusedBlocks,
 }
 
 impl Model {
     /// Every model.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::OrderedPrefix,
         Self::JumpingPrefix,
         Self::WeakPosix,
         Self::TornRename,
         Self::LyingSync,
         Self::NoDirectorySync,
+        Self::ReusedBlocks,
     ];
 }
 

@@ -62,7 +62,11 @@ pub(super) fn outcomes(state: &State, model: Model, outcomes_max: usize, seed: u
         }
     }
     let mut seen = HashSet::new();
-    let made = pairs.into_iter().map(|(name, content)| after(state, &names[name], &contents[content]));
+    let made = pairs.into_iter().flat_map(|(name, content)| {
+        let found = after(state, &names[name], &contents[content]);
+        let reused = (model == Model::ReusedBlocks).then(|| with_blocks_reused(state, &found));
+        std::iter::once(found).chain(reused)
+    });
     made.filter(|state| seen.insert(state.fingerprint())).collect()
 }
 
@@ -70,7 +74,9 @@ pub(super) fn outcomes(state: &State, model: Model, outcomes_max: usize, seed: u
 fn name_choices(state: &State, model: Model, choices_max: usize, random: &mut Random) -> Vec<Vec<usize>> {
     let count = state.log.len();
     let choices = match model {
-        Model::OrderedPrefix | Model::JumpingPrefix | Model::NoDirectorySync => return prefixes(state),
+        Model::OrderedPrefix | Model::JumpingPrefix | Model::NoDirectorySync | Model::ReusedBlocks => {
+            return prefixes(state);
+        }
         _ if count <= SUBSETS_FULL_MAX && 1 << count <= choices_max => (0..1_usize << count)
             .map(|bits| (0..count).filter(|bit| bits >> bit & 1 == 1).collect())
             .collect(),
@@ -246,6 +252,18 @@ fn after(state: &State, names: &[usize], contents: &[(Number, Content)]) -> Stat
     next.power_losses += 1;
     next.collect();
     revert_changes(&mut next, &reverted);
+    next
+}
+
+/// The same disk, if the blocks of all files that had lost their names were somebody else's by then.
+fn with_blocks_reused(before: &State, found: &State) -> State {
+    let (named, mut next) = (before.named(), found.clone());
+    for inode in found.named().difference(&named) {
+        if let Ok(Body::File { visible, durable, .. }) = next.body_mut(*inode) {
+            visible.bytes = Arc::new(visible.bytes.iter().map(|byte| byte ^ 0xa5).collect());
+            *durable = Some(visible.clone());
+        }
+    }
     next
 }
 

@@ -168,7 +168,7 @@ pub fn check(disk: &Disk, recording: &Recording, number: usize, cut: &Cut) -> Re
         Err(error) => return Ok(Checked::NotMounted(error)),
     };
     let bounds = cut.bounds.iter().map(|b| format!("{},{},{}", b.placed, b.kept, b.begun));
-    let arguments = ["check".to_owned(), recording.plan.to_string()];
+    let arguments = ["check".to_owned(), recording.plan.to_string(), recording.options.clone()];
     let arguments: Vec<_> = arguments.into_iter().chain(bounds).collect();
     child::run(&disk.device, mounted.point(), &arguments, None, &mut events).map_err(|e| e.to_string())?;
     let log = disk.device.cut();

@@ -6,19 +6,37 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use cosave::Store;
+use cosave::{Problem, Store};
 
 use crate::events::{Bounds, Event};
 use crate::plan::{Plan, Promise, SINGLES, Tree, content, owner};
 use crate::workload::{ROOT, SAVES, speak, told};
 
+/// What becomes of the blocks of a file that is removed or replaced, until that is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocks {
+    Kept,
+    /// They are given to other files, so what comes back can be torn (ext4 with `data=writeback`).
+    Reused,
+}
+
+impl Blocks {
+    /// As these mount options have it.
+    pub fn under(options: &str) -> Self {
+        if options.contains("data=writeback") { Self::Reused } else { Self::Kept }
+    }
+}
+
+/// The step of a torn file.
+const TORN: usize = usize::MAX;
+
 /// Looks as a program that knows nothing of cosave, then opens the store, and looks again.
-pub fn run(mount: &Path, plan: &Plan, bounds: &[Bounds]) {
+pub fn run(mount: &Path, plan: &Plan, bounds: &[Bounds], blocks: Blocks) {
     let (writers, singles) = bounds.split_at(plan.writers);
     let root = mount.join(ROOT);
-    check_singles(&mount.join(SAVES), plan, singles);
+    check_singles(&mount.join(SAVES), plan, singles, blocks);
     for (writer, bounds) in writers.iter().enumerate() {
-        check_whole(&root, plan, writer, bounds);
+        check_whole(&root, plan, (writer, bounds), blocks);
     }
     match Store::options().create(true).open(&root) {
         Err(error) => violation(told("the store does not open", &error)),
@@ -27,13 +45,15 @@ pub fn run(mount: &Path, plan: &Plan, bounds: &[Bounds]) {
             if !recovery.is_clean() {
                 speak(&Event::Worked { finished: recovery.rolled_forward.len() });
             }
-            check_states(&root, plan, writers);
+            check_states(&root, plan, writers, blocks);
             match store.verify() {
-                // After a `Process` commit that the power took, checksums may say so.
-                Ok(found) if !found.is_empty() && plan.promise != Promise::Mixed => {
-                    violation(format!("verify: {found:?}"));
+                Ok(mut found) => {
+                    found.retain(|found| blocks == Blocks::Kept || found.problem != Problem::Present);
+                    // After a `Process` commit that the power took, checksums may say so.
+                    if !found.is_empty() && plan.promise != Promise::Mixed {
+                        violation(format!("verify: {found:?}"));
+                    }
                 }
-                Ok(_) => {}
                 Err(error) => violation(told("verify", &error)),
             }
         }
@@ -71,17 +91,19 @@ pub fn single_version(saves: &Path, single: &str, plan: &Plan) -> Option<usize> 
     (missing..=plan.steps).all(|step| born(step) == Some(0)).then_some(missing - 1)
 }
 
-/// The tree that is there, of the files that a writer has by step `begun`. A torn file is of step `usize::MAX`.
+/// The tree that is there, of the files that a writer has by step `begun`. A torn file is of step `TORN`.
 pub fn versions(root: &Path, plan: &Plan, trees: &[Tree], begun: usize) -> Tree {
     let paths: BTreeSet<_> = trees[..=begun].iter().flat_map(Tree::keys).collect();
-    let version = |path: &str| version(root, path, plan.seed, 0..=begun).unwrap_or(usize::MAX);
+    let version = |path: &str| version(root, path, plan.seed, 0..=begun).unwrap_or(TORN);
     paths.into_iter().map(|path| (path.clone(), version(path))).filter(|(_, version)| *version > 0).collect()
 }
 
 /// Single files are whole, and not older than acknowledged.
-fn check_singles(saves: &Path, plan: &Plan, singles: &[Bounds]) {
+fn check_singles(saves: &Path, plan: &Plan, singles: &[Bounds], blocks: Blocks) {
     for (path, bounds) in SINGLES.iter().zip(singles) {
         match single_version(saves, path, plan) {
+            // What replaces nothing cannot be torn.
+            None if blocks == Blocks::Reused && !path.contains('#') => {}
             None => violation(format!("{SAVES}/{path} is torn ({})", seen(&saves.join(path)))),
             Some(step) if step < bounds.placed || step > bounds.begun => {
                 violation(format!(
@@ -95,13 +117,16 @@ fn check_singles(saves: &Path, plan: &Plan, singles: &[Bounds]) {
 }
 
 /// Before any recovery, each file is whole by itself, and not older than what is in place.
-fn check_whole(root: &Path, plan: &Plan, writer: usize, bounds: &Bounds) {
+fn check_whole(root: &Path, plan: &Plan, (writer, bounds): (usize, &Bounds), blocks: Blocks) {
     let trees = plan.trees(writer);
     let loose = loose(plan, writer, bounds);
     let found = versions(root, plan, &trees, plan.steps);
     let paths: BTreeSet<_> = trees[..=plan.steps].iter().flat_map(Tree::keys).collect();
     for path in paths.into_iter().filter(|path| !loose.contains(*path)) {
         let step = found.get(path);
+        if blocks == Blocks::Reused && step == Some(&TORN) {
+            continue;
+        }
         let among = &trees[bounds.placed..=bounds.begun];
         if !among.iter().any(|tree| tree.get(path) == step) {
             let range = format!("{}..={}", bounds.placed, bounds.begun);
@@ -120,14 +145,20 @@ fn loose(plan: &Plan, writer: usize, bounds: &Bounds) -> BTreeSet<String> {
 }
 
 /// After recovery each writer's files are those of one step, and nothing else is there.
-fn check_states(root: &Path, plan: &Plan, writers: &[Bounds]) {
+fn check_states(root: &Path, plan: &Plan, writers: &[Bounds], blocks: Blocks) {
     let mut files = BTreeSet::new();
     let mut directories = BTreeSet::new();
     for (writer, bounds) in writers.iter().enumerate() {
         let trees = plan.trees(writer);
         let found = versions(root, plan, &trees, plan.steps);
         let among = bounds.kept..=bounds.begun;
-        let state = among.clone().rev().find(|step| trees[*step] == found);
+        let is_state = |tree: &Tree| {
+            let removed = |path: &str, step: usize| step == TORN && !tree.contains_key(path);
+            let mut found = found.clone();
+            found.retain(|path, step| blocks == Blocks::Kept || !removed(path, *step));
+            *tree == found
+        };
+        let state = among.clone().rev().find(|step| is_state(&trees[*step]));
         let loose = loose(plan, writer, bounds);
         match state {
             Some(step) if plan.promise != Promise::Mixed => speak(&Event::Placed { track: writer, step }),
@@ -155,12 +186,16 @@ fn check_states(root: &Path, plan: &Plan, writers: &[Bounds]) {
     walk(root, "", &mut |path, is_directory| {
         let known = if is_directory { directories.contains(path) } else { files.contains(path) };
         // A `Process` commit waits for nothing, so not for the record of where it stages either.
-        let excused = plan.promise == Promise::Mixed && is_staged(path);
+        let excused = plan.promise == Promise::Mixed && is_staged(path)
+            || blocks == Blocks::Reused && path.contains(SET_ASIDE);
         if !known && !excused {
             violation(format!("left over: {path} (writer {:?})", owner(path)));
         }
     });
 }
+
+/// In the name of a file that recovery took for somebody's edit.
+const SET_ASIDE: &str = ".set-aside-";
 
 fn differs(root: &Path, expected: &Tree, found: &Tree, loose: &BTreeSet<String>) -> Vec<String> {
     let paths: BTreeSet<_> =
