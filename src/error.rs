@@ -67,7 +67,7 @@ pub enum Error {
     Locked {
         /// The lock file.
         path: Place,
-        /// How long this call waited.
+        /// How long this call waited, in all its waits for others.
         waited: Duration,
         /// Who may hold the lock, as far as is known.
         holder: Option<String>,

@@ -272,9 +272,13 @@ impl StoreOptions {
         self
     }
 
-    /// How long to wait for others who publish, recover or read. 30 seconds by default. Each wait for the lock
-    /// takes so long at most. An update that is tried again waits again, and threads that wait for the same
-    /// holder can do so one after the other.
+    /// How long to wait for others who publish, recover or read. 30 seconds by default. A commit and an
+    /// [update](crate::Store::update), with all that it reads and all its tries, wait so long in all. So does
+    /// each thread of many that wait for the same holder. What the work itself takes is not counted, nor the
+    /// disk. A lock that is free is taken even when the time is over.
+    ///
+    /// [`Store::lock`](crate::Store::lock) waits for the holder for so long, and then for the commits that are
+    /// under way.
     ///
     /// # Examples
     ///

@@ -151,15 +151,19 @@ impl Store {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn begin(&self) -> Result<Transaction> {
+        self.begin_for(&self.caller)
+    }
+
+    fn begin_for(&self, caller: &Caller) -> Result<Transaction> {
         self.state().may_change()?;
-        if self.caller.claim.is_withdrawn() {
+        if caller.claim.is_withdrawn() {
             return Err(self.state().cancelled());
         }
         // Others may have moved or removed directories since the last transaction.
         if keeps(Rule::LookAgain) {
             self.state().fs.forget_directories();
         }
-        Ok(Transaction::new(Arc::clone(&self.opened), self.caller.clone()))
+        Ok(Transaction::new(Arc::clone(&self.opened), caller.clone()))
     }
 
     /// Begins a transaction that only says what it [would change](Transaction::changes). It writes
@@ -256,12 +260,13 @@ impl Store {
     ) -> Result<Commit<T>, E> {
         let mut tries = 0;
         let mut turn = None;
+        let caller = self.caller.for_call(self.state().settings.lock_timeout);
         loop {
             tries += 1;
             if tries > UPDATE_TRIES_BEFORE_TURN && turn.is_none() && keeps(Rule::TakeTurns) {
-                turn = self.opened.turn();
+                turn = self.opened.turn(&caller);
             }
-            let mut transaction = self.begin()?;
+            let mut transaction = self.begin_for(&caller)?;
             let value = match change(&mut transaction) {
                 Ok(value) => value,
                 // The reason for the error no longer exists, so the error is not returned.
@@ -295,7 +300,7 @@ impl Store {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn view(&self) -> Result<View> {
-        View::new(Arc::clone(&self.opened))
+        View::new(Arc::clone(&self.opened), &self.caller)
     }
 
     /// Opens several files of one generation, and holds no lock after that. So writers do not wait

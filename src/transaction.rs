@@ -369,7 +369,11 @@ impl Transaction {
 
     /// Commits in the turn of an update, if there is one.
     pub(crate) fn try_commit_in(&mut self, turn: Option<&Turn>) -> Result<Commit> {
-        self.commit_in(turn).map_err(|error| self.named(error))
+        let between = self.caller.clone();
+        self.caller = between.for_call(self.root().settings.lock_timeout);
+        let committed = self.commit_in(turn);
+        self.caller = between;
+        committed.map_err(|error| self.named(error))
     }
 
     fn commit_in(&mut self, turn: Option<&Turn>) -> Result<Commit> {
@@ -470,7 +474,7 @@ impl Transaction {
     /// Commits a transaction without changes. It publishes nothing, but what it read must still be
     /// true.
     fn commit_nothing(&self, id: TransactionId) -> Result<Commit> {
-        let reading = self.opened.read()?;
+        let reading = self.opened.read(&self.caller)?;
         let mut draft = guard(&self.draft);
         check::preconditions(self.root(), &draft.preconditions)?;
         let mut snapshot = guard(&self.snapshot);

@@ -11,6 +11,7 @@ use crate::fs::{Metadata, ReadFile};
 use crate::generation::Generation;
 use crate::listed::{DirEntry, FileInfo, FileKind};
 use crate::path::RelativePath;
+use crate::protocol::caller::Caller;
 use crate::protocol::open::Opened;
 use crate::protocol::resolve::{self, Lookup, Resolver};
 use crate::protocol::root::{Root, guard};
@@ -54,8 +55,8 @@ impl fmt::Debug for View {
 }
 
 impl View {
-    pub(crate) fn new(opened: Arc<Opened>) -> Result<Self> {
-        let reading = opened.read()?;
+    pub(crate) fn new(opened: Arc<Opened>, caller: &Caller) -> Result<Self> {
+        let reading = opened.read(caller)?;
         Ok(Self::of(opened, reading))
     }
 

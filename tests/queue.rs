@@ -49,6 +49,8 @@ struct Seen {
     leading: bool,
     left: Vec<u32>,
     left_ever: bool,
+    /// The jobs that a leader handed back once, undone.
+    handed_back: std::collections::HashSet<u32>,
 }
 
 /// Submits a job for each of `keys`, a thread each; returns the batches.
@@ -129,6 +131,41 @@ fn every_job_is_answered_once_and_those_that_wait_share_a_leader() {
     let largest = explore(&[&["a"], &["b"], &["c"], &["d"]]);
     assert!(largest >= 3, "the exploration reached no batch of three: {largest}");
     assert!(LEFT.load(std::sync::atomic::Ordering::SeqCst), "no leader ever left its batch to the next");
+}
+
+/// A leader that gives up answers those who give up with it, wherever they wait, and hands the others back.
+fn give_up(seen: &Mutex<Seen>, batch: Vec<Numbered>, round: &Round<'_, Numbered, u32>) {
+    let gives_up = |job: &Numbered| job.id % 2 == 0;
+    let (over, others) = batch.into_iter().partition::<Vec<_>, _>(gives_up);
+    let behind = round.take_out(gives_up);
+    round.answer(over.into_iter().chain(behind).map(|job| (job.id, job.id * 10)));
+    thread::yield_now();
+    let is_new = |job: &Numbered| seen.lock().unwrap().handed_back.insert(job.id);
+    let (back, now) = others.into_iter().partition::<Vec<_>, _>(is_new);
+    round.answer(now.into_iter().map(|job| (job.id, job.id * 10)));
+    round.give_back(back);
+}
+
+#[test]
+fn what_a_leader_hands_back_is_done_by_another_one() {
+    let keys: [&[&'static str]; 5] = [&["a"], &["a"], &["b"], &["a", "b"], &["a"]];
+    let run = move || {
+        let (queue, seen) =
+            (Arc::new(Queue::<Numbered, u32>::default()), Arc::new(Mutex::new(Seen::default())));
+        let threads = (0..).zip(keys).map(|(id, keys)| {
+            let (queue, seen, keys) = (Arc::clone(&queue), Arc::clone(&seen), keys.to_vec());
+            thread::spawn(move || {
+                let work =
+                    |batch: Vec<Numbered>, round: &Round<'_, Numbered, u32>| give_up(&seen, batch, round);
+                queue.submit(Numbered { id, keys }, work, |_| panic!("no leader panics here"))
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        let answers = threads.into_iter().map(|thread| thread.join().unwrap());
+        assert!(answers.eq((0..5).map(|id| id * 10)), "an answer is one's own");
+        assert_eq!(seen.lock().unwrap().handed_back.len(), 2, "each of the others was handed back once");
+    };
+    shuttle::check_pct(run, SCHEDULES, PREEMPTIONS);
 }
 
 #[test]

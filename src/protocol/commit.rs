@@ -24,7 +24,8 @@ use super::control::{self, Control, WAIVED_MAX};
 use super::deferred::Moved;
 use super::gate::{self, Gate};
 use super::layout::ControlName;
-use super::lock::{Locked, Turn};
+use super::leading::Leader;
+use super::lock::{Locked, Turn, Wait};
 use super::publish::{self, Published};
 use super::queue::{self, Queue};
 use super::refused::Refused;
@@ -87,7 +88,12 @@ pub(crate) fn commit(
         let error = Error::io(Operation::Publish, root.path())(source);
         Err(error.in_doubt(Generation::default(), id).into())
     };
-    queue.threads.submit(staged, |batch, round| commit_batch(root, queue, batch, round), panicked)
+    let (own, patience) = (Some(staged.id), staged.caller.patience.clone());
+    patience.iter().for_each(|patience| patience.begin(root.fs.elapsed()));
+    let work = |batch, round: &Round<'_>| commit_batch(&Leader { root, round, own, refused }, queue, batch);
+    let answer = queue.threads.submit(staged, work, panicked);
+    patience.iter().for_each(|patience| patience.end(root.fs.elapsed()));
+    answer
 }
 
 /// Commits what a test has staged, in the batches that threads would make of it.
@@ -97,7 +103,10 @@ pub(crate) fn commit_all(
     queue: &CommitQueue,
     staged: Vec<Staged>,
 ) -> Vec<(TransactionId, Answer)> {
-    queue.threads.submit_all(staged, |batch, round| commit_batch(root, queue, batch, round))
+    let work = |batch, round: &Round<'_>| {
+        commit_batch(&Leader { root, round, own: None, refused }, queue, batch);
+    };
+    queue.threads.submit_all(staged, work)
 }
 
 /// How often a directory may disappear before we give up. It does so once when the transaction that
@@ -233,15 +242,13 @@ fn make_durable(root: &Root, staged: &mut Staged) -> Result<()> {
 
 /// Publish, apply, retire: the second half of the protocol, under the lock. If other transactions wait already, barrier 3 is attached to their barrier 2. Then the lock stays
 /// with this store, and the next batch acknowledges this one.
-fn commit_batch(root: &Root, queue: &CommitQueue, mut batch: Vec<Staged>, round: &Round<'_>) {
-    let shift = match guard(&queue.left).take() {
-        None => shift::begin(root),
-        Some(shift) => go_on(root, shift, round),
-    };
-    let mut shift = match shift {
-        Ok(shift) => shift,
-        Err(error) => return refuse(batch, &error, round),
-    };
+fn commit_batch(leader: &Leader<'_, Answer>, queue: &CommitQueue, batch: Vec<Staged>) {
+    let (root, round, left) = (leader.root, leader.round, guard(&queue.left).take());
+    let begun = leader.wait(batch, |wait| match left {
+        None => shift::begin(root, wait),
+        Some(shift) => go_on(root, shift, round, wait),
+    });
+    let Some((mut batch, mut shift)) = begun else { return };
     loop {
         let (published, later) = publish(root, &mut shift, batch, round);
         let (all, newest) = (published.len(), published.last().map(|published| published.generation));
@@ -260,11 +267,9 @@ fn commit_batch(root: &Root, queue: &CommitQueue, mut batch: Vec<Staged>, round:
             break;
         }
         // They are checked against what is in place now, as if they were committed one after the other.
-        shift = match go_on(root, shift, round) {
-            Ok(shift) => shift,
-            Err(error) => return refuse(later, &error, round),
-        };
-        batch = later;
+        let next = leader.wait(later, |wait| go_on(root, shift, round, wait));
+        let Some(next) = next else { return };
+        (batch, shift) = next;
     }
     if !shift.owed.is_empty() {
         *guard(&queue.left) = Some(shift);
@@ -272,7 +277,7 @@ fn commit_batch(root: &Root, queue: &CommitQueue, mut batch: Vec<Staged>, round:
 }
 
 /// Looks again, for the next batch under the same lock. After an error nothing is owed any more.
-fn go_on(root: &Root, mut shift: Shift, round: &Round<'_>) -> Result<Shift> {
+fn go_on(root: &Root, mut shift: Shift, round: &Round<'_>, wait: &mut Wait<'_>) -> Result<Shift> {
     let look = |locked: &mut Locked| -> Result<bool> {
         root.may_change()?;
         // Others may have moved directories since the last batch.
@@ -290,7 +295,7 @@ fn go_on(root: &Root, mut shift: Shift, round: &Round<'_>) -> Result<Shift> {
         Ok(false) => {
             pay(root, &mut shift, round);
             drop(shift);
-            shift::begin(root)
+            shift::begin(root, wait)
         }
         Err(error) => {
             let deferred = root.deferred.generations();
@@ -304,10 +309,6 @@ fn go_on(root: &Root, mut shift: Shift, round: &Round<'_>) -> Result<Shift> {
             Err(error)
         }
     }
-}
-
-fn refuse(batch: Vec<Staged>, error: &Error, round: &Round<'_>) {
-    round.answer(batch.into_iter().map(|staged| refused(staged, error.clone())));
 }
 
 /// The answer to a transaction that is not published.

@@ -98,9 +98,9 @@ pub(crate) fn enter<'a>(
 ) -> Result<Pass<'a>> {
     // While this store has the root to itself, nobody else can commit, whoever's turn it is.
     if turn.is_none() && !root.has_lease() {
-        lock::give_way(root);
+        lock::give_way(root, caller);
     }
-    let mut wait = Wait::new(root);
+    let mut wait = Wait::of(root, caller);
     loop {
         if caller.claim.is_withdrawn() {
             return Err(root.cancelled());

@@ -85,24 +85,23 @@ fn end(root: &Root) {
 }
 
 /// Waits until all others have released the lock, and nobody else has the root to itself.
-pub(crate) fn exclusive(root: &Root) -> Result<Locked> {
+pub(crate) fn exclusive(root: &Root, wait: &mut Wait<'_>) -> Result<Locked> {
     loop {
-        let locked = lock::exclusive(root)?;
+        let locked = lock::exclusive_in(wait)?;
         if root.has_lease() || !keeps(Rule::HonourLease) || is_free(root)? {
             return Ok(locked);
         }
         drop(locked);
-        wait_for_it(root)?;
+        wait_for_it(root, wait)?;
     }
 }
 
 /// Waits until nobody else has the lease.
-fn wait_for_it(root: &Root) -> Result<()> {
+fn wait_for_it(root: &Root, wait: &mut Wait<'_>) -> Result<()> {
     let path = layout::LEASE.path();
-    let mut wait = Wait::new(root);
     // Its file may be locked by another thread of this store, which is just taking it.
     while !root.has_lease() && wait.try_once(&path, LockKind::Shared)?.is_none() {
-        pause(root, &mut wait)?;
+        pause(root, wait)?;
     }
     Ok(())
 }

@@ -16,8 +16,10 @@
 //! never removed: locking a removed file would exclude nobody.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::caller::{Caller, Claim, Patience};
 use super::control::{self, Control, Owner};
 use super::root::{Reader, Root};
 use super::{layout, session};
@@ -81,8 +83,13 @@ impl Share {
 
 /// Waits until all others have released the lock.
 pub(crate) fn exclusive(root: &Root) -> Result<Locked> {
-    let mut wait = Wait::new(root);
-    let lock = made_if_missing(&mut wait, writers_lock)?;
+    exclusive_in(&mut Wait::new(root))
+}
+
+/// Like `exclusive`, as part of a longer wait.
+pub(crate) fn exclusive_in(wait: &mut Wait<'_>) -> Result<Locked> {
+    let root = wait.root;
+    let lock = made_if_missing(wait, writers_lock)?;
     // An earlier holder of the lock may have moved directories.
     root.fs.forget_directories();
     Ok(Locked { _lock: lock, control: Control::look(root)? })
@@ -105,11 +112,16 @@ pub(crate) fn count_on(root: &Root, locked: &mut Locked) -> Result<()> {
 
 /// Waits until the writer, and the writers already waiting, have released the lock.
 pub(crate) fn shared(root: &Root) -> Result<Share> {
-    let mut wait = Wait::new(root);
+    shared_in(&mut Wait::new(root))
+}
+
+/// Like `shared`, as part of a longer wait.
+pub(crate) fn shared_in(wait: &mut Wait<'_>) -> Result<Share> {
+    let root = wait.root;
     let lock = if root.settings.read_only {
-        lock_without_making(&mut wait)?
+        lock_without_making(wait)?
     } else {
-        Some(made_if_missing(&mut wait, readers_lock)?)
+        Some(made_if_missing(wait, readers_lock)?)
     };
     root.fs.forget_directories();
     Ok(Share { lock, control: Control::look(root)?, _reader: root.reader() })
@@ -138,9 +150,9 @@ pub(crate) struct Turn {
 
 /// Asks all others to let this update go first. `None` if the turn is another's for too long, or cannot be
 /// had. Then the update goes on without it.
-pub(crate) fn turn(root: &Root) -> Option<Turn> {
+pub(crate) fn turn(root: &Root, caller: &Caller) -> Option<Turn> {
     let path = layout::TURN.path();
-    let mut wait = Wait::new(root).at_most(TURN_MAX);
+    let mut wait = Wait::of(root, caller).for_courtesy();
     let lock = match wait.take(&path, LockKind::Exclusive) {
         Err(error) if error.is_not_found() => {
             control::make_turn(root).ok()?;
@@ -153,8 +165,8 @@ pub(crate) fn turn(root: &Root) -> Option<Turn> {
 
 /// Lets an update go first whose turn it is. This is a courtesy and protects nothing, so the wait is short
 /// and every error is ignored. So an update can wait for a commit of another thread or process, too.
-pub(crate) fn give_way(root: &Root) {
-    drop(Wait::new(root).at_most(TURN_MAX).take(&layout::TURN.path(), LockKind::Shared));
+pub(crate) fn give_way(root: &Root, caller: &Caller) {
+    drop(Wait::of(root, caller).for_courtesy().take(&layout::TURN.path(), LockKind::Shared));
 }
 
 /// Makes the control directory, unless it exists, is complete and durable.
@@ -216,7 +228,7 @@ fn writers_lock(wait: &mut Wait<'_>) -> Result<Box<dyn Lock>> {
             wait.pause(&path)?;
         }
         drop(queue);
-        wait.root.fs.wait(QUEUE_OPEN);
+        wait.rest(QUEUE_OPEN);
         closed = closed.saturating_mul(2);
     }
 }
@@ -251,11 +263,27 @@ fn if_supported(lock: Result<Box<dyn Lock>>) -> Result<Option<Box<dyn Lock>>> {
     }
 }
 
+/// Asked at each pause of a wait for many: lets those go who wait no longer. Is given the time, and the error
+/// of one who has waited for so long. An error ends the wait.
+pub(crate) type Ask<'a> = dyn Fn(Duration, &dyn Fn(Duration) -> Error) -> Result<()> + 'a;
+
+/// Who waits.
+enum Waiter<'a> {
+    One {
+        patience: Arc<Patience>,
+        claim: Option<&'a Claim>,
+    },
+    /// A leader, for all whom he leads. Each has a time-out of his own.
+    Many(&'a Ask<'a>),
+}
+
 /// One wait, from the first try to the time-out.
 pub(crate) struct Wait<'a> {
     root: &'a Root,
+    waiter: Waiter<'a>,
     started: Duration,
-    deadline: Duration,
+    /// When it ends before its time-out.
+    until: Option<Duration>,
     tell: Duration,
     pause: Duration,
 }
@@ -267,18 +295,37 @@ impl<'a> Wait<'a> {
 
     /// A wait with a time-out of its own.
     pub(crate) fn within(root: &'a Root, timeout: Duration) -> Self {
-        let started = root.fs.elapsed();
-        Self {
-            root,
-            started,
-            deadline: started.saturating_add(timeout),
-            tell: started.saturating_add(TELL_AFTER),
-            pause: PAUSE_MIN,
-        }
+        Self::by(root, Waiter::One { patience: Arc::new(Patience::new(timeout)), claim: None })
     }
 
-    fn at_most(mut self, timeout: Duration) -> Self {
-        self.deadline = self.deadline.min(self.started.saturating_add(timeout));
+    /// A wait in a call that may wait several times, and ends with the time-out of the call. It ends at once
+    /// if the caller gives it up.
+    pub(crate) fn of(root: &'a Root, caller: &'a Caller) -> Self {
+        let patience = match &caller.patience {
+            Some(patience) => Arc::clone(patience),
+            None => Arc::new(Patience::new(root.settings.lock_timeout)),
+        };
+        Self::by(root, Waiter::One { patience, claim: Some(&*caller.claim) })
+    }
+
+    /// A wait for all whom a leader leads, until `ask` says that nobody wants it any more.
+    pub(crate) fn of_many(root: &'a Root, ask: &'a Ask<'a>) -> Self {
+        Self::by(root, Waiter::Many(ask))
+    }
+
+    fn by(root: &'a Root, waiter: Waiter<'a>) -> Self {
+        let started = root.fs.elapsed();
+        let tell = started.saturating_add(TELL_AFTER);
+        Self { root, waiter, started, until: None, tell, pause: PAUSE_MIN }
+    }
+
+    /// A wait that lets others go first. It leaves half of the time for what follows.
+    fn for_courtesy(mut self) -> Self {
+        let longest = match &self.waiter {
+            Waiter::One { patience, .. } => TURN_MAX.min(patience.rest(self.started) / 2),
+            Waiter::Many(_) => TURN_MAX,
+        };
+        self.until = Some(self.started.saturating_add(longest));
         self
     }
 
@@ -306,11 +353,10 @@ impl<'a> Wait<'a> {
         holder: impl Fn(&Root) -> Option<String>,
     ) -> Result<()> {
         let now = self.root.fs.elapsed();
-        let waited = now.saturating_sub(self.started);
-        if now >= self.deadline {
+        let waited = self.go_on(now, &|waited| {
             let holder = holder(self.root);
-            return Err(Error::Locked { path: self.root.full(path).into(), waited, holder });
-        }
+            Error::Locked { path: self.root.full(path).into(), waited, holder }
+        })?;
         if now >= self.tell {
             self.tell = now.saturating_add(TELL_EVERY);
             let (path, holder) = (self.root.full(path), holder(self.root));
@@ -319,8 +365,34 @@ impl<'a> Wait<'a> {
             }
             self.root.tell(|| Progress::Waiting { path, waited, holder })?;
         }
-        self.root.fs.wait(self.pause);
+        self.rest(self.pause);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         Ok(())
+    }
+
+    /// Whether the wait goes on, and how long it has taken. `locked` makes the error of one who has waited for
+    /// so long.
+    fn go_on(&self, now: Duration, locked: &dyn Fn(Duration) -> Error) -> Result<Duration> {
+        match &self.waiter {
+            Waiter::One { claim: Some(claim), .. } if claim.is_withdrawn() => Err(self.root.cancelled()),
+            Waiter::One { patience, .. } => match patience.waited(now) {
+                (waited, true) => Err(locked(waited)),
+                (waited, false) if self.until.is_some_and(|until| now >= until) => Err(locked(waited)),
+                (waited, false) => Ok(waited),
+            },
+            Waiter::Many(ask) => {
+                ask(now, locked)?;
+                Ok(now.saturating_sub(self.started))
+            }
+        }
+    }
+
+    /// Does nothing for a while. Only this is counted: what is done between two pauses is no wait.
+    fn rest(&self, pause: Duration) {
+        let begun = self.root.fs.elapsed();
+        self.root.fs.wait(pause);
+        if let Waiter::One { patience, .. } = &self.waiter {
+            patience.spend(self.root.fs.elapsed().saturating_sub(begun));
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! flush     what was put off, waited for
 //! commit    the order of a commit: every wait in sight
 //! shift     the lock, and what is owed under it
+//! leading   the wait for the lock, for all who wait behind one
 //! verify    the newest commits' files against their checksums
 //! past      an earlier state, as far as it was kept
 //! read      one state, under a shared lock
@@ -42,7 +43,7 @@
 //! deferred  waits that were put off
 //! stamps    which time stamps prove something
 //! layout    the names on disk
-//! caller    on whose behalf a commit is made
+//! caller    on whose behalf a commit is made, and how long he waits
 //! ```
 //!
 //! Steps call the world only through [`FileSystem`](crate::fs::FileSystem).
@@ -63,6 +64,7 @@ pub(crate) mod glance;
 pub(crate) mod history;
 pub(crate) mod history_record;
 pub(crate) mod layout;
+mod leading;
 pub(crate) mod lease;
 pub(crate) mod lock;
 mod made;

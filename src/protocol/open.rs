@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use std::time::Duration;
 
+use super::caller::Caller;
 use super::commit::{self, CommitQueue, Receipt};
 use super::control::{self, Control, Owner};
 use super::flush;
@@ -161,13 +162,14 @@ impl Opened {
     }
 
     /// Begins to read one state of the root.
-    pub(crate) fn read(&self) -> Result<Reading> {
+    pub(crate) fn read(&self, caller: &Caller) -> Result<Reading> {
         self.root.refuse_child()?;
-        read::begin(&self.root)
+        read::begin_in(&self.root, &mut Wait::of(&self.root, caller))
     }
 
     /// Commits what a transaction has collected.
-    pub(crate) fn commit(&self, collected: Collected, turn: Option<&Turn>) -> Result<Receipt, Refused> {
+    pub(crate) fn commit(&self, mut collected: Collected, turn: Option<&Turn>) -> Result<Receipt, Refused> {
+        collected.caller = collected.caller.for_call(self.root.settings.lock_timeout);
         if collected.caller.claim.is_withdrawn() {
             return Err(Refused { error: self.root.cancelled(), collected: Some(Box::new(collected)) });
         }
@@ -175,8 +177,8 @@ impl Opened {
     }
 
     /// Asks all others to let an update go first.
-    pub(crate) fn turn(&self) -> Option<Turn> {
-        lock::turn(&self.root)
+    pub(crate) fn turn(&self, caller: &Caller) -> Option<Turn> {
+        lock::turn(&self.root, caller)
     }
 
     /// Waits until every commit is durably in place.

@@ -136,6 +136,23 @@ impl<J: Job, A> Round<'_, J, A> {
         self.queue.changed.notify_all();
     }
 
+    /// Takes jobs out of the queue that are not in this batch and are to be answered at once.
+    pub(crate) fn take_out(&self, is_over: impl Fn(&J) -> bool) -> Vec<J> {
+        let mut state = self.queue.state();
+        let (over, others) = std::mem::take(&mut state.waiting).into_iter().partition(is_over);
+        state.waiting = others;
+        over
+    }
+
+    /// Leaves jobs of this batch to the next leader, before those that came later.
+    pub(crate) fn give_back(&self, jobs: Vec<J>) {
+        let mut state = self.queue.state();
+        for job in &jobs {
+            state.unanswered.remove(&job.id());
+        }
+        state.waiting.splice(0..0, jobs);
+    }
+
     /// Whether other jobs wait, so that another round follows this one at once.
     pub(crate) fn others_wait(&self) -> bool {
         !self.queue.state().waiting.is_empty()

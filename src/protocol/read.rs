@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::control::Control;
-use super::lock::{self, Share};
+use super::lock::{self, Share, Wait};
 use super::original;
 use super::pending::{self, Pending};
 use super::recover;
@@ -138,17 +138,22 @@ impl ReadFile for Held {
 
 /// Begins to read, after finishing what dead writers left.
 pub(crate) fn begin(root: &Root) -> Result<Reading> {
+    begin_in(root, &mut Wait::new(root))
+}
+
+/// Like `begin`, as part of a longer wait.
+pub(crate) fn begin_in(root: &Root, wait: &mut Wait<'_>) -> Result<Reading> {
     for _ in 0..RECOVERY_TRIES_MAX {
-        let share = lock::shared(root)?;
+        let share = lock::shared_in(wait)?;
         let pending = visible(root, &share.control)?;
         if root.settings.read_only || root.is_poisoned() || !pending.needs_recovery {
             return Reading::new(root, share, pending);
         }
         drop(share);
-        let mut locked = lock::exclusive(root)?;
+        let mut locked = lock::exclusive_in(wait)?;
         recover::recover(root, &mut locked).map_err(Error::blocked)?;
     }
-    let share = lock::shared(root)?;
+    let share = lock::shared_in(wait)?;
     let pending = visible(root, &share.control)?;
     Reading::new(root, share, pending)
 }

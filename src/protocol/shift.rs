@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::lock::{self, Locked};
+use super::lock::{self, Locked, Wait};
 use super::publish::Published;
 use super::root::Root;
 use super::{lease, recover};
@@ -26,9 +26,9 @@ pub(crate) struct Shift {
 }
 
 /// Takes the lock, and finishes what earlier writers left.
-pub(crate) fn begin(root: &Root) -> Result<Shift> {
+pub(crate) fn begin(root: &Root, wait: &mut Wait<'_>) -> Result<Shift> {
     root.may_change()?;
-    let mut locked = lease::exclusive(root)?;
+    let mut locked = lease::exclusive(root, wait)?;
     recover::finish_earlier(root, &mut locked, root.settings.durability)?;
     lock::count_on(root, &mut locked)?;
     Ok(Shift { locked, owed: Vec::new(), since: root.fs.elapsed() })

@@ -52,8 +52,7 @@
 //!   done again.
 //!
 //! What never committed is removed by the pool as soon as the thread that works for it sees that its caller
-//! has gone. It may wait for the lock until then, no longer than
-//! [`lock_timeout`](crate::StoreOptions::lock_timeout).
+//! has gone. A thread that waits for the lock sees it within milliseconds.
 //!
 //! # Many tasks
 //!
@@ -69,7 +68,9 @@
 //! # The end of the runtime
 //!
 //! When a runtime ends, work that has not begun is dropped, and leaves nothing. What has begun goes on,
-//! and `Runtime::drop` waits for it. If the process ends before that, this is a kill like any other: the
+//! and `Runtime::drop` waits for it. Saves that were given up do not wait for the lock any more. A lock
+//! that is still awaited, a recovery or a slow disk can take longer: `Runtime::shutdown_timeout` waits no
+//! longer than it is told, and leaves the rest to the process. If the process ends before that, this is a kill like any other: the
 //! next opening finishes or removes what it left.
 
 mod append;

@@ -344,7 +344,9 @@ impl Store {
         &self,
         work: impl FnOnce(&Blocking) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let store = self.blocking.clone();
+        // A view that nobody wants any more need not be waited for.
+        let (_withdrawn, claim) = Withdrawn::new();
+        let store = self.blocking.for_claim(claim);
         run(self.root(), move || work(&store)).await
     }
 }

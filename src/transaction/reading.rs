@@ -348,7 +348,7 @@ impl Transaction {
 
     /// Begins to read the newest state, if everything that was read before is the same in it.
     pub(super) fn join(&self) -> Result<Reading> {
-        let reading = self.opened.read()?;
+        let reading = self.opened.read(&self.caller)?;
         let staging =
             |draft: &Draft| draft.staging.as_ref().map(|staging| staging.cleanup.directories().to_vec());
         let made = staging(&guard(&self.draft)).unwrap_or_default();
@@ -378,7 +378,8 @@ impl Transaction {
         if snapshot.is_empty() {
             return false;
         }
-        let checked = self.opened.read().and_then(|reading| snapshot.check(self.root(), &reading));
+        let checked =
+            self.opened.read(&self.caller).and_then(|reading| snapshot.check(self.root(), &reading));
         checked.is_err_and(|error| error.is_conflict())
     }
 

@@ -82,7 +82,7 @@ impl Transaction {
         if target.existing.is_some() {
             return Ok(target);
         }
-        drop(self.opened.read()?);
+        drop(self.opened.read(&self.caller)?);
         guard(&self.draft).resolver.clear();
         match self.find_link(path)? {
             Some(link) => Ok(link),

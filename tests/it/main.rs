@@ -60,6 +60,9 @@ mod staging;
 mod stamps;
 mod strangers;
 mod tidy;
+// Threads that are in each other's way: minutes under Wine, where every lock is a round trip.
+#[cfg(unix)]
+mod time_outs;
 mod transactions;
 mod trees;
 #[cfg(unix)]

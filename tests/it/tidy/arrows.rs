@@ -51,7 +51,7 @@ transaction -> writer draft protocol::caller protocol::open protocol::commit pro
 writer -> protocol::room draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path checksum spelling
 pruning -> draft protocol::check protocol::resolve protocol::stage protocol::root error path
 draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve protocol::root error fs path protocol::layout manifest
-view -> protocol::open protocol::snapshot protocol::state protocol::resolve protocol::root reader listed error fs generation path spelling
+view -> protocol::caller protocol::open protocol::snapshot protocol::state protocol::resolve protocol::root reader listed error fs generation path spelling
 lease -> protocol::open protocol::lease error
 single -> single::sweeping single::append single::atomic single::durable protocol::caller error fs path
 single::sweeping -> protocol::root protocol::layout error fs::os fs mutation path
@@ -63,9 +63,9 @@ single::atomic -> protocol::caller protocol::root protocol::layout error expect 
 single::durable -> error fs::os fs options path place
 # the steps, each of which knows what stands below it
 protocol ->
-protocol::open -> protocol::flush protocol::commit protocol::gate protocol::lease protocol::refused protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation protocol::history
+protocol::open -> protocol::caller protocol::flush protocol::commit protocol::gate protocol::lease protocol::refused protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation protocol::history
 protocol::flush -> protocol::commit protocol::recover protocol::lock protocol::control protocol::root error options
-protocol::commit -> protocol::shift protocol::gate protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress protocol::permissions preserve protocol::history protocol::made
+protocol::commit -> protocol::leading protocol::shift protocol::gate protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress protocol::permissions preserve protocol::history protocol::made
 protocol::shift -> protocol::recover protocol::publish protocol::lease protocol::lock protocol::root error
 protocol::past -> protocol::read protocol::history protocol::history_record protocol::state protocol::layout protocol::root checksum error fs generation manifest mutation path protocol::resolve
 protocol::read -> protocol::pending protocol::recover protocol::state protocol::lock protocol::resolve protocol::original protocol::control protocol::root error manifest fs mutation generation path protocol::tree
@@ -85,6 +85,7 @@ protocol::apply -> protocol::control protocol::publish protocol::deferred protoc
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path preserve protocol::history protocol::writers
 protocol::history -> protocol::stage protocol::history_record protocol::state protocol::writers protocol::control protocol::copy protocol::layout protocol::root checksum error fs generation manifest mutation path
 protocol::check -> protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path protocol::tree protocol::permissions
+protocol::leading -> protocol::stage protocol::queue protocol::lock protocol::root error generation
 protocol::permissions -> protocol::stage protocol::root error fs manifest mutation
 protocol::refused -> protocol::stage error fs
 protocol::staged_trees -> protocol::stage protocol::layout manifest path protocol::resolve
@@ -94,7 +95,7 @@ protocol::queue -> protocol::sync
 protocol::cleanup -> protocol::session protocol::root fs mutation options path
 protocol::gate -> protocol::lease protocol::lock protocol::caller protocol::root error mutation
 protocol::lease -> protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation
-protocol::lock -> protocol::session protocol::control protocol::root protocol::layout error expect fs mutation options path progress
+protocol::lock -> protocol::caller protocol::session protocol::control protocol::root protocol::layout error expect fs mutation options path progress
 protocol::snapshot -> protocol::expected protocol::glance protocol::state protocol::root error expect fs mutation generation path checksum protocol::history_record
 protocol::expected -> protocol::glance protocol::state protocol::root error expect checksum fs generation path
 protocol::glance -> protocol::state protocol::root listed error fs path
