@@ -315,17 +315,22 @@ pub(crate) fn transaction_of(
     root: &Root,
     control: &Control,
     generation: Generation,
-) -> Option<TransactionId> {
+) -> Result<Option<TransactionId>> {
     if control.has(Fate::Abandoned.of(generation)) {
-        return None;
+        return Ok(None);
     }
-    let path = control.manifests().remove(&generation)?;
-    Some(control::manifest(root, &path).ok()??.transaction)
+    let Some(path) = control.manifests().remove(&generation) else { return Ok(None) };
+    match control::manifest(root, &path) {
+        // What cannot be trusted names nobody.
+        Err(Error::Corrupt { .. }) => Ok(None),
+        found => Ok(found?.map(|manifest| manifest.transaction)),
+    }
 }
 
-/// The transaction of the generation before, which a list names.
+/// The transaction of the generation before, which a list names. If it cannot be read, the history ends
+/// there, and nothing else is lost. So no commit is refused for it.
 fn transaction_before(root: &Root, control: &Control, generation: Generation) -> Option<TransactionId> {
-    transaction_of(root, control, Generation::from(generation.get().saturating_sub(1)))
+    transaction_of(root, control, Generation::from(generation.get().saturating_sub(1))).ok().flatten()
 }
 
 /// Removes what has fallen out, if the store has a history.

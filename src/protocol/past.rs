@@ -64,7 +64,11 @@ pub(crate) fn read(root: &Root) -> Result<History> {
     let reading = read::begin(root)?;
     let mut records = Vec::new();
     let mut generation = reading.generation;
-    let mut next = history::transaction_of(root, reading.control(), generation);
+    if !reading.control().has(layout::HISTORY) {
+        // Whoever may not read the manifests can know that.
+        return Ok(History { reading, records });
+    }
+    let mut next = history::transaction_of(root, reading.control(), generation)?;
     while let Some(transaction) = next {
         let found = record::read(root, generation, transaction)?;
         let Some(record) = found else { break };
@@ -155,7 +159,7 @@ impl History {
         let mut steps = Vec::new();
         for (path, then) in self.split(generation).0 {
             let Some(now) = now.get(&path).cloned() else { continue };
-            let found = root.look(&path).ok().flatten();
+            let found = root.look(&path)?;
             let mode = found.map(|found| found.mode & PERMISSION_BITS);
             if is_same(&then.was, &now, mode) && !then.is_uncertain {
                 continue;

@@ -534,3 +534,34 @@ fn a_file_becomes_a_directory_again_by_single_steps_alone() {
     (0..3).for_each(|_| _ = store.undo().unwrap());
     assert_eq!((text(dir.path(), "d/a"), text(dir.path(), "f")), ("a1".to_owned(), "f1".to_owned()));
 }
+
+/// To somebody who might not read the manifests, the history was empty, and too short for an undo.
+#[test]
+fn a_history_that_cannot_be_read_is_an_error_and_not_empty() {
+    let root = tempfile::tempdir().unwrap();
+    let store = keeping(root.path());
+    for text in ["1", "2"] {
+        put(&store, &[("a", text)]);
+    }
+    drop(store);
+    let mut names = fs::read_dir(root.path().join(".cosave")).unwrap().map(|entry| entry.unwrap().path());
+    let newest = names.find(|path| path.file_stem().is_some_and(|stem| stem == "2")).unwrap();
+    let manifest = fs::read(&newest).unwrap();
+    // As it is for a user without the right: it is there, and reading it is an error.
+    fs::remove_file(&newest).unwrap();
+    fs::create_dir(&newest).unwrap();
+    let store = Store::options().keep(10).recover(false).open(root.path()).unwrap();
+    let errors = [
+        store.history().unwrap_err(),
+        store.undo().unwrap_err(),
+        store.restore(1).unwrap_err(),
+        store.view_at(1).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        assert!(error.place().is_some_and(|place| place.path().file_name() == newest.file_name()), "{error}");
+    }
+    fs::remove_dir(&newest).unwrap();
+    fs::write(&newest, manifest).unwrap();
+    assert_eq!(store.history().unwrap().len(), 2);
+}
