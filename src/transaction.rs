@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::draft::{Content, Draft, Slot};
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Outcome, Reason, Result};
 use crate::fs::Durable;
 #[cfg(feature = "sim")]
 use crate::generation::Generation;
@@ -78,6 +78,7 @@ pub struct Transaction {
     spellings: Arc<Spellings>,
     /// Who commits it.
     caller: Caller,
+    is_committed: bool,
 }
 
 impl fmt::Debug for Transaction {
@@ -89,7 +90,7 @@ impl fmt::Debug for Transaction {
 impl Transaction {
     pub(crate) fn new(opened: Arc<Opened>, caller: Caller) -> Self {
         let (draft, snapshot, spellings) = (Arc::default(), Mutex::default(), Arc::default());
-        Self { opened, draft, snapshot, spellings, caller }
+        Self { opened, draft, snapshot, spellings, caller, is_committed: false }
     }
 
     /// Stages a file's next content. Its permissions are copied from the file that it replaces, and
@@ -358,6 +359,11 @@ impl Transaction {
         self.try_commit()
     }
 
+    #[cfg(feature = "object_store")]
+    pub(crate) fn is_committed(&self) -> bool {
+        self.is_committed
+    }
+
     /// Lets a test give up a commit at a moment of its choice.
     #[cfg(feature = "sim")]
     #[doc(hidden)]
@@ -373,6 +379,10 @@ impl Transaction {
         self.caller = between.for_call(self.root().settings.lock_timeout);
         let committed = self.commit_in(turn);
         self.caller = between;
+        self.is_committed |= match &committed {
+            Ok(_) => true,
+            Err(error) => error.outcome() == Outcome::Committed,
+        };
         committed.map_err(|error| self.named(error))
     }
 

@@ -1,5 +1,6 @@
 //! Several changes of objects in one commit.
 
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use ::object_store::path::Path;
@@ -43,11 +44,19 @@ use crate::protocol::root::guard;
 /// assert_eq!(objects.get(&table).await?.bytes().await?, "rows");
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "a batch that is not committed does nothing"]
 pub struct Batch {
     objects: Objects,
     changes: Vec<Change>,
+}
+
+impl fmt::Debug for Batch {
+    /// Without the bytes, which can be many.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Batch");
+        debug.field("objects", &self.objects).field("changes", &self.changes.len()).finish()
+    }
 }
 
 impl Batch {

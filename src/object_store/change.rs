@@ -44,8 +44,9 @@ impl Condition {
             PutMode::Update(version) => match version.e_tag {
                 None => Err(refused::generic("an update needs the ETag of what it replaces")),
                 Some(tag) => match tag.parse() {
-                    Ok(checksum) => Ok(Self::Is(checksum)),
-                    Err(_) => Err(refused::another_tag(location, &tag)),
+                    // Compared as text everywhere, as the conditions of a get are.
+                    Ok(checksum) if Checksum::to_string(&checksum) == tag => Ok(Self::Is(checksum)),
+                    Ok(_) | Err(_) => Err(refused::another_tag(location, &tag)),
                 },
             },
         }
@@ -125,7 +126,13 @@ fn put(
     condition: Condition,
 ) -> Result<Checksum, Error> {
     // What cannot be a file is refused for that, and not for what is expected of it.
-    let mut writer = tx.writer(name(location))?;
+    let mut writer = match tx.writer(name(location)) {
+        // Whoever may not replace an object is first told that it is there, or is another one.
+        Err(error) if refused::is_denied(&error) => {
+            return Err(condition.require(tx, location).err().unwrap_or(error));
+        }
+        writer => writer?,
+    };
     condition.require(tx, location)?;
     let mut hasher = blake3::Hasher::new();
     for piece in payload {

@@ -53,7 +53,8 @@
 //!
 //! # ETags
 //!
-//! The ETag of an object is the BLAKE3 [`Checksum`](crate::Checksum) of its bytes, and never that of other bytes. The
+//! The ETag of an object is the BLAKE3 [`Checksum`](crate::Checksum) of its bytes, as its `Display` prints it, and
+//! never that of other bytes. The
 //! same bytes have the same ETag, so one that was A, then B, then A again is replaced by an update that expects A.
 //! Where that matters, put something into the object that does not come back, such as a number.
 //!
@@ -102,8 +103,11 @@
 //! - A name that is not UTF-8, or has a control character, is that of no object, and shows in no list. Lists are
 //!   sorted by location. Each call makes the whole list anew, also one with an offset.
 //! - A rename makes a copy first, and needs the room for it.
-//! - Every other error is `Generic`, a missing permission too. Its source is an [`Error`](crate::Error) if the store
-//!   was asked at all.
+//! - `complete` can be called again after its future was dropped, and after an error that has changed nothing. Where
+//!   the upload was committed before, it returns the same result.
+//! - A missing permission is `PermissionDenied`. Every other error is `Generic`. Their source is an
+//!   [`Error`](crate::Error). It is another one for a range that the object does not have, and for what is refused
+//!   before the store is asked, such as an update without an ETag.
 //! - As all futures of this crate, these need a tokio runtime.
 
 mod batch;

@@ -17,10 +17,16 @@ use crate::tokio::Store;
 /// # Examples
 ///
 /// As in [the module](crate::object_store).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Objects {
     pub(super) store: Store,
     pub(super) tags: Arc<Tags>,
+}
+
+impl fmt::Debug for Objects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Objects").field("root", &self.store.root()).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Display for Objects {

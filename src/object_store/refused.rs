@@ -1,8 +1,10 @@
 //! Errors of this crate as those of the trait.
 //!
 //! What a caller of an object store decides by, such as that an object exists or has another ETag, has its
-//! own kind. Everything else is `Generic`, with the error of this crate as its source.
+//! own kind, and so has a missing permission. Everything else is `Generic`, with the error of this crate as
+//! its source.
 
+use std::io::ErrorKind;
 use std::path::Path as FilePath;
 
 use ::object_store::Error as Refused;
@@ -58,7 +60,7 @@ pub(super) fn of_change(root: &FilePath, error: Error) -> Refused {
         Error::Conflict { found: Clash::Checksum | Clash::Missing, .. } => {
             Refused::Precondition { path, source: Box::new(error) }
         }
-        _ => generic(error),
+        _ => other(root, error),
     }
 }
 
@@ -79,6 +81,19 @@ pub(super) fn of_source(root: &FilePath, error: Error) -> Refused {
     };
     if is_nowhere {
         return Refused::NotFound { path: location(root, &error), source: Box::new(error) };
+    }
+    other(root, error)
+}
+
+/// Whether this user may not do it.
+pub(super) fn is_denied(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied)
+}
+
+/// An error that is no answer about an object.
+pub(super) fn other(root: &FilePath, error: Error) -> Refused {
+    if is_denied(&error) {
+        return Refused::PermissionDenied { path: location(root, &error), source: Box::new(error) };
     }
     generic(error)
 }

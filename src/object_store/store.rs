@@ -83,7 +83,11 @@ impl ObjectStore for Objects {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let (prefix, tags) = (prefix.cloned().unwrap_or_default(), Arc::clone(&self.tags));
-        self.look(move |view| list::right_below(&view, &tags, &prefix).map_err(refused::generic)).await
+        let root = self.store.root();
+        let list = move |view: View| {
+            list::right_below(&view, &tags, &prefix).map_err(|error| refused::other(&root, error))
+        };
+        self.look(list).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
@@ -108,15 +112,18 @@ impl Objects {
         work: impl FnOnce(View) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         // An error of the trait is no error of the view.
-        self.store.look(move |view| Ok(work(view))).await.map_err(refused::generic)?
+        let looked = self.store.look(move |view| Ok(work(view))).await;
+        looked.map_err(|error| refused::other(&self.store.root(), error))?
     }
 
     fn listed(&self, prefix: Option<&Path>, offset: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let (objects, prefix, offset) = (self.clone(), prefix.cloned().unwrap_or_default(), offset.cloned());
         let found = async move {
-            let tags = Arc::clone(&objects.tags);
-            let all =
-                move |view: View| list::all(&view, &tags, &prefix, offset.as_ref()).map_err(refused::generic);
+            let (tags, root) = (Arc::clone(&objects.tags), objects.store.root());
+            let all = move |view: View| {
+                let found = list::all(&view, &tags, &prefix, offset.as_ref());
+                found.map_err(|error| refused::other(&root, error))
+            };
             let found = objects.look(all).await?;
             Ok::<_, Refused>(stream::iter(found.into_iter().map(Ok)))
         };

@@ -132,7 +132,16 @@ impl MultipartUpload for Upload {
         let failed = |error| refused::of_change(&self.shared.root, error);
         let Some(transaction) = &mut self.transaction else { return Err(failed(self.shared.over())) };
         let checksum = Arc::clone(&self.shared).work(Object::finish).await?;
-        refused::unless_committed(transaction.try_commit().await.map(drop)).map_err(failed)?;
+        let made = match transaction.try_commit().await {
+            // By an earlier call, whose future may have been dropped after the commit.
+            Err(Error::Unsupported { reason: Reason::TransactionOver, .. })
+                if transaction.is_committed().await =>
+            {
+                Ok(())
+            }
+            made => made.map(drop),
+        };
+        refused::unless_committed(made).map_err(failed)?;
         Ok(result(checksum))
     }
 

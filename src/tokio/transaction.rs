@@ -208,6 +208,12 @@ impl Transaction {
         .await
     }
 
+    /// Whether it has committed, also for a future that was dropped.
+    #[cfg(feature = "object_store")]
+    pub(crate) async fn is_committed(&self) -> bool {
+        self.lock().await.is_ok_and(|transaction| transaction.is_committed())
+    }
+
     /// Waits for what is under way, and for a place among those that commit.
     async fn committing(&self) -> Result<Committing> {
         if self.is_torn {

@@ -36,6 +36,7 @@ mod object_processes;
 mod object_uploads;
 mod objects;
 mod objects_beside;
+mod objects_refused;
 mod opacity;
 mod operations;
 mod outcomes;
