@@ -25,6 +25,8 @@ use crate::protocol::state::Names;
 pub(crate) struct Draft {
     /// Present once a file was staged.
     pub(crate) staging: Option<Staging>,
+    /// What it will stage with, if somebody has asked for its id before.
+    pub(crate) reserved: Option<Staging>,
     /// By number, which is the order in which they began.
     pub(crate) slots: BTreeMap<u64, Slot>,
     /// The rising numbers of the slots of each path. There are several while a later write is open.
@@ -191,7 +193,7 @@ impl Draft {
         wanted: BTreeSet<RelativePath>,
         retained: bool,
     ) -> Result<&mut Staging> {
-        let staging = match self.staging.take() {
+        let staging = match self.staging.take().or_else(|| self.reserved.take()) {
             Some(staging) => staging,
             None => Staging::new(&opened.root, opened.session()?),
         };

@@ -451,7 +451,8 @@ impl Transaction {
         guard(&self.snapshot).intact(self.root())?;
         if draft.slots.is_empty() {
             let id = TransactionId { session: uuid::Uuid::nil(), number: 0 };
-            return Ok(Collection::Nothing(draft.staging.as_ref().map_or(id, |staging| staging.id)));
+            let staging = draft.staging.as_ref().or(draft.reserved.as_ref());
+            return Ok(Collection::Nothing(staging.map_or(id, |staging| staging.id)));
         }
         let described = self.settle(&mut draft)?;
         let is_small = draft.is_small();
@@ -576,5 +577,6 @@ impl Drop for Transaction {
         draft.closed = true;
         // Dropping the cleanup guard in it removes what was staged.
         draft.staging.take();
+        draft.reserved.take();
     }
 }

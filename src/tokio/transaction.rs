@@ -12,7 +12,7 @@ use super::twins::twins;
 use super::writer::FileWriter;
 use crate::error::{Error, Reason, Result};
 use crate::expect::Expect;
-use crate::generation::Generation;
+use crate::generation::{Generation, TransactionId};
 use crate::listed::{DirEntry, FileInfo};
 use crate::path::RelativePath;
 use crate::reader::FileReader;
@@ -89,6 +89,7 @@ impl Transaction {
 
     twins! { Transaction, read_in, &Self;
         changes() -> Vec<Change>;
+        id() -> TransactionId;
         read(path: impl AsRef<Path> = owned(path)) -> Vec<u8>;
         read_if_exists(path: impl AsRef<Path> = owned(path)) -> Option<Vec<u8>>;
         read_to_string(path: impl AsRef<Path> = owned(path)) -> String;

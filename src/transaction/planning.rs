@@ -9,15 +9,53 @@ use super::Transaction;
 use crate::draft::{Content, Draft, Slot};
 use crate::error::{Error, Result};
 use crate::fs::Metadata;
+use crate::generation::TransactionId;
 use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::check;
 use crate::protocol::resolve::Target;
 use crate::protocol::root::{Root, guard};
-use crate::protocol::stage::{KeptLink, StagedChange, StagedSymlink};
+use crate::protocol::stage::{KeptLink, StagedChange, StagedSymlink, Staging};
 use crate::pruning;
 use crate::report::Change;
 
 impl Transaction {
+    /// The id that its commit will have. Write it down before the commit: whoever does not learn what became
+    /// of that, because a time-out dropped its future or the process was killed, can ask
+    /// [`Store::outcome_of`](crate::Store::outcome_of). That knows it until the next commits have superseded this
+    /// one. With [`keep`](crate::StoreOptions::keep), [`Store::history`](crate::Store::history) has it for
+    /// longer.
+    ///
+    /// In [`Store::update`](crate::Store::update) each try has an id of its own.
+    ///
+    /// # Errors
+    /// - [`Error::Unsupported`] if the transaction is over, and in a dry run.
+    /// - [`Error::Io`] if no session can begin.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = cosave::Store::open(dir.path())?;
+    /// use cosave::TransactionOutcome;
+    ///
+    /// let mut tx = store.begin()?;
+    /// let id = tx.id()?;
+    /// tx.write("a", "1")?;
+    /// let commit = tx.commit()?;
+    /// assert_eq!(commit.transaction(), id);
+    /// assert!(matches!(store.outcome_of(id)?, TransactionOutcome::Committed { .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn id(&self) -> Result<TransactionId> {
+        let mut draft = guard(&self.draft);
+        self.refuse_if_over(&draft)?;
+        if let Some(staging) = draft.staging.as_ref().or(draft.reserved.as_ref()) {
+            return Ok(staging.id);
+        }
+        let reserved = Staging::new(&self.opened.root, self.opened.session()?);
+        Ok(draft.reserved.insert(reserved).id)
+    }
+
     /// The changes that a commit would make now, in the order of the last write to each path, with the
     /// directories that would be [pruned](Self::prune_empty_parents). Stages nothing that is not staged
     /// already. [`Store::dry_run`](crate::Store::dry_run) begins a transaction that never stages.

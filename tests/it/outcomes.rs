@@ -69,3 +69,29 @@ fn a_manifest_that_cannot_be_read_denies_no_transaction() {
     fs::write(&manifest, whole).unwrap();
     assert_eq!(store.outcome_of(id).unwrap(), committed(1));
 }
+
+/// The id was known only once the commit had returned. Whoever gave up before could not ask what became of it.
+#[test]
+fn the_id_of_a_transaction_is_known_before_its_commit() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    // In memory, and in staged files.
+    for length in [1, crate::common::LARGE_BYTES] {
+        let mut tx = store.begin().unwrap();
+        let id = tx.id().unwrap();
+        tx.write("a", vec![b'1'; length]).unwrap();
+        assert_eq!(tx.id().unwrap(), id);
+        let commit = tx.try_commit().unwrap();
+        assert_eq!(commit.transaction(), id);
+        assert!(tx.id().is_err(), "it is over");
+        assert_eq!(store.outcome_of(id).unwrap(), committed(commit.generation().get()));
+    }
+    // One that changes nothing has it too, and one that is never committed leaves nothing.
+    let nothing = store.begin().unwrap();
+    let id = nothing.id().unwrap();
+    assert_eq!(nothing.commit().unwrap().transaction(), id);
+    let aborted = store.begin().unwrap();
+    assert_eq!(store.outcome_of(aborted.id().unwrap()).unwrap(), TransactionOutcome::Unknown);
+    drop((aborted, store));
+    crate::common::assert_no_litter(root.path());
+}

@@ -42,7 +42,7 @@ transaction::expecting -> transaction protocol::snapshot protocol::expected prot
 transaction::directories -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root error fs manifest path
 transaction::new_directory -> transaction error manifest place
 transaction::links -> transaction draft protocol::check protocol::glance protocol::resolve protocol::stage protocol::root error fs manifest mutation path
-transaction::planning -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root report error fs path
+transaction::planning -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root report error fs generation path
 transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os::outside fs::os fs path place transaction::trees
 transaction::trees -> transaction protocol::tree protocol::resolve protocol::stage protocol::root error fs manifest path draft
 transaction::removing -> transaction draft protocol::check protocol::resolve protocol::stage protocol::root error fs path
