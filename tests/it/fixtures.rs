@@ -189,11 +189,7 @@ fn opens_with_directories(name: &str) {
     let shown: Vec<_> = look.view().unwrap().list("").unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["a", "b", "made"]);
     drop(look);
-    let store = Store::open(root.path()).unwrap();
-    assert_eq!(store.last_recovery().rolled_forward, [Generation::from(2)]);
-    assert!(store.last_recovery().differences.is_empty(), "{}", store.last_recovery());
-    assert!(store.verify().unwrap().is_empty());
-    drop(store);
+    recovers_whole(root.path());
     let found: Vec<_> = tree(root.path()).into_keys().collect();
     assert_eq!(found, ["a", "b", "made", "made/deep"].map(PathBuf::from));
     assert_no_litter(root.path());
@@ -207,6 +203,14 @@ fn a_published_root_of_format_3_is_finished() {
 #[test]
 fn a_half_applied_root_of_format_3_is_finished() {
     opens_with_directories("v3/half-applied");
+}
+
+/// Generation 2 is finished, and every file is what it should be.
+fn recovers_whole(root: &Path) {
+    let store = Store::open(root).unwrap();
+    assert_eq!(store.last_recovery().rolled_forward, [Generation::from(2)]);
+    assert!(store.last_recovery().differences.is_empty(), "{}", store.last_recovery());
+    assert!(store.verify().unwrap().is_empty());
 }
 
 /// A commit that makes, replaces and removes symlinks is finished, and its directory gets its mode. A view shows it before that.
@@ -223,11 +227,7 @@ fn opens_with_links(name: &str) {
     assert!(view.read_link("removed").unwrap_err().is_not_found());
     assert!(view.metadata("closed").unwrap().is_directory());
     drop((view, look));
-    let store = Store::open(root.path()).unwrap();
-    assert_eq!(store.last_recovery().rolled_forward, [Generation::from(2)]);
-    assert!(store.last_recovery().differences.is_empty(), "{}", store.last_recovery());
-    assert!(store.verify().unwrap().is_empty());
-    drop(store);
+    recovers_whole(root.path());
     for (path, to) in links {
         assert_eq!(fs::read_link(root.path().join(path)).unwrap(), Path::new(to), "{path}");
     }
@@ -292,11 +292,7 @@ fn opens_with_trees(name: &str) {
     }
     assert!(!view.exists("gone").unwrap() && !view.exists("d").unwrap() && !view.exists("by").unwrap());
     drop((view, look));
-    let store = Store::open(root.path()).unwrap();
-    assert_eq!(store.last_recovery().rolled_forward, [Generation::from(2)]);
-    assert!(store.last_recovery().differences.is_empty(), "{}", store.last_recovery());
-    assert!(store.verify().unwrap().is_empty());
-    drop(store);
+    recovers_whole(root.path());
     let others = OLD.into_iter().filter(|(path, _)| *path != "d/c");
     assert_eq!(files(root.path()), expected(&others.chain(trees).collect::<Vec<_>>()));
     assert_no_litter(root.path());

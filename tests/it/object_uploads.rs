@@ -20,6 +20,19 @@ async fn begin(objects: &Objects, location: &str) -> Box<dyn MultipartUpload> {
     objects.put_multipart(&location.into()).await.unwrap()
 }
 
+/// An upload of one part that was refused, since somebody read for too long. Nobody reads any more.
+async fn refused(root: &std::path::Path) -> (Objects, Box<dyn MultipartUpload>) {
+    let options = cosave::Store::options().lock_timeout(std::time::Duration::from_millis(20));
+    let objects = Objects::open_with(options, root).await.unwrap();
+    let mut upload = begin(&objects, "a").await;
+    upload.put_part(part(1).into()).await.unwrap();
+    let view = objects.store().view().await.unwrap();
+    let refused = upload.complete().await.unwrap_err();
+    assert!(matches!(refused, Error::Generic { .. }), "{refused}");
+    drop(view);
+    (objects, upload)
+}
+
 /// Of no two parts alike, and longer than what stays in memory.
 fn part(number: u8) -> Vec<u8> {
     vec![number; LARGE_BYTES / 2]
@@ -106,14 +119,7 @@ fn an_upload_outlives_its_runtime_no_longer_than_it_takes_to_drop_it() {
 fn a_refused_upload_can_be_completed_later() {
     let root = tempfile::tempdir().unwrap();
     runtime().block_on(async {
-        let options = cosave::Store::options().lock_timeout(std::time::Duration::from_millis(20));
-        let objects = Objects::open_with(options, root.path()).await.unwrap();
-        let mut upload = begin(&objects, "a").await;
-        upload.put_part(part(1).into()).await.unwrap();
-        let view = objects.store().view().await.unwrap();
-        let refused = upload.complete().await.unwrap_err();
-        assert!(matches!(refused, Error::Generic { .. }), "somebody reads, for too long: {refused}");
-        drop(view);
+        let (objects, mut upload) = refused(root.path()).await;
         upload.complete().await.unwrap();
         assert_eq!(objects.head(&"a".into()).await.unwrap().size, part(1).len() as u64);
     });
@@ -125,13 +131,7 @@ fn a_refused_upload_can_be_completed_later() {
 fn an_upload_that_cannot_take_a_part_any_more_is_never_complete() {
     let root = tempfile::tempdir().unwrap();
     runtime().block_on(async {
-        let options = cosave::Store::options().lock_timeout(std::time::Duration::from_millis(20));
-        let objects = Objects::open_with(options, root.path()).await.unwrap();
-        let mut upload = begin(&objects, "a").await;
-        upload.put_part(part(1).into()).await.unwrap();
-        let view = objects.store().view().await.unwrap();
-        upload.complete().await.unwrap_err();
-        drop(view);
+        let (objects, mut upload) = refused(root.path()).await;
         drop(upload.put_part("more".into()));
         upload.complete().await.unwrap_err();
         upload.complete().await.unwrap_err();
