@@ -13,7 +13,7 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use cosave::fs::Barrier;
-use cosave::fs::sim::{Crash, Granularity, Model, Mutation, Part, Rule, SimDisk, without};
+use cosave::fs::sim::{Crash, Granularity, Model, Mutation, Part, Rule, SimDisk};
 use cosave::{
     Checksum, Difference, Durability, Error, Expect, FileWriter, Finding, Lease, LockGuard, Store,
     Transaction, View,
@@ -376,7 +376,10 @@ fn is_staged(path: &str) -> bool {
     path.ends_with(".cosave")
 }
 
-impl World {
+impl property::World for World {
+    type Machine = Machine;
+    type Step = Step;
+
     fn new((model, clock): Machine, mutation: Option<Mutation>) -> Self {
         let disk = SimDisk::new(model);
         disk.clock(clock);
@@ -416,6 +419,35 @@ impl World {
         }
     }
 
+    fn take(&mut self, step: &Step) -> Result<(), String> {
+        self.act(step)?;
+        if self.disk.has_crashed() {
+            let loss = self.planned.take().unwrap_or(Kill);
+            self.crash(loss)?;
+        }
+        self.look()
+    }
+
+    /// Closes everything. The next opening must find nothing left.
+    fn end(&mut self) -> Result<(), String> {
+        self.writers.clear();
+        self.drop_transactions();
+        self.views.clear();
+        self.lease = None;
+        self.stores.clear();
+        if self.disk.has_crashed() {
+            let loss = self.planned.take().unwrap_or(Kill);
+            self.crash(loss)?;
+        }
+        self.disk = self.disk.kill();
+        self.take(&Open(Full))?;
+        self.stores.clear();
+        self.look()?;
+        self.nothing_is_left()
+    }
+}
+
+impl World {
     fn next_id(&mut self) -> u64 {
         self.ids += 1;
         self.ids
@@ -427,15 +459,6 @@ impl World {
             return Ok(());
         }
         Err(format!("found {found:?}, but it should be {expected:?}"))
-    }
-
-    fn take(&mut self, step: &Step) -> Result<(), String> {
-        self.act(step)?;
-        if self.disk.has_crashed() {
-            let loss = self.planned.take().unwrap_or(Kill);
-            self.crash(loss)?;
-        }
-        self.look()
     }
 
     fn act(&mut self, step: &Step) -> Result<(), String> {
@@ -964,8 +987,7 @@ impl World {
         let next =
             match loss {
                 Power(which) => {
-                    let outcomes = self.disk.power_losses(OUTCOMES_MAX, 1);
-                    let disk = outcomes[which % outcomes.len()].copy();
+                    let disk = property::after(&self.disk, Some(which), OUTCOMES_MAX);
                     self.promised_without_recovery(&disk)?;
                     let in_flight = self.in_flight.as_ref();
                     self.past.cut_power(in_flight.map(|InFlight { state, durability, changed }| {
@@ -1053,24 +1075,6 @@ impl World {
             return BTreeSet::new();
         }
         PATHS.into_iter().flat_map(crate::reference::directories_of).collect()
-    }
-
-    /// Closes everything. The next opening must find nothing left.
-    fn end(&mut self) -> Result<(), String> {
-        self.writers.clear();
-        self.drop_transactions();
-        self.views.clear();
-        self.lease = None;
-        self.stores.clear();
-        if self.disk.has_crashed() {
-            let loss = self.planned.take().unwrap_or(Kill);
-            self.crash(loss)?;
-        }
-        self.disk = self.disk.kill();
-        self.take(&Open(Full))?;
-        self.stores.clear();
-        self.look()?;
-        self.nothing_is_left()
     }
 }
 
@@ -1225,15 +1229,7 @@ fn lists(view: &View, state: &State, extra: &BTreeSet<String>) -> Result<(), Str
 
 /// Takes all steps, and checks every promise.
 fn check(machine: Machine, mutation: Option<Mutation>, steps: &[Step]) -> Result<(), String> {
-    without(mutation.and_then(Mutation::rule), || check_mutated(machine, mutation, steps))
-}
-
-fn check_mutated(machine: Machine, mutation: Option<Mutation>, steps: &[Step]) -> Result<(), String> {
-    let mut world = World::new(machine, mutation);
-    for (index, step) in steps.iter().enumerate() {
-        world.take(step).map_err(|problem| format!("step {index}, {step:?}: {problem}"))?;
-    }
-    world.end().map_err(|problem| format!("at the end: {problem}"))
+    property::check::<World>(machine, mutation, steps)
 }
 
 fn told(machine: Machine, mutation: Option<Mutation>, steps: &[Step]) -> Result<(), String> {

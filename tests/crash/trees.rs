@@ -5,7 +5,7 @@
 //! transaction reads what it is about to do, a view and the disk what it has done.
 
 use cosave::fs::Barrier;
-use cosave::fs::sim::{Crash, Granularity, Model, Mutation, Part, Rule, SimDisk, without};
+use cosave::fs::sim::{Crash, Granularity, Model, Mutation, Part, Rule, SimDisk};
 use cosave::{Durability, Error, Outcome, Store, Transaction};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -160,7 +160,10 @@ struct World {
     planned: Option<Option<usize>>,
 }
 
-impl World {
+impl property::World for World {
+    type Machine = Machine;
+    type Step = Step;
+
     fn new((model, clock, durability, inline_max): Machine, mutation: Option<Mutation>) -> Self {
         let disk = SimDisk::new(model);
         disk.clock(clock);
@@ -179,13 +182,6 @@ impl World {
         Self { disk, is_weak: model == Model::WeakPosix, options, store: None, state, planned: None }
     }
 
-    fn open(&mut self) -> cosave::Result<Store> {
-        if self.store.is_none() {
-            self.store = Some(self.options.clone().open_on(self.disk.process())?);
-        }
-        Ok(self.store.clone().unwrap())
-    }
-
     fn take(&mut self, step: &Step) -> Result<(), String> {
         match step {
             CrashSoon(after, reversed, loss) => {
@@ -201,6 +197,15 @@ impl World {
             }
             Save(files, change, before) => self.save(files, *change, *before),
         }
+    }
+}
+
+impl World {
+    fn open(&mut self) -> cosave::Result<Store> {
+        if self.store.is_none() {
+            self.store = Some(self.options.clone().open_on(self.disk.process())?);
+        }
+        Ok(self.store.clone().unwrap())
     }
 
     fn save(
@@ -265,13 +270,7 @@ impl World {
             return Err(error.to_string());
         };
         self.store = None;
-        self.disk = match loss {
-            None => self.disk.kill(),
-            Some(which) => {
-                let outcomes = self.disk.power_losses(OUTCOMES_MAX, 1);
-                outcomes[which % outcomes.len()].copy()
-            }
-        };
+        self.disk = property::after(&self.disk, loss, OUTCOMES_MAX);
         let store = self.open().map_err(|error| error.to_string())?;
         let found = store.generation().map_err(|error| error.to_string())?;
         if let Some(next) = in_flight.filter(|next| found == next.generation) {
@@ -353,19 +352,9 @@ fn commit(
     (committed, wrong)
 }
 
-fn check(machine: Machine, mutation: Option<Mutation>, steps: &[Step]) -> Result<(), String> {
-    without(mutation.and_then(Mutation::rule), || {
-        let mut world = World::new(machine, mutation);
-        for (index, step) in steps.iter().enumerate() {
-            world.take(step).map_err(|problem| format!("step {index}, {step:?}: {problem}"))?;
-        }
-        Ok(())
-    })
-}
-
 #[test]
 fn any_sequence_of_moved_and_removed_directories_is_as_a_plain_map_says() {
-    property::hold(CASES, &case(), |(machine, steps)| check(*machine, None, steps));
+    property::hold(CASES, &case(), |(machine, steps)| property::check::<World>(*machine, None, steps));
 }
 
 /// How many cases are tried to notice what was removed.
@@ -381,9 +370,5 @@ const MUTATIONS: [Mutation; 5] = [
 
 #[test]
 fn a_broken_move_is_told_from_the_plain_map() {
-    for mutation in MUTATIONS {
-        let property = |(machine, steps): &(Machine, Vec<Step>)| check(*machine, Some(mutation), steps);
-        let found = property::counterexample(MUTATIONS_CASES, 0, &case(), property);
-        assert!(found.is_some(), "{mutation:?} is not missed");
-    }
+    property::miss::<World>(MUTATIONS_CASES, &case(), &MUTATIONS);
 }

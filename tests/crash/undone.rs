@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use cosave::fs::Barrier;
-use cosave::fs::sim::{Crash, Granularity, Model, Mutation, Part, Rule, SimDisk, without};
+use cosave::fs::sim::{Crash, Granularity, Model, Mutation, Part, Rule, SimDisk};
 use cosave::{Durability, Error, Reason, Store};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -95,7 +95,10 @@ fn is_refused(error: &Error) -> bool {
     matches!(reason, Reason::NoHistory | Reason::NothingToUndo)
 }
 
-impl World {
+impl property::World for World {
+    type Machine = Machine;
+    type Step = Step;
+
     fn new((model, clock, durability, inline_max, keep): Machine, mutation: Option<Mutation>) -> Self {
         let disk = SimDisk::new(model);
         disk.clock(clock);
@@ -112,6 +115,66 @@ impl World {
         Self { disk, options, store: None, keep, generations, planned: None, is_exact: true }
     }
 
+    fn take(&mut self, step: &Step) -> Result<(), String> {
+        if let CrashSoon(after, reversed, loss) = step {
+            if self.planned.is_none() {
+                self.disk.crash_at(Crash { after: self.disk.steps() + after, reversed: *reversed });
+                self.planned = Some(*loss);
+            }
+            return Ok(());
+        }
+        let store = match self.open() {
+            Ok(store) => store,
+            Err(error) => return self.crash(None, &error),
+        };
+        let oldest = match self.oldest(&store) {
+            Err(_) if self.disk.has_crashed() => return self.crash(None, &"while it was read"),
+            oldest => oldest?,
+        };
+        let newest = self.newest();
+        let mut next = self.generations[self.generations.len() - 1].clone();
+        next.undo = None;
+        let (answer, wanted) = match step {
+            Save(changes) => {
+                for (path, content) in changes {
+                    match content {
+                        Some(content) => _ = next.files.insert(path, content),
+                        None => _ = next.files.remove(path),
+                    }
+                }
+                let save = |tx: &mut cosave::Transaction| -> cosave::Result<()> {
+                    changes.iter().try_for_each(|(path, content)| match content {
+                        Some(content) => tx.write(path, content),
+                        None => tx.remove_if_exists(path).map(drop),
+                    })
+                };
+                (store.update(save), Some(next))
+            }
+            Undo | Redo => {
+                let is_undo = matches!(step, Undo);
+                let wanted = self.wanted(is_undo, oldest).map(|(state, top)| Generation {
+                    files: self.files(state).clone(),
+                    undo: Some((state, top)),
+                });
+                (if is_undo { store.undo() } else { store.redo() }, wanted)
+            }
+            Restore(back) => {
+                let generation = newest.saturating_sub(*back);
+                next.files = self.files(generation).clone();
+                (store.restore(generation), (generation + 1 >= oldest).then_some(next))
+            }
+            Reopen => {
+                drop(store);
+                self.store = None;
+                return Ok(());
+            }
+            CrashSoon(..) => return Ok(()),
+        };
+        self.answered(answer, wanted)
+    }
+}
+
+impl World {
     fn newest(&self) -> u64 {
         self.generations.len() as u64 - 1
     }
@@ -183,64 +246,6 @@ impl World {
         None
     }
 
-    fn take(&mut self, step: &Step) -> Result<(), String> {
-        if let CrashSoon(after, reversed, loss) = step {
-            if self.planned.is_none() {
-                self.disk.crash_at(Crash { after: self.disk.steps() + after, reversed: *reversed });
-                self.planned = Some(*loss);
-            }
-            return Ok(());
-        }
-        let store = match self.open() {
-            Ok(store) => store,
-            Err(error) => return self.crash(None, &error),
-        };
-        let oldest = match self.oldest(&store) {
-            Err(_) if self.disk.has_crashed() => return self.crash(None, &"while it was read"),
-            oldest => oldest?,
-        };
-        let newest = self.newest();
-        let mut next = self.generations[self.generations.len() - 1].clone();
-        next.undo = None;
-        let (answer, wanted) = match step {
-            Save(changes) => {
-                for (path, content) in changes {
-                    match content {
-                        Some(content) => _ = next.files.insert(path, content),
-                        None => _ = next.files.remove(path),
-                    }
-                }
-                let save = |tx: &mut cosave::Transaction| -> cosave::Result<()> {
-                    changes.iter().try_for_each(|(path, content)| match content {
-                        Some(content) => tx.write(path, content),
-                        None => tx.remove_if_exists(path).map(drop),
-                    })
-                };
-                (store.update(save), Some(next))
-            }
-            Undo | Redo => {
-                let is_undo = matches!(step, Undo);
-                let wanted = self.wanted(is_undo, oldest).map(|(state, top)| Generation {
-                    files: self.files(state).clone(),
-                    undo: Some((state, top)),
-                });
-                (if is_undo { store.undo() } else { store.redo() }, wanted)
-            }
-            Restore(back) => {
-                let generation = newest.saturating_sub(*back);
-                next.files = self.files(generation).clone();
-                (store.restore(generation), (generation + 1 >= oldest).then_some(next))
-            }
-            Reopen => {
-                drop(store);
-                self.store = None;
-                return Ok(());
-            }
-            CrashSoon(..) => return Ok(()),
-        };
-        self.answered(answer, wanted)
-    }
-
     fn answered(
         &mut self,
         answer: cosave::Result<cosave::Commit>,
@@ -268,13 +273,7 @@ impl World {
         };
         self.store = None;
         self.is_exact = false;
-        self.disk = match loss {
-            None => self.disk.kill(),
-            Some(which) => {
-                let outcomes = self.disk.power_losses(OUTCOMES_MAX, 1);
-                outcomes[which % outcomes.len()].copy()
-            }
-        };
+        self.disk = property::after(&self.disk, loss, OUTCOMES_MAX);
         let store = self.open().map_err(|error| error.to_string())?;
         let found = store.generation().map_err(|error| error.to_string())?;
         if let Some(mut next) = in_flight.filter(|_| found == self.newest() + 1) {
@@ -317,19 +316,9 @@ impl World {
     }
 }
 
-fn check(machine: Machine, mutation: Option<Mutation>, steps: &[Step]) -> Result<(), String> {
-    without(mutation.and_then(Mutation::rule), || {
-        let mut world = World::new(machine, mutation);
-        for (index, step) in steps.iter().enumerate() {
-            world.take(step).map_err(|problem| format!("step {index}, {step:?}: {problem}"))?;
-        }
-        Ok(())
-    })
-}
-
 #[test]
 fn any_sequence_of_saves_and_undos_is_as_the_reference_says() {
-    property::hold(CASES, &case(), |(machine, steps)| check(*machine, None, steps));
+    property::hold(CASES, &case(), |(machine, steps)| property::check::<World>(*machine, None, steps));
 }
 
 /// How many cases are tried to notice what was removed.
@@ -346,9 +335,5 @@ const MUTATIONS: [Mutation; 6] = [
 
 #[test]
 fn a_broken_history_is_told_from_the_reference() {
-    for mutation in MUTATIONS {
-        let property = |(machine, steps): &(Machine, Vec<Step>)| check(*machine, Some(mutation), steps);
-        let found = property::counterexample(MUTATIONS_CASES, 0, &case(), property);
-        assert!(found.is_some(), "{mutation:?} is not missed");
-    }
+    property::miss::<World>(MUTATIONS_CASES, &case(), &MUTATIONS);
 }
