@@ -5,12 +5,23 @@ use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::UNIX_EPOCH;
 
 use cosave::{Commit, Durability, Error, InvalidPath, Store};
 
 /// What children print comes after this mark: the harness prints on the same stream.
 const MARK: &str = "@cosave@ ";
+
+/// Says that something is over when this is dropped, so also if a test fails. Whoever goes on until then, and is
+/// waited for, would otherwise never end, nor would the test.
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 /// The environment variable that tells a child its root; without it, a child's test does nothing.
 pub const ROOT: &str = "COSAVE_TEST_ROOT";

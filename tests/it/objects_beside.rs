@@ -14,7 +14,7 @@ use futures_util::TryStreamExt as _;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore as _, ObjectStoreExt as _, PutMode, UpdateVersion};
 
-use crate::common::invalid;
+use crate::common::{Over, invalid, waits};
 
 fn with_objects<F: Future<Output = ()>>(
     root: &std::path::Path,
@@ -35,8 +35,9 @@ async fn listed(objects: &Objects, prefix: &str) -> Vec<String> {
 #[test]
 fn the_etag_of_a_file_that_grows_is_that_of_the_bytes_that_were_read() {
     let root = tempfile::tempdir().unwrap();
-    fs::write(root.path().join("log"), vec![b'.'; 4 << 20]).unwrap();
-    let mut log = fs::OpenOptions::new().append(true).open(root.path().join("log")).unwrap();
+    let path = root.path().join("log");
+    fs::write(&path, vec![b'.'; 4 << 20]).unwrap();
+    let mut log = fs::OpenOptions::new().append(true).open(&path).unwrap();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -44,18 +45,20 @@ fn the_etag_of_a_file_that_grows_is_that_of_the_bytes_that_were_read() {
                 log.write_all(b"another record").unwrap();
             }
         });
+        let _over = Over(&is_over);
         with_objects(root.path(), Store::options(), |objects| async move {
             for _ in 0..5 {
                 let found = objects.get(&"log".into()).await.unwrap();
                 let tag = found.meta.e_tag.clone();
                 let bytes = found.bytes().await.unwrap();
+                let has_grown = || fs::metadata(&path).unwrap().len() > bytes.len() as u64;
+                assert!(waits(has_grown), "nobody appends");
                 assert_eq!(tag, Some(Checksum::of(&bytes).to_string()));
                 let update = PutMode::Update(UpdateVersion { e_tag: tag, version: None });
                 let late = objects.put_opts(&"log".into(), "".into(), update.into()).await;
                 assert!(matches!(late, Err(Error::Precondition { .. })), "{late:?}");
             }
         });
-        is_over.store(true, Ordering::Relaxed);
     });
 }
 

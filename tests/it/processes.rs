@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cosave::{Durability, Error, Outcome, Store};
 
 use crate::common::{
-    LARGE_BYTES, assert_no_litter, child, child_root, heard, put, quick, run, say, text, told,
+    LARGE_BYTES, Over, assert_no_litter, child, child_root, heard, put, quick, run, say, text, told,
 };
 
 const WRITERS: u64 = 4;
@@ -137,8 +137,8 @@ fn a_plain_reader_never_finds_a_file_missing_or_partial() {
                 }
             }
         });
+        let _over = Over(&done);
         (1..=COMMITS).for_each(commit);
-        done.store(true, Ordering::SeqCst);
     });
     assert!(reads.into_inner() > 100, "the reader hardly read");
 }
@@ -169,6 +169,7 @@ fn readers_that_always_overlap_do_not_starve_a_writer() {
                 }
             });
         }
+        let _over = Over(&done);
         for number in 0..50 {
             while open.load(Ordering::SeqCst) == 0 {
                 std::thread::yield_now();
@@ -178,7 +179,6 @@ fn readers_that_always_overlap_do_not_starve_a_writer() {
             put(&store, &[("a", &number.to_string())]);
             assert!(start.elapsed() < Duration::from_secs(5), "a writer waited {:?}", start.elapsed());
         }
-        done.store(true, Ordering::SeqCst);
     });
     assert_eq!(met_a_reader, 50);
     assert!(views.into_inner() > 4, "readers were starved");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cosave::{Error, FileKind, Store, Transaction};
 
-use crate::common::{Crash, put, quick, text, waits};
+use crate::common::{Crash, Over, put, quick, text, waits};
 
 fn names(listed: &[cosave::RelativePath]) -> Vec<String> {
     listed.iter().map(ToString::to_string).collect()
@@ -167,6 +167,7 @@ fn everything_that_is_asked_is_of_one_state_while_others_commit() {
                 move || replace_until(&writer, over)
             });
         }
+        let _over = Over(&over);
         let ended = waits(|| {
             let asked = store.update(|tx| {
                 let name = tx.read_to_string("name")?;
@@ -194,7 +195,6 @@ fn everything_that_is_asked_is_of_one_state_while_others_commit() {
             assert_eq!(std::io::read_to_string(name).unwrap() == "x", x.is_some());
             generations.len() >= 8
         });
-        over.store(true, Ordering::SeqCst);
         assert!(ended, "only {} generations were seen", generations.len());
     });
 }

@@ -9,7 +9,7 @@ use std::thread;
 use cosave::fs::sim::{Rule, without};
 use cosave::{Commit, Durability, Error, Outcome, Store, Transaction};
 
-use crate::common::{LARGE_BYTES, assert_no_litter, put, quick, text};
+use crate::common::{LARGE_BYTES, Over, assert_no_litter, put, quick, text};
 
 #[test]
 fn two_stores_of_one_process_are_strangers_that_get_along() {
@@ -50,6 +50,7 @@ fn update_beside_a_busy_writer() -> (cosave::Result<Commit>, u32) {
                 }
             }
         });
+        let _over = Over(&is_over);
         let mut tries = 0;
         let updated = store.update(|tx| {
             tries += 1;
@@ -60,7 +61,6 @@ fn update_beside_a_busy_writer() -> (cosave::Result<Commit>, u32) {
             }
             tx.write("seen", &seen)
         });
-        is_over.store(true, Ordering::SeqCst);
         (updated, tries)
     })
 }

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cosave::{AtomicFile, sweep_temporary_files};
 
-use crate::common::{child, child_root, heard, say, text, tree};
+use crate::common::{Over, child, child_root, heard, say, text, tree};
 
 const WRITERS: usize = 3;
 
@@ -69,15 +70,14 @@ fn child_that_writes() {
 fn saves_beside_a_sweep_that_never_ends_are_all_made() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
-    // Gone when the saves are made, and also when one fails: the sweep ends then, too.
-    let (going, gone) = std::sync::mpsc::channel::<()>();
+    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(move || {
-            while gone.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+        scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
                 sweep_temporary_files(root).unwrap();
             }
         });
-        let _going = going;
+        let _over = Over(&over);
         for number in 0..300 {
             cosave::write(root.join("a"), number.to_string()).unwrap();
             assert_eq!(text(root.join("a")), number.to_string());

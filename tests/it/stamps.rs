@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use cosave::{Durability, Error, Store};
 
-use crate::common::{assert_no_litter, child, child_root, heard, put, quick, say, skipped, text};
+use crate::common::{Over, assert_no_litter, child, child_root, heard, put, quick, say, skipped, text};
 #[cfg(target_os = "linux")]
 use crate::mounts::run_under;
 
@@ -196,6 +196,7 @@ fn an_update_never_sees_two_states_and_never_fails_for_it() {
                 })
             })
             .collect();
+        let over = Over(&done);
         for number in 1..300 {
             put(&store, &[("a", &number.to_string()), ("b", &number.to_string())]);
             // Who commits without a pause can keep an update from ever fitting in between.
@@ -204,7 +205,7 @@ fn an_update_never_sees_two_states_and_never_fails_for_it() {
                 thread::yield_now();
             }
         }
-        done.store(true, Ordering::SeqCst);
+        drop(over);
         readers.into_iter().for_each(|reader| reader.join().unwrap());
     });
     assert!(updates.into_iter().all(|updates| updates.into_inner() >= 29));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cosave::{Change, Durability, Error, Outcome, RelativePath, Store, SyncStrategy};
 
-use crate::common::{assert_no_litter, put, quick, text, tree};
+use crate::common::{Over, assert_no_litter, put, quick, text, tree};
 
 fn path(text: &str) -> RelativePath {
     RelativePath::new(text).unwrap()
@@ -343,8 +343,8 @@ fn files_are_moved_in_the_order_in_which_they_were_written() {
                 assert!(numbers.is_sorted(), "{numbers:?}");
             }
         });
+        let _over = Over(&done);
         (1..=300).for_each(commit);
-        done.store(true, Ordering::SeqCst);
     });
     assert_eq!(number_in("z"), 300);
 }
