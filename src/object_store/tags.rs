@@ -67,7 +67,8 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::fs::{Identity, Kind};
+    use crate::fs::os::{OsFileSystem, Parents};
+    use crate::fs::{FileSystem as _, Identity, Kind};
 
     fn file(length: u64) -> Metadata {
         Metadata {
@@ -95,5 +96,36 @@ mod tests {
         }
         assert!(tags.lock().len() <= KNOWN_MAX);
         assert_eq!(tags.known(&path(KNOWN_MAX), &file(1)), Some(checksum), "the newest is known");
+    }
+    /// An open file that another program writes anew before it is read, and its ETag then.
+    fn tag_after(before: &str, after: &str) -> (Tags, Found, io::Result<Checksum>) {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = RelativePath::new("a").expect("valid");
+        std::fs::write(root.path().join("a"), before).expect("written");
+        let fs = OsFileSystem::open(root.path(), None, Parents::Leave).expect("opened");
+        let file = fs.open(&path).expect("opened");
+        let mut found = Found { metadata: file.metadata().expect("known"), file, is_proof: true };
+        std::fs::write(root.path().join("a"), after).expect("written");
+        let tags = Tags::default();
+        let tag = tags.of(&path, &mut found);
+        (tags, found, tag)
+    }
+
+    /// The ETag was of more than the reader got, and an update that expected it dropped what nobody had seen.
+    #[test]
+    fn an_object_that_grows_while_it_is_read_has_the_etag_of_what_is_read() {
+        let (_, mut found, tag) = tag_after("one", "one more");
+        assert_eq!(tag.expect("read"), Checksum::of(b"one"));
+        let mut bytes = String::new();
+        found.file.read_to_string(&mut bytes).expect("read");
+        assert_eq!(bytes, "one more", "the reader begins at its first byte");
+    }
+
+    /// The ETag was of fewer bytes than the reader was told of.
+    #[test]
+    fn an_object_that_is_cut_off_while_it_is_read_has_no_etag() {
+        let (tags, found, tag) = tag_after("whole", "who");
+        assert_eq!(tag.expect_err("two bytes are missing").kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(tags.known(&RelativePath::new("a").expect("valid"), &found.metadata), None);
     }
 }

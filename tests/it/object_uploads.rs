@@ -1,10 +1,12 @@
 //! Multipart uploads of objects: parts in any order, and what is left of uploads that end early.
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
 use cosave::Checksum;
+use cosave::fs::sim::{Model, SimDisk};
 use cosave::object_store::Objects;
 use object_store::path::Path;
 use object_store::{Error, MultipartUpload, ObjectStore as _, ObjectStoreExt as _};
@@ -139,6 +141,43 @@ fn an_upload_that_cannot_take_a_part_any_more_is_never_complete() {
         assert!(matches!(missing, Error::NotFound { .. }), "{missing}");
     });
     assert_no_litter(root.path());
+}
+
+/// A part met a full disk, and was lost. When there was room again, the object was whole without it.
+#[test]
+fn an_upload_that_meets_a_full_disk_is_never_complete_and_keeps_saying_why() {
+    // The second part is written at once, and fails. A few bytes wait for the end of the upload, and fail there.
+    for second in [part(2), b"2".to_vec()] {
+        let disk = SimDisk::new(Model::WeakPosix);
+        runtime().block_on(async {
+            let store = cosave::Store::options().inline_max(0).open_on(disk.process()).unwrap();
+            let objects = Objects::from(cosave::tokio::Store::from(store));
+            let mut upload = begin(&objects, "a").await;
+            upload.put_part(part(1).into()).await.unwrap();
+            disk.free_bytes(Some(0));
+            let is_late = upload.put_part(second.into()).await.is_ok();
+            if is_late {
+                let refused = upload.complete().await.unwrap_err();
+                assert_eq!(system_error(&refused), Some(ErrorKind::StorageFull), "{refused:?}");
+            }
+            disk.free_bytes(None);
+            drop(upload.put_part(part(3).into()));
+            for _ in 0..2 {
+                let refused = upload.complete().await.unwrap_err();
+                assert_eq!(system_error(&refused), Some(ErrorKind::StorageFull), "{refused:?}");
+            }
+            let missing = objects.head(&"a".into()).await.unwrap_err();
+            assert!(matches!(missing, Error::NotFound { .. }), "{missing}");
+        });
+    }
+}
+
+/// What the system has said.
+fn system_error(refused: &Error) -> Option<ErrorKind> {
+    match std::error::Error::source(refused)?.downcast_ref()? {
+        cosave::Error::Io { source, .. } => Some(source.kind()),
+        _ => None,
+    }
 }
 
 /// The end of the upload waited on the only thread for a part that needed that thread.

@@ -5,12 +5,13 @@ use std::fs;
 use std::future::Future;
 use std::io::Write as _;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use cosave::object_store::Objects;
 use cosave::{Checksum, InvalidPath, Progress, Store, StoreOptions};
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore as _, ObjectStoreExt as _, PutMode, UpdateVersion};
 
@@ -138,29 +139,68 @@ fn an_object_that_was_moved_is_newer_than_the_one_that_it_replaced() {
     });
 }
 
+/// Options of a store whose next commit finds a directory at this path once so many of its files are in place. It
+/// is the turn of that one then.
+fn in_the_way(path: PathBuf, files: usize) -> StoreOptions {
+    let is_first = AtomicBool::new(true);
+    Store::options().on_progress(move |progress| {
+        let is_its_turn = matches!(progress, Progress::Applied { files: found, .. } if *found == files);
+        if is_its_turn && is_first.swap(false, Ordering::Relaxed) {
+            let _missing = fs::remove_file(&path);
+            fs::create_dir(&path).unwrap();
+        }
+        ControlFlow::Continue(())
+    })
+}
+
 /// It was told as refused. Whoever tried again was refused by his own object, or did it twice.
 #[test]
 fn a_change_that_is_made_and_cannot_be_moved_into_place_is_told_as_made() {
     let root = tempfile::tempdir().unwrap();
-    let path = root.path().to_owned();
-    let is_first = AtomicBool::new(true);
-    let options = Store::options().on_progress(move |progress| {
-        let has_begun = matches!(progress, Progress::Applied { files: 1, all: 2, .. });
-        if has_begun && is_first.swap(false, Ordering::Relaxed) {
-            // It takes the place of the second file.
-            fs::create_dir(path.join("b")).unwrap();
-        }
-        ControlFlow::Continue(())
-    });
-    with_objects(root.path(), options, |objects| async move {
+    let way = root.path().join("b");
+    with_objects(root.path(), in_the_way(way.clone(), 1), |objects| async move {
         let mut batch = objects.batch();
         batch.put(&"a".into(), "1".into()).put(&"b".into(), "2".into());
         let put = batch.commit().await.unwrap();
         let tags: Vec<_> = put.into_iter().map(|put| put.e_tag.unwrap()).collect();
         assert_eq!(tags, [Checksum::of(b"1").to_string(), Checksum::of(b"2").to_string()]);
-        let way = objects.store().root().join("b");
         assert!(way.is_dir(), "nothing was in its way");
         fs::remove_dir(&way).unwrap();
         assert_eq!(objects.get(&"b".into()).await.unwrap().bytes().await.unwrap(), "2");
+    });
+}
+
+/// As above. The second try said that there was no such object.
+#[test]
+fn a_deletion_that_is_made_and_cannot_remove_every_file_is_told_as_made() {
+    let root = tempfile::tempdir().unwrap();
+    let way = root.path().join("b");
+    for name in ["a", "b"] {
+        fs::write(root.path().join(name), "1").unwrap();
+    }
+    with_objects(root.path(), in_the_way(way.clone(), 1), |objects| async move {
+        let locations = ["a", "none", "b"].map(|location| Ok(Path::from(location)));
+        let deleted: Vec<_> = objects.delete_stream(stream::iter(locations).boxed()).collect().await;
+        assert!(way.is_dir(), "nothing was in its way");
+        let [Ok(a), Err(Error::NotFound { .. }), Ok(b)] = &deleted[..] else { panic!("{deleted:?}") };
+        assert_eq!((a.as_ref(), b.as_ref()), ("a", "b"));
+        fs::remove_dir(&way).unwrap();
+        assert_eq!(listed(&objects, "").await, [""; 0]);
+    });
+}
+
+/// As above. The second try said that the upload is over.
+#[test]
+fn an_upload_that_is_made_and_cannot_be_moved_into_place_is_told_as_made() {
+    let root = tempfile::tempdir().unwrap();
+    let way = root.path().join("a");
+    with_objects(root.path(), in_the_way(way.clone(), 0), |objects| async move {
+        let mut upload = objects.put_multipart(&"a".into()).await.unwrap();
+        upload.put_part("1".into()).await.unwrap();
+        let put = upload.complete().await.unwrap();
+        assert!(way.is_dir(), "nothing was in its way");
+        assert_eq!(put.e_tag, Some(Checksum::of(b"1").to_string()));
+        fs::remove_dir(&way).unwrap();
+        assert_eq!(objects.get(&"a".into()).await.unwrap().bytes().await.unwrap(), "1");
     });
 }
