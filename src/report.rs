@@ -98,6 +98,10 @@ impl Change {
             Self::MoveTree { path, .. } | Self::RemoveTree { path } => path,
         }
     }
+
+    fn is_of_directory(&self) -> bool {
+        !matches!(self, Self::Create { .. } | Self::Replace { .. } | Self::Remove { .. } | Self::Link { .. })
+    }
 }
 
 fn in_octal(mode: Option<u32>) -> String {
@@ -308,12 +312,19 @@ impl<T> Commit<T> {
 
 impl<T> fmt::Display for Commit<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.changes.len();
-        if count == 0 {
+        if self.changes.is_empty() {
             return write!(f, "nothing to commit after generation {}", self.generation);
         }
-        let files = if count == 1 { "file" } else { "files" };
-        write!(f, "generation {}: {count} {files} changed", self.generation)
+        let directories = self.changes.iter().filter(|change| change.is_of_directory()).count();
+        let counted = |count: usize, one: &str, many: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            _ => Some(format!("{count} {many}")),
+        };
+        let files = counted(self.changes.len() - directories, "file", "files");
+        let directories = counted(directories, "directory", "directories");
+        let both: Vec<_> = files.into_iter().chain(directories).collect();
+        write!(f, "generation {}: {} changed", self.generation, both.join(" and "))
     }
 }
 

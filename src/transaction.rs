@@ -399,7 +399,7 @@ impl Transaction {
             transaction: id,
             durability: self.root().settings.durability,
             names_are_durable: receipt.durable == Durable::Synced,
-            changes,
+            changes: Self::as_found(changes, receipt.found),
             not_preserved: receipt.lost,
             value: (),
         })

@@ -37,6 +37,7 @@ use super::{apply, check, history, made, permissions, recover};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, NewFile, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
+use crate::manifest::Before;
 use crate::mutation::{Rule, keeps};
 use crate::options::Durability;
 use crate::path::RelativePath;
@@ -49,6 +50,8 @@ pub(crate) struct Receipt {
     pub(crate) generation: Generation,
     pub(crate) durable: Durable,
     pub(crate) lost: Vec<NotPreserved>,
+    /// What it has found at its paths under the lock.
+    pub(crate) found: Vec<(RelativePath, Option<Before>)>,
 }
 
 /// The transactions of one store that wait to be published, and what the last batch has left to the next.
@@ -550,9 +553,12 @@ fn acknowledge(root: &Root, owed: &mut Vec<Published>, paid: &Result<Durable>, r
         if paid.is_ok() {
             apply::delete_hidden(root, &published);
         }
-        let Published { generation, id, durable, session, lost, .. } = published;
+        let Published { generation, id, durable, session, lost, entries, .. } = published;
         let answer = match paid {
-            Ok(paid) => Ok(Receipt { generation, durable: durable.and(*paid), lost }),
+            Ok(paid) => {
+                let found = entries.into_iter().map(|entry| (entry.path, entry.before)).collect();
+                Ok(Receipt { generation, durable: durable.and(*paid), lost, found })
+            }
             Err(error) => {
                 session.leave_mark();
                 root.mark_if_sync_failed(generation);

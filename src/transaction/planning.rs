@@ -10,6 +10,7 @@ use crate::draft::{Content, Draft, Slot};
 use crate::error::{Error, Result};
 use crate::fs::Metadata;
 use crate::generation::TransactionId;
+use crate::manifest::Before;
 use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::check;
 use crate::protocol::resolve::Target;
@@ -124,6 +125,29 @@ impl Transaction {
         pruning::refuse_contradictions(self.root(), draft)?;
         refuse_aliases(self.root(), draft.slots.values().filter_map(Slot::target))?;
         Ok(draft.slots.values().filter_map(describe).collect())
+    }
+
+    /// The changes as they were made. Others may have made or replaced a file since it was looked at, and a write
+    /// that expects nothing is over theirs.
+    pub(super) fn as_found(changes: Vec<Change>, found: Vec<(RelativePath, Option<Before>)>) -> Vec<Change> {
+        let mut found: HashMap<_, _> = found.into_iter().collect();
+        let as_made = |change: Change| {
+            let Some(before) = found.remove(change.path()) else { return change };
+            match (change, before) {
+                (Change::Create { path, length, mode }, Some(Before { stamp, is_link: false, .. })) => {
+                    Change::Replace { path, old_length: stamp.length, length, mode }
+                }
+                (Change::Replace { path, length, mode, .. }, None) => Change::Create { path, length, mode },
+                (Change::Replace { path, length, mode, .. }, Some(before)) => {
+                    Change::Replace { path, old_length: before.stamp.length, length, mode }
+                }
+                (Change::Remove { path, .. }, Some(before)) => {
+                    Change::Remove { path, old_length: before.stamp.length }
+                }
+                (change, _) => change,
+            }
+        };
+        changes.into_iter().map(as_made).collect()
     }
 }
 

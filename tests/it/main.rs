@@ -64,6 +64,7 @@ mod tidy;
 // Threads that are in each other's way: minutes under Wine, where every lock is a round trip.
 #[cfg(unix)]
 mod time_outs;
+mod told;
 mod transactions;
 mod trees;
 #[cfg(unix)]

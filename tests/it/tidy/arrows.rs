@@ -42,7 +42,7 @@ transaction::expecting -> transaction protocol::snapshot protocol::expected prot
 transaction::directories -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root error fs manifest path
 transaction::new_directory -> transaction error manifest place
 transaction::links -> transaction draft protocol::check protocol::glance protocol::resolve protocol::stage protocol::root error fs manifest mutation path
-transaction::planning -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root report error fs generation path
+transaction::planning -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root report error fs generation manifest path
 transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os::outside fs::os fs path place transaction::trees
 transaction::trees -> transaction protocol::tree protocol::resolve protocol::stage protocol::root error fs manifest path draft
 transaction::removing -> transaction draft protocol::check protocol::resolve protocol::stage protocol::root error fs path
@@ -65,7 +65,7 @@ single::durable -> error fs::os fs options path place
 protocol ->
 protocol::open -> protocol::caller protocol::flush protocol::commit protocol::gate protocol::lease protocol::refused protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation protocol::history
 protocol::flush -> protocol::commit protocol::recover protocol::lock protocol::control protocol::root error options
-protocol::commit -> protocol::leading protocol::shift protocol::gate protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress protocol::permissions preserve protocol::history protocol::made
+protocol::commit -> protocol::leading protocol::shift protocol::gate protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress protocol::permissions preserve manifest protocol::history protocol::made
 protocol::shift -> protocol::recover protocol::publish protocol::lease protocol::lock protocol::root error
 protocol::past -> protocol::read protocol::history protocol::history_record protocol::state protocol::layout protocol::root checksum error fs generation manifest mutation path protocol::resolve
 protocol::read -> protocol::pending protocol::recover protocol::state protocol::lock protocol::resolve protocol::original protocol::control protocol::root error manifest fs mutation generation path protocol::tree
