@@ -335,12 +335,14 @@ fn held_by(holder: Option<&String>) -> String {
     holder.map(|holder| format!(" (held by {holder})")).unwrap_or_default()
 }
 
-/// What to do after a conflict. What was expected by a checksum or a generation does not come back.
+/// Whether somebody expects what is not so. That does not come back by itself.
+fn is_unexpected(found: &Clash) -> bool {
+    matches!(found, Clash::Generation { .. } | Clash::Checksum | Clash::Exists | Clash::Missing)
+}
+
+/// What to do after a conflict.
 fn after(found: &Clash) -> &'static str {
-    match found {
-        Clash::Generation { .. } | Clash::Checksum => "look at what is there, and decide anew",
-        _ => "read it again and retry",
-    }
+    if is_unexpected(found) { "look at what is there, and decide anew" } else { "read it again and retry" }
 }
 
 /// Which of three things is true after an error. There is no fourth.
@@ -399,13 +401,14 @@ impl Error {
     }
 
     /// Whether the same work, done again from its beginning, may succeed without any repair: what was in
-    /// the way may be gone by itself. It is so for a conflict, unless an expected generation or checksum
-    /// is not there, and for a lock that others hold. Never after an error that leaves open whether something
-    /// was changed.
+    /// the way may be gone by itself. It is so for a lock that others hold, and for a conflict over what was
+    /// read or staged. It is not if something else is there than the caller expects: a file where none was
+    /// to be, none where one was to be, another content or another generation. Never after an error that
+    /// leaves open whether something was changed.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Conflict { found, .. } => !matches!(found, Clash::Generation { .. } | Clash::Checksum),
+            Self::Conflict { found, .. } => !is_unexpected(found),
             Self::Locked { .. } | Self::InUse { .. } => true,
             _ => false,
         }

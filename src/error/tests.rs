@@ -60,14 +60,14 @@ fn meaning(error: &Error) -> (Outcome, bool, bool) {
     match error {
         Error::Conflict { found, .. } => {
             let may_pass = match found {
-                Clash::Exists | Clash::Missing | Clash::Changed | Clash::StagedMissing => true,
+                Clash::Changed | Clash::StagedMissing => true,
                 Clash::StagedChanged | Clash::StagedReplaced | Clash::DirectoryMissing => true,
                 Clash::NoDirectory
                 | Clash::NotEmpty
                 | Clash::NotLocked
                 | Clash::Symlink
                 | Clash::NoSymlink => true,
-                Clash::Checksum | Clash::Generation { .. } => false,
+                Clash::Checksum | Clash::Generation { .. } | Clash::Exists | Clash::Missing => false,
             };
             (NothingHappened, true, may_pass)
         }

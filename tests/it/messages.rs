@@ -243,7 +243,7 @@ fn an_error_says_whether_the_same_work_may_succeed_later() {
     let told = |error: &Error| (error.is_conflict(), error.is_retryable());
     assert_eq!(
         [&locked, &exists, &late, &missing].map(told),
-        [(false, true), (true, true), (true, false), (false, false)]
+        [(false, true), (true, false), (true, false), (false, false)]
     );
     let closed = store.dry_run().unwrap().commit().unwrap_err();
     assert!(matches!(closed, Error::Unsupported { reason: Reason::DryRun, .. }), "{closed}");
@@ -281,7 +281,7 @@ fn a_conflict_says_what_to_do_next() {
     let path = Path::new(root.path().file_name().unwrap()).join("a");
     let named = format!("{}` exists already", path.display());
     assert!(absent.starts_with("cannot go on: `") && absent.contains(&named), "{absent}");
-    assert!(absent.ends_with("exists already; nothing was changed, read it again and retry"), "{absent}");
+    assert!(absent.ends_with("exists already; nothing was changed, look at what is there, and decide anew"));
     let other = cosave::Checksum::of(b"2");
     let differs = tx.expect("a", Expect::Checksum(other)).unwrap_err().to_string();
     assert!(differs.ends_with("nothing was changed, look at what is there, and decide anew"), "{differs}");

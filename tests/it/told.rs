@@ -1,13 +1,33 @@
 //! What errors and reports say: the path and the operation that are meant, and what to do.
 
+use std::fs;
 use std::path::Path;
 
-use cosave::{Durability, Store};
+use cosave::{AppendFile, AtomicFile, Durability, Store};
 
 use crate::common::put;
 
 fn open(root: &Path) -> Store {
     Store::options().durability(Durability::Process).open(root).unwrap()
+}
+
+/// "Read it again and retry", a thousand times, over a file that somebody had removed by hand.
+#[test]
+fn a_conflict_that_no_retry_can_end_says_so() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::options().keep(10).durability(Durability::Process).open(root.path()).unwrap();
+    put(&store, &[("a", "1")]);
+    put(&store, &[("a", "2")]);
+    fs::remove_file(root.path().join("a")).unwrap();
+    let by_hand = store.undo().unwrap_err();
+    let log = AppendFile::open(root.path().join("log")).unwrap();
+    fs::write(root.path().join("taken"), "1").unwrap();
+    let rotated = log.rotate("taken").unwrap_err();
+    let under = AtomicFile::create_under(root.path().join("b"), "taken").unwrap_err();
+    for error in [by_hand, rotated, under] {
+        assert!(error.is_conflict() && !error.is_retryable(), "{error}");
+        assert!(error.to_string().ends_with("look at what is there, and decide anew"), "{error}");
+    }
 }
 
 /// Two stores wrote the same new file. The second one said that it had created it.
