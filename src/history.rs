@@ -180,7 +180,7 @@ pub(crate) fn step(root: &Root, history: &History, direction: Direction) -> Resu
         }
     }
     let reason = match direction {
-        Direction::Back if end.is_at_the_end(history) => Reason::NoHistory,
+        Direction::Back if end.is_at_the_end(history) => history.why_none(root),
         Direction::Back | Direction::Forth => Reason::NothingToUndo,
     };
     Err(Error::Unsupported { path: root.path().into(), reason })

@@ -74,6 +74,9 @@ pub enum InvalidPath {
     /// A file would be copied to itself, or moved to where it is.
     #[error("it is the file itself")]
     Itself,
+    /// A name in the directory of the file is asked for, and this is no name, or leads elsewhere.
+    #[error("it must be a plain name in the same directory")]
+    NoName,
     /// A symlink is where a file should be.
     #[error("it is a symlink")]
     Symlink,

@@ -28,6 +28,10 @@ pub enum Operation {
     Publish,
     /// Moving a staged file over its target.
     Move,
+    /// Giving a file another name.
+    Rename,
+    /// Giving up a generation.
+    Abandon,
     /// Moving a directory with everything in it.
     MoveDirectory,
     /// Removing a file.
@@ -55,6 +59,8 @@ impl std::fmt::Display for Operation {
             Self::Lock => "lock",
             Self::Publish => "publish",
             Self::Move => "move a staged file to",
+            Self::Rename => "rename",
+            Self::Abandon => "give up",
             Self::MoveDirectory => "move the directory",
             Self::Remove => "remove",
             Self::Retire => "retire",

@@ -24,7 +24,7 @@ use crate::mutation::{Rule, keeps};
 use crate::path::{InvalidPath, RelativePath};
 
 /// Whether a file may be written here: there is a regular file that is not read-only, or nothing.
-pub(crate) fn may_replace(root: &Root, target: &Target) -> Result<()> {
+pub(crate) fn may_replace(root: &Root, target: &Target, operation: Operation) -> Result<()> {
     if target.directory_exists() && !root.assumes_permission() {
         not_frozen(root, &target.path)?;
     }
@@ -35,7 +35,7 @@ pub(crate) fn may_replace(root: &Root, target: &Target) -> Result<()> {
             match root.fs.may_write(&target.path, existing) {
                 // Another program has removed it meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                result => result.map_err(root.error(Operation::Stage, &target.path)),
+                result => result.map_err(root.error(operation, &target.path)),
             }
         }
         Kind::Directory => Err(Error::invalid(root.full(&target.path), InvalidPath::Directory)),
@@ -57,7 +57,7 @@ pub(crate) fn may_stage(root: &Root, target: &Target) -> Result<()> {
     if is_link(target) {
         may_remove_link(root, &target.path)?;
     } else {
-        may_replace(root, target)?;
+        may_replace(root, target, Operation::Stage)?;
     }
     if root.assumes_permission() {
         return Ok(());
@@ -71,7 +71,7 @@ pub(crate) fn may_remove(root: &Root, target: &Target) -> Result<()> {
     if is_link(target) {
         return may_remove_link(root, &target.path);
     }
-    may_replace(root, target)?;
+    may_replace(root, target, Operation::Remove)?;
     if target.existing.is_none() || root.assumes_permission() {
         return Ok(());
     }
@@ -142,7 +142,7 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
             Some(_) if was_link(entry) => {
                 return Err(Error::Conflict { path: root.full(&entry.path).into(), found: Clash::NoSymlink });
             }
-            Some(Kind::Other | Kind::Directory) => may_replace(root, &target)?,
+            Some(Kind::Other | Kind::Directory) => may_replace(root, &target, Operation::Stage)?,
             _ => {}
         }
         if keeps(Rule::CheckFlags) {

@@ -23,7 +23,7 @@ use super::caller::{Caller, Claim, Patience};
 use super::control::{self, Control, Owner};
 use super::root::{Reader, Root};
 use super::{layout, session};
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::expect::Clash;
 use crate::fs::{Lock, LockKind};
 use crate::mutation::{Rule, keeps};
@@ -178,7 +178,13 @@ pub(crate) fn ensure(root: &Root) -> Result<()> {
     if Control::look(root)?.is_whole(root) {
         return Ok(());
     }
-    let wave = control::make(root)?;
+    let wave = control::make(root).map_err(|error| match error.is_not_found() {
+        // A directory that was removed takes no name any more, whatever has its name now.
+        true if !root.fs.has_control_elsewhere() => {
+            Error::Unsupported { path: root.path().into(), reason: Reason::RootGone }
+        }
+        _ => error,
+    })?;
     // Lost without this sync: the control directory's name, and with it every commit that was ever
     // published there.
     let _durable = root.sync_always(wave)?;

@@ -109,13 +109,22 @@ impl History {
             return refuse(Reason::NotCommitted);
         }
         if generation.next() < oldest {
-            return refuse(Reason::NoHistory);
+            return refuse(self.why_none(root));
         }
         let later = self.records.iter().filter(|record| record.generation > generation);
         if let Some(tree) = later.filter_map(Record::tree).next() {
             return Err(Error::Unsupported { path: root.full(tree).into(), reason: Reason::NotKept });
         }
         Ok(())
+    }
+
+    /// Why there is no way further back.
+    pub(crate) fn why_none(&self, root: &Root) -> Reason {
+        if self.records.is_empty() && root.settings.keep == 0 {
+            Reason::KeepsNothing
+        } else {
+            Reason::NoHistory
+        }
     }
 
     /// What each path was that later commits have changed, and what the commits up to the generation had left

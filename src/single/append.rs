@@ -214,7 +214,10 @@ impl AppendFile {
         shared.refuse_child()?;
         let invalid = |reason| Error::invalid(Path::new(name), reason);
         let parsed = RelativePath::new(name).map_err(invalid)?;
-        if !parsed.parent().is_root() || parsed.name() == shared.path.name() {
+        if !parsed.parent().is_root() {
+            return Err(invalid(InvalidPath::NoName));
+        }
+        if parsed.name() == shared.path.name() {
             return Err(invalid(InvalidPath::Itself));
         }
         let _syncing = guard(&shared.syncing);

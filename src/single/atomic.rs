@@ -133,7 +133,10 @@ impl AtomicFile {
         let (fs, target) = open(path, Existing::Replace)?;
         let invalid = |reason| Error::invalid(Path::new(name), reason);
         let parsed = RelativePath::new(name).map_err(invalid)?;
-        if !parsed.parent().is_root() || parsed.name() == target.name() {
+        if !parsed.parent().is_root() {
+            return Err(invalid(InvalidPath::NoName));
+        }
+        if parsed.name() == target.name() {
             return Err(invalid(InvalidPath::Itself));
         }
         let temporary = target.with_name(name);

@@ -98,7 +98,7 @@ pub fn sync_parents(path: impl AsRef<Path>) -> Result<()> {
 /// ```
 pub fn rename_durably(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
     let (from, to) = (from.as_ref(), to.as_ref());
-    OsFileSystem::rename_anywhere(from, to).map_err(Error::io(Operation::Move, to))?;
+    OsFileSystem::rename_anywhere(from, to).map_err(Error::io(Operation::Rename, from))?;
     let directories = BTreeSet::from([directory_of(from), directory_of(to)]);
     let not_synced = |error| Error::NotSynced { path: Place::from(to), source: Arc::new(error) };
     directories.into_iter().try_for_each(sync_directory).map_err(|error| not_synced(error.into()))

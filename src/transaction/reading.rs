@@ -251,8 +251,17 @@ impl Transaction {
             Answer::Names(names) => names,
             Answer::Kind(_) | Answer::Info(_) | Answer::Link(_) => None,
         };
-        let names = guard(&self.draft).names_in(&directory, names).ok_or_else(|| self.missing(&directory))?;
+        let names = guard(&self.draft).names_in(&directory, names);
+        let names = names.ok_or_else(|| self.not_listed(&directory))?;
         Ok(names.into_iter().map(|(name, kind)| DirEntry::new(directory.child(name), kind)).collect())
+    }
+
+    /// Why there are no names in a directory.
+    fn not_listed(&self, directory: &RelativePath) -> Error {
+        match self.exists(directory) {
+            Ok(true) => self.named(Error::invalid(self.root().full(directory), InvalidPath::NotADirectory)),
+            _ => self.missing(directory),
+        }
     }
 
     /// What this transaction itself has made of a path. The inner `None` is a removal.

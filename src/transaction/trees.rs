@@ -71,7 +71,7 @@ impl Transaction {
     pub fn remove_dir_all(&mut self, path: impl AsRef<Path>) -> Result<()> {
         self.root().may_collect()?;
         let named = |error| self.named(error);
-        let (target, tree) = self.tree_to_go(path.as_ref()).map_err(named)?;
+        let (target, tree) = self.tree_to_go(path.as_ref(), Operation::Remove).map_err(named)?;
         tree::may_be_deleted(self.root(), &target.path)?;
         let hidden = HiddenTree { name: OsString::new(), tree };
         self.change_directory(target, |target| StagedChange::RemoveTree(target, hidden));
@@ -159,11 +159,21 @@ impl Transaction {
         {
             return Err(Error::invalid(path, InvalidPath::Contradiction));
         }
+        let is_own = draft.makes_below(&target.path)
+            || draft
+                .newest(&target.path)
+                .is_some_and(|slot| matches!(slot.content, Content::Ready(StagedChange::CreateDirectory(_))));
+        if target.existing.is_none() && is_own {
+            // It is there once this is committed, and can be moved then.
+            return Err(
+                self.named(Error::invalid(self.root().full(&target.path), InvalidPath::Contradiction))
+            );
+        }
         Ok(target.existing.is_some_and(|found| found.kind == Kind::Directory))
     }
 
     pub(super) fn move_tree(&mut self, from: &Path, to: &Path, occupied: Occupied) -> Result<()> {
-        let (source, tree) = self.tree_to_go(from)?;
+        let (source, tree) = self.tree_to_go(from, Operation::MoveDirectory)?;
         let target = self.resolve_name(to)?;
         if source.path == target.path {
             return Err(Error::invalid(to, InvalidPath::Itself));
@@ -179,7 +189,7 @@ impl Transaction {
             _ if removed.is_some() => removed,
             (false, _) if target.existing.is_none() => None,
             (true, Occupied::Replaced) => {
-                let (_, tree) = self.tree_to_go(to)?;
+                let (_, tree) = self.tree_to_go(to, Operation::MoveDirectory)?;
                 tree::may_be_deleted(self.root(), &target.path)?;
                 Some(HiddenTree { name: OsString::new(), tree })
             }
@@ -209,15 +219,13 @@ impl Transaction {
         Error::Unsupported { path: self.root().full(path).into(), reason: Reason::NoIdentity }
     }
 
-    /// A directory that can go with everything in it.
-    fn tree_to_go(&self, given: &Path) -> Result<(Target, TreeIdentity)> {
+    /// A directory that can go with everything in it. A missing one is an error of `operation`.
+    fn tree_to_go(&self, given: &Path, operation: Operation) -> Result<(Target, TreeIdentity)> {
         let target = self.resolve_name(given)?;
         self.refuse_beside(&target.path, given)?;
         match target.existing.map(|found| found.kind) {
             None => {
-                return Err(self.root().error(Operation::MoveDirectory, &target.path)(
-                    io::ErrorKind::NotFound.into(),
-                ));
+                return Err(self.root().error(operation, &target.path)(io::ErrorKind::NotFound.into()));
             }
             Some(Kind::Directory) => {}
             Some(_) => return Err(Error::invalid(given, InvalidPath::NotADirectory)),

@@ -42,7 +42,7 @@ pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> R
         wave.add(tree::take_back(root, entry)?);
     }
     let renamed = root.fs.rename(&path, &Fate::Abandoned.of(generation).path());
-    wave.add(renamed.map_err(root.error(Operation::Publish, &path))?);
+    wave.add(renamed.map_err(root.error(Operation::Abandon, &path))?);
     // Lost without this sync: the decision, and the way back of trees. A power loss would bring the
     // generation back.
     let _durable = root.sync_always(wave)?;

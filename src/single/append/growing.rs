@@ -186,7 +186,7 @@ impl Shared {
         // Somebody may have made one during the wait.
         names.add(self.rename(&self.path, to).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => taken(),
-            _ => self.io(Operation::Move)(error),
+            _ => self.io(Operation::Rename)(error),
         })?);
         // Lost without this sync: the old file's new name, and with it all its records, if its old name is
         // already another file's. POSIX promises no order among names.

@@ -122,8 +122,9 @@ reader -> fs generation
 listed -> fs path
 report -> options generation path preserve
 spelling -> error
-error -> error::operation expect generation path place preserve
+error -> error::operation error::reason expect generation path place preserve
 error::operation ->
+error::reason ->
 expect -> checksum generation
 manifest::text -> manifest::name manifest generation checksum manifest::tree manifest::directory
 manifest::directory -> manifest::name manifest
