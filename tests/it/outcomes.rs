@@ -95,3 +95,16 @@ fn the_id_of_a_transaction_is_known_before_its_commit() {
     drop((aborted, store));
     crate::common::assert_no_litter(root.path());
 }
+
+/// A power loss can bring a superseded manifest back with another file's bytes. Then nobody could be told of any
+/// transaction that was not found in a newer one.
+#[test]
+fn a_superseded_manifest_that_is_damaged_answers_nothing_and_stops_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    let first = put(&store, &[("a", "1")]).transaction();
+    let second = put(&store, &[("a", "2")]).transaction();
+    fs::write(root.path().join(".cosave/1.applied"), "the bytes of another file").unwrap();
+    assert_eq!(store.outcome_of(first).unwrap(), TransactionOutcome::Unknown);
+    assert_eq!(store.outcome_of(second).unwrap(), committed(2));
+}

@@ -9,19 +9,26 @@ use super::super::control::{self, Control};
 use super::super::layout::{ControlName, Fate};
 use super::super::lock::Locked;
 use super::super::root::Root;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::generation::{Generation, TransactionId};
 use crate::report::TransactionOutcome;
 
 /// How many answers are kept.
 const RESOLVED_MAX: usize = 256;
 
-/// The generation of a transaction, by the manifests that still exist.
-fn find(root: &Root, control: &Control, id: TransactionId) -> Result<Option<Generation>> {
+/// The generation of a transaction, by the manifests that still exist. Damage stops the search, unless
+/// that generation counts as gone.
+fn find(
+    root: &Root,
+    control: &Control,
+    id: TransactionId,
+    is_gone: impl Fn(Generation) -> bool,
+) -> Result<Option<Generation>> {
     for (generation, path) in control.manifests().into_iter().rev() {
         let manifest = match control::manifest(root, &path) {
             // Such a generation is often given up because its manifest cannot be read.
             Err(_) if control.has(Fate::Abandoned.of(generation)) => continue,
+            Err(Error::Corrupt { .. }) if is_gone(generation) => continue,
             manifest => manifest?,
         };
         if manifest.is_some_and(|manifest| manifest.transaction == id) {
@@ -37,7 +44,7 @@ pub(super) fn resolve(root: &Root, control: &mut Control) {
     for doubt in control.take(|name| matches!(name, ControlName::InDoubt(_))) {
         let ControlName::InDoubt(id) = doubt else { continue };
         // If a manifest cannot be read, the doubt stays until the manifest is repaired.
-        let Ok(committed) = find(root, control, id) else { continue };
+        let Ok(committed) = find(root, control, id, |_| false) else { continue };
         let answer = ControlName::Resolved(id, committed);
         if let Ok(debt) = root.fs.rename(&doubt.path(), &answer.path()) {
             debt.waive("a mark that a power loss brings back is resolved again");
@@ -53,7 +60,9 @@ pub(super) fn resolve(root: &Root, control: &mut Control) {
 
 /// The outcome of a transaction, if manifests and answers still show it.
 pub(crate) fn outcome_of(root: &Root, locked: &Locked, id: TransactionId) -> Result<TransactionOutcome> {
-    if let Some(generation) = find(root, &locked.control, id)? {
+    // A superseded manifest may be gone at any moment, so nothing is concluded from its absence.
+    let retired = locked.control.retired();
+    if let Some(generation) = find(root, &locked.control, id, |generation| generation < retired)? {
         return Ok(TransactionOutcome::Committed { generation });
     }
     let answer = |name| match name {
