@@ -2,7 +2,6 @@
 //! themselves. Each reports its errors, and after a failed sync none is tried
 //! again (fsync(2), ERRORS).
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -99,7 +98,10 @@ pub fn sync_parents(path: impl AsRef<Path>) -> Result<()> {
 pub fn rename_durably(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
     let (from, to) = (from.as_ref(), to.as_ref());
     OsFileSystem::rename_anywhere(from, to).map_err(Error::io(Operation::Rename, from))?;
-    let directories = BTreeSet::from([directory_of(from), directory_of(to)]);
+    let (left, entered) = (directory_of(from), directory_of(to));
+    // Without a journal a power loss between the two keeps one of them. Then the file has both names, and not
+    // none.
+    let directories = [entered, left].into_iter().take(if left == entered { 1 } else { 2 });
     let not_synced = |error| Error::NotSynced { path: Place::from(to), source: Arc::new(error) };
     directories.into_iter().try_for_each(sync_directory).map_err(|error| not_synced(error.into()))
 }
