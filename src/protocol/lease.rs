@@ -124,5 +124,11 @@ pub(crate) fn pause(root: &Root, wait: &mut Wait<'_>) -> Result<()> {
 fn holder(root: &Root) -> Option<String> {
     let name = root.read(&layout::LEASE_HOLDER.path()).ok().flatten();
     let name = name.and_then(|name| String::from_utf8(name).ok());
-    name.map(|name| format!("{name}, which has the root to itself")).or_else(|| session::holder(root))
+    let own = format!("process {}", root.fs.process());
+    let told = |name: String| match name == own {
+        // A number would not tell the caller that he waits for himself.
+        true => "this process, which has the root to itself: is a lock or a lease still held?".to_owned(),
+        false => format!("{name}, which has the root to itself"),
+    };
+    name.map(told).or_else(|| session::holder(root))
 }

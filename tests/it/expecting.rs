@@ -152,7 +152,7 @@ fn a_store_that_has_the_root_to_itself_is_named_to_all_others() {
     let mut own = clone.begin().unwrap();
     own.write("a", "2").unwrap();
     own.commit().unwrap();
-    let name = format!("process {}, which has the root to itself", std::process::id());
+    let name = "this process, which has the root to itself: is a lock or a lease still held?";
     let mut refused = other.begin().unwrap();
     refused.write("a", "theirs").unwrap();
     for error in [refused.try_commit().unwrap_err(), other.exclusive().map(drop).unwrap_err()] {

@@ -85,7 +85,8 @@ fn what_is_printed_to_find_errors_has_no_bytes_of_objects() {
         batch.put(&"a".into(), vec![7; 1 << 20].into());
         let printed = format!("{objects:?} {batch:?}");
         assert!(printed.len() < 500, "{} bytes", printed.len());
-        assert!(printed.contains(&*root.path().canonicalize().unwrap().to_string_lossy()), "{printed}");
+        let name = root.path().file_name().unwrap().to_string_lossy();
+        assert!(printed.contains(&*name), "{printed}");
     });
 }
 
