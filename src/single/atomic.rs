@@ -72,7 +72,7 @@ pub struct AtomicFile {
 
 /// How often a file is begun that a sweep takes for one of the dead. It can do so only at one moment, which sweeps
 /// without a pause between them can meet several times.
-const LIVING_TRIES_MAX: u32 = 1000;
+pub(super) const LIVING_TRIES_MAX: u32 = 1000;
 
 /// What is done if the target exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cosave::{AtomicFile, sweep_temporary_files};
@@ -66,24 +67,51 @@ fn child_that_writes() {
     drop(files);
 }
 
+/// Works beside sweeps that go on until it is done.
+fn beside_sweeps(sweeps: usize, root: &Path, work: impl FnOnce()) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..sweeps {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    sweep_temporary_files(root).unwrap();
+                }
+            });
+        }
+        let _over = Over(&over);
+        work();
+    });
+}
+
 #[test]
 fn saves_beside_a_sweep_that_never_ends_are_all_made() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !over.load(Ordering::SeqCst) {
-                sweep_temporary_files(root).unwrap();
-            }
-        });
-        let _over = Over(&over);
+    beside_sweeps(1, root, || {
         for number in 0..300 {
             cosave::write(root.join("a"), number.to_string()).unwrap();
             assert_eq!(text(root.join("a")), number.to_string());
         }
     });
     assert_eq!(tree(root).len(), 1);
+}
+
+/// A sweep that met the new file before it was locked took it for that of a dead writer. The rotation failed.
+#[test]
+fn rotations_beside_sweeps_that_never_end_are_all_made() {
+    const ROTATIONS: usize = 60;
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let log = cosave::AppendFile::open(root.join("log")).unwrap();
+    beside_sweeps(3, root, || {
+        for number in 0..ROTATIONS {
+            log.append(number.to_string()).unwrap();
+            log.rotate(format!("log.{number}")).unwrap();
+        }
+    });
+    log.close().unwrap();
+    assert_eq!(tree(root).len(), ROTATIONS + 1);
+    assert!((0..ROTATIONS).all(|number| text(root.join(format!("log.{number}"))) == number.to_string()));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use super::super::atomic::LIVING_TRIES_MAX;
 use super::options::AppendOptions;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::expect::Clash;
@@ -208,17 +209,32 @@ impl Shared {
     /// Makes the empty file that is to take the place of this one, under a temporary name. So nobody sees it
     /// before it has the rights of this one, and if it cannot be made, nothing has happened yet.
     fn make_next(&self) -> io::Result<Next<'_>> {
-        let temporary = layout::single(&self.path, self.fs.unique());
         let like = self.fs.metadata(&self.path)?;
-        let (file, name) = self.fs.open_to_append(&temporary, NewFile::Private)?;
-        name.waive("it gets the name that must last later");
-        let next = Next { shared: self, file: Some(file), temporary };
+        let next = self.open_next()?;
         // Windows has no rights to copy, and would not open the file a second time to write.
         if self.fs.has_modes() {
             let (_, rights) = self.fs.copy_permissions(&self.path, &like, &next.temporary)?;
             rights.waive("the sync of the first record makes them durable, too");
         }
         Ok(next)
+    }
+
+    /// A sweep that has met the file before it was locked has the lock, and removes it.
+    fn open_next(&self) -> io::Result<Next<'_>> {
+        let mut tries = 1;
+        loop {
+            let temporary = layout::single(&self.path, self.fs.unique());
+            match self.fs.open_to_append(&temporary, NewFile::Private) {
+                Ok((file, name)) => {
+                    name.waive("it gets the name that must last later");
+                    return Ok(Next { shared: self, file: Some(file), temporary });
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && tries < LIVING_TRIES_MAX => {
+                    tries += 1
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Gives a file a name that is free.

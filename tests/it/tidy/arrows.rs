@@ -57,7 +57,7 @@ single -> single::sweeping single::append single::atomic single::durable protoco
 single::sweeping -> protocol::root protocol::layout error fs::os fs mutation path
 single::append -> single::append::timer single::append::growing single::append::options single::atomic single::durable protocol::caller protocol::root error fs mutation options path place
 single::append::timer -> single::append::growing protocol::root
-single::append::growing -> single::append::options protocol::caller protocol::root protocol::layout error expect fs mutation options path place
+single::append::growing -> single::append::options single::atomic protocol::caller protocol::root protocol::layout error expect fs mutation options path place
 single::append::options -> error
 single::atomic -> protocol::caller protocol::root protocol::layout error expect fs::os fs mutation options path place
 single::durable -> error fs::os fs options path place
