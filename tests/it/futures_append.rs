@@ -1,5 +1,6 @@
 //! A file that grows, with futures: many tasks, dropped futures, and the end.
 
+use std::fs;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::mpsc;
@@ -7,11 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use cosave::Error;
+use cosave::fs::sim::{Aftermath, Fault, Model, SimDisk};
 use cosave::tokio::AppendFile;
+use cosave::{Error, RelativePath};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::common::{text, tree};
+use crate::common::{text, tree, waits};
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
@@ -84,6 +86,44 @@ fn a_record_and_a_rotation_whose_futures_were_dropped_in_time_leave_nothing() {
     assert_eq!((text(root.path().join("log.1")), text(&path)), ("1\n".to_owned(), String::new()));
 }
 
+/// Both were on threads of the pool already, where they waited for a record that took its time.
+#[cfg(unix)] // Windows tells how long an open file is only later.
+#[test]
+fn a_record_and_a_rotation_that_wait_on_the_pool_are_given_up_with_their_futures() {
+    const LONG_BYTES: u64 = 64 << 20;
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("log");
+    let written = || fs::metadata(&path).unwrap().len();
+    // Whoever comes late on a busy machine finds that they had their turn, and tries again.
+    let was_seen = (0..20).any(|_| {
+        let _ = fs::remove_file(&path);
+        runtime(64).block_on(async {
+            let log = Arc::new(AppendFile::open(&path).await.unwrap());
+            let own = Arc::clone(&log);
+            let first = tokio::spawn(async move { own.append(vec![b'.'; LONG_BYTES as usize]).await });
+            assert!(waits(|| written() > 0));
+            let (mut record, mut rotation) = (Box::pin(log.append("never\n")), Box::pin(log.rotate("never")));
+            let mut context = Context::from_waker(Waker::noop());
+            let is_pending = record.as_mut().poll(&mut context).is_pending()
+                && rotation.as_mut().poll(&mut context).is_pending();
+            let is_there = || root.path().join("never").exists();
+            assert!(waits(|| written() > LONG_BYTES / 2 || is_there()));
+            drop((record, rotation));
+            let were_waiting = is_pending && (1..LONG_BYTES).contains(&written());
+            first.await.unwrap().unwrap();
+            if were_waiting {
+                log.append("1\n").await.unwrap();
+                assert_eq!(log.len().await.unwrap(), LONG_BYTES + 2);
+                assert!(!is_there(), "it was renamed");
+            }
+            Arc::into_inner(log).unwrap().close().await.unwrap();
+            let _ = fs::remove_file(root.path().join("never"));
+            were_waiting
+        })
+    });
+    assert!(was_seen, "they never waited");
+}
+
 /// Its record was written, or it was not: nothing in between, and what came later came after it.
 #[test]
 fn a_record_dropped_at_any_moment_is_there_whole_or_never_comes() {
@@ -112,6 +152,50 @@ fn a_record_dropped_at_any_moment_is_there_whole_or_never_comes() {
     assert!(numbers.is_sorted(), "an older record has come after a newer one: {numbers:?}");
     assert_eq!(numbers.iter().filter(|number| *number % 2 == 1).count(), 100);
     assert!(numbers.len() >= 100 + *landed.lock().unwrap() as usize);
+}
+
+#[test]
+fn after_a_failed_sync_every_task_is_refused_and_the_file_says_what_is_good() {
+    let disk = SimDisk::new(Model::WeakPosix);
+    let path = RelativePath::new("log").unwrap();
+    let options = cosave::AppendFile::options().sync_every(1);
+    let log = options.open_on(disk.process(), &path, |_| Ok(0)).unwrap();
+    runtime(64).block_on(async {
+        let log = AppendFile::from(log);
+        log.append("1\n").await.unwrap();
+        // The calls before it write the record, and ask what it owes.
+        let (after, aftermath) = (disk.calls() + 2, Aftermath::CacheShowsNew);
+        disk.fail_at(&[Fault { after, error: 5, persistent: false, aftermath }]);
+        for refused in [
+            log.append("2\n").await.err(),
+            log.append("3\n").await.err(),
+            log.sync().await.err(),
+            log.rotate("log.1").await.err(),
+        ] {
+            assert!(matches!(refused, Some(Error::NotAppended { synced: 2, .. })), "{refused:?}");
+        }
+        assert_eq!((log.len().await.unwrap(), log.synced_len().await.unwrap()), (2, 2));
+        assert!(log.close().await.is_err());
+    });
+    assert_eq!(disk.files(), [("log".to_owned(), b"1\n".to_vec())].into());
+}
+
+/// A task that drops a file must not wait for the disk.
+#[test]
+fn a_file_that_is_dropped_is_closed_on_the_pool() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("log");
+    runtime(1).block_on(async {
+        let log = AppendFile::open(&path).await.unwrap();
+        log.append("1\n").await.unwrap();
+        let (busy, until) = mpsc::channel::<()>();
+        let parked = tokio::task::spawn_blocking(move || until.recv());
+        drop(log);
+        assert!(matches!(cosave::AppendFile::open(&path), Err(Error::InUse { .. })), "it is closed already");
+        drop(busy);
+        parked.await.unwrap().unwrap_err();
+        assert!(waits(|| cosave::AppendFile::open(&path).is_ok()), "nobody has closed it");
+    });
 }
 
 #[test]
