@@ -5,9 +5,9 @@ use std::io::{self, BufRead};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cosave::fs::FileSystem;
 use cosave::fs::sim::explore::{Bounds, Progress, Workload};
 use cosave::fs::sim::{Aftermath, Crash, Fault, Model, Rule, SimDisk, without};
+use cosave::fs::{Barrier, FileSystem};
 use cosave::{AppendFile, Error, Outcome, RelativePath};
 
 use crate::property;
@@ -223,6 +223,21 @@ fn what_a_killed_writer_left_is_durable_once_it_is_open() -> Result<(), String> 
 #[test]
 fn what_is_found_in_a_file_is_durable_before_anything_is_appended() {
     property::holds_by(Rule::SyncFound, what_a_killed_writer_left_is_durable_once_it_is_open);
+}
+
+/// So threads that wait for the disk at the same time share one sync: all but the first find it done.
+#[test]
+fn what_is_durable_is_not_synced_again() {
+    let disk = SimDisk::new(Model::WeakPosix);
+    let journal = open(disk.process()).unwrap();
+    (1..=3).for_each(|number| _ = journal.append(record(number)).unwrap());
+    let before = disk.waits(Barrier::Appended);
+    (0..3).for_each(|_| _ = journal.sync().unwrap());
+    assert_eq!(disk.waits(Barrier::Appended), before + 1);
+    journal.append(record(4)).unwrap();
+    journal.close().unwrap();
+    assert_eq!(disk.waits(Barrier::Appended), before + 2);
+    assert_eq!(records(&disk), Ok(vec![1, 2, 3, 4]));
 }
 
 #[test]
