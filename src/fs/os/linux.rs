@@ -90,27 +90,32 @@ pub(super) fn sync_each_file_system<'a>(
 /// Whether syncfs makes everything on this file system durable, including the disk's cache.
 ///
 /// ext4, XFS and btrfs commit and flush (`ext4_sync_fs`, `xfs_fs_sync_fs`, `btrfs_sync_fs`). The server of
-/// a FUSE file system is not even told (`fuse_sync_fs`), and the old ext2 does not flush the disk. ext2
-/// has the magic number of ext4, so the table of mounts decides.
+/// a FUSE file system is not even told (`fuse_sync_fs`). The old ext2 does not flush the disk. ext4 without a
+/// journal flushes it before the last blocks are written (`sync_filesystem`). Both have the magic number of
+/// ext4.
 fn reaches_the_medium(handle: BorrowedFd<'_>, device: u64) -> rustix::io::Result<bool> {
     const EXT: u64 = 0xef53;
     const XFS: u64 = 0x5846_5342;
     const BTRFS: u64 = 0x9123_683e;
     Ok(match u64::try_from(rustix::fs::fstatfs(handle)?.f_type) {
         Ok(XFS | BTRFS) => true,
-        Ok(EXT) => {
-            let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
-            let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-            mounts.lines().any(|line| is_mount_of(line, &number, "ext4"))
-        }
+        Ok(EXT) => has_journal(device).unwrap_or(false),
         _ => false,
     })
 }
 
-/// Whether a line of the table of mounts is of this device and type (proc_pid_mountinfo(5)).
-fn is_mount_of(line: &str, device: &str, kind: &str) -> bool {
-    let mut fields = line.split(' ');
-    fields.nth(2) == Some(device) && fields.skip_while(|field| *field != "-").nth(1) == Some(kind)
+/// Whether the driver of ext4 serves this device and keeps a journal, if that can be read (kernel,
+/// `Documentation/ABI/testing/sysfs-fs-ext4`).
+fn has_journal(device: u64) -> Option<bool> {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let disk = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    let task = Path::new("/sys/fs/ext4").join(disk.file_name()?).join("journal_task");
+    Some(is_task(&std::fs::read_to_string(task).ok()?))
+}
+
+/// Whether this names the task that writes the journal. Without one it is `<none>`.
+fn is_task(text: &str) -> bool {
+    text.trim().parse::<u32>().is_ok()
 }
 
 /// Whether this name is a mount point, which cannot be removed (rmdir(2) and unlink(2), EBUSY). The
@@ -385,7 +390,7 @@ mod tests {
 
     use rustix::fs::{XattrFlags, fremovexattr, fsetxattr};
 
-    use super::{ACCESS_LIST, Wanted, attribute_at, dirty_bytes, is_mount_of, list_mode, with_mode};
+    use super::{ACCESS_LIST, Wanted, attribute_at, dirty_bytes, is_task, list_mode, with_mode};
 
     /// Where `/proc` is not mounted, every file passed for one without an access control list.
     #[test]
@@ -430,13 +435,11 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_is_told_by_its_device_and_its_type() {
-        let line = "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext4 /dev/root rw,errors=continue";
-        assert!(is_mount_of(line, "98:0", "ext4"));
-        assert!(is_mount_of("36 35 98:0 / / rw - ext4 /dev/root rw", "98:0", "ext4"), "no optional field");
-        assert!(!is_mount_of(line, "98:1", "ext4"), "another device");
-        assert!(!is_mount_of(line, "98:0", "ext2"), "another type");
-        assert!(!is_mount_of("36 35 98:0 / ext4", "98:0", "ext4"), "no type at all");
+    fn a_journal_is_told_by_its_task() {
+        assert!(is_task("312\n"));
+        for none in ["<none>\n", "", "\n"] {
+            assert!(!is_task(none), "{none:?}");
+        }
     }
 
     #[test]
