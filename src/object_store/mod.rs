@@ -104,7 +104,7 @@
 //!   sorted by location. Each call makes the whole list anew, also one with an offset.
 //! - A rename makes a copy first, and needs the room for it.
 //! - `complete` can be called again after its future was dropped, and after an error that has changed nothing. Where
-//!   the upload was committed before, it returns the same result.
+//!   the upload was committed before, it returns the same result. An `abort` after that undoes nothing.
 //! - A missing permission is `PermissionDenied`. Every other error is `Generic`. Their source is an
 //!   [`Error`](crate::Error). It is another one for a range that the object does not have, and for what is refused
 //!   before the store is asked, such as an update without an ETag.

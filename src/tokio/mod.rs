@@ -58,7 +58,9 @@
 //!
 //! Tasks that commit at the same time wait for the disk together, as threads do: up to 32 of one store are
 //! in a batch. More wait as futures, in the order in which they came, and take no thread. So a thousand
-//! tasks that save need no thousand threads, and leave the pool to others.
+//! tasks that save need no thousand threads, and leave the pool to others. The
+//! [`lock_timeout`](crate::StoreOptions::lock_timeout) of a save begins when it has a thread. To bound all of it, use
+//! tokio's `timeout`.
 //!
 //! The commits, openings of views and locks of a store take at most 52 threads of the pool, however many
 //! wait. Any other call takes one for as long as it waits: a first read of a transaction, for instance, or a
