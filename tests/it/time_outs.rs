@@ -133,19 +133,28 @@ fn saves_that_were_given_up_do_not_wait_for_the_lock() {
 }
 
 #[test]
-fn a_read_of_a_save_that_was_given_up_does_not_wait_for_the_lock() {
-    let root = tempfile::tempdir().unwrap();
-    put(&Store::open(root.path()).unwrap(), &[("a", "1")]);
-    let (store, waits) = told_store(root.path());
-    // As a writer does that waits for a reader.
-    let queue = std::fs::File::open(root.path().join(".cosave/queue")).unwrap();
-    fs2::FileExt::lock_exclusive(&queue).unwrap();
-    let runtime = runtime();
-    let begun = Instant::now();
-    let save = runtime.spawn(async move { store.update(|tx| tx.read("a")).await });
-    assert_eq!(waits.iter().next().as_deref(), Some("queue"));
-    save.abort();
-    drop(runtime);
-    assert!(begun.elapsed() < LONG / 2, "it took {:?}", begun.elapsed());
-    drop(queue);
+fn a_view_or_a_read_of_a_save_that_was_given_up_does_not_wait_for_the_lock() {
+    type Spawn = fn(&Runtime, cosave::tokio::Store) -> tokio::task::AbortHandle;
+    let ways: [Spawn; 2] = [
+        |runtime, store| {
+            runtime.spawn(async move { store.update(|tx| tx.read("a")).await.map(drop) }).abort_handle()
+        },
+        |runtime, store| runtime.spawn(async move { store.view().await.map(drop) }).abort_handle(),
+    ];
+    for spawn in ways {
+        let root = tempfile::tempdir().unwrap();
+        put(&Store::open(root.path()).unwrap(), &[("a", "1")]);
+        let (store, waits) = told_store(root.path());
+        // As a writer does that waits for a reader.
+        let queue = std::fs::File::open(root.path().join(".cosave/queue")).unwrap();
+        fs2::FileExt::lock_exclusive(&queue).unwrap();
+        let runtime = runtime();
+        let begun = Instant::now();
+        let task = spawn(&runtime, store);
+        assert_eq!(waits.iter().next().as_deref(), Some("queue"));
+        task.abort();
+        drop(runtime);
+        assert!(begun.elapsed() < LONG / 2, "it took {:?}", begun.elapsed());
+        drop(queue);
+    }
 }
