@@ -1,6 +1,5 @@
 //! A file that grows, with futures: many tasks, dropped futures, and the end.
 
-use std::fs;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::mpsc;
@@ -93,10 +92,10 @@ fn a_record_and_a_rotation_that_wait_on_the_pool_are_given_up_with_their_futures
     const LONG_BYTES: u64 = 64 << 20;
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("log");
-    let written = || fs::metadata(&path).unwrap().len();
+    let written = || std::fs::metadata(&path).unwrap().len();
     // Whoever comes late on a busy machine finds that they had their turn, and tries again.
     let was_seen = (0..20).any(|_| {
-        let _ = fs::remove_file(&path);
+        let _ = std::fs::remove_file(&path);
         runtime(64).block_on(async {
             let log = Arc::new(AppendFile::open(&path).await.unwrap());
             let own = Arc::clone(&log);
@@ -117,7 +116,7 @@ fn a_record_and_a_rotation_that_wait_on_the_pool_are_given_up_with_their_futures
                 assert!(!is_there(), "it was renamed");
             }
             Arc::into_inner(log).unwrap().close().await.unwrap();
-            let _ = fs::remove_file(root.path().join("never"));
+            let _ = std::fs::remove_file(root.path().join("never"));
             were_waiting
         })
     });
