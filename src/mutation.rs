@@ -63,6 +63,8 @@ pub enum Rule {
     DiscardTorn,
     /// Restore lost staged files from the manifest of a small save.
     RestoreStaged,
+    /// Keep what another program has written to a staged file that is restored.
+    KeepEdited,
     /// Restore no staged file that was changed after it was staged.
     LeaveWritten,
     /// Make the files of a small save durable before its manifest is retired by recovery.

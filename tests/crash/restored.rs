@@ -138,3 +138,41 @@ fn what_a_power_loss_undoes_from_before_a_small_save_is_no_edit() {
     let is_missed = without(Some(Rule::KnowKept), || EDITS.iter().any(is_missed));
     assert!(is_missed, "the link of the history is not needed to know the original");
 }
+
+/// A program wrote into a committed file in place, and synced the bytes alone, as a database does. ext4 kept
+/// them, and neither their time nor the move. The power loss undid the move. Recovery took the
+/// file for a torn one, and wrote the bytes of the commit over those of the program.
+#[test]
+fn bytes_that_a_program_has_synced_without_their_time_are_kept() {
+    assert_eq!(edited_and_lost(), Ok(()));
+    let broken = without(Some(Rule::KeepEdited), edited_and_lost);
+    assert!(broken.is_err_and(|lost| lost > 0), "nobody noticed");
+}
+
+/// After how many power losses the program's bytes are nowhere.
+fn edited_and_lost() -> Result<(), usize> {
+    let disk = SimDisk::new(Model::WeakPosix);
+    disk.put("a", b"a0", 0o644);
+    disk.put("b", b"b0", 0o644);
+    disk.settle();
+    let store = Store::options().durability(Durability::Committed).open_on(disk.process()).unwrap();
+    store.update(|tx| tx.write("a", "a1").and_then(|()| tx.write("b", "b1"))).unwrap();
+    disk.put_keeping_time("a", b"db", 0o644);
+    disk.sync_file("a");
+    let (mut lost, mut kept_aside) = (0, 0);
+    for found in disk.power_losses(1000, 1) {
+        let report = Store::options().open_on(found.process()).unwrap().last_recovery();
+        assert_eq!(content(&found, "b"), "b1");
+        if content(&found, "a") == "db" {
+            continue;
+        }
+        let aside = found.files().into_iter().find(|(_, bytes)| bytes == b"db");
+        let is_told = |name: &String| format!("{report:?}").contains(name.as_str());
+        match aside {
+            Some((name, _)) if is_told(&name) => kept_aside += 1,
+            _ => lost += 1,
+        }
+    }
+    assert!(kept_aside + lost > 0, "no power loss has undone the move");
+    if lost == 0 { Ok(()) } else { Err(lost) }
+}

@@ -150,7 +150,7 @@ fn nothing_is_moved_before_everything_was_looked_at(disk: &SimDisk) -> Result<()
     let of_b = staged_names.iter().find(|name| killed.files()[*name] == b"b1").unwrap();
     killed.damage(of_b);
     let opened = Store::options().open_on(killed.process());
-    let corrupt = opened.is_err_and(|error| error.to_string().contains("checksum"));
+    let corrupt = opened.is_err_and(|error| error.to_string().contains("other bytes than were committed"));
     expect(corrupt, "a damaged staged file was not noticed")?;
     expect(content(&killed, "a") == "a0", "half of a commit was moved")
 }

@@ -241,6 +241,29 @@ fn a_damaged_staged_file_is_corrupt_and_nothing_moves() {
     assert_eq!(text(root.path().join("b")), "the new b");
 }
 
+/// A database synced its bytes in a committed file without their time, and a power loss undid the move. The
+/// only way out was to give up the commit, with all its files.
+#[test]
+fn a_staged_file_with_other_bytes_and_the_same_time_is_moved_once_somebody_touches_it() {
+    let root = root();
+    let mut crash = Crash::new(root.path());
+    crash.write("b", "the new b");
+    let staged = crash.write("a", "the new a");
+    crash.publish(2);
+    let file = fs::File::options().write(true).open(&staged).unwrap();
+    let stamp = file.metadata().unwrap().modified().unwrap();
+    fs::write(&staged, "database ").unwrap();
+    file.set_modified(stamp).unwrap();
+    let error = Store::open(root.path()).unwrap_err();
+    assert!(error.to_string().contains("`touch` it"), "{error}");
+    file.set_modified(SystemTime::now() + Duration::from_secs(5)).unwrap();
+    finish(root.path(), &[("a", Finding::WrittenInPlace)]);
+    assert_eq!(
+        (text(root.path().join("a")), text(root.path().join("b"))),
+        ("database ".into(), "the new b".into())
+    );
+}
+
 #[test]
 fn a_staged_file_that_somebody_wrote_to_is_moved_and_reported() {
     let root = root();

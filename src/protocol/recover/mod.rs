@@ -70,7 +70,7 @@ fn finish_all(root: &Root, locked: &mut Locked) -> Result<Recovered> {
     root.tell_only(|| Progress::Recovering { generations: manifests.len() });
     root.deferred.hand_over_to_recovery();
     waived::report_losses(&mut report, control, &manifests, &beyond);
-    inherit(root, control, &manifests)?;
+    inherit(root, control, &manifests, &mut report.differences)?;
     discard(root, &beyond, control)?;
 
     let trust = |generation| if control.is_waived(generation) { Trust::Waived } else { Trust::Durable };
@@ -146,7 +146,12 @@ pub(crate) fn finish_earlier(root: &Root, locked: &mut Locked, durability: Durab
 }
 
 /// Makes everything that was found durable, before anything is moved.
-fn inherit(root: &Root, control: &Control, chain: &[(Generation, Result<Manifest>)]) -> Result<()> {
+fn inherit(
+    root: &Root,
+    control: &Control,
+    chain: &[(Generation, Result<Manifest>)],
+    differences: &mut Vec<Difference>,
+) -> Result<()> {
     let lost = Lost::new(root, control, chain);
     let (mut wave, mut added) = (Wave::new(Barrier::Inherited), HashSet::new());
     wave.add(Unsynced::directory(layout::control()));
@@ -159,7 +164,7 @@ fn inherit(root: &Root, control: &Control, chain: &[(Generation, Result<Manifest
         }
         let Ok(manifest) = manifest else { continue };
         history::inherit(root, control, (*generation, manifest), &mut wave)?;
-        wave.absorb(lost.restore(*generation, manifest)?);
+        wave.absorb(lost.restore(*generation, manifest, differences)?);
         if control.is_waived(*generation) || manifest.has_contents() && keeps(Rule::InheritStaged) {
             waived::inherit_files(root, manifest, &mut added, &mut wave)?;
         }

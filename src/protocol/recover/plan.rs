@@ -411,7 +411,8 @@ fn symlink(
 /// A published manifest proves that the staged file was durable, so a difference has one of two causes.
 /// If length or time stamp differ, another program wrote into the applied file before a power loss
 /// undid the move. Its change counts, and the file is moved. If they do not differ, the medium is
-/// damaged.
+/// damaged, or the program has synced its bytes without their time. Only a person can tell, who gives the file
+/// a new time if it is to be moved.
 fn verify(
     root: &Root,
     path: &RelativePath,
@@ -430,7 +431,9 @@ fn verify(
         return Ok(None);
     }
     if Stamp::of(staged) == content.after || !keeps(Rule::DiagnoseChecksum) {
-        let reason = "the staged file's checksum does not match, though no program wrote to it";
+        let reason = "it has other bytes than were committed, of the same length and time: the medium is \
+                      damaged, or a program wrote to it and synced its bytes alone (then `touch` it, and it is \
+                      moved as it is)";
         return Err(Error::corrupt(root.full(path), reason));
     }
     Ok(Some(Finding::WrittenInPlace))

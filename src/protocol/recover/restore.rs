@@ -15,13 +15,14 @@ use super::super::original;
 use super::super::pending;
 use super::super::root::Root;
 use super::plan::{Named, Trust};
-use super::rewrite;
+use super::{rewrite, set_aside};
 use crate::error::{Operation, Result};
 use crate::fs::{Barrier, Kind, Metadata, NewFile, SET_ID, Wave};
 use crate::generation::Generation;
 use crate::manifest::{Action, Entry, Manifest, StagedContent, Stamp, TimeStamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
+use crate::report::{Difference, Finding};
 
 /// What a power loss can have taken of small saves.
 #[derive(Debug)]
@@ -65,8 +66,14 @@ impl<'a> Lost<'a> {
             && self.is_gone_or_torn((generation, manifest), (index, entry))?)
     }
 
-    /// Restores the staged files that `manifest` has the bytes of. Returns the debts of their names.
-    pub(super) fn restore(&self, generation: Generation, manifest: &Manifest) -> Result<Wave> {
+    /// Restores the staged files that `manifest` has the bytes of. Returns the debts of their names. Adds to
+    /// `differences` what another program had written to one of them.
+    pub(super) fn restore(
+        &self,
+        generation: Generation,
+        manifest: &Manifest,
+        differences: &mut Vec<Difference>,
+    ) -> Result<Wave> {
         let mut names = Wave::new(Barrier::Inherited);
         if !self.may_be(generation, manifest) || !keeps(Rule::RestoreStaged) {
             return Ok(names);
@@ -81,13 +88,20 @@ impl<'a> Lost<'a> {
             if self.is_gone_or_torn((generation, manifest), (index, entry))? {
                 let id = StagedId { transaction, number };
                 let fresh = layout::staged(&entry.path.parent(), entry.path.name(), id);
+                let staged = entry.path.with_name(&content.name);
+                if is_edited(root, &staged, bytes)? && keeps(Rule::KeepEdited) {
+                    let kept = set_aside::second_name(root, generation, (&entry.path, &staged), &mut wave)?;
+                    let finding = Finding::SetAside(kept);
+                    differences.push(Difference { path: entry.path.clone(), finding });
+                }
                 write(root, (entry, content, writer), bytes, &fresh, &mut wave)?;
-                restored.push((fresh, entry.path.with_name(&content.name)));
+                restored.push((fresh, staged));
                 root.sync_if_full(&mut wave, Barrier::Restored)?;
             }
         }
         // Lost without this sync: the bytes of a restored file behind its staged name. It would be
-        // younger than the manifest says, so the next recovery would take it for another program's.
+        // younger than the manifest says, so the next recovery would take it for another program's. Also lost:
+        // the second name of what another program has written.
         let _durable = root.sync_always(wave)?;
         for (fresh, staged) in restored {
             names.add(root.fs.rename(&fresh, &staged).map_err(root.error(Operation::Stage, &staged))?);
@@ -131,6 +145,15 @@ impl<'a> Lost<'a> {
         }
         Ok(self.root.look(&kept)?.is_some_and(|kept| kept.identity == found.identity))
     }
+}
+
+/// Whether another program has written to a staged file while it was in place. A file that a power loss tore
+/// has some of our bytes, and zeros where they are missing. A program can have synced its bytes without their
+/// time (fdatasync(2), `O_DSYNC` and msync(2) on ext4), so the time tells nothing.
+fn is_edited(root: &Root, staged: &RelativePath, ours: &[u8]) -> Result<bool> {
+    let Some(found) = root.read(staged)? else { return Ok(false) };
+    let is_foreign = |(found, ours): (&u8, &u8)| found != ours && *found != 0;
+    Ok(found.len() == ours.len() && found.iter().zip(ours).any(is_foreign))
 }
 
 fn is_after(root: &Root, path: &RelativePath, found: &Metadata, content: &StagedContent) -> Result<bool> {

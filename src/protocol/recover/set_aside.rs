@@ -27,7 +27,8 @@ pub(super) fn set_aside(
         matches!(entry.step, Step::SetAsideAndReplace { .. } | Step::SetAsideAndTree)
     };
     for entry in planned.iter().filter(sets_aside) {
-        let name = second_name(root, generation, &entry.entry.path, &mut wave)?;
+        let target = &entry.entry.path;
+        let name = second_name(root, generation, (target, target), &mut wave)?;
         differences.push((entry.entry.path.clone(), name));
     }
     // Lost without this sync: the second name, if a power loss keeps the move over the first one.
@@ -44,17 +45,18 @@ pub(super) fn set_aside(
     Ok(differences.into_iter().map(difference).collect())
 }
 
-fn second_name(
+/// Gives a file beside a target a second name that says so.
+pub(super) fn second_name(
     root: &Root,
     generation: Generation,
-    target: &RelativePath,
+    (target, file): (&RelativePath, &RelativePath),
     wave: &mut Wave,
 ) -> Result<RelativePath> {
     let failed = |error| root.error(Operation::SetAside, target)(error);
-    let found = root.fs.metadata(target).map_err(failed)?;
+    let found = root.fs.metadata(file).map_err(failed)?;
     for number in 0..NAME_TRIES_MAX {
         let name = layout::set_aside(target, generation, number);
-        match root.fs.link(target, &name) {
+        match root.fs.link(file, &name) {
             Ok(debt) => {
                 wave.add(debt);
                 return Ok(name);
@@ -68,7 +70,7 @@ fn second_name(
             }
             // Some systems link what a symlink leads to, or nothing.
             Err(_) if found.kind == Kind::Symlink => {
-                let to = root.fs.read_link(target).map_err(failed)?;
+                let to = root.fs.read_link(file).map_err(failed)?;
                 match root.fs.symlink(&to, &name) {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                     made => {
@@ -78,7 +80,7 @@ fn second_name(
                 }
             }
             // There are no hard links here, so a copy gets the bytes and the permissions.
-            Err(_) => match copy::file(root, target, &name, wave) {
+            Err(_) => match copy::file(root, file, &name, wave) {
                 Ok(_) => return Ok(name),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(failed(error)),

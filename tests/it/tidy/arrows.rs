@@ -75,7 +75,7 @@ protocol::recover -> protocol::recover::restore protocol::pending protocol::reco
 protocol::recover::abandon -> protocol::recover::restore protocol::lock protocol::control protocol::root protocol::layout report error manifest fs generation protocol::tree
 protocol::recover::doubt -> protocol::lock protocol::control protocol::root protocol::layout report error generation
 protocol::recover::waived -> protocol::control protocol::root report error manifest fs mutation options generation path
-protocol::recover::restore -> protocol::recover::rewrite protocol::recover::plan protocol::pending protocol::original protocol::control protocol::root protocol::layout error manifest fs mutation generation path
+protocol::recover::restore -> protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::pending protocol::original protocol::control protocol::root protocol::layout report error manifest fs mutation generation path
 protocol::recover::rewrite -> protocol::apply protocol::copy protocol::resolve protocol::root protocol::layout error manifest fs generation path protocol::tree protocol::new_directory
 protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol::root protocol::layout report error fs generation path
 protocol::recover::plan -> protocol::original protocol::copy protocol::root report error manifest fs mutation generation path protocol::recover::trees protocol::tree
