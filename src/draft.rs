@@ -5,11 +5,15 @@
 //! writes to one path counts, and how much is kept in memory. The protocol
 //! knows how a file is staged.
 
+mod building;
+pub(crate) mod built;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
-use crate::error::Result;
+use self::building::Building;
+use crate::error::{Error, Result};
 use crate::fs::{Kind, Metadata};
 use crate::manifest::NewDirectory;
 use crate::path::{InvalidPath, RelativePath};
@@ -47,6 +51,8 @@ pub(crate) struct Draft {
     pub(crate) asked_for: BTreeSet<RelativePath>,
     /// The slots of trees, by each path that they move or remove.
     trees: HashMap<RelativePath, u64>,
+    /// The directories that take the place of files.
+    building: Building,
     /// The directories that are to have a mode.
     modes: HashMap<RelativePath, NewDirectory>,
     /// How many slots below a directory make something.
@@ -84,6 +90,10 @@ impl Slot {
     /// Whether it removes one file or one directory.
     pub(crate) fn goes(&self) -> bool {
         matches!(self.content, Content::Ready(StagedChange::Remove(_) | StagedChange::RemoveDirectory(_)))
+    }
+
+    fn removes_file(&self) -> bool {
+        matches!(self.content, Content::Ready(StagedChange::Remove(_)))
     }
 
     /// Whether a directory goes with everything in it, so that something else can take its place.
@@ -175,9 +185,14 @@ impl Draft {
     /// Stages everything in memory, because the transaction has outgrown it, and begins a staged file
     /// for the write that did not fit.
     pub(crate) fn outgrow(&mut self, opened: &Opened, target: &Target, number: u64) -> Result<StagedWriter> {
-        let staging = self.stage_kept(opened, [target.path.parent()].into(), false)?;
-        let begin = |root: &Root, staging: &mut Staging| stage::begin(root, staging, target, number);
-        commit::stage_in(&opened.root, staging, &target.path.parent(), begin)
+        let wanted = if self.is_built(&target.path) { None } else { Some(target.path.parent()) };
+        self.stage_kept(opened, wanted.into_iter().collect(), false)?;
+        let target = self.placed(target);
+        let Some(staging) = &mut self.staging else {
+            return Err(Error::Unfinished { path: opened.root.full(&target.path).into() });
+        };
+        let begin = |root: &Root, staging: &mut Staging| stage::begin(root, staging, &target, number);
+        commit::stage_in(&opened.root, staging, &target.place().parent(), begin)
     }
 
     /// Whether all that it writes is in memory, so that its manifest can hold it.
@@ -197,10 +212,14 @@ impl Draft {
             Some(staging) => staging,
             None => Staging::new(&opened.root, opened.session()?),
         };
+        let sites = self.choose_sites(staging.id);
         let staging = self.staging.insert(staging);
-        let kept = self.kept.iter().filter_map(|number| self.slots.get(number));
+        staging.builds |= !sites.is_empty();
+        let builds = staging.builds;
+        let kept = self.kept.iter().filter_map(|number| self.slots.get(number)?.target());
         let mut directories = wanted;
-        directories.extend(kept.map(|slot| slot.path.parent()));
+        directories.extend(kept.map(|target| target.place().parent()));
+        directories.extend(sites);
         let trees: BTreeSet<_> = self.trees.values().copied().collect();
         for number in trees {
             let Some(slot) = self.slots.get_mut(&number) else { continue };
@@ -212,6 +231,9 @@ impl Draft {
         for directory in directories.iter().flat_map(RelativePath::chain) {
             staging.modes.extend(self.modes.get(&directory).map(|new| (directory, *new)));
         }
+        for (path, new) in self.modes.iter().filter(|_| builds) {
+            staging.modes.extend(self.building.site(path).map(|site| (site, *new)));
+        }
         commit::prepare(&opened.root, staging, &directories)?;
         while let Some(number) = self.kept.first().copied() {
             if let Some(slot) = self.slots.get_mut(&number) {
@@ -219,12 +241,14 @@ impl Draft {
                     let mut staged = commit::stage_kept(&opened.root, staging, file, number)?;
                     self.kept_bytes -= file.bytes.len();
                     // What a manifest holds is restored with the permissions of its target.
-                    let is_held = retained && file.target.attributes.are_inherited();
+                    let is_inherited = file.target.attributes.are_inherited() && file.target.site.is_none();
+                    let is_held = retained && is_inherited;
                     staged.bytes = is_held.then(|| std::mem::take(&mut file.bytes));
                     slot.content = Content::Ready(StagedChange::Write(staged));
                 } else if let Content::Link(link) = &slot.content {
                     let stage = |root: &Root, staging: &mut Staging| stage::link(root, staging, link, number);
-                    let staged = commit::stage_in(&opened.root, staging, &slot.path.parent(), stage)?;
+                    let directory = link.target.place().parent();
+                    let staged = commit::stage_in(&opened.root, staging, &directory, stage)?;
                     slot.content = Content::Ready(StagedChange::Link(staged));
                 }
             }
@@ -240,6 +264,9 @@ impl Draft {
         }
         if let Content::Ready(change) = &slot.content {
             self.trees.extend(change.trees().map(|path| (path.clone(), slot.number)));
+        }
+        if slot.removes_file() {
+            self.building.gone.insert(slot.path.clone());
         }
         if !slot.goes() {
             for directory in slot.path.parent().chain() {
@@ -257,6 +284,9 @@ impl Draft {
             if matches!(change, StagedChange::CreateDirectory(_)) {
                 self.modes.remove(&slot.path);
             }
+        }
+        if slot.removes_file() {
+            self.building.gone.remove(&slot.path);
         }
         if !slot.goes() {
             for directory in slot.path.parent().chain() {
@@ -321,6 +351,9 @@ impl Draft {
     /// Where the transaction finds a path on disk, if it moves the directory that the path is in; `None` if
     /// nothing will be there.
     pub(crate) fn on_disk(&self, path: &RelativePath) -> Option<RelativePath> {
+        if self.is_built(path) && self.newest(path).is_none() && !self.makes_below(path) {
+            return None;
+        }
         if self.trees.is_empty() {
             return Some(path.clone());
         }
@@ -362,8 +395,9 @@ impl Draft {
     pub(crate) fn forbids(&self, path: &RelativePath) -> Option<InvalidPath> {
         path.parent().chain().iter().find_map(|above| match self.newest(above).map(|slot| &slot.content) {
             _ if self.trees.contains_key(above) => Some(InvalidPath::Contradiction),
-            Some(Content::Ready(StagedChange::Remove(_))) => Some(InvalidPath::FileToDirectory),
-            Some(Content::Ready(StagedChange::CreateDirectory(_) | StagedChange::RemoveDirectory(_))) => None,
+            Some(Content::Ready(
+                StagedChange::Remove(_) | StagedChange::CreateDirectory(_) | StagedChange::RemoveDirectory(_),
+            )) => None,
             Some(Content::Unfinished) | None => None,
             Some(_) => Some(InvalidPath::Contradiction),
         })
@@ -400,6 +434,7 @@ impl Draft {
     pub(crate) fn take_changes(&mut self) -> Vec<StagedChange> {
         self.trees.clear();
         self.made_below.clear();
+        let moves = self.building.take_moves();
         let mut changes = Vec::with_capacity(self.slots.len());
         let mut cleared = HashMap::new();
         for slot in std::mem::take(&mut self.slots).into_values() {
@@ -416,6 +451,7 @@ impl Draft {
             }
         }
         self.numbers_of.clear();
+        let mut changes = building::gather(changes, moves);
         changes.sort_by_key(|change| match change {
             StagedChange::RemoveDirectory(target) => (true, Reverse(target.path.names().count())),
             _ => (false, Reverse(0)),
@@ -434,16 +470,17 @@ impl Draft {
         self.preconditions = preconditions;
         for change in changes {
             let Target { path, nearest, .. } = change.target().clone();
-            let target = Target::new(path.clone(), None, nearest);
-            let (first, second) = match change {
+            let target = Target::new(path, None, nearest);
+            let (first, others) = match change {
                 StagedChange::Over(change, hidden) => {
-                    (StagedChange::RemoveTree(target, hidden), Some(*change))
+                    (StagedChange::RemoveTree(target, hidden), vec![*change])
                 }
-                change => (change, None),
+                StagedChange::BuildTree(target, _, contents) => (StagedChange::Remove(target), contents),
+                change => (change, Vec::new()),
             };
-            for change in std::iter::once(first).chain(second) {
+            for change in std::iter::once(first).chain(others) {
                 self.numbers += 1;
-                let (path, number) = (path.clone(), self.numbers);
+                let (path, number) = (change.target().path.clone(), self.numbers);
                 self.put(Slot { path, number, content: Content::Ready(change) });
             }
         }
@@ -476,5 +513,9 @@ impl Lookup for Draft {
 
     fn link(&self, root: &Root, path: &RelativePath) -> Result<PathBuf> {
         OnDisk.link(root, &self.on_disk(path).unwrap_or_else(|| path.clone()))
+    }
+
+    fn makes_way(&self, path: &RelativePath) -> bool {
+        self.is_gone(path)
     }
 }

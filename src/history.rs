@@ -93,13 +93,19 @@ impl fmt::Display for PastCommit {
 
 /// What a commit did at a path.
 fn changes(past: &Past) -> impl Iterator<Item = Change> {
-    let removed = past.over.then(|| Change::RemoveTree { path: past.path.clone() });
+    let path = || past.path.clone();
+    let removed = match &past.after {
+        _ if past.over => Some(Change::RemoveTree { path: path() }),
+        Becomes::MovedTree(moved) if moved.is_built() => Some(Change::Remove { path: path(), old_length: 0 }),
+        _ => None,
+    };
     removed.into_iter().chain([change(past)])
 }
 
 fn change(past: &Past) -> Change {
     let path = past.path.clone();
     match (&past.before, &past.after) {
+        (_, Becomes::MovedTree(moved)) if moved.is_built() => Change::CreateDirectory { path, mode: None },
         (_, Becomes::Directory) => Change::CreateDirectory { path, mode: None },
         (Was::Directory(_), Becomes::Nothing) => Change::RemoveDirectory { path },
         (Was::File(original), Becomes::Nothing) => Change::Remove { path, old_length: original.stamp.length },

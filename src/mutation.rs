@@ -89,6 +89,10 @@ pub enum Rule {
     TellPlacesApart,
     /// Check a transaction that has listed a directory after the others of its batch that change it.
     CheckNamesAfter,
+    /// Wait for all that is in a directory that takes the place of a file, whatever the durability.
+    SyncBuilt,
+    /// Check under the lock that all that is in such a directory is still what was staged.
+    CheckBuilt,
     /// Move or remove a directory with its contents only if it is the very one that was meant.
     KnowTrees,
     /// Commit a move or removal of a whole directory apart from all others.

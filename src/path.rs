@@ -90,11 +90,9 @@ pub enum InvalidPath {
          as a whole; commit one of the two changes first"
     )]
     Contradiction,
-    /// A file or a symlink that the transaction removes would become a directory. What is in a directory is
-    /// staged there, so only one that exists can take its place.
-    #[error(
-        "a removed file becomes a directory only in a later commit, or by the `rename` of a directory to its path"
-    )]
+    /// A directory would be moved into another one that takes the place of a file or a symlink in the same
+    /// transaction. That one comes as a whole, with what the transaction has staged in it.
+    #[error("no directory can be moved into one that takes the place of a removed file in the same commit")]
     FileToDirectory,
     /// Two paths of one transaction are the same file.
     #[error("two paths of the transaction lead to the same file")]

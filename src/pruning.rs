@@ -22,8 +22,10 @@ pub(crate) fn goes(slot: &Slot) -> bool {
 /// Refuses two changes that cannot both be: something below a file, or in a directory that is moved or
 /// removed.
 pub(crate) fn refuse_contradictions(root: &Root, draft: &Draft) -> Result<()> {
-    let is_no_directory =
-        |slot: &&Slot| !matches!(slot.content, Content::Ready(StagedChange::CreateDirectory(_)));
+    let is_no_directory = |slot: &&Slot| {
+        !matches!(slot.content, Content::Ready(StagedChange::CreateDirectory(_)))
+            && !draft.is_gone(&slot.path)
+    };
     let others: HashSet<_> = draft.slots.values().filter(is_no_directory).map(|slot| &slot.path).collect();
     for slot in draft.slots.values() {
         let change = match &slot.content {

@@ -236,8 +236,8 @@ impl Transaction {
     fn expect_free(&self, path: &Path) -> Result<()> {
         let target = self.resolve(path)?;
         let mut draft = guard(&self.draft);
-        if draft.clears(&target.path) {
-            // The directory that makes way is there, and checked.
+        if draft.clears(&target.path) || draft.is_built(&target.path) {
+            // What makes way is there, and checked.
             return Ok(());
         }
         if target.existing.is_some() {
@@ -456,7 +456,8 @@ impl Transaction {
         }
         let described = self.settle(&mut draft)?;
         let is_small = draft.is_small();
-        draft.stage_kept(&self.opened, BTreeSet::new(), is_small)?;
+        let id = draft.stage_kept(&self.opened, BTreeSet::new(), is_small)?.id;
+        draft.finish_building(self.root(), id)?;
         let Some(mut staging) = draft.staging.take() else {
             return Err(Error::Unfinished { path: self.root().path().into() });
         };

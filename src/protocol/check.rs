@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 
+use super::built;
 use super::layout;
 use super::original;
 use super::permissions;
@@ -124,6 +125,7 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
         directories(root, staged)?;
     }
     staged.entries.iter().try_for_each(|staged| tree::check(root, &staged.entry))?;
+    staged.entries.iter().try_for_each(|staged| built::check(root, &staged.contents))?;
     for (index, staged_entry) in staged.entries.iter_mut().enumerate() {
         let entry = &mut staged_entry.entry;
         if entry.action.is_of_directory() || entry.action.is_of_tree() {

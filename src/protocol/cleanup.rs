@@ -56,6 +56,12 @@ impl CleanupGuard {
         self.files.insert(path);
     }
 
+    /// Notes that a file was renamed.
+    pub(crate) fn rename_file(&mut self, from: &RelativePath, to: RelativePath) {
+        self.files.remove(from);
+        self.files.insert(to);
+    }
+
     /// Removes the directory `path` too if the transaction aborts; parents are added before children.
     pub(crate) fn add_directory(&mut self, path: RelativePath) {
         self.directories.push(path);
@@ -78,7 +84,7 @@ impl CleanupGuard {
     }
 
     /// Removes now every file except the `wanted` ones, and every directory in which none of these
-    /// lies, or will lie. These belong to superseded writes, and to writes that failed when they began. The returned
+    /// lies, or will lie, and which is none of them. These belong to superseded writes, and to writes that failed when they began. The returned
     /// debt must be paid before the record of the directories is removed.
     pub(crate) fn remove_all_but<'a>(&mut self, wanted: impl Iterator<Item = &'a RelativePath>) -> Unsynced {
         let wanted: HashSet<_> = wanted.collect();
@@ -89,10 +95,10 @@ impl CleanupGuard {
         if self.directories.is_empty() {
             return Unsynced::default();
         }
-        let parents: BTreeSet<_> = wanted.into_iter().map(RelativePath::parent).collect();
+        let parents: BTreeSet<_> = wanted.iter().map(|path| path.parent()).collect();
         let needed: HashSet<_> = parents.iter().flat_map(RelativePath::chain).collect();
         let made = std::mem::take(&mut self.directories).into_iter();
-        let (kept, stray) = made.partition(|path| needed.contains(path));
+        let (kept, stray) = made.partition(|path| needed.contains(path) || wanted.contains(path));
         self.directories = kept;
         let (gone, debt) = self.remove_directories(stray);
         self.session.unmade(&gone, Vec::new(), Unsynced::default());

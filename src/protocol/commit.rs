@@ -33,7 +33,7 @@ use super::root::{Root, guard};
 use super::shift::{self, Shift};
 use super::stage::{self, Backing, Collected, KeptFile, Staged, StagedFile, Staging};
 use super::state::InPlace;
-use super::{apply, check, history, made, permissions, recover};
+use super::{apply, built, check, history, made, permissions, recover};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, NewFile, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
@@ -174,7 +174,7 @@ pub(crate) fn stage_in<T>(
 /// Stages a file from memory. Its directory is prepared.
 pub(crate) fn stage_kept(root: &Root, staging: &mut Staging, file: &KeptFile, at: u64) -> Result<StagedFile> {
     let begin = |root: &Root, staging: &mut Staging| stage::begin(root, staging, &file.target, at);
-    let writer = stage_in(root, staging, &file.target.path.parent(), begin)?;
+    let writer = stage_in(root, staging, &file.target.place().parent(), begin)?;
     let staged = stage::fill(root, staging, writer, &file.bytes)?;
     sync_early(root, staging)?;
     stage::tell_staged(root, &staged);
@@ -187,9 +187,9 @@ pub(crate) fn sync_early(root: &Root, staging: &mut Staging) -> Result<()> {
         return Ok(());
     }
     let full = std::mem::replace(&mut staging.wave, Wave::new(Barrier::Staged));
-    // Barrier 1 would sync these files anyway. It is done early so that they can be closed. If it fails,
-    // nobody knows any more what it was for.
-    root.sync(full).map(drop).inspect_err(|error| staging.unpaid = Some(error.clone()))
+    // A part of barrier 1, so that these files can be closed. If it fails, nobody knows what it was for.
+    let synced = built::sync(root, staging.builds, full).map(drop);
+    synced.inspect_err(|error| staging.unpaid = Some(error.clone()))
 }
 
 /// Ends the staging of a transaction. A small one owes everything to the wave of its commit point. A
@@ -237,7 +237,7 @@ fn make_durable(root: &Root, staged: &mut Staged) -> Result<()> {
     // Lost without this sync: the staged files. The manifest could be durable while they are empty,
     // garbage, or without a name. A crash before the end of it leaves staged files that no published
     // manifest names; they are swept.
-    let durable = root.sync(wave)?;
+    let durable = built::sync(root, staged.builds(), wave)?;
     staged.session.durable(staged.cleanup.directories());
     staged.backing = Backing::StagedFiles(durable);
     Ok(())

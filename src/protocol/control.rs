@@ -379,9 +379,16 @@ pub(crate) fn decode(root: &Root, path: &RelativePath, bytes: &[u8]) -> Result<M
     Ok(manifest)
 }
 
+/// Whether this is the staged name of a directory that takes the place of a file beside it.
+fn is_built(entry: &Entry, path: &RelativePath) -> bool {
+    let takes_place = matches!(entry.action, Action::MoveTree(_)) && entry.before.is_some();
+    let is_beside = path.parent() == entry.path.parent() && *path != entry.path;
+    takes_place && is_beside && layout::parse_staged(path.name()).is_some()
+}
+
 /// Checks the names in a manifest as a caller's paths are checked, since its checksum may be forged.
 fn check_names(root: &Root, entry: &Entry) -> Result<(), String> {
-    for path in entry.paths() {
+    for path in entry.paths().filter(|path| !is_built(entry, path)) {
         root.refuse_reserved(path).map_err(|reason| format!("it names `{path}`: {reason}"))?;
     }
     if let Some(hidden) = entry.hidden().filter(|hidden| layout::parse_staged(hidden.name()).is_none()) {

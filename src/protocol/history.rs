@@ -143,7 +143,10 @@ impl<'a> Keeper<'a> {
             .collect::<Result<_>>()?;
         // One that was made for a file may also be one that the transaction makes for itself.
         let named: HashSet<_> = past.iter().map(|past: &Past| past.path.clone()).collect();
-        past.extend(made.iter().filter(|path| !named.contains(*path)).map(|path| Past {
+        // Those that are built have another path after the commit, and go with a tree.
+        let is_final = |path: &&RelativePath| self.root.refuse_reserved(path).is_ok();
+        let made = made.iter().filter(|path| !named.contains(*path)).filter(is_final);
+        past.extend(made.map(|path| Past {
             path: path.clone(),
             before: Was::Nothing,
             after: Becomes::Directory,

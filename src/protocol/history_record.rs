@@ -150,6 +150,13 @@ pub(crate) struct MovedFrom {
     pub(crate) replaces: bool,
 }
 
+impl MovedFrom {
+    /// Whether the transaction has built it, in the place of a file.
+    pub(crate) fn is_built(&self) -> bool {
+        layout::parse_staged(self.from.name()).is_some()
+    }
+}
+
 /// Its form in the list.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -19,6 +19,7 @@
 //! publish   one rename of the manifest
 //! batch     which transactions share a wave
 //! check     what can be refused before the commit point
+//! built     directories that take the place of files
 //! refused   a commit that did nothing, to be tried again
 //! stage     changes, beside their targets
 //! permissions   of staged files, copied anew
@@ -50,6 +51,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod batch;
+pub(crate) mod built;
 pub(crate) mod caller;
 pub(crate) mod check;
 pub(crate) mod cleanup;

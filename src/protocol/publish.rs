@@ -14,7 +14,7 @@ use super::history;
 use super::layout::{self, ControlName, Fate};
 use super::root::{MANIFEST_BYTES_MAX, Root, if_there};
 use super::session::Session;
-use super::stage::{Backing, Staged, StagedEntry};
+use super::stage::{Backing, Staged, StagedChange, StagedEntry};
 use super::writers::{Writers, is_listed};
 use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::{Barrier, Durable, Metadata, NewFile, SET_ID, Unsynced, Wave};
@@ -56,9 +56,15 @@ impl Staged {
             Backing::Manifest(_) => durable,
         };
         let mut lost = Vec::new();
-        for StagedEntry { entry, copied, .. } in &mut self.entries {
-            let not_preserved = |attribute| NotPreserved { path: entry.path.clone(), attribute };
-            lost.extend(copied.take().unwrap_or_default().lost.into_iter().map(not_preserved));
+        for StagedEntry { entry, copied, contents, .. } in &mut self.entries {
+            let built = contents.iter_mut().filter_map(|change| match change {
+                StagedChange::Write(file) => Some((&file.target.path, &mut file.copied)),
+                _ => None,
+            });
+            for (path, copied) in built.chain([(&entry.path, copied)]) {
+                let not_preserved = |attribute| NotPreserved { path: path.clone(), attribute };
+                lost.extend(copied.take().unwrap_or_default().lost.into_iter().map(not_preserved));
+            }
         }
         Published {
             generation,

@@ -61,7 +61,8 @@ impl Staged {
                 wave
             }
         };
-        let staging = Staging { id, session, cleanup, wave, unpaid: None, modes: HashMap::new() };
+        let staging =
+            Staging { id, session, cleanup, wave, unpaid: None, modes: HashMap::new(), builds: false };
         let changes = entries.into_iter().map(StagedEntry::into_change).collect();
         Collected { staging, changes, preconditions, snapshot, caller }
     }

@@ -71,11 +71,18 @@ pub(crate) struct Target {
     pub(crate) nearest: RelativePath,
     /// What a file that is written there gets.
     pub(crate) attributes: Attributes,
+    /// Where it is until the commit, if that builds the directory that it lies in.
+    pub(crate) site: Option<RelativePath>,
 }
 
 impl Target {
     pub(crate) fn new(path: RelativePath, existing: Option<Metadata>, nearest: RelativePath) -> Self {
-        Self { path, existing, nearest, attributes: Attributes::default() }
+        Self { path, existing, nearest, attributes: Attributes::default(), site: None }
+    }
+
+    /// The path beside which it is staged.
+    pub(crate) fn place(&self) -> &RelativePath {
+        self.site.as_ref().unwrap_or(&self.path)
     }
 
     pub(crate) fn directory_exists(&self) -> bool {
@@ -90,6 +97,11 @@ pub(crate) trait Lookup {
 
     /// Where the symlink at a path leads to, as written in it.
     fn link(&self, root: &Root, path: &RelativePath) -> Result<PathBuf>;
+
+    /// Whether the file or symlink at a path goes, so that a directory can take its place.
+    fn makes_way(&self, _path: &RelativePath) -> bool {
+        false
+    }
 }
 
 /// The names that the disk has now.
@@ -204,6 +216,10 @@ impl Resolver {
                 continue;
             }
             let next = reached.child(&name);
+            if (!ahead.is_empty() || wanted == Wanted::Directory) && names.makes_way(&next) {
+                let target = missing(&next, &reached, ahead).map_err(invalid)?;
+                return Ok(Followed { target, last_is_link });
+            }
             let found = names.look(root, &next)?;
             if self.own.contains(&next) {
                 let is_name = ahead.is_empty() && wanted == Wanted::File;

@@ -72,12 +72,12 @@ pub(crate) struct StagedWriter {
 pub(crate) struct StagedFile {
     pub(crate) staged: RelativePath,
     pub(crate) target: Target,
-    content: StagedContent,
-    identity: Option<Identity>,
+    pub(super) content: StagedContent,
+    pub(super) identity: Option<Identity>,
     /// The file whose permissions it has, if any.
-    like: Option<Metadata>,
+    pub(super) like: Option<Metadata>,
     /// What came of the copy of its permissions.
-    copied: Option<Copied>,
+    pub(super) copied: Option<Copied>,
     /// Its bytes, if the transaction is small enough to have them in its manifest.
     pub(crate) bytes: Option<Vec<u8>>,
 }
@@ -106,6 +106,8 @@ pub(crate) struct StagedEntry {
     pub(crate) attributes: Attributes,
     /// The bytes of a small save's file.
     pub(crate) bytes: Option<Vec<u8>>,
+    /// What is in a directory that is built.
+    pub(crate) contents: Vec<StagedChange>,
 }
 
 impl StagedEntry {
@@ -121,10 +123,10 @@ impl StagedEntry {
 
     /// The change that this entry was made of.
     pub(crate) fn into_change(self) -> StagedChange {
-        let Self { entry, identity, like, copied, existing, attributes, bytes } = self;
+        let Self { entry, identity, like, copied, existing, attributes, bytes, contents } = self;
         let staged = entry.staged();
         let nearest = entry.path.parent();
-        let target = Target { path: entry.path, existing, nearest, attributes };
+        let target = Target { attributes, ..Target::new(entry.path, existing, nearest) };
         let change = match (entry.action, staged) {
             (Action::Write(content), Some(staged)) => {
                 StagedChange::Write(StagedFile { staged, target, content, identity, like, copied, bytes })
@@ -134,7 +136,8 @@ impl StagedEntry {
             }
             (Action::CreateDirectory(_), _) => StagedChange::CreateDirectory(target),
             (Action::RemoveDirectory, _) => StagedChange::RemoveDirectory(target),
-            (Action::MoveTree(moved), _) => StagedChange::MoveTree(target, moved),
+            (Action::MoveTree(moved), _) if contents.is_empty() => StagedChange::MoveTree(target, moved),
+            (Action::MoveTree(moved), _) => StagedChange::BuildTree(target, moved, contents),
             (Action::RemoveTree(hidden), _) => StagedChange::RemoveTree(target, hidden),
             (Action::Write(_) | Action::Link(_) | Action::Remove, _) => StagedChange::Remove(target),
         };
@@ -178,6 +181,11 @@ impl Staged {
     /// Whether it moves or removes directories with everything in them.
     pub(crate) fn has_trees(&self) -> bool {
         self.entries.iter().any(|staged| staged.entry.is_of_tree())
+    }
+
+    /// Whether it has built a directory.
+    pub(crate) fn builds(&self) -> bool {
+        self.entries.iter().any(|staged| !staged.contents.is_empty())
     }
 
     /// Whether the manifest will hold everything, so that one wait is enough for all of it.
@@ -237,6 +245,8 @@ pub(crate) struct Staging {
     pub(crate) unpaid: Option<Error>,
     /// What those directories get that are to have a mode, among those in which it stages and above.
     pub(crate) modes: HashMap<RelativePath, NewDirectory>,
+    /// Whether it builds directories, so that it waits for all that it stages.
+    pub(crate) builds: bool,
 }
 
 impl Staging {
@@ -248,6 +258,7 @@ impl Staging {
             wave: Wave::new(Barrier::Staged),
             unpaid: None,
             modes: HashMap::new(),
+            builds: false,
         }
     }
 }
@@ -303,7 +314,7 @@ pub(crate) fn begin(
     number: u64,
 ) -> Result<StagedWriter> {
     let id = StagedId { transaction: staging.id, number };
-    let staged = layout::staged(&target.path.parent(), target.path.name(), id);
+    let staged = layout::staged(&target.place().parent(), target.path.name(), id);
     let access = match target.existing.filter(|existing| existing.kind == Kind::File) {
         _ if !keeps(Rule::HideStaged) => NewFile::Ordinary,
         None if target.attributes.are_inherited() => NewFile::Hidden,
@@ -325,7 +336,7 @@ pub(crate) fn link(
 ) -> Result<StagedSymlink> {
     let target = &link.target;
     let id = StagedId { transaction: staging.id, number };
-    let staged = layout::staged(&target.path.parent(), target.path.name(), id);
+    let staged = layout::staged(&target.place().parent(), target.path.name(), id);
     let failed = || root.error(Operation::Stage, &target.path);
     staging.wave.add(root.fs.symlink(&link.to, &staged).map_err(failed())?);
     staging.cleanup.add_file(staged.clone());
@@ -405,7 +416,9 @@ impl StagedWriter {
     pub(crate) fn finish(mut self, root: &Root) -> Result<(StagedFile, Unsynced)> {
         let path = &self.target.path;
         let failed = || root.error(Operation::Stage, path);
-        let found = if_found(root.fs.metadata(path)).map_err(failed())?;
+        // Nothing is in a directory that is built.
+        let found = self.target.site.is_none().then(|| if_found(root.fs.metadata(path)));
+        let found = found.transpose().map_err(failed())?.flatten();
         // A directory makes way, or the commit is refused.
         let found = found.filter(|found| found.kind != Kind::Directory);
         let is_link = |found: Option<Metadata>| found.is_some_and(|found| found.kind == Kind::Symlink);
@@ -496,6 +509,8 @@ pub(crate) enum StagedChange {
     CreateDirectory(Target),
     RemoveDirectory(Target),
     MoveTree(Target, MovedTree),
+    /// A directory that takes the place of a file, with all that is staged in it. A draft has slots for these.
+    BuildTree(Target, MovedTree, Vec<StagedChange>),
     RemoveTree(Target, HiddenTree),
     /// A change that takes the place of a tree. A draft has two slots for it.
     Over(Box<StagedChange>, HiddenTree),
@@ -508,7 +523,7 @@ pub(crate) struct StagedSymlink {
     pub(crate) target: Target,
     /// Where it leads to, as written in it.
     pub(crate) to: PathBuf,
-    identity: Option<Identity>,
+    pub(super) identity: Option<Identity>,
 }
 
 impl StagedChange {
@@ -516,7 +531,7 @@ impl StagedChange {
     pub(crate) fn into_entry(self, root: &Root) -> StagedEntry {
         let attributes = self.target().attributes.clone();
         let existing = self.target().existing;
-        let mut copied_permissions = None;
+        let (mut copied_permissions, mut contents) = (None, Vec::new());
         let (entry, identity, like, bytes) = match self {
             Self::Write(StagedFile { target, content, identity, like, copied, bytes, .. }) => {
                 copied_permissions = copied;
@@ -541,6 +556,10 @@ impl StagedChange {
                     if is_file { entry } else { |_: &Root, target, action| directory(target, action) };
                 (entry(root, target, Action::MoveTree(moved)), None, None, None)
             }
+            Self::BuildTree(target, moved, staged) => {
+                contents = staged;
+                (entry(root, target, Action::MoveTree(moved)), None, None, None)
+            }
             Self::RemoveTree(target, hidden) => {
                 (directory(target, Action::RemoveTree(hidden)), None, None, None)
             }
@@ -550,7 +569,8 @@ impl StagedChange {
                 return staged;
             }
         };
-        StagedEntry { entry, identity, like, copied: copied_permissions, existing, attributes, bytes }
+        let copied = copied_permissions;
+        StagedEntry { entry, identity, like, copied, existing, attributes, bytes, contents }
     }
 }
 

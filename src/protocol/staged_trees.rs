@@ -18,6 +18,7 @@ impl StagedChange {
             Self::CreateDirectory(target) | Self::RemoveDirectory(target) => target,
             Self::Link(link) => &link.target,
             Self::MoveTree(target, _) | Self::RemoveTree(target, _) => target,
+            Self::BuildTree(target, ..) => target,
             Self::Over(change, _) => change.target(),
         }
     }
@@ -45,13 +46,15 @@ impl StagedChange {
 
     /// Whether a directory is at its path then.
     pub(crate) fn makes_directory(&self) -> bool {
-        matches!(self, Self::CreateDirectory(_) | Self::MoveTree(..))
+        matches!(self, Self::CreateDirectory(_) | Self::MoveTree(..) | Self::BuildTree(..))
     }
 
     /// The directories that it moves or removes with everything in them: its own path, and where it was.
     pub(crate) fn trees(&self) -> impl Iterator<Item = &RelativePath> {
         let (own, from) = match self {
-            Self::MoveTree(target, moved) => (Some(&target.path), Some(&moved.from)),
+            Self::MoveTree(target, moved) | Self::BuildTree(target, moved, _) => {
+                (Some(&target.path), Some(&moved.from))
+            }
             Self::RemoveTree(target, _) => (Some(&target.path), None),
             Self::Over(change, _) => (Some(&change.target().path), None),
             _ => (None, None),
@@ -59,8 +62,14 @@ impl StagedChange {
         own.into_iter().chain(from)
     }
 
-    /// The paths whose directories it needs: of its staged file, or of its trees.
+    /// The paths whose directories it needs, and the directories that it has built: of its staged file, of its
+    /// trees, or of all that is in one.
     pub(crate) fn needed(&self) -> impl Iterator<Item = &RelativePath> {
-        self.staged().into_iter().chain(self.trees())
+        let contents = match self {
+            Self::BuildTree(_, _, contents) => contents.as_slice(),
+            _ => &[],
+        };
+        let built = contents.iter().map(|change| change.target().place());
+        self.staged().into_iter().chain(self.trees()).chain(built)
     }
 }

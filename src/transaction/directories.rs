@@ -55,11 +55,13 @@ impl Transaction {
         let mut target = self.resolve_name(path)?;
         let failed = |kind| self.failed(Operation::Create, &target.path, kind);
         // One that this transaction removes stays in its place, with the mode that it has.
-        let stays = || target.existing.is_some() && !guard(&self.draft).clears(&target.path);
+        let stays = || {
+            let draft = guard(&self.draft);
+            target.existing.is_some() && !draft.clears(&target.path) && !draft.is_gone(&target.path)
+        };
         if self.is_there(&target) || new.mode.is_some() && stays() {
             return Err(failed(io::ErrorKind::AlreadyExists));
         }
-        self.refuse_removed_file(&target)?;
         let above = target.path.parent();
         if !above.is_root() && !self.is_directory(&above)? {
             return Err(failed(io::ErrorKind::NotFound));
@@ -107,7 +109,6 @@ impl Transaction {
                     self.named(Error::invalid(self.root().full(&target.path), InvalidPath::NotADirectory))
                 );
             }
-            self.refuse_removed_file(&missing)?;
             self.make_directory(missing)?;
         }
         Ok(())
@@ -149,6 +150,10 @@ impl Transaction {
         }
         if self.has_something_in(&target)? {
             return Err(failed(io::ErrorKind::DirectoryNotEmpty));
+        }
+        if guard(&self.draft).take_built(&target.path) {
+            // The file whose place it would have taken still goes.
+            return Ok(());
         }
         if target.existing.is_none() {
             guard(&self.draft).take(&target.path, u64::MAX);
@@ -196,11 +201,24 @@ impl Transaction {
             return Err(self.named(Error::invalid(self.root().full(&target.path), reason)));
         }
         let above = target.path.parent();
-        self.change_directory(target, StagedChange::CreateDirectory);
+        if guard(&self.draft).is_gone(&target.path) {
+            self.make_in_place_of_file(target);
+        } else {
+            self.change_directory(target, StagedChange::CreateDirectory);
+        }
         if !above.is_root() && self.root().look(&above)?.is_some() {
             guard(&self.draft).preconditions.entry(above).or_insert(Presence::Exists);
         }
         Ok(())
+    }
+
+    /// The file still goes, so both changes stay.
+    fn make_in_place_of_file(&self, target: Target) {
+        let mut draft = guard(&self.draft);
+        draft.numbers += 1;
+        let (path, number) = (target.path.clone(), draft.numbers);
+        let content = Content::Ready(StagedChange::CreateDirectory(Target { existing: None, ..target }));
+        draft.put(Slot { path, number, content });
     }
 
     /// Puts a change of a directory in the place of every earlier change of this path.
@@ -216,7 +234,9 @@ impl Transaction {
 
     /// Whether anything is at a path, as this transaction would leave it.
     pub(super) fn is_there(&self, target: &Target) -> bool {
-        match guard(&self.draft).newest(&target.path).map(|slot| &slot.content) {
+        let draft = guard(&self.draft);
+        match draft.newest(&target.path).map(|slot| &slot.content) {
+            _ if draft.becomes_directory(&target.path) => true,
             Some(Content::Ready(change)) => !change.is_removal(),
             Some(_) => true,
             None => target.existing.is_some(),
@@ -242,6 +262,9 @@ impl Transaction {
     /// Whether a directory is at a path, as this transaction would leave it, or is made for its files.
     fn is_directory(&self, path: &RelativePath) -> Result<bool> {
         let draft = guard(&self.draft);
+        if draft.becomes_directory(path) {
+            return Ok(true);
+        }
         if let Some(slot) = draft.newest(path) {
             return Ok(matches!(&slot.content, Content::Ready(change) if change.makes_directory()));
         }
@@ -257,18 +280,10 @@ impl Transaction {
         if draft.makes_below(&directory.path) {
             return Ok(true);
         }
-        if directory.existing.is_none() {
+        if directory.existing.is_none() || draft.is_gone(&directory.path) {
             return Ok(false);
         }
         let is_removed = |path: &RelativePath| draft.newest(path).is_some_and(goes);
         Ok(!check::is_emptied(self.root(), &directory.path, is_removed)?)
-    }
-
-    /// What a transaction makes below a file is staged there before the commit, so a file must be gone by then.
-    fn refuse_removed_file(&self, target: &Target) -> Result<()> {
-        if target.existing.is_none_or(|found| found.kind == Kind::Directory) {
-            return Ok(());
-        }
-        Err(self.named(Error::invalid(self.root().full(&target.path), InvalidPath::FileToDirectory)))
     }
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Transaction;
+use crate::draft::built::WithoutGone;
 use crate::draft::{Content, Draft, Slot};
 use crate::error::{Error, Operation, Result};
 use crate::fs::Kind;
@@ -15,7 +16,7 @@ use crate::mutation::{Rule, keeps};
 use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::check;
 use crate::protocol::glance::{Answer, Question};
-use crate::protocol::resolve::{self, OnDisk, Target};
+use crate::protocol::resolve::{self, Target};
 use crate::protocol::root::guard;
 use crate::protocol::stage::{KeptLink, StagedChange};
 
@@ -134,7 +135,9 @@ impl Transaction {
         let relative = resolve::relative(self.root(), path)?;
         let mut draft = guard(&self.draft);
         self.refuse_if_over(&draft)?;
-        let resolved = draft.resolver.resolve_name(self.root(), &OnDisk, &relative);
+        let mut resolver = std::mem::take(&mut draft.resolver);
+        let resolved = resolver.resolve_name(self.root(), &WithoutGone(&draft), &relative);
+        draft.resolver = resolver;
         self.note_followed(&mut draft);
         let mut target = resolved.map_err(|error| match draft.forbids(&relative) {
             Some(reason) => Error::invalid(path, reason),

@@ -195,7 +195,7 @@ fn describe(slot: &Slot) -> Option<Change> {
             return Some(Change::MoveTree { from, path, replaces });
         }
         Content::Ready(StagedChange::RemoveTree(..)) => return Some(Change::RemoveTree { path }),
-        Content::Ready(StagedChange::Over(..)) => return None,
+        Content::Ready(StagedChange::Over(..) | StagedChange::BuildTree(..)) => return None,
         Content::Open | Content::Unfinished => return None,
     };
     let mode = target.attributes.mode;

@@ -267,6 +267,9 @@ impl Transaction {
     /// What this transaction itself has made of a path. The inner `None` is a removal.
     fn own_info(&self, path: &RelativePath) -> Result<Option<Option<FileInfo>>> {
         let draft = guard(&self.draft);
+        if draft.becomes_directory(path) {
+            return Ok(Some(Some(FileInfo::directory())));
+        }
         Ok(match draft.newest(path).map(|slot| &slot.content) {
             Some(Content::Kept(file)) => {
                 let existing = file.target.existing.map(|found| found.mode);
@@ -291,6 +294,9 @@ impl Transaction {
 
     fn own_content(&self, path: &RelativePath) -> Result<Option<Own>> {
         let draft = guard(&self.draft);
+        if draft.becomes_directory(path) {
+            return Err(Error::invalid(self.root().full(path), InvalidPath::Directory));
+        }
         Ok(match draft.newest(path).map(|slot| &slot.content) {
             Some(Content::Kept(file)) => Some(Own::Kept(file.bytes.clone())),
             Some(Content::Ready(StagedChange::Write(file))) => Some(Own::Staged(file.staged.clone())),

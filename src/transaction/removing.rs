@@ -20,6 +20,15 @@ impl Transaction {
     /// Removes a file or a symlink, and not what that leads to. The commit is a
     /// [`Conflict`](Error::Conflict) if it is gone by then.
     ///
+    /// After this a directory can take its place: the same transaction can [`write`](Self::write) files below its
+    /// path, copy or move files there, and make symlinks and directories. The directory is built beside the file,
+    /// waited for whatever the durability, and comes as a whole. Where the system can exchange two names, other
+    /// programs see the file or the whole directory. Elsewhere nothing is there for a moment. What holds for whole
+    /// directories holds for this one: no [`undo`](crate::Store::undo) goes back over it, and
+    /// [`verify`](crate::Store::verify) does not look into it. No directory can be moved into it in the same
+    /// transaction, and no file into a directory that takes its own place. A file of which the
+    /// permissions were copied must have them still, or the commit is a conflict.
+    ///
     /// # Errors
     /// - [`Error::InvalidPath`] if the path cannot be a target.
     /// - [`Error::Io`], of kind `NotFound` if there is no such file.
@@ -33,6 +42,17 @@ impl Transaction {
     /// store.update(|tx| tx.remove("a"))?;
     /// assert!(!dir.path().join("a").exists());
     /// assert!(store.update(|tx| tx.remove("a")).unwrap_err().is_not_found());
+    ///
+    /// // A file that becomes a directory.
+    /// store.update(|tx| tx.write("notes", "one\ntwo\n"))?;
+    /// let mut tx = store.begin()?;
+    /// let notes = tx.read_to_string("notes")?;
+    /// tx.remove("notes")?;
+    /// for note in notes.lines() {
+    ///     tx.write(format!("notes/{note}.md"), note)?;
+    /// }
+    /// tx.commit()?;
+    /// assert!(dir.path().join("notes/two.md").is_file());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn remove(&mut self, path: impl AsRef<Path>) -> Result<()> {
@@ -100,6 +120,9 @@ impl Transaction {
             return Err(self.named(Error::invalid(self.root().full(&path), contradiction)));
         }
         let newest = draft.newest(&path).map(|slot| &slot.content);
+        if draft.becomes_directory(&path) {
+            return Err(self.named(Error::invalid(self.root().full(&path), InvalidPath::Directory)));
+        }
         if matches!(newest, Some(Content::Ready(StagedChange::Remove(_)))) {
             // It is removed already, and that removal stays with its precondition.
             return Ok(false);

@@ -154,9 +154,9 @@ impl Transaction {
     pub(super) fn is_tree(&self, path: &Path) -> Result<bool> {
         let target = self.resolve_name(path)?;
         let draft = guard(&self.draft);
-        if draft.tree_above(&target.path).is_some_and(|tree| tree == target.path)
-            && !draft.is_refilled(&target.path)
-        {
+        let is_moved = draft.tree_above(&target.path).is_some_and(|tree| tree == target.path)
+            && !draft.is_refilled(&target.path);
+        if is_moved || draft.becomes_directory(&target.path) {
             return Err(Error::invalid(path, InvalidPath::Contradiction));
         }
         let is_own = draft.makes_below(&target.path)
@@ -180,6 +180,14 @@ impl Transaction {
         }
         if tree::holds(&source.path, &target.path) || tree::holds(&target.path, &source.path) {
             return Err(Error::invalid(to, InvalidPath::BelowItself));
+        }
+        let (becomes, is_built) = {
+            let draft = guard(&self.draft);
+            (draft.becomes_directory(&target.path), draft.is_built(&target.path))
+        };
+        if becomes || is_built {
+            let reason = if becomes { InvalidPath::Contradiction } else { InvalidPath::FileToDirectory };
+            return Err(Error::invalid(to, reason));
         }
         let removed = self.removed_file(&target)?;
         if removed.is_none() {

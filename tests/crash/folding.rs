@@ -65,6 +65,37 @@ fn a_new_file_and_a_new_directory_that_are_one_are_refused() -> Result<(), Strin
     Ok(())
 }
 
+/// One would have replaced the other before anybody could compare them.
+#[test]
+fn two_names_that_are_one_are_refused_in_a_directory_that_takes_the_place_of_a_file() -> Result<(), String> {
+    let save = |disk: &SimDisk, others: [&str; 2]| {
+        let store = open(disk);
+        let mut tx = store.begin()?;
+        tx.remove("x")?;
+        for name in others {
+            tx.write(name, name)?;
+        }
+        tx.commit().map(drop)
+    };
+    for others in [["x/a", "x/A"], ["x/a", "x/A/b"], ["x/A/b", "x/a"]] {
+        let (disk, apart) = (folding(), SimDisk::new(Model::WeakPosix));
+        for disk in [&disk, &apart] {
+            disk.put("x", b"x0", 0o644);
+            disk.settle();
+        }
+        let is_alias = |error| matches!(error, Error::InvalidPath { reason: InvalidPath::Alias, .. });
+        expect(save(&disk, others).is_err_and(is_alias), &format!("{others:?} were taken for two"))?;
+        expect(
+            disk.files().len() == 1 && content(&disk, "x") == "x0",
+            "a refused commit has left something",
+        )?;
+        expect(disk.directories().is_empty(), "a refused commit has left a directory")?;
+        save(&apart, others).map_err(|error| format!("where case counts: {error}"))?;
+        expect(apart.files().len() == 2, "a file is missing")?;
+    }
+    Ok(())
+}
+
 /// Any two new files with a non-ASCII letter were refused as one file where case is ignored.
 #[test]
 fn two_names_with_other_letters_are_two_files() -> Result<(), String> {

@@ -75,6 +75,44 @@ fn a_staged_file_that_was_changed_is_not_published(disk: &SimDisk) -> Result<(),
     expect(matches!(outcome, Err(Outcome::NothingHappened)), "a replaced staged file was committed")
 }
 
+/// What somebody does with a staged file.
+type Meddling<'a> = (&'static str, &'a dyn Fn(&str));
+
+fn what_was_changed_in_a_directory_that_takes_the_place_of_a_file_is_not_published(
+    disk: &SimDisk,
+) -> Result<(), String> {
+    let store = open_staging_at_once(disk);
+    let begin = || {
+        let mut tx = store.begin().unwrap();
+        tx.remove("a").unwrap();
+        tx.write("a/x", "x1").unwrap();
+        tx
+    };
+    let changes: [Meddling<'_>; 3] = [
+        ("changed", &|staged| disk.put(staged, b"changed", 0o644)),
+        ("replaced", &|staged| disk.replace(staged, b"x9", 0o644)),
+        ("removed", &|staged| disk.delete(staged)),
+    ];
+    disk.clock(Granularity::Still);
+    for (number, (what, change)) in changes.into_iter().enumerate() {
+        let mut tx = begin();
+        tx.create_new("new", "").unwrap();
+        disk.put("new", b"", 0o644);
+        // After a refused commit it has its own name there.
+        expect(tx.try_commit().is_err_and(|error| error.is_conflict()), "a file that exists was created")?;
+        disk.delete("new");
+        let built = disk.files().into_keys().find(|path| path.ends_with(".cosave/x"));
+        change(&built.unwrap());
+        let outcome = tx.commit().map_err(|error| error.outcome());
+        expect(matches!(outcome, Err(Outcome::NothingHappened)), &format!("a {what} file was committed"))?;
+        expect(content(disk, "a") == "a0", &format!("{number}: a refused commit has moved a file"))?;
+    }
+    let mut tx = begin();
+    tx.rename("b", "a/b").unwrap();
+    disk.set_mode("b", 0o600);
+    expect(tx.commit().is_err_and(|error| error.is_conflict()), "a file has permissions of before")
+}
+
 fn a_file_that_must_not_exist_is_looked_for_under_the_lock(disk: &SimDisk) -> Result<(), String> {
     let mut tx = open(disk).begin().unwrap();
     tx.create_new("new", "ours").unwrap();
@@ -914,6 +952,7 @@ fn the_root_is_locked_after_the_commits_that_are_under_way(disk: &SimDisk) -> Re
 const CASES: &[Case] = &[
     (Rule::SyncOthersDirectories, a_directory_of_another_open_transaction_takes_no_commit_along),
     (Rule::CheckStaged, a_staged_file_that_was_changed_is_not_published),
+    (Rule::CheckBuilt, what_was_changed_in_a_directory_that_takes_the_place_of_a_file_is_not_published),
     (Rule::CheckPreconditions, a_file_that_must_not_exist_is_looked_for_under_the_lock),
     (Rule::CheckTargets, a_target_that_another_commit_replaced_is_no_foreign_file),
     (Rule::CheckFlags, a_target_that_was_frozen_since_is_not_published),

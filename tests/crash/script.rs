@@ -239,6 +239,12 @@ fn apply(tree: &mut Tree, changes: &[Change]) {
     }
 }
 
+/// The name that a staged name stands for. Any other stands for itself.
+fn target_of(name: &str) -> &str {
+    let stem = name.strip_prefix('.').and_then(|name| name.strip_suffix(".cosave"));
+    stem.map_or(name, |stem| stem.rsplit_once('.').map_or(stem, |(target, _)| target))
+}
+
 fn is_below(path: &str, directory: &str) -> bool {
     path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
 }
@@ -541,12 +547,11 @@ impl Script {
     /// A staged file lies beside its target, and only those who may read the target can read it.
     fn staged_files_are_hidden(&self, disk: &SimDisk) -> Result<(), String> {
         for path in disk.files().into_keys().filter(|path| path.ends_with(".cosave")) {
-            let (directory, name) = path.rsplit_once('/').map_or(("", path.as_str()), |split| split);
-            let stem = name.trim_start_matches('.').trim_end_matches(".cosave");
-            let target = stem.rsplit_once('.').map_or(stem, |(target, _)| target);
-            let target =
-                if directory.is_empty() { target.to_owned() } else { format!("{directory}/{target}") };
-            if !self.writes(&target) {
+            // It may lie in a directory that is staged, too.
+            let target = path.split('/').map(target_of).collect::<Vec<_>>().join("/");
+            let becomes_directory =
+                || self.trees().iter().flat_map(Tree::keys).any(|path| is_below(path, &target));
+            if !self.writes(&target) && !becomes_directory() {
                 return Err(format!("{path} is not beside its target"));
             }
             let mode = disk.mode(&path).unwrap_or_default();
@@ -566,7 +571,9 @@ impl Script {
     fn directories_are_closed(&self, disk: &SimDisk) -> Result<(), String> {
         for change in self.acts.iter().flat_map(Act::changes).flatten() {
             let Change::MakeDirectory(path, mode) = change else { continue };
-            let found = disk.mode(path).unwrap_or(UNFINISHED_MODE);
+            // A file may be there before.
+            let is_there = disk.directories().contains(path);
+            let found = disk.mode(path).filter(|_| is_there).unwrap_or(UNFINISHED_MODE);
             if ![UNFINISHED_MODE, *mode].contains(&found) {
                 return Err(format!("{path} is open to others: its mode is {found:o}"));
             }
@@ -1112,6 +1119,31 @@ fn small_scenarios() -> Vec<Script> {
                 Act::Commit(vec![remove_tree("f"), write("f", "f2")]),
             ],
         ),
+        Script::new(
+            "files become directories",
+            &[("a", "a0"), ("f", "f0"), ("d/g", "g0")],
+            vec![
+                Act::Commit(vec![remove("f"), write("f/x", "x1"), write("f/y/z", "z1"), write("a", "a1")]),
+                Act::Commit(vec![
+                    remove("d/g"),
+                    make_dir("d/g", 0o700),
+                    copy("f/x", "d/g/h"),
+                    create_dir("d/g/e"),
+                    write("f/x", "x2"),
+                ]),
+            ],
+        ),
+        Script::new(
+            "a file becomes a directory and goes with it, unretired",
+            &[("a", "a0"), ("f", "f0")],
+            vec![
+                Act::Commit(vec![write("f", "f1"), write("a", "a1")]),
+                Act::Drop(vec![remove("a"), write("a/n", "n")]),
+                Act::Commit(vec![remove("f"), symlink("f/l", "../a"), write("f/x", "x2")]),
+                Act::Commit(vec![remove_tree("f"), write("f", "f3")]),
+            ],
+        )
+        .durability(Durability::Committed),
         Script::new(
             "two files swapped",
             &[("a", "a0"), ("d/b", "b0"), ("untouched/me", "me")],

@@ -30,9 +30,11 @@ enum Change {
     Remove(&'static str),
     /// It is removed, and a file takes its place.
     BecomeFile(&'static str),
+    /// A file is removed, and a directory with another one takes its place.
+    BecomeDirectory(&'static str),
 }
 
-use Change::{BecomeFile, Move, Replace};
+use Change::{BecomeDirectory, BecomeFile, Move, Replace};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -52,6 +54,7 @@ fn change() -> impl Strategy<Value = Change> {
         3 => (directory(), directory()).prop_map(|(from, to)| Replace(from, to)),
         2 => directory().prop_map(Change::Remove),
         1 => directory().prop_map(BecomeFile),
+        2 => prop_oneof![3 => select(&FILES[..]), 1 => directory()].prop_map(BecomeDirectory),
     ]
 }
 
@@ -94,7 +97,7 @@ impl Change {
     fn paths(self) -> Vec<&'static str> {
         match self {
             Move(from, to) | Replace(from, to) => vec![from, to],
-            Self::Remove(path) | BecomeFile(path) => vec![path],
+            Self::Remove(path) | BecomeFile(path) | BecomeDirectory(path) => vec![path],
         }
     }
 
@@ -104,6 +107,11 @@ impl Change {
             Replace(from, to) => tx.replace_dir(from, to),
             Self::Remove(path) => tx.remove_dir_all(path),
             BecomeFile(path) => tx.remove_dir_all(path).and_then(|()| tx.write(path, "a file")),
+            BecomeDirectory(path) => {
+                tx.remove(path)?;
+                tx.write(format!("{path}/in"), "in it")?;
+                tx.write(format!("{path}/deep/in"), "deep in it")
+            }
         }
     }
 
@@ -120,6 +128,7 @@ impl Change {
                     || is_there(to) && !may_replace
             }
             Self::Remove(path) | BecomeFile(path) => !is_there(path),
+            BecomeDirectory(path) => !state.files.contains_key(path),
         }
     }
 
@@ -145,6 +154,11 @@ impl Change {
             BecomeFile(path) => {
                 remove(state, path);
                 state.put(path, "a file");
+            }
+            BecomeDirectory(path) => {
+                state.files.remove(path);
+                state.put(&format!("{path}/in"), "in it");
+                state.put(&format!("{path}/deep/in"), "deep in it");
             }
         }
     }
@@ -216,9 +230,12 @@ impl World {
     ) -> Result<(), String> {
         let mut next = self.state.clone();
         next.generation += 1;
-        let change =
-            change.filter(|change| !change.paths().iter().any(|path| next.files.contains_key(*path)));
-        let change = change.filter(|change| !self.is_weak || !matches!(change, Replace(..)));
+        let change = change.filter(|change| {
+            matches!(change, BecomeDirectory(_))
+                || !change.paths().iter().any(|path| next.files.contains_key(*path))
+        });
+        let has_two_names = |change: &Change| matches!(change, Replace(..) | BecomeDirectory(_));
+        let change = change.filter(|change| !self.is_weak || !has_two_names(change));
         let is_refused = change.is_some_and(|change| change.is_refused(&next));
         let is_possible = |path: &str, next: &State| {
             !change.is_some_and(|change| change.paths().iter().any(|other| are_related(path, other)))
@@ -291,7 +308,7 @@ impl World {
             return Err(format!("generation {} instead of {}", view.generation(), self.state.generation));
         }
         for path in FILES.into_iter().chain(self.state.files.keys().map(String::as_str)) {
-            if !is_below_a_file(&self.state, path) {
+            if !is_below_a_file(&self.state, path) && !self.state.directories.contains(path) {
                 let seen = view.read_if_exists(path).map_err(text)?;
                 if seen.as_deref() != self.state.content(path).map(str::as_bytes) {
                     return Err(format!(

@@ -166,17 +166,6 @@ fn what_cannot_be_a_file_and_a_directory_is_refused_at_the_call_and_the_error_sa
         assert_eq!(reason(&error), Some(InvalidPath::Contradiction), "{number}: {error}");
         assert!(error.to_string().contains("commit one of the two changes first"), "{error}");
     }
-    let becoming: [Changes<'_>; 4] = [
-        &|tx| tx.remove("file").and_then(|()| tx.write("file/a", "")),
-        &|tx| tx.remove("file").and_then(|()| tx.create_dir("file")),
-        &|tx| tx.remove("file").and_then(|()| tx.create_dir_all("file/a/b")),
-        &|tx| tx.rename("file", "n").and_then(|()| tx.copy("n", "file/a")),
-    ];
-    for (number, work) in becoming.iter().enumerate() {
-        let error = work(&mut store.begin().unwrap()).expect_err("refused at the call");
-        assert_eq!(reason(&error), Some(InvalidPath::FileToDirectory), "{number}: {error}");
-        assert!(error.to_string().contains("`rename` of a directory"), "{error}");
-    }
     let taken = store.begin().unwrap().write("dir", "").unwrap_err();
     assert_eq!(reason(&taken), Some(InvalidPath::Directory));
     assert_eq!(names(dir.path()), ["dir", "dir/f", "file", "other", "other/f"]);

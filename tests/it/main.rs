@@ -17,6 +17,7 @@ mod directories;
 mod directory_modes;
 mod dry_run;
 mod expecting;
+mod files_replaced;
 mod fixtures;
 // Threads that are in each other's way: minutes under Wine, where every lock is a round trip.
 #[cfg(unix)]

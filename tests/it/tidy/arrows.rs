@@ -41,7 +41,7 @@ transaction::restoring -> transaction protocol::past protocol::history_record pr
 transaction::expecting -> transaction protocol::snapshot protocol::expected protocol::glance protocol::root error expect generation path
 transaction::directories -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root error fs manifest path
 transaction::new_directory -> transaction error manifest place
-transaction::links -> transaction draft protocol::check protocol::glance protocol::resolve protocol::stage protocol::root error fs manifest mutation path
+transaction::links -> transaction draft draft::built protocol::check protocol::glance protocol::resolve protocol::stage protocol::root error fs manifest mutation path
 transaction::planning -> transaction pruning draft protocol::check protocol::resolve protocol::stage protocol::root report error fs generation manifest path
 transaction::operations -> transaction writer draft protocol::check protocol::snapshot protocol::stage protocol::resolve protocol::root error fs::os::outside fs::os fs path place transaction::trees
 transaction::trees -> transaction protocol::tree protocol::resolve protocol::stage protocol::root error fs manifest path draft
@@ -50,7 +50,9 @@ transaction::reading -> transaction draft protocol::read protocol::snapshot prot
 transaction -> writer draft protocol::caller protocol::open protocol::commit protocol::refused protocol::check protocol::snapshot protocol::stage protocol::lock protocol::resolve protocol::root report error fs options generation path spelling
 writer -> protocol::room draft protocol::open protocol::commit protocol::stage protocol::resolve protocol::root error path checksum spelling
 pruning -> draft protocol::check protocol::resolve protocol::stage protocol::root error path
-draft -> protocol::open protocol::commit protocol::stage protocol::state protocol::resolve protocol::root error fs path protocol::layout manifest
+draft::built -> draft protocol::built protocol::stage protocol::resolve protocol::root protocol::layout error fs generation path
+draft -> draft::building protocol::open protocol::commit protocol::stage protocol::state protocol::resolve protocol::root error fs path protocol::layout manifest
+draft::building -> protocol::stage manifest path
 view -> protocol::caller protocol::open protocol::snapshot protocol::state protocol::resolve protocol::root reader listed error fs generation path spelling
 lease -> protocol::open protocol::lease error
 single -> single::sweeping single::append single::atomic single::durable protocol::caller error fs path
@@ -65,7 +67,7 @@ single::durable -> error fs::os fs options path place
 protocol ->
 protocol::open -> protocol::caller protocol::flush protocol::commit protocol::gate protocol::lease protocol::refused protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation protocol::history
 protocol::flush -> protocol::commit protocol::recover protocol::lock protocol::control protocol::root error options
-protocol::commit -> protocol::leading protocol::shift protocol::gate protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress protocol::permissions preserve manifest protocol::history protocol::made
+protocol::commit -> protocol::built protocol::leading protocol::shift protocol::gate protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress protocol::permissions preserve manifest protocol::history protocol::made
 protocol::shift -> protocol::recover protocol::publish protocol::lease protocol::lock protocol::root error
 protocol::past -> protocol::read protocol::history protocol::history_record protocol::state protocol::layout protocol::root checksum error fs generation manifest mutation path protocol::resolve
 protocol::read -> protocol::pending protocol::recover protocol::state protocol::lock protocol::resolve protocol::original protocol::control protocol::root error manifest fs mutation generation path protocol::tree
@@ -84,8 +86,9 @@ protocol::recover::trees -> protocol::tree protocol::root error manifest generat
 protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path progress protocol::tree protocol::new_directory
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path preserve protocol::history protocol::writers
 protocol::history -> protocol::stage protocol::history_record protocol::state protocol::writers protocol::control protocol::copy protocol::layout protocol::root checksum error fs generation manifest mutation path
-protocol::check -> protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path protocol::tree protocol::permissions
+protocol::check -> protocol::built protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path protocol::tree protocol::permissions
 protocol::leading -> protocol::stage protocol::queue protocol::lock protocol::root error generation
+protocol::built -> protocol::stage protocol::resolve protocol::tree protocol::original protocol::root error expect fs manifest mutation path
 protocol::permissions -> protocol::stage protocol::root error fs manifest mutation
 protocol::refused -> protocol::stage error fs
 protocol::staged_trees -> protocol::stage protocol::layout manifest path protocol::resolve
