@@ -6,17 +6,18 @@
 //! then on this is a tree that is moved over a file (`tree`), and the manifest
 //! says no more of it. A directory that nobody moves is swept.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use super::original;
 use super::resolve::look;
 use super::root::Root;
-use super::stage::{StagedChange, StagedFile, StagedSymlink, Staging};
+use super::stage::{StagedChange, StagedEntry, StagedFile, StagedSymlink, Staging};
 use super::tree;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::expect::Clash;
 use crate::fs::{Durable, Identity, Kind, Metadata, Wave};
-use crate::manifest::{HiddenTree, MovedTree, StagedLink, Stamp};
+use crate::manifest::{Action, HiddenTree, MovedTree, StagedLink, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::{InvalidPath, RelativePath};
 
@@ -63,6 +64,13 @@ pub(crate) fn sync(root: &Root, builds: bool, wave: Wave) -> Result<Durable> {
     if builds && keeps(Rule::SyncBuilt) { root.sync_always(wave) } else { root.sync(wave) }
 }
 
+/// The directories that are built for a change.
+pub(crate) fn directories(staged: &StagedEntry) -> BTreeSet<RelativePath> {
+    let Action::MoveTree(moved) = &staged.entry.action else { return BTreeSet::new() };
+    let all = staged.contents.iter().flat_map(|change| change.target().place().parent().chain());
+    all.filter(|path| path.as_path().starts_with(moved.from.as_path())).collect()
+}
+
 /// Checks under the lock that everything in a directory is still what was staged there, with the permissions
 /// that it was to have.
 pub(crate) fn check(root: &Root, contents: &[StagedChange]) -> Result<()> {
@@ -87,6 +95,12 @@ fn check_one(root: &Root, change: &StagedChange) -> Result<()> {
             if is_link && is_same(link.identity) { Ok(()) } else { conflict(Clash::StagedReplaced) }
         }
         _ if found.kind != Kind::Directory => conflict(Clash::NoDirectory),
+        // It was made before somebody asked for the mode, and what is in it may be a secret.
+        _ if root.fs.has_modes()
+            && target.attributes.mode.is_some_and(|mode| (found.mode ^ mode) & 0o777 != 0) =>
+        {
+            conflict(Clash::Exists)
+        }
         _ => Ok(()),
     }
 }

@@ -363,8 +363,12 @@ struct Names<'a> {
 /// replace the file of the first.
 fn refuse_twins(root: &Root, entries: &[StagedEntry]) -> Result<()> {
     let mut by_name: HashMap<String, Vec<&StagedEntry>> = HashMap::new();
-    let is_new =
-        |staged: &&StagedEntry| staged.entry.staged().is_some() || staged.entry.action.is_new_directory();
+    let is_new = |staged: &&StagedEntry| {
+        let action = &staged.entry.action;
+        staged.entry.staged().is_some()
+            || action.is_new_directory()
+            || matches!(action, Action::MoveTree(_)) && keeps(Rule::CheckBuilt)
+    };
     for staged in entries.iter().filter(is_new) {
         by_name.entry(folded(&staged.entry.path.name().to_string_lossy())).or_default().push(staged);
     }

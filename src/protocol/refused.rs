@@ -7,9 +7,11 @@
 
 use std::collections::HashMap;
 
+use super::built;
 use super::stage::{Backing, Collected, Staged, StagedEntry, Staging};
 use crate::error::{Error, Operation};
 use crate::fs::{Barrier, Unsynced, Wave};
+use crate::mutation::{Rule, keeps};
 
 /// Why a commit was refused, and what it would have committed.
 #[derive(Debug)]
@@ -58,6 +60,10 @@ impl Staged {
                 let mut wave = Wave::new(Barrier::Staged);
                 // They are durable already. Only a second sync can say that the file system refuses it.
                 entries.iter().for_each(|staged| wave.add(Unsynced::directory(staged.entry.path.parent())));
+                // What is removed from a built directory before the next try has its own name there. If a power
+                // loss brought it back, nobody would know that it is not of the commit.
+                let built = entries.iter().flat_map(built::directories).filter(|_| keeps(Rule::SyncBuilt));
+                built.for_each(|directory| wave.add(Unsynced::directory(directory)));
                 wave
             }
         };

@@ -96,6 +96,39 @@ fn two_names_that_are_one_are_refused_in_a_directory_that_takes_the_place_of_a_f
     Ok(())
 }
 
+/// The file was moved over the directory that had just taken the place of another, which closed the root.
+#[test]
+fn a_new_file_and_the_directory_in_the_place_of_a_file_that_are_one_are_refused() -> Result<(), String> {
+    for file_first in [false, true] {
+        let disk = folding();
+        disk.put("x", b"x0", 0o644);
+        disk.settle();
+        let store = open(&disk);
+        let save = |store: &Store| {
+            let mut tx = store.begin()?;
+            if file_first {
+                tx.write("X", "f")?;
+            }
+            tx.remove("x")?;
+            tx.write("x/a", "a")?;
+            if !file_first {
+                tx.write("X", "f")?;
+            }
+            tx.commit().map(drop)
+        };
+        let refused = save(&store);
+        let nothing = refused.is_err_and(|error| error.outcome() == cosave::Outcome::NothingHappened);
+        expect(nothing, "they were taken for two")?;
+        drop(store);
+        drop(open(&disk));
+        expect(
+            disk.files().len() == 1 && content(&disk, "x") == "x0",
+            "a refused commit has left something",
+        )?;
+    }
+    Ok(())
+}
+
 /// Any two new files with a non-ASCII letter were refused as one file where case is ignored.
 #[test]
 fn two_names_with_other_letters_are_two_files() -> Result<(), String> {

@@ -360,3 +360,24 @@ fn a_manifest_moves_no_other_staged_directory() {
         assert_eq!(text(dir.path().join("x")), "x0");
     }
 }
+
+/// The directory was made without the mode, and emptied again. Then somebody asked for the mode, and the secret lay
+/// where everybody could read it.
+#[cfg(unix)]
+#[test]
+fn a_directory_that_was_built_before_its_mode_was_asked_for_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::options().inline_max(0).open(dir.path()).unwrap();
+    put(&store, &[("x", "x0")]);
+    let mut tx = store.begin().unwrap();
+    tx.remove("x").unwrap();
+    tx.write("x/other", "o").unwrap();
+    tx.write("x/sub/a", "a").unwrap();
+    tx.remove("x/sub/a").unwrap();
+    let made = tx.directory("x/sub").mode(0o700).create().and_then(|()| tx.write("x/sub/key", "secret"));
+    let refused = made.and_then(|()| tx.commit().map(drop)).unwrap_err();
+    assert!(refused.is_conflict(), "{refused:?}");
+    assert_eq!(text(dir.path().join("x")), "x0");
+    drop(store);
+    assert_no_litter(dir.path());
+}

@@ -88,9 +88,9 @@ protocol::publish -> protocol::stage protocol::session protocol::control protoco
 protocol::history -> protocol::stage protocol::history_record protocol::state protocol::writers protocol::control protocol::copy protocol::layout protocol::root checksum error fs generation manifest mutation path
 protocol::check -> protocol::built protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path protocol::tree protocol::permissions
 protocol::leading -> protocol::stage protocol::queue protocol::lock protocol::root error generation
-protocol::built -> protocol::stage protocol::resolve protocol::tree protocol::original protocol::root error expect fs manifest mutation path
 protocol::permissions -> protocol::stage protocol::root error fs manifest mutation
-protocol::refused -> protocol::stage error fs
+protocol::refused -> protocol::stage protocol::built error fs mutation
+protocol::built -> protocol::stage protocol::resolve protocol::tree protocol::original protocol::root error expect fs manifest mutation path
 protocol::staged_trees -> protocol::stage protocol::layout manifest path protocol::resolve
 protocol::made -> protocol::stage protocol::session protocol::new_directory protocol::root error expect fs mutation path
 protocol::stage -> protocol::caller protocol::queue protocol::cleanup protocol::snapshot protocol::session protocol::resolve protocol::original protocol::root protocol::layout error expect manifest fs mutation generation path checksum progress
