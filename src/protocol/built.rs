@@ -58,8 +58,8 @@ pub(crate) fn as_moved(
     Ok(MovedTree { from: site.clone(), tree, replaced })
 }
 
-/// Waits for what is staged, whatever the durability if a directory is built. The manifest does not say what is in the directory. So after
-/// a power loss recovery could not tell whether that is whole.
+/// Waits for what is staged, whatever the durability if a directory is built. The manifest does not say what
+/// is in the directory. So after a power loss recovery could not tell whether that is whole.
 pub(crate) fn sync(root: &Root, builds: bool, wave: Wave) -> Result<Durable> {
     if builds && keeps(Rule::SyncBuilt) { root.sync_always(wave) } else { root.sync(wave) }
 }

@@ -84,8 +84,8 @@ impl CleanupGuard {
     }
 
     /// Removes now every file except the `wanted` ones, and every directory in which none of these
-    /// lies, or will lie, and which is none of them. These belong to superseded writes, and to writes that failed when they began. The returned
-    /// debt must be paid before the record of the directories is removed.
+    /// lies, or will lie, and which is none of them. These belong to superseded writes, and to writes that
+    /// failed when they began. The returned debt must be paid before the record of the directories is removed.
     pub(crate) fn remove_all_but<'a>(&mut self, wanted: impl Iterator<Item = &'a RelativePath>) -> Unsynced {
         let wanted: HashSet<_> = wanted.collect();
         let stray: Vec<_> = self.files.iter().filter(|path| !wanted.contains(path)).cloned().collect();

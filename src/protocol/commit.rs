@@ -243,8 +243,8 @@ fn make_durable(root: &Root, staged: &mut Staged) -> Result<()> {
     Ok(())
 }
 
-/// Publish, apply, retire: the second half of the protocol, under the lock. If other transactions wait already, barrier 3 is attached to their barrier 2. Then the lock stays
-/// with this store, and the next batch acknowledges this one.
+/// Publish, apply, retire, under the lock. If other transactions wait already, barrier 3 is attached to
+/// their barrier 2. Then the lock stays with this store, and the next batch acknowledges this one.
 fn commit_batch(leader: &Leader<'_, Answer>, queue: &CommitQueue, batch: Vec<Staged>) {
     let (root, round, left) = (leader.root, leader.round, guard(&queue.left).take());
     let begun = leader.wait(batch, |wait| match left {
