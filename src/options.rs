@@ -45,8 +45,9 @@ pub enum SyncStrategy {
     /// few syncs are made one after another, and many with 8 threads. Such disks are in memory, or have
     /// a cache that survives power loss.
     ///
-    /// On Linux a wave of 48 files or more is synced like [`FileSystem`](Self::FileSystem), if little
-    /// else waits to be written: at most 256 KiB for each file of the wave.
+    /// On Linux a wave of 8 files and directories or more is synced like [`FileSystem`](Self::FileSystem). On
+    /// XFS and btrfs any wave with files is. Both only if little else waits to be written: at most 256 KiB for
+    /// each file and directory of the wave.
     #[default]
     Auto,
     /// One `fsync` for each file and directory, up to 128 in flight at once, so that the file system

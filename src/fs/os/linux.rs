@@ -14,7 +14,7 @@ use rustix::fs::{Advice, AtFlags, Mode, OFlags, StatxAttributes, StatxFlags, Xat
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use crate::fs::{Durable, SyncError};
+use crate::fs::SyncError;
 use crate::path::RelativePath;
 
 /// Asks the kernel to start writing a range to disk. Does not wait, and promises nothing.
@@ -57,34 +57,53 @@ pub(super) fn dirty_bytes() -> Option<u64> {
     Some((field("Dirty:")? + field("Writeback:")?) * 1024)
 }
 
-/// Syncs the file systems of these handles, with one call for each (syncfs(2)). Returns `None` on
-/// kernels before 5.8, which do not report errors of write-back, and if one of the file systems is not
-/// known to reach the medium by this call.
-pub(super) fn sync_each_file_system<'a>(
-    handles: impl Iterator<Item = (BorrowedFd<'a>, &'a RelativePath)>,
-) -> Result<Option<Durable>, SyncError> {
-    if !reports_errors() {
-        return Ok(None);
-    }
-    let mut devices = BTreeMap::new();
-    for (handle, path) in handles {
-        let failed = |error: Errno| SyncError { path: path.clone(), attempted: false, source: error.into() };
-        let device = rustix::fs::fstat(handle).map_err(failed)?.st_dev;
-        if let Entry::Vacant(vacant) = devices.entry(device) {
-            if !reaches_the_medium(handle, device).map_err(failed)? {
-                return Ok(None);
+/// File systems that one call each makes durable (syncfs(2)), and a handle on each that was open before
+/// any error that is to be reported.
+pub(super) struct FileSystems<'a>(BTreeMap<u64, (BorrowedFd<'a>, &'a RelativePath)>);
+
+impl<'a> FileSystems<'a> {
+    /// Those of these handles. `None` on kernels before 5.8, which do not report errors of write-back, and if
+    /// one of the file systems is not known to reach the medium by this call.
+    pub(super) fn of(
+        handles: impl Iterator<Item = (BorrowedFd<'a>, &'a RelativePath)>,
+    ) -> Result<Option<Self>, SyncError> {
+        if !reports_errors() {
+            return Ok(None);
+        }
+        let mut devices = BTreeMap::new();
+        for (handle, path) in handles {
+            let failed =
+                |error: Errno| SyncError { path: path.clone(), attempted: false, source: error.into() };
+            let device = rustix::fs::fstat(handle).map_err(failed)?.st_dev;
+            if let Entry::Vacant(vacant) = devices.entry(device) {
+                if !reaches_the_medium(handle, device).map_err(failed)? {
+                    return Ok(None);
+                }
+                vacant.insert((handle, path));
             }
-            vacant.insert((handle, path));
         }
+        Ok(Some(Self(devices)))
     }
-    let mut failed = None;
-    for (handle, path) in devices.into_values() {
-        // Lost without this sync: everything in the wave on this file system.
-        if let Err(error) = rustix::fs::syncfs(handle) {
-            failed.get_or_insert(SyncError { path: path.clone(), attempted: true, source: error.into() });
+
+    /// Syncs each of them, even if another one fails.
+    pub(super) fn sync(self) -> Result<(), SyncError> {
+        let mut failed = None;
+        for (handle, path) in self.0.into_values() {
+            // Lost without this sync: everything in the wave on this file system.
+            if let Err(error) = rustix::fs::syncfs(handle) {
+                failed.get_or_insert(SyncError { path: path.clone(), attempted: true, source: error.into() });
+            }
         }
+        failed.map_or(Ok(()), Err)
     }
-    failed.map_or(Ok(Some(Durable::Synced)), Err)
+}
+
+/// The magic number of ext2, ext3 and ext4 (statfs(2)).
+const EXT: u64 = 0xef53;
+
+/// Whether a file is on ext2, ext3 or ext4, or may be.
+pub(super) fn is_ext(file: &File) -> bool {
+    rustix::fs::fstatfs(file).map_or(true, |system| u64::try_from(system.f_type) == Ok(EXT))
 }
 
 /// Whether syncfs makes everything on this file system durable, including the disk's cache.
@@ -94,7 +113,6 @@ pub(super) fn sync_each_file_system<'a>(
 /// journal flushes it before the last blocks are written (`sync_filesystem`). Both have the magic number of
 /// ext4.
 fn reaches_the_medium(handle: BorrowedFd<'_>, device: u64) -> rustix::io::Result<bool> {
-    const EXT: u64 = 0xef53;
     const XFS: u64 = 0x5846_5342;
     const BTRFS: u64 = 0x9123_683e;
     Ok(match u64::try_from(rustix::fs::fstatfs(handle)?.f_type) {
