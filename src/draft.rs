@@ -462,6 +462,7 @@ impl Draft {
     /// Goes on with what a refused commit has returned.
     pub(crate) fn take_back(
         &mut self,
+        root: &Root,
         staging: Staging,
         changes: Vec<StagedChange>,
         preconditions: Preconditions,
@@ -475,7 +476,9 @@ impl Draft {
                 StagedChange::Over(change, hidden) => {
                     (StagedChange::RemoveTree(target, hidden), vec![*change])
                 }
-                StagedChange::BuildTree(target, _, contents) => (StagedChange::Remove(target), contents),
+                StagedChange::BuildTree(target, _, contents) => {
+                    (StagedChange::Remove(building::as_found(root, target)), contents)
+                }
                 change => (change, Vec::new()),
             };
             for change in std::iter::once(first).chain(others) {

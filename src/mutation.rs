@@ -93,6 +93,8 @@ pub enum Rule {
     SyncBuilt,
     /// Check under the lock that all that is in such a directory is still what was staged.
     CheckBuilt,
+    /// Put such a directory in the place of any file that is there by then, and keep that of another program.
+    ReplaceAnyFile,
     /// Move or remove a directory with its contents only if it is the very one that was meant.
     KnowTrees,
     /// Commit a move or removal of a whole directory apart from all others.

@@ -478,7 +478,7 @@ impl Transaction {
         if let Some(collected) = collected {
             let Collected { staging, changes, preconditions, snapshot, caller: _ } = *collected;
             *guard(&self.snapshot) = snapshot;
-            guard(&self.draft).take_back(staging, changes, preconditions);
+            guard(&self.draft).take_back(self.root(), staging, changes, preconditions);
         }
         error
     }

@@ -281,7 +281,7 @@ impl<'a> Removal<'a> {
     }
 }
 
-/// Removes every staged file in the tree that belongs to no living session of this control directory.
+/// Removes every staged file and directory in the tree that belongs to no living session of this control directory.
 /// Returns what was removed. `own` counts as living, even without its mark.
 ///
 /// The staged files of other roots are not known here. So nothing is looked for where another root may
@@ -312,6 +312,9 @@ pub(crate) fn deep(
             let path = directory.child(&entry.name);
             match entry.kind {
                 Kind::Directory if root.is_control(&path) => {}
+                Kind::Directory if is_forgotten(&entry, &sessions) && keeps(Rule::SweepTrees) => {
+                    removal.hidden(path)?;
+                }
                 Kind::Directory => {
                     let mounted = if_found(root.fs.is_mount_point(&path));
                     if mounted.map_err(root.error(Operation::Sweep, &path))? == Some(false) {

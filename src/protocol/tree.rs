@@ -62,15 +62,22 @@ pub(crate) fn is_at(root: &Root, path: &RelativePath, tree: TreeIdentity) -> Res
     Ok(is_same(identity(root, path)?, tree))
 }
 
-/// Whether what a moved tree replaces is at a path: a directory, or a file if one was there before.
-pub(crate) fn is_replaced_at(
+/// Whether something that is to go is at a path: the directory that a moved tree replaces, or any file if one
+/// was there when the commit was checked.
+///
+/// Another program may have put a new file there since, by a rename. At the names that only we give it is the
+/// same file as before, though overlayfs gives it another time of birth when it moves.
+pub(crate) fn gives_way_at(
     root: &Root,
     entry: &Entry,
     path: &RelativePath,
     replaced: &HiddenTree,
 ) -> Result<bool> {
-    let found = if entry.before.is_some() { file_identity(root, path)? } else { identity(root, path)? };
-    Ok(is_same(found, replaced.tree))
+    match entry.before {
+        Some(_) if keeps(Rule::ReplaceAnyFile) => Ok(root.look(path)?.is_some_and(|found| is_file(&found))),
+        Some(_) => Ok(is_same(file_identity(root, path)?, replaced.tree)),
+        None => is_at(root, path, replaced.tree),
+    }
 }
 
 fn is_same(found: Option<TreeIdentity>, tree: TreeIdentity) -> bool {
@@ -210,7 +217,7 @@ pub(crate) fn check(root: &Root, entry: &Entry) -> Result<()> {
 fn check_file(root: &Root, entry: &Entry, hidden: &HiddenTree) -> Result<()> {
     let path = &entry.path;
     let found = root.look(path)?;
-    let is_same = is_replaced_at(root, entry, path, hidden)?
+    let is_same = is_same(file_identity(root, path)?, hidden.tree)
         && original::is_current(root, path, entry.before.as_ref(), found.as_ref());
     if !is_same {
         let found = found.map_or(Clash::Missing, |_| Clash::Changed);
@@ -276,7 +283,7 @@ fn put_moved(root: &Root, entry: &Entry, moved: &MovedTree) -> Result<Unsynced> 
         return Ok(owed);
     };
     let (waiting, hidden) = (waiting(target, replaced), target.with_name(&replaced.name));
-    if place != *target && is_replaced_at(root, entry, target, replaced)? {
+    if place != *target && gives_way_at(root, entry, target, replaced)? {
         if place != waiting {
             owed.add(rename(root, &place, &waiting)?);
             place = waiting.clone();
@@ -296,7 +303,7 @@ fn put_moved(root: &Root, entry: &Entry, moved: &MovedTree) -> Result<Unsynced> 
     if place != *target {
         owed.add(rename(root, &place, target)?);
     }
-    if is_replaced_at(root, entry, &waiting, replaced)? {
+    if gives_way_at(root, entry, &waiting, replaced)? {
         owed.add(rename(root, &waiting, &hidden)?);
     }
     Ok(owed)
@@ -315,7 +322,7 @@ pub(crate) fn take_back(root: &Root, entry: &Entry) -> Result<Unsynced> {
             }
             let Some(replaced) = &moved.replaced else { return Ok(owed) };
             for name in [waiting(target, replaced), target.with_name(&replaced.name)] {
-                if is_replaced_at(root, entry, &name, replaced)? {
+                if gives_way_at(root, entry, &name, replaced)? {
                     owed.add(rename(root, &name, target)?);
                 }
             }

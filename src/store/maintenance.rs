@@ -49,8 +49,8 @@ impl Store {
         self.opened.sweep()
     }
 
-    /// Sweeps, then looks in every directory of the root for staged files that belong to no living
-    /// session of this root, and removes them. Such files stay behind if the control directory was
+    /// Sweeps, then looks in every directory of the root for staged files and directories that belong to no
+    /// living session of this root, and removes them. Such files stay behind if the control directory was
     /// removed (`git clean -fdx`). Opens every directory, so it takes time in a large tree.
     ///
     /// Symlinks are not followed. Mount points, and directories that are roots themselves, are left

@@ -113,6 +113,38 @@ fn what_was_changed_in_a_directory_that_takes_the_place_of_a_file_is_not_publish
     expect(tx.commit().is_err_and(|error| error.is_conflict()), "a file has permissions of before")
 }
 
+/// Between the commit point and the move another program has renamed a new file there. The commit stayed pending,
+/// and nobody could commit in that root.
+fn a_new_file_where_a_directory_is_to_be_is_set_aside(disk: &SimDisk) -> Result<(), String> {
+    let mut tried = 0;
+    at_every_step(disk, |machine, after| {
+        machine.crash_at(cosave::fs::sim::Crash { after, reversed: false });
+        let commit = || {
+            let mut tx = Store::options().open_on(machine.process())?.begin()?;
+            tx.remove("a")?;
+            tx.write("a/x", "x1")?;
+            tx.commit()
+        };
+        let is_over = commit().is_ok();
+        let killed = machine.kill();
+        let is_published = killed.control_names().iter().any(|name| name.ends_with(".pending"));
+        if is_published && content(&killed, "a") == "a0" {
+            tried += 1;
+            killed.replace("a", b"the stranger's", 0o644);
+            let report = Store::options().open_on(killed.process()).map_err(|error| error.to_string())?;
+            let differences = report.last_recovery().differences.clone();
+            expect(content(&killed, "a/x") == "x1", "the directory is not in place")?;
+            let [cosave::Difference { finding: cosave::Finding::SetAside(name), .. }] = &differences[..]
+            else {
+                return Err(format!("it is reported as {differences:?}"));
+            };
+            expect(content(&killed, &name.to_string()) == "the stranger's", "a stranger's file is gone")?;
+        }
+        Ok(is_over)
+    })?;
+    expect(tried > 0, "no death between the commit point and the move")
+}
+
 fn a_file_that_must_not_exist_is_looked_for_under_the_lock(disk: &SimDisk) -> Result<(), String> {
     let mut tx = open(disk).begin().unwrap();
     tx.create_new("new", "ours").unwrap();
@@ -123,7 +155,10 @@ fn a_file_that_must_not_exist_is_looked_for_under_the_lock(disk: &SimDisk) -> Re
 
 /// Runs a case on a copy of the disk, with a kill after 0, 1, 2 ... steps, until a run ends without a
 /// kill.
-fn at_every_step(disk: &SimDisk, case: impl Fn(&SimDisk, u64) -> Result<bool, String>) -> Result<(), String> {
+fn at_every_step(
+    disk: &SimDisk,
+    mut case: impl FnMut(&SimDisk, u64) -> Result<bool, String>,
+) -> Result<(), String> {
     for after in 0.. {
         let ended = case(&disk.copy(), after);
         if ended.map_err(|problem| format!("death after {after} steps: {problem}"))? {
@@ -953,6 +988,7 @@ const CASES: &[Case] = &[
     (Rule::SyncOthersDirectories, a_directory_of_another_open_transaction_takes_no_commit_along),
     (Rule::CheckStaged, a_staged_file_that_was_changed_is_not_published),
     (Rule::CheckBuilt, what_was_changed_in_a_directory_that_takes_the_place_of_a_file_is_not_published),
+    (Rule::ReplaceAnyFile, a_new_file_where_a_directory_is_to_be_is_set_aside),
     (Rule::CheckPreconditions, a_file_that_must_not_exist_is_looked_for_under_the_lock),
     (Rule::CheckTargets, a_target_that_another_commit_replaced_is_no_foreign_file),
     (Rule::CheckFlags, a_target_that_was_frozen_since_is_not_published),

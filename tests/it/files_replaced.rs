@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use cosave::{Change, Durability, Error, InvalidPath, Store, Transaction};
+use cosave::{Change, Durability, Error, InvalidPath, Progress, Store, Transaction};
 
 use crate::common::{Crash, assert_no_litter, identity, invalid, litter, paths, put, quick, text, tree};
 
@@ -243,8 +244,12 @@ fn others_who_change_the_file_or_what_is_built_beside_it_cause_a_conflict() {
     let mut tx = begin();
     fs::write(path("x"), "edited").unwrap();
     assert!(tx.try_commit().unwrap_err().is_conflict());
-    drop(tx);
     assert_eq!(text(path("x")), "edited");
+    // The next try means what is there now.
+    tx.try_commit().unwrap();
+    drop(tx);
+    assert_eq!(text(path("x/y")), "y1");
+    store.update(|tx| tx.remove_dir_all("x")).unwrap();
     let mut tx = begin();
     fs::remove_file(path("x")).unwrap();
     assert!(tx.try_commit().unwrap_err().is_conflict());
@@ -300,6 +305,28 @@ fn what_cannot_be_in_the_new_directory_is_refused_at_the_call() {
     let error = store.begin().unwrap().rename("x", "x/y").unwrap_err();
     assert_eq!(invalid(&error), Some(InvalidPath::NotADirectory), "{error}");
     assert_eq!(names(dir.path()), ["a", "dir", "dir/f", "x"]);
+}
+
+/// The commit was `NotApplied` until that file was gone, since a directory is not renamed over another file.
+#[test]
+fn a_file_that_is_renamed_there_at_the_last_moment_makes_way_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().to_owned();
+    put(&quick(&root), &[("x", "x0")]);
+    fs::write(root.join("other"), "another program's").unwrap();
+    let renames = root.clone();
+    let store = Store::options().on_progress(move |progress| {
+        if matches!(progress, Progress::Applied { files: 0, .. }) {
+            fs::rename(renames.join("other"), renames.join("x")).unwrap();
+        }
+        ControlFlow::Continue(())
+    });
+    let mut tx = store.open(&root).unwrap().begin().unwrap();
+    tx.remove("x").unwrap();
+    tx.write("x/a", "a1").unwrap();
+    tx.commit().unwrap();
+    assert_eq!((names(&root), text(root.join("x/a"))), (vec!["x".into(), "x/a".into()], "a1".into()));
+    assert_no_litter(&root);
 }
 
 /// A manifest that moves what was built at `from` to the place of the file `x`, and is not applied.

@@ -97,6 +97,33 @@ fn child_on_a_full_disk() {
     say("done");
 }
 
+/// An exchange gives a file of a lower layer another time of birth, and it stayed behind under a hidden name.
+#[test]
+fn a_file_of_a_lower_layer_becomes_a_directory() {
+    let root = tempfile::tempdir().unwrap();
+    run_under(
+        "mount -t tmpfs tmpfs \"$ROOT\" && cd \"$ROOT\" && mkdir lower upper work && echo x0 > lower/x \
+         && mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work \"$ROOT\" && cd /",
+        "mounts::child_with_a_file_of_a_lower_layer",
+        root.path(),
+    );
+}
+
+#[test]
+#[ignore = "child of a_file_of_a_lower_layer_becomes_a_directory"]
+fn child_with_a_file_of_a_lower_layer() {
+    let Some(root) = child_root() else { return };
+    let store = Store::open(&root).unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.remove("x").unwrap();
+    tx.write("x/a", "a1").unwrap();
+    tx.commit().unwrap();
+    assert_eq!(text(root.join("x/a")), "a1");
+    drop(store);
+    assert_no_litter(&root);
+    say("done");
+}
+
 #[test]
 fn a_read_only_medium_is_read_through_what_is_pending() {
     let root = tempfile::tempdir().unwrap();

@@ -168,15 +168,18 @@ fn a_deep_sweep_finds_what_no_session_remembers() {
         path
     };
     let lost = [forgotten("", "a"), forgotten("d/e", "b")];
-    // Not ours, not a file, another root's, and a living session's: all stay.
+    // A directory that was to take the place of a file, or was removed.
+    let directory = forgotten("d", "x");
+    fs::remove_file(&directory).unwrap();
+    fs::create_dir_all(directory.join("deep")).unwrap();
+    fs::write(directory.join("deep/f"), "").unwrap();
+    // Not ours, another root's, and a living session's: all stay.
     let inner = root.join("inner");
     put(&quick_root(&inner), &[("a", "1")]);
     let others = [forgotten("inner", "a"), root.join(".a.cosave"), root.join("d/.b.old.cosave")];
     fs::write(&others[1], "").unwrap();
     fs::write(&others[2], "").unwrap();
-    let id = uuid::Uuid::new_v4().simple().to_string();
-    let directory = root.join(format!(".a.{id}-1-1.cosave"));
-    fs::create_dir(&directory).unwrap();
+    fs::create_dir(root.join("d/.y.cosave")).unwrap();
     let other = Store::options().inline_max(0).open(root).unwrap();
     let mut tx = other.begin().unwrap();
     tx.write("d/e/b", "2").unwrap();
@@ -193,11 +196,11 @@ fn a_deep_sweep_finds_what_no_session_remembers() {
     let report = store.deep_sweep().unwrap();
     let mut swept: Vec<_> = report.swept.iter().map(|path| root.join(path.as_path())).collect();
     swept.sort();
-    let mut expected = lost.to_vec();
+    let mut expected = [&lost[..], &[directory]].concat();
     expected.sort();
     assert_eq!(swept, expected);
-    assert!(lost.iter().all(|path| !path.exists()));
-    assert!(others.iter().all(|path| path.exists()) && directory.is_dir());
+    assert!(expected.iter().all(|path| !path.exists()));
+    assert!(others.iter().all(|path| path.exists()) && root.join("d/.y.cosave").is_dir());
     #[cfg(unix)]
     assert!(outside.1.exists(), "a link was followed");
     tx.commit().unwrap();

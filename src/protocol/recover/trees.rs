@@ -54,15 +54,15 @@ pub(super) fn left(root: &Root, entry: &Entry) -> Result<Left> {
         Action::MoveTree(moved) => {
             let Some(place) = tree::place(root, &entry.path, moved)? else { return Ok(Left::Gone) };
             let found = root.look(&entry.path)?;
-            let is_replaced = match &moved.replaced {
-                Some(hidden) => tree::is_replaced_at(root, entry, &entry.path, hidden)?,
+            let gives_way = match &moved.replaced {
+                Some(hidden) => tree::gives_way_at(root, entry, &entry.path, hidden)?,
                 None => false,
             };
             let before = entry.before.as_ref();
             Ok(match found {
                 _ if place == entry.path => Left::Something,
                 None => Left::Something,
-                Some(_) if !is_replaced => Left::Occupied,
+                Some(_) if !gives_way => Left::Occupied,
                 Some(_) if before.is_none() => Left::Something,
                 Some(found) if original::has_content(root, &entry.path, before, &found)? => Left::Something,
                 Some(_) => Left::SetAside,
