@@ -95,6 +95,8 @@ pub enum Rule {
     CheckBuilt,
     /// Put such a directory in the place of any file that is there by then, and keep that of another program.
     ReplaceAnyFile,
+    /// Look again at what a rename has moved away, since it will be deleted.
+    CheckMoved,
     /// Move or remove a directory with its contents only if it is the very one that was meant.
     KnowTrees,
     /// Commit a move or removal of a whole directory apart from all others.

@@ -14,7 +14,7 @@ use super::resolve::look;
 use super::root::Root;
 use super::stage::{StagedChange, StagedEntry, StagedFile, StagedSymlink, Staging};
 use super::tree;
-use crate::error::{Error, Operation, Reason, Result};
+use crate::error::{Error, Operation, Result};
 use crate::expect::Clash;
 use crate::fs::{Durable, Identity, Kind, Metadata, Wave};
 use crate::manifest::{Action, HiddenTree, MovedTree, StagedLink, Stamp};
@@ -47,13 +47,8 @@ pub(crate) fn as_moved(
     path: &RelativePath,
     hidden: OsString,
 ) -> Result<MovedTree> {
-    let not_told_apart = || Error::Unsupported { path: root.full(path).into(), reason: Reason::NoIdentity };
-    let tree = tree::identity(root, site)?.ok_or_else(not_told_apart)?;
-    let file = match tree::file_identity(root, path)? {
-        Some(file) => file,
-        None if look(root, path)?.is_some() => return Err(not_told_apart()),
-        None => return Err(Error::Conflict { path: root.full(path).into(), found: Clash::Missing }),
-    };
+    let tree = tree::identity(root, site)?.ok_or_else(|| tree::unidentified(root, site, Kind::Directory))?;
+    let file = tree::file_identity(root, path)?.ok_or_else(|| tree::unidentified(root, path, Kind::File))?;
     let replaced = Some(HiddenTree { name: hidden, tree: file });
     Ok(MovedTree { from: site.clone(), tree, replaced })
 }
@@ -62,6 +57,18 @@ pub(crate) fn as_moved(
 /// is in the directory. So after a power loss recovery could not tell whether that is whole.
 pub(crate) fn sync(root: &Root, builds: bool, wave: Wave) -> Result<Durable> {
     if builds && keeps(Rule::SyncBuilt) { root.sync_always(wave) } else { root.sync(wave) }
+}
+
+/// How many changes there are, and how many bytes they have staged, also in directories that are built.
+pub(crate) fn count(entries: &[StagedEntry]) -> (usize, u64) {
+    let length = |change: &StagedChange| match change {
+        StagedChange::Write(file) => file.length(),
+        _ => 0,
+    };
+    entries.iter().fold((0, 0), |(files, bytes), staged| {
+        let built: u64 = staged.contents.iter().map(length).sum();
+        (files + 1 + staged.contents.len(), bytes + staged.entry.length() + built)
+    })
 }
 
 /// The directories that are built for a change.

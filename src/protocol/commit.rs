@@ -76,8 +76,7 @@ pub(crate) fn commit(
     turn: Option<&Turn>,
 ) -> Result<Receipt, Refused> {
     let staged = stage(root, collected)?;
-    let files = staged.entries.len();
-    let bytes = staged.entries.iter().map(|staged| staged.entry.length()).sum();
+    let (files, bytes) = built::count(&staged.entries);
     // The last moment to cancel: another thread may publish it as soon as it waits in the queue.
     if let Err(error) = root.tell(|| Progress::Committing { files, bytes }) {
         return Err(Refused::with(error, staged));

@@ -189,6 +189,7 @@ impl History {
             let group = found.filter(|_| !has_list).map(|found| found.owner.1);
             steps.push(PlannedStep { path, was: then.was, kept, now, mode, group });
         }
+        steps.iter().try_for_each(|step| refuse_below_file(root, step))?;
         Ok(Plan { newest: self.newest(), steps })
     }
 
@@ -198,6 +199,21 @@ impl History {
         let (then, left) = self.split(generation);
         Ok(PastState { reading: self.reading, generation, then, left })
     }
+}
+
+/// Refuses what comes back below a path that is a file now. A directory in its place would be a new one, and no
+/// list says who could enter the old one.
+fn refuse_below_file(root: &Root, step: &PlannedStep) -> Result<()> {
+    if step.was == Was::Nothing {
+        return Ok(());
+    }
+    for above in step.path.parent().chain() {
+        if root.look(&above)?.is_some_and(|found| !matches!(found.kind, Kind::Directory | Kind::Symlink)) {
+            let reason = Reason::NotKept;
+            return Err(Error::Unsupported { path: root.full(&above).into(), reason });
+        }
+    }
+    Ok(())
 }
 
 /// Whether a commit has left what a later one has found.

@@ -33,6 +33,19 @@ pub(crate) fn file_identity(root: &Root, path: &RelativePath) -> Result<Option<T
     identity_of(root, path, is_file)
 }
 
+/// Why there is no identity: something else is there by now, or the system cannot tell.
+pub(crate) fn unidentified(root: &Root, path: &RelativePath, wanted: Kind) -> Error {
+    let found = match root.look(path) {
+        Err(error) => return error,
+        Ok(None) => Clash::Missing,
+        Ok(Some(found)) if (found.kind == Kind::Directory) != (wanted == Kind::Directory) => Clash::Changed,
+        Ok(Some(_)) => {
+            return Error::Unsupported { path: root.full(path).into(), reason: Reason::NoIdentity };
+        }
+    };
+    Error::Conflict { path: root.full(path).into(), found }
+}
+
 fn identity_of(
     root: &Root,
     path: &RelativePath,
@@ -177,14 +190,13 @@ pub(crate) fn check(root: &Root, entry: &Entry) -> Result<()> {
     let changed = |path: &RelativePath, found| Err(Error::Conflict { path: root.full(path).into(), found });
     let stays = |path: &RelativePath, tree| -> Result<()> {
         match root.look(path)? {
-            None => changed(path, Clash::Missing),
-            Some(found) if !is_directory(&found) => changed(path, Clash::NoDirectory),
-            Some(_) if !is_at(root, path, tree)? => changed(path, Clash::Changed),
-            Some(_) => {
-                may_go(root, path)?;
-                root.fs.may_move_directory(path).map_err(root.error(Operation::MoveDirectory, path))
-            }
+            None => return changed(path, Clash::Missing),
+            Some(found) if !is_directory(&found) => return changed(path, Clash::NoDirectory),
+            Some(_) => {}
         }
+        // Overlayfs may copy it for that, and it then has another time of birth.
+        root.fs.may_move_directory(path).map_err(root.error(Operation::MoveDirectory, path))?;
+        if is_at(root, path, tree)? { may_go(root, path) } else { changed(path, Clash::Changed) }
     };
     let goes = |hidden: &HiddenTree| {
         stays(&entry.path, hidden.tree)?;
@@ -254,11 +266,40 @@ pub(crate) fn put(root: &Root, entry: &Entry) -> Result<Unsynced> {
     Ok(owed)
 }
 
+/// Renames a tree that was at `from` a moment ago. Another directory, that a program has put there since, gets its
+/// name again. Returns whether it was the tree.
+fn rename_tree(
+    root: &Root,
+    (from, to): (&RelativePath, &RelativePath),
+    tree: TreeIdentity,
+) -> Result<(Unsynced, bool)> {
+    let renamed = rename(root, from, to)?;
+    if is_at(root, to, tree)? || !keeps(Rule::CheckMoved) {
+        return Ok((renamed, true));
+    }
+    Ok((renamed.and(rename(root, to, from)?), false))
+}
+
 /// Hides a tree that goes, if it is still there.
 fn hide(root: &Root, path: &RelativePath, hidden: &HiddenTree) -> Result<Unsynced> {
     match is_at(root, path, hidden.tree)? {
-        true => rename(root, path, &path.with_name(&hidden.name)),
+        true => Ok(rename_tree(root, (path, &path.with_name(&hidden.name)), hidden.tree)?.0),
         false => Ok(Unsynced::default()),
+    }
+}
+
+fn moved_away(root: &Root, path: &RelativePath) -> Error {
+    root.error(Operation::MoveDirectory, path)(io::ErrorKind::NotFound.into())
+}
+
+/// Renames a tree that is to be somewhere, from where it was a moment ago.
+fn bring(root: &Root, names: (&RelativePath, &RelativePath), tree: TreeIdentity) -> Result<Unsynced> {
+    match rename_tree(root, names, tree)? {
+        (owed, true) => Ok(owed),
+        (owed, false) => {
+            owed.waive("the commit stays pending, and recovery syncs what it finds");
+            Err(moved_away(root, names.0))
+        }
     }
 }
 
@@ -275,33 +316,46 @@ pub(crate) fn is_in_the_way(root: &Root, entry: &Entry) -> Result<bool> {
 fn put_moved(root: &Root, entry: &Entry, moved: &MovedTree) -> Result<Unsynced> {
     let target = &entry.path;
     let mut owed = Unsynced::default();
-    let Some(mut place) = place(root, target, moved)? else { return Ok(owed) };
+    let Some(mut place) = place(root, target, moved)? else {
+        // Another program has moved it since the check.
+        return Err(moved_away(root, &moved.from));
+    };
     let Some(replaced) = &moved.replaced else {
         if place != *target {
-            owed.add(rename(root, &place, target)?);
+            owed.add(bring(root, (&place, target), moved.tree)?);
         }
         return Ok(owed);
     };
     let (waiting, hidden) = (waiting(target, replaced), target.with_name(&replaced.name));
     if place != *target && gives_way_at(root, entry, target, replaced)? {
         if place != waiting {
-            owed.add(rename(root, &place, &waiting)?);
+            owed.add(bring(root, (&place, &waiting), moved.tree)?);
             place = waiting.clone();
         }
         match root.fs.exchange(&waiting, target) {
-            Ok(exchanged) => {
+            Ok(exchanged) if gives_way_at(root, entry, &waiting, replaced)? || !keeps(Rule::CheckMoved) => {
                 owed.add(exchanged);
                 place = target.clone();
             }
+            // Another program has put a directory there just before, which is not to be deleted.
+            Ok(exchanged) => {
+                let failed = |error| root.error(Operation::MoveDirectory, target)(error);
+                let back = root.fs.exchange(&waiting, target).map_err(failed)?;
+                exchanged.and(back).waive("the commit stays pending, and recovery syncs what it finds");
+                return Err(failed(io::ErrorKind::AlreadyExists.into()));
+            }
             // The name leads nowhere for a moment. Then the new tree is moved to a free name below.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                owed.add(rename(root, target, &hidden)?);
+                owed.add(match entry.before {
+                    Some(_) => rename(root, target, &hidden)?,
+                    None => hide(root, target, replaced)?,
+                });
             }
             Err(error) => return Err(root.error(Operation::MoveDirectory, target)(error)),
         }
     }
     if place != *target {
-        owed.add(rename(root, &place, target)?);
+        owed.add(bring(root, (&place, target), moved.tree)?);
     }
     if gives_way_at(root, entry, &waiting, replaced)? {
         owed.add(rename(root, &waiting, &hidden)?);

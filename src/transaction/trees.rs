@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::Transaction;
 use crate::draft::{Content, Slot};
-use crate::error::{Error, Operation, Reason, Result};
+use crate::error::{Error, Operation, Result};
 use crate::fs::Kind;
 use crate::manifest::{HiddenTree, MovedTree, TreeIdentity};
 use crate::path::{InvalidPath, RelativePath};
@@ -219,12 +219,8 @@ impl Transaction {
             return Ok(None);
         }
         let tree = tree::file_identity(self.root(), &target.path)?;
-        let tree = tree.ok_or_else(|| self.not_told_apart(&target.path))?;
+        let tree = tree.ok_or_else(|| tree::unidentified(self.root(), &target.path, Kind::File))?;
         Ok(Some(HiddenTree { name: OsString::new(), tree }))
-    }
-
-    fn not_told_apart(&self, path: &RelativePath) -> Error {
-        Error::Unsupported { path: self.root().full(path).into(), reason: Reason::NoIdentity }
     }
 
     /// A directory that can go with everything in it. A missing one is an error of `operation`.
@@ -240,7 +236,7 @@ impl Transaction {
         }
         tree::may_go(self.root(), &target.path)?;
         let tree = tree::identity(self.root(), &target.path)?;
-        let tree = tree.ok_or_else(|| self.not_told_apart(&target.path))?;
+        let tree = tree.ok_or_else(|| tree::unidentified(self.root(), &target.path, Kind::Directory))?;
         Ok((target, tree))
     }
 

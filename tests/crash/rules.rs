@@ -113,6 +113,43 @@ fn what_was_changed_in_a_directory_that_takes_the_place_of_a_file_is_not_publish
     expect(tx.commit().is_err_and(|error| error.is_conflict()), "a file has permissions of before")
 }
 
+/// Between a look and the rename after it another program puts its own directory there, and moves the old one away.
+fn a_directory_of_others_that_is_moved_by_mistake_is_put_back(disk: &SimDisk) -> Result<(), String> {
+    for (path, bytes) in [("d/f", "f0"), ("n/f", "n0"), ("mine/p", "precious")] {
+        disk.make_directory(&path[..path.len() - 2], 0);
+        disk.put(path, bytes.as_bytes(), 0o644);
+    }
+    disk.settle();
+    type Work = fn(&mut cosave::Transaction) -> cosave::Result<()>;
+    let works: [(&str, &str, Work); 4] = [
+        ("d", "", |tx| tx.remove_dir_all("d")),
+        ("d", "d", |tx| tx.remove_dir_all("d").and_then(|()| tx.write("d", "n0"))),
+        ("d", "d/f", |tx| tx.replace_dir("n", "d")),
+        ("n", "m/f", |tx| tx.rename("n", "m")),
+    ];
+    for (path, made, work) in works {
+        for call in 0.. {
+            let machine = disk.copy();
+            let mut tx = open(&machine).begin().unwrap();
+            work(&mut tx).unwrap();
+            let at = machine.calls() + call;
+            machine.replace_at(at, path, "mine", "away");
+            let committed = tx.commit();
+            let problem = |what: &str| format!("{path} replaced before call {call}: {what}");
+            let stays = ["mine/p", &format!("{path}/p")].iter().any(|at| content(&machine, at) == "precious");
+            expect(stays, &problem("what a program has put there is gone"))?;
+            // It was moved away afterwards, or is there.
+            let places = [made.to_owned(), made.replacen(path, "away", 1)];
+            let is_made = made.is_empty() || places.iter().any(|made| content(&machine, made) == "n0");
+            expect(committed.is_err() || is_made, &problem("it was acknowledged, and is not done"))?;
+            if machine.calls() < at {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Between the commit point and the move another program has renamed a new file there. The commit stayed pending,
 /// and nobody could commit in that root.
 fn a_new_file_where_a_directory_is_to_be_is_set_aside(disk: &SimDisk) -> Result<(), String> {
@@ -1002,6 +1039,7 @@ const CASES: &[Case] = &[
     (Rule::CheckNewDirectories, a_directory_that_others_have_made_gets_no_mode),
     (Rule::CheckNewDirectories, nothing_is_staged_in_a_directory_that_others_have_made),
     (Rule::CheckPreconditions, a_listing_that_has_changed_is_a_conflict),
+    (Rule::CheckMoved, a_directory_of_others_that_is_moved_by_mistake_is_put_back),
     (Rule::KnowTrees, another_directory_in_the_place_of_a_removed_one_stays),
     (Rule::HideFirst, a_removed_directory_is_whole_for_as_long_as_it_has_its_name),
     (Rule::TreesApart, a_tree_that_moves_takes_no_file_of_the_batch_along),

@@ -4,8 +4,9 @@ use std::fs;
 use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
-use cosave::{Change, Durability, Error, InvalidPath, Progress, Store, Transaction};
+use cosave::{Change, Durability, Error, InvalidPath, Progress, Reason, Store, Transaction};
 
 use crate::common::{Crash, assert_no_litter, identity, invalid, litter, paths, put, quick, text, tree};
 
@@ -305,6 +306,73 @@ fn what_cannot_be_in_the_new_directory_is_refused_at_the_call() {
     let error = store.begin().unwrap().rename("x", "x/y").unwrap_err();
     assert_eq!(invalid(&error), Some(InvalidPath::NotADirectory), "{error}");
     assert_eq!(names(dir.path()), ["a", "dir", "dir/f", "x"]);
+}
+
+/// It was said that the system could not tell directories apart.
+#[test]
+fn of_two_that_make_a_directory_of_one_file_the_second_tries_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    put(&store, &[("x", "x0")]);
+    let mut tx = store.begin().unwrap();
+    tx.remove("x").unwrap();
+    tx.write("x/a", "a1").unwrap();
+    store.update(|tx| tx.remove("x").and_then(|()| tx.write("x/b", "b1"))).unwrap();
+    let error = tx.try_commit().unwrap_err();
+    assert!(error.is_conflict(), "{error}");
+    drop(tx);
+    let mut tries = 0;
+    store
+        .update(|tx| {
+            tries += 1;
+            if tx.metadata("x")?.is_directory() {
+                tx.remove_dir_all("x")?;
+                return tx.write("x", "x1");
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!((tries, names(dir.path()), text(dir.path().join("x"))), (1, vec!["x".into()], "x1".into()));
+}
+
+#[test]
+fn what_is_built_counts_before_the_commit_point() {
+    let dir = tempfile::tempdir().unwrap();
+    put(&quick(dir.path()), &[("x", "x0")]);
+    let told = Arc::new(Mutex::new(None));
+    let tell = Arc::clone(&told);
+    let store = Store::options().on_progress(move |progress| {
+        if let Progress::Committing { files, bytes, .. } = progress {
+            *tell.lock().unwrap() = Some((*files, *bytes));
+        }
+        ControlFlow::Continue(())
+    });
+    let mut tx = store.open(dir.path()).unwrap().begin().unwrap();
+    tx.remove("x").unwrap();
+    tx.write("x/a", [1; 3000]).unwrap();
+    tx.write("x/b/c", [2; 20]).unwrap();
+    tx.write("y", "1").unwrap();
+    tx.commit().unwrap();
+    // The directory in the place of the file, two files in it, and one beside it.
+    assert_eq!(*told.lock().unwrap(), Some((4, 3021)));
+}
+
+/// The directory was made anew by others than those who could enter it, and without its mode.
+#[test]
+fn nothing_comes_back_below_a_file_that_took_the_place_of_its_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::options().keep(5).open(dir.path()).unwrap();
+    fs::create_dir(dir.path().join("x")).unwrap();
+    store.update(|tx| tx.write("x/y", "a secret")).unwrap();
+    store.update(|tx| tx.remove("x/y")).unwrap();
+    fs::remove_dir(dir.path().join("x")).unwrap();
+    store.update(|tx| tx.write("x", "a file")).unwrap();
+    let error = store.restore(1).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { reason: Reason::NotKept, .. }), "{error}");
+    assert_eq!((names(dir.path()), text(dir.path().join("x"))), (vec!["x".into()], "a file".into()));
+    store.undo().unwrap();
+    store.undo().unwrap();
+    assert_eq!(text(dir.path().join("x/y")), "a secret");
 }
 
 /// The commit was `NotApplied` until that file was gone, since a directory is not renamed over another file.

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::disk::{self, Body, Number, State};
+use super::disk::{self, Body, Number, Place, State};
 use super::plan::{Aftermath, Crash, Fault, Model, Mutation, Part};
 use crate::fs::time::RealTime;
 use crate::fs::{Barrier, CONTROL_DIRECTORY, Identity, LockKind, Metadata};
@@ -38,6 +38,8 @@ pub(super) struct Machine {
     pub(super) panic: Option<u64>,
     /// A file or empty directory that another process removes before this call.
     pub(super) removal: Option<(u64, RelativePath)>,
+    /// What another process puts in the place of something before this call, which it moves away first.
+    pub(super) replacement: Option<(u64, [RelativePath; 3])>,
     /// A file that another process makes and syncs before this call, or as soon as there is none.
     pub(super) arrival: Option<(u64, RelativePath, Vec<u8>)>,
     pub(super) faults: Vec<Fault>,
@@ -88,6 +90,7 @@ impl Machine {
             crash: None,
             panic: None,
             removal: None,
+            replacement: None,
             arrival: None,
             faults: Vec::new(),
             mutation: None,
@@ -125,6 +128,9 @@ impl Machine {
         if let Some((_, path)) = self.removal.take_if(|(after, _)| *after <= number) {
             self.remove_unless_full(&path);
         }
+        if let Some((_, paths)) = self.replacement.take_if(|(after, _)| *after <= number) {
+            self.put_in_place(&paths);
+        }
         if let Some((_, path, bytes)) = self.arrival.take_if(|(after, ..)| *after <= number) {
             if !self.make_if_missing(&path, &bytes) {
                 self.arrival = Some((number, path, bytes));
@@ -135,6 +141,20 @@ impl Machine {
             Some(fault) => Err(io::Error::from_raw_os_error(fault.error)),
             None => Ok(()),
         }
+    }
+
+    fn put_in_place(&mut self, [path, other, away]: &[RelativePath; 3]) {
+        let place = |state: &State, path: &RelativePath| {
+            let directory = state.directory(&path.parent())?;
+            Ok::<_, io::Error>(Place { directory, name: disk::shared(path.name()) })
+        };
+        let state = &self.state;
+        let (Ok(old), Ok(new)) = (state.lookup(path), state.lookup(other)) else { return };
+        let (Ok(here), Ok(there), Ok(kept)) = (place(state, path), place(state, other), place(state, away))
+        else {
+            return;
+        };
+        self.state.operate(self.model, vec![there.to_nothing(), here.to(new), kept.to(old)]);
     }
 
     fn remove_unless_full(&mut self, path: &RelativePath) {

@@ -162,6 +162,13 @@ impl SimDisk {
         self.lock().removal = path_of(path).ok().map(|path| (call, path));
     }
 
+    /// Lets another process move what is at a path away before a call, and something else there.
+    pub fn replace_at(&self, call: u64, path: &str, other: &str, away: &str) {
+        let paths = [path, other, away].map(path_of);
+        let [Ok(path), Ok(other), Ok(away)] = paths else { return };
+        self.lock().replacement = Some((call, [path, other, away]));
+    }
+
     /// Lets another process make a file and sync it before a call, or as soon after it as there is none.
     pub fn make_at(&self, call: u64, path: &str, bytes: &[u8]) {
         self.lock().arrival = path_of(path).ok().map(|path| (call, path, bytes.to_vec()));
