@@ -477,7 +477,10 @@ impl Draft {
                     (StagedChange::RemoveTree(target, hidden), vec![*change])
                 }
                 StagedChange::BuildTree(target, _, contents) => {
-                    (StagedChange::Remove(building::as_found(root, target)), contents)
+                    // Whoever tries again means the file as it is now.
+                    let found = root.look(&target.path).ok().flatten();
+                    let existing = found.filter(|found| found.kind != Kind::Directory).or(target.existing);
+                    (StagedChange::Remove(Target { existing, ..target }), contents)
                 }
                 change => (change, Vec::new()),
             };

@@ -10,7 +10,7 @@ use crate::error::{Error, Operation, Result};
 use crate::fs::{Metadata, ReadFile};
 use crate::generation::Generation;
 use crate::listed::{DirEntry, FileInfo, FileKind};
-use crate::path::RelativePath;
+use crate::path::{InvalidPath, RelativePath};
 use crate::protocol::caller::Caller;
 use crate::protocol::open::Opened;
 use crate::protocol::resolve::{self, Lookup, Resolver};
@@ -391,7 +391,12 @@ impl View {
         self.opened.root.refuse_child()?;
         let relative = resolve::relative(self.root(), path)?;
         let resolved = guard(&self.resolver).resolve_in(self.root(), &*self.state, &relative);
-        self.note(resolved.map(|target| target.path), path)
+        let resolved = match resolved {
+            // Nothing can be below a file.
+            Err(Error::InvalidPath { reason: InvalidPath::NotADirectory, .. }) => Ok(relative),
+            resolved => resolved.map(|target| target.path),
+        };
+        self.note(resolved, path)
     }
 
     /// Notes where a path leads, or names it in the error.

@@ -3,11 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::fs::Kind;
 use crate::manifest::MovedTree;
 use crate::path::RelativePath;
-use crate::protocol::resolve::Target;
-use crate::protocol::root::Root;
 use crate::protocol::stage::StagedChange;
 
 #[derive(Debug, Default)]
@@ -66,10 +63,4 @@ pub(crate) fn gather(
         change => change,
     };
     rest.into_iter().map(built).collect()
-}
-
-/// The file that goes, as it is now. Whoever tries again means that, though it was changed since it was removed.
-pub(super) fn as_found(root: &Root, target: Target) -> Target {
-    let found = root.look(&target.path).ok().flatten().filter(|found| found.kind != Kind::Directory);
-    Target { existing: found.or(target.existing), ..target }
 }

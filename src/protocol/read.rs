@@ -16,7 +16,7 @@ use super::original;
 use super::pending::{self, Pending};
 use super::recover;
 use super::resolve::Lookup;
-use super::root::{Root, if_found};
+use super::root::Root;
 use super::state::{self, Names, State};
 use super::tree;
 use crate::error::{Error, Operation, Result};
@@ -242,8 +242,7 @@ impl Reading {
     }
 
     fn find(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
-        let open =
-            |path: &RelativePath| if_found(root.fs.open(path)).map_err(root.error(Operation::Read, path));
+        let open = |path: &RelativePath| root.open_if_there(path);
         match self.overlay.get(path) {
             None => open(path),
             Some(Overlay::MadeDirectory) => Err(Error::invalid(root.full(path), InvalidPath::Directory)),

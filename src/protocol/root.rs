@@ -20,7 +20,8 @@ use super::layout::{ControlName, Fate};
 use super::stamps::Stamps;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::{
-    Barrier, DirectoryEntry, Durable, FileSystem, Kind, Metadata, NewFile, SyncError, Unsynced, Wave,
+    Barrier, DirectoryEntry, Durable, FileSystem, Kind, Metadata, NewFile, ReadFile, SyncError, Unsynced,
+    Wave,
 };
 use crate::generation::Generation;
 use crate::mutation::{Rule, keeps};
@@ -170,6 +171,25 @@ impl Root {
     /// Whether there is a directory at a path. A later commit may have put a file or a symlink there.
     pub(crate) fn has_directory(&self, path: &RelativePath) -> Result<bool> {
         Ok(self.look(path)?.is_some_and(|found| found.kind == Kind::Directory))
+    }
+
+    /// Opens a file to read it; `None` if there is none, also because a file is above it.
+    pub(crate) fn open_if_there(&self, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
+        match self.fs.open(path) {
+            // A symlink above it leads elsewhere, so nobody knows what is there.
+            Err(error) if error.kind() == ErrorKind::NotADirectory && self.is_below_file(path)? => Ok(None),
+            opened => if_found(opened).map_err(self.error(Operation::Read, path)),
+        }
+    }
+
+    fn is_below_file(&self, path: &RelativePath) -> Result<bool> {
+        for above in path.parent().chain() {
+            match self.look(&above)?.map(|found| found.kind) {
+                Some(Kind::Directory) => {}
+                found => return Ok(found == Some(Kind::File)),
+            }
+        }
+        Ok(false)
     }
 
     /// The names in a directory; none if it is missing.

@@ -57,7 +57,7 @@ impl State for InPlace {
     }
 
     fn open(&self, root: &Root, path: &RelativePath) -> Result<Option<Box<dyn ReadFile>>> {
-        if_found(root.fs.open(path)).map_err(root.error(Operation::Read, path))
+        root.open_if_there(path)
     }
 
     fn look(&self, root: &Root, path: &RelativePath) -> Result<Option<Metadata>> {

@@ -51,8 +51,8 @@ impl Transaction {
             Expect::Present => (name(link)?, Expected::Present),
             Expect::Checksum(checksum) => (self.resolve(path)?.path, Expected::Checksum(checksum)),
             Expect::Unchanged => {
-                let path = match (link, self.resolve(path)) {
-                    (_, Ok(target)) => target.path,
+                let path = match (link, self.resolve_to_read(path)) {
+                    (_, Ok(path)) => path,
                     // It leads to no file of the root.
                     (Some(link), Err(_)) => return self.glance(&link, Question::Link).map(drop),
                     (None, Err(error)) => return Err(error),

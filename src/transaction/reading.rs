@@ -53,7 +53,7 @@ impl Transaction {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
-        let path = self.resolve(path.as_ref())?.path;
+        let path = self.resolve_to_read(path.as_ref())?;
         self.read_target(&path)?.ok_or_else(|| self.missing(&path))
     }
 
@@ -76,7 +76,7 @@ impl Transaction {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn read_if_exists(&self, path: impl AsRef<Path>) -> Result<Option<Vec<u8>>> {
-        self.read_target(&self.resolve(path.as_ref())?.path)
+        self.read_target(&self.resolve_to_read(path.as_ref())?)
     }
 
     /// Like [`read`](Self::read), as text.
@@ -95,7 +95,7 @@ impl Transaction {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn read_to_string(&self, path: impl AsRef<Path>) -> Result<String> {
-        let path = self.resolve(path.as_ref())?.path;
+        let path = self.resolve_to_read(path.as_ref())?;
         let bytes = self.read_target(&path)?.ok_or_else(|| self.missing(&path))?;
         self.root().text(&path, bytes)
     }
@@ -120,7 +120,7 @@ impl Transaction {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn open(&self, path: impl AsRef<Path>) -> Result<FileReader> {
-        let path = self.resolve(path.as_ref())?.path;
+        let path = self.resolve_to_read(path.as_ref())?;
         self.open_resolved(&path).map_err(|error| self.named(error))
     }
 
@@ -321,6 +321,14 @@ impl Transaction {
 
     fn missing(&self, path: &RelativePath) -> Error {
         self.named(self.root().error(Operation::Read, path)(io::ErrorKind::NotFound.into()))
+    }
+
+    /// Where a path leads to a file, or to nothing: so it is below a file.
+    pub(super) fn resolve_to_read(&self, path: &Path) -> Result<RelativePath> {
+        match self.resolve(path) {
+            Err(Error::InvalidPath { reason: InvalidPath::NotADirectory, .. }) => self.resolve_any(path),
+            resolved => resolved.map(|target| target.path),
+        }
     }
 
     pub(super) fn resolve_any(&self, path: &Path) -> Result<RelativePath> {

@@ -87,8 +87,11 @@ impl Transaction {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn remove_if_exists(&mut self, path: impl AsRef<Path>) -> Result<bool> {
-        let target = self.resolve_to_remove(path.as_ref())?;
-        self.remove_target(target)
+        match self.resolve_to_remove(path.as_ref()) {
+            // Nothing can be below a file.
+            Err(Error::InvalidPath { reason: InvalidPath::NotADirectory, .. }) => Ok(false),
+            target => self.remove_target(target?),
+        }
     }
 
     /// Resolves a path that is to be removed. If no file is visible, a pending manifest may be about to

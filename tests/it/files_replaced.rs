@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use cosave::{Change, Durability, Error, InvalidPath, Progress, Reason, Store, Transaction};
+use cosave::{Change, Durability, Error, Expect, InvalidPath, Progress, Reason, Store, Transaction};
 
 use crate::common::{Crash, assert_no_litter, identity, invalid, litter, paths, put, quick, text, tree};
 
@@ -333,6 +333,34 @@ fn of_two_that_make_a_directory_of_one_file_the_second_tries_again() {
         })
         .unwrap();
     assert_eq!((tries, names(dir.path()), text(dir.path().join("x"))), (1, vec!["x".into()], "x1".into()));
+}
+
+/// A file was asked for that only a later layout has. It was a wrong path, and not a missing file.
+#[test]
+fn nothing_is_below_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = quick(dir.path());
+    put(&store, &[("config", "x0"), ("d/f", "f0")]);
+    let mut tx = store.begin().unwrap();
+    for path in ["config/main", "config/a/b"] {
+        assert_eq!(tx.read_if_exists(path).unwrap(), None);
+        assert!(tx.read(path).unwrap_err().is_not_found() && tx.open(path).unwrap_err().is_not_found());
+        assert!(tx.read_to_string(path).unwrap_err().is_not_found());
+        assert!(!tx.remove_if_exists(path).unwrap() && !tx.exists(path).unwrap());
+        tx.expect(path, Expect::Unchanged).unwrap();
+        let view = store.view().unwrap();
+        assert_eq!(view.read_if_exists(path).unwrap(), None);
+        assert!(view.read(path).unwrap_err().is_not_found() && view.open(path).unwrap_err().is_not_found());
+        drop(view);
+        let files = store.snapshot(&["config", path]).unwrap().into_files();
+        assert!(files[0].is_some() && files[1].is_none());
+        assert_eq!(invalid(&tx.write(path, "1").unwrap_err()), Some(InvalidPath::NotADirectory));
+    }
+    // That nothing was there is checked by the commit.
+    store.update(|tx| tx.remove("config").and_then(|()| tx.write("config/main", "of others"))).unwrap();
+    tx.write("d/f", "f1").unwrap();
+    assert!(tx.commit().unwrap_err().is_conflict());
+    assert_eq!(text(dir.path().join("d/f")), "f0");
 }
 
 #[test]
