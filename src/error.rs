@@ -48,7 +48,7 @@ pub enum Error {
     #[non_exhaustive]
     #[error("cannot use the path {}: {reason}; nothing was changed", path.quoted())]
     InvalidPath {
-        /// Where it lies, or as it was given if it cannot lie in the root.
+        /// Where it lies, or as it was given if that is all that is known.
         path: Place,
         /// What is wrong with it.
         reason: InvalidPath,

@@ -59,14 +59,17 @@ pub enum InvalidPath {
     #[error("the name has the form of a staged file, which only the store may use")]
     Staged,
     /// A directory is where the file would be.
-    #[error("the target is a directory")]
+    #[error("the target is a directory; `remove_dir_all` makes way for a file in the same transaction")]
     Directory,
     /// The target is neither a file nor a symlink to one (a socket, a device, a pipe).
     #[error("the target is not a regular file")]
     Special,
     /// A parent of the path is a file, or a symlink that leads nowhere. Or the path itself is, and a directory was
     /// asked for.
-    #[error("the path, or a parent of it, is not a directory")]
+    #[error(
+        "the path, or a parent of it, is not a directory; a file above it becomes one if the transaction removes it \
+         first"
+    )]
     NotADirectory,
     /// A symlink in the path leads outside the root.
     #[error("a symlink in the path leads outside the root")]

@@ -77,7 +77,7 @@ pub enum Change {
         from: RelativePath,
         /// Where it will be.
         path: RelativePath,
-        /// Whether it replaces a directory.
+        /// Whether it replaces a directory, or a file that the same transaction removes.
         replaces: bool,
     },
     /// A directory that is removed with everything in it.

@@ -18,14 +18,18 @@ use crate::protocol::stage::{Presence, StagedChange};
 
 impl Transaction {
     /// Removes a file or a symlink, and not what that leads to. The commit is a
-    /// [`Conflict`](Error::Conflict) if it is gone by then.
+    /// [`Conflict`](Error::Conflict) if it is gone by then. If others have changed it by then, it goes all the
+    /// same: [`read`](Self::read) it first, or [`expect`](Self::expect) it unchanged, to make that a conflict too.
     ///
     /// After this a directory can take its place: the same transaction can [`write`](Self::write) files below its
     /// path, copy or move files there, and make symlinks and directories. The directory is built beside the file,
     /// waited for whatever the durability, and comes as a whole. Where the system can exchange two names, other
     /// programs see the file or the whole directory. Elsewhere nothing is there for a moment. What holds for whole
     /// directories holds for this one: no [`undo`](crate::Store::undo) goes back over it, and
-    /// [`verify`](crate::Store::verify) does not look into it. No directory can be moved into it in the same
+    /// [`verify`](crate::Store::verify) and the [`history`](crate::Store::history) do not look into it. A removal
+    /// and then the files below, as two commits, can be undone. It gets the mode of a new directory, and not that of
+    /// the file. A file that was touched meanwhile is a conflict. To move a file below its own path, `rename` it
+    /// to another name first, and then there. No directory can be moved into it in the same
     /// transaction, and no file into a directory that takes its own place. A file of which the
     /// permissions were copied must have them still, or the commit is a conflict.
     ///

@@ -27,8 +27,8 @@ pub(super) enum Occupied {
 }
 
 impl Transaction {
-    /// Removes a directory with everything in it, including what others put there before the commit. The
-    /// commit is a [`Conflict`](Error::Conflict) if another directory is at this path by then.
+    /// Removes a directory with everything in it, including what others put there before the commit, or between a
+    /// crash and the recovery. The commit is a [`Conflict`](Error::Conflict) if another directory is at this path by then.
     ///
     /// The directory gets a hidden name beside it, by one rename, so other programs see all of it or
     /// nothing. It is deleted when that is durable. No symlink is followed. What the system refuses to delete
@@ -42,7 +42,7 @@ impl Transaction {
     ///
     /// # Errors
     /// - [`Error::InvalidPath`] if there is no directory that can be removed, or if this transaction changes
-    ///   something at this path, below it, or as a whole above it. The commit refuses later changes below it.
+    ///   something at this path, below it, or as a whole above it. Later changes below it are refused, too.
     /// - [`Error::Io`], of kind `NotFound` if nothing is there, and `ResourceBusy` or `CrossesDevices` if
     ///   something is mounted there, or below it as far as the system tells.
     /// - [`Error::Unsupported`] if it is a root of its own, or cannot be told from others.
