@@ -14,6 +14,7 @@ use super::layout::{ControlName, Fate};
 use super::new_directory;
 use super::publish::Published;
 use super::root::{Root, is_gone};
+use super::session::Session;
 use super::tree;
 use crate::error::{Operation, Result};
 use crate::fs::{Barrier, Durable, NewFile, Unsynced, Wave};
@@ -33,7 +34,7 @@ pub(crate) fn apply(root: &Root, published: &Published) -> Result<Moved> {
     let mut wave = move_all(root, generation, entries.map(|(_, entry)| entry))?;
     tell(all);
     if !keeps(Rule::HideFirst) {
-        delete_hidden(root, published);
+        delete_hidden(root, published.entries.iter().filter_map(Entry::hidden), &published.session);
     }
     for debt in published.made.iter().filter_map(|record| published.session.remove_record(record)) {
         // Part of barrier 3: if a power loss brought the record back, the sweep would remove a
@@ -172,13 +173,13 @@ pub(crate) fn others_removal(root: &Root, path: &RelativePath) -> Result<Unsynce
 
 /// Deletes what was in the directories that a commit has removed, once that is durable. What a crash
 /// leaves, or the system refuses to delete, is swept: it lies in a directory on record.
-pub(crate) fn delete_hidden(root: &Root, published: &Published) {
-    for hidden in published.entries.iter().filter_map(Entry::hidden) {
+pub(crate) fn delete_hidden(root: &Root, hidden: impl IntoIterator<Item = RelativePath>, session: &Session) {
+    for hidden in hidden {
         match tree::delete(root, &hidden) {
             // Waited for before the record that leads there is removed. No sync is needed here, since
             // nobody takes a hidden name for anything.
-            Ok(debt) => published.session.owe(debt),
-            Err(_) => published.session.leave_mark(),
+            Ok(debt) => session.owe(debt),
+            Err(_) => session.leave_mark(),
         }
     }
 }

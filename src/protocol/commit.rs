@@ -30,6 +30,7 @@ use super::publish::{self, Published};
 use super::queue::{self, Queue};
 use super::refused::Refused;
 use super::root::{Root, guard};
+use super::session::Session;
 use super::shift::{self, Shift};
 use super::stage::{self, Backing, Collected, KeptFile, Staged, StagedFile, Staging};
 use super::state::InPlace;
@@ -37,7 +38,7 @@ use super::{apply, built, check, history, made, permissions, recover};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Barrier, Durable, NewFile, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
-use crate::manifest::Before;
+use crate::manifest::{Before, Entry};
 use crate::mutation::{Rule, keeps};
 use crate::options::Durability;
 use crate::path::RelativePath;
@@ -52,6 +53,8 @@ pub(crate) struct Receipt {
     pub(crate) lost: Vec<NotPreserved>,
     /// What it has found at its paths under the lock.
     pub(crate) found: Vec<(RelativePath, Option<Before>)>,
+    /// What it has hidden, to be deleted without the lock, and who records that.
+    pub(crate) hidden: (Vec<RelativePath>, Arc<Session>),
 }
 
 /// The transactions of one store that wait to be published, and what the last batch has left to the next.
@@ -549,14 +552,12 @@ fn pay(root: &Root, shift: &mut Shift, round: &Round<'_>) {
 /// Answers transactions that are in place, after the wave to which their moves were attached.
 fn acknowledge(root: &Root, owed: &mut Vec<Published>, paid: &Result<Durable>, round: &Round<'_>) {
     let answer = |published: Published| {
-        if paid.is_ok() {
-            apply::delete_hidden(root, &published);
-        }
         let Published { generation, id, durable, session, lost, entries, .. } = published;
         let answer = match paid {
             Ok(paid) => {
+                let hidden = (entries.iter().filter_map(Entry::hidden).collect(), session);
                 let found = entries.into_iter().map(|entry| (entry.path, entry.before)).collect();
-                Ok(Receipt { generation, durable: durable.and(*paid), lost, found })
+                Ok(Receipt { generation, durable: durable.and(*paid), lost, found, hidden })
             }
             Err(error) => {
                 session.leave_mark();

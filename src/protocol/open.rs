@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use std::time::Duration;
 
+use super::apply;
 use super::caller::Caller;
 use super::commit::{self, CommitQueue, Receipt};
 use super::control::{self, Control, Owner};
@@ -173,7 +174,14 @@ impl Opened {
         if collected.caller.claim.is_withdrawn() {
             return Err(Refused { error: self.root.cancelled(), collected: Some(Box::new(collected)) });
         }
-        commit::commit(&self.root, &self.queue, collected, turn)
+        let receipt = commit::commit(&self.root, &self.queue, collected, turn)?;
+        Ok(self.delete_hidden(receipt))
+    }
+
+    /// Deletes what a commit has removed, when it is acknowledged. That can take long, and nobody waits for it.
+    fn delete_hidden(&self, mut receipt: Receipt) -> Receipt {
+        apply::delete_hidden(&self.root, receipt.hidden.0.drain(..), &receipt.hidden.1);
+        receipt
     }
 
     /// Asks all others to let an update go first.
@@ -199,7 +207,8 @@ impl Opened {
         &self,
         staged: Vec<Staged>,
     ) -> Vec<(TransactionId, Result<Receipt, Refused>)> {
-        commit::commit_all(&self.root, &self.queue, staged)
+        let answers = commit::commit_all(&self.root, &self.queue, staged).into_iter();
+        answers.map(|(id, answer)| (id, answer.map(|receipt| self.delete_hidden(receipt)))).collect()
     }
 
     /// This store's session. It is made when it is first needed.

@@ -65,9 +65,9 @@ single::atomic -> protocol::caller protocol::root protocol::layout error expect 
 single::durable -> error fs::os fs options path place
 # the steps, each of which knows what stands below it
 protocol ->
-protocol::open -> protocol::caller protocol::flush protocol::commit protocol::gate protocol::lease protocol::refused protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation protocol::history
+protocol::open -> protocol::caller protocol::flush protocol::commit protocol::apply protocol::gate protocol::lease protocol::refused protocol::read protocol::sweep protocol::recover protocol::stage protocol::lock protocol::session protocol::control protocol::root report error fs mutation options generation protocol::history
 protocol::flush -> protocol::commit protocol::recover protocol::lock protocol::control protocol::root error options
-protocol::commit -> protocol::built protocol::leading protocol::shift protocol::gate protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress protocol::permissions preserve manifest protocol::history protocol::made
+protocol::commit -> protocol::built protocol::leading protocol::shift protocol::gate protocol::recover protocol::apply protocol::publish protocol::batch protocol::check protocol::refused protocol::stage protocol::state protocol::queue protocol::lock protocol::deferred protocol::control protocol::root protocol::layout error fs mutation options generation path progress protocol::permissions preserve manifest protocol::history protocol::made protocol::session
 protocol::shift -> protocol::recover protocol::publish protocol::lease protocol::lock protocol::root error
 protocol::past -> protocol::read protocol::history protocol::history_record protocol::state protocol::layout protocol::root checksum error fs generation manifest mutation path protocol::resolve
 protocol::read -> protocol::pending protocol::recover protocol::state protocol::lock protocol::resolve protocol::original protocol::control protocol::root error manifest fs mutation generation path protocol::tree
@@ -83,7 +83,7 @@ protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol:
 protocol::recover::plan -> protocol::original protocol::copy protocol::root report error manifest fs mutation generation path protocol::recover::trees protocol::tree
 protocol::batch -> protocol::check protocol::stage protocol::queue protocol::root error mutation
 protocol::recover::trees -> protocol::tree protocol::root error manifest generation path protocol::original
-protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path progress protocol::tree protocol::new_directory
+protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path progress protocol::tree protocol::new_directory protocol::session
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path preserve protocol::history protocol::writers
 protocol::history -> protocol::stage protocol::history_record protocol::state protocol::writers protocol::control protocol::copy protocol::layout protocol::root checksum error fs generation manifest mutation path
 protocol::check -> protocol::built protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path protocol::tree protocol::permissions
