@@ -97,8 +97,9 @@ pub enum InvalidPath {
     /// transaction. That one comes as a whole, with what the transaction has staged in it.
     #[error("no directory can be moved into one that takes the place of a removed file in the same commit")]
     FileToDirectory,
-    /// Two paths of one transaction are the same file.
-    #[error("two paths of the transaction lead to the same file")]
+    /// Two paths of one transaction are the same file or directory, or one lies in a directory that the
+    /// transaction moves or removes under another name.
+    #[error("two paths of the transaction lead to the same file or directory")]
     Alias,
 }
 

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::check;
 use super::queue::Job as _;
 use super::root::Root;
 use super::stage::Staged;
+use super::twins;
 use crate::error::Error;
 use crate::mutation::{Rule, keeps};
 
@@ -40,7 +40,7 @@ pub(crate) fn apart(root: &Root, batch: Vec<Staged>) -> Apart {
             apart.later.push(staged);
             continue;
         }
-        match check::places(root, staged.keys()) {
+        match twins::places(root, staged.keys()) {
             Ok(places) if taken.is_disjoint(&places) => {
                 taken.extend(places);
                 changed.extend(staged.entries.iter().map(|staged| staged.entry.path.clone()));

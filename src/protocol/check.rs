@@ -4,12 +4,10 @@
 //! to fail is found before it, at staging and once more under the lock. This
 //! step looks and compares, and writes nothing.
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
+use std::collections::HashSet;
 use std::io;
 
 use super::built;
-use super::layout;
 use super::original;
 use super::permissions;
 use super::resolve::{Target, look};
@@ -17,9 +15,10 @@ use super::root::{Root, if_found};
 use super::stage::{Preconditions, Presence, Staged, StagedEntry};
 use super::state::InPlace;
 use super::tree;
+use super::twins;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::expect::Clash;
-use crate::fs::{Identity, Kind, Metadata};
+use crate::fs::{Kind, Metadata};
 use crate::manifest::{Action, Entry, NewDirectory, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::{InvalidPath, RelativePath};
@@ -117,7 +116,7 @@ pub(crate) fn under_lock(root: &Root, state: &InPlace, staged: &mut Staged) -> R
     if keeps(Rule::CheckExpected) {
         staged.snapshot.check_expected(root, state)?;
     }
-    refuse_twins(root, &staged.entries)?;
+    twins::refuse(root, staged)?;
     let mut outdated = false;
     let mut changed = Vec::new();
     if keeps(Rule::CheckDirectories) {
@@ -310,131 +309,6 @@ fn still_staged(root: &Root, staged: &StagedEntry) -> Result<()> {
         Some(found) if found.identity != staged.identity => conflict(Clash::StagedReplaced),
         Some(_) => Ok(()),
     }
-}
-
-/// Where a path lies, in whatever form it is written. It has the directory, and a name that is equal
-/// for all names that a file system may take for one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
-    directory: Directory,
-    name: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Directory {
-    Known(Identity),
-    /// If directories cannot be told apart, their paths without links can.
-    Named(String),
-}
-
-/// The places of all paths that a transaction changes or relies on. Two paths may be one file: in a
-/// directory that is mounted twice, or if the file system ignores case or composition of characters.
-pub(crate) fn places<'a>(
-    root: &Root,
-    paths: impl Iterator<Item = &'a RelativePath>,
-) -> Result<HashSet<Place>> {
-    let mut directories = HashMap::new();
-    let mut places = HashSet::new();
-    for path in paths {
-        let parent = path.parent();
-        if !directories.contains_key(&parent) {
-            let identity = look(root, &parent)?.and_then(|found| found.identity);
-            let named = || Directory::Named(folded(&parent.to_string()));
-            directories.insert(parent.clone(), identity.map_or_else(named, Directory::Known));
-        }
-        places.insert(Place {
-            directory: directories[&parent].clone(),
-            name: folded(&path.name().to_string_lossy()),
-        });
-    }
-    Ok(places)
-}
-
-/// Names of one directory that may be one.
-#[derive(Default)]
-struct Names<'a> {
-    names: HashSet<&'a OsStr>,
-    others: Vec<&'a StagedEntry>,
-    /// Whether the directory ignores case. Only asked if there are two names.
-    folds: Option<bool>,
-}
-
-/// Refuses two entries that are one new file under two names, since the second move would silently
-/// replace the file of the first.
-fn refuse_twins(root: &Root, entries: &[StagedEntry]) -> Result<()> {
-    let mut by_name: HashMap<String, Vec<&StagedEntry>> = HashMap::new();
-    let is_new = |staged: &&StagedEntry| {
-        let action = &staged.entry.action;
-        staged.entry.staged().is_some()
-            || action.is_new_directory()
-            || matches!(action, Action::MoveTree(_)) && keeps(Rule::CheckBuilt)
-    };
-    for staged in entries.iter().filter(is_new) {
-        by_name.entry(folded(&staged.entry.path.name().to_string_lossy())).or_default().push(staged);
-    }
-    for alike in by_name.into_values().filter(|alike| alike.len() > 1) {
-        let mut seen: HashMap<_, Names<'_>> = HashMap::new();
-        for staged in alike {
-            let path = &staged.entry.path;
-            let identity = look(root, &path.parent())?.and_then(|found| found.identity);
-            let directory = (identity, identity.is_none().then(|| path.parent()));
-            let Names { names, others, folds } = seen.entry(directory).or_default();
-            if !others.is_empty() && folds.is_none() {
-                // Two directories that are one do no harm.
-                let mut all = others.iter().copied().chain([staged]);
-                let probe = all.find(|one| one.entry.staged().is_some());
-                *folds = probe.map(|probe| folds_case(root, probe)).transpose()?;
-            }
-            let is_twin = !names.insert(path.name())
-                || *folds == Some(true)
-                    && (is_one_of(root, others, path.name())? || is_directory_of(root, others, staged)?);
-            others.push(staged);
-            if is_twin {
-                return Err(Error::invalid(root.full(path), InvalidPath::Alias));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether a directory that folds names takes the name of a written file for that of a directory among
-/// `others`.
-fn is_directory_of(root: &Root, others: &[&StagedEntry], staged: &StagedEntry) -> Result<bool> {
-    let mut made = others.iter().filter(|other| other.entry.staged().is_none());
-    made.try_fold(false, |found, made| Ok(found || is_one_of(root, &[staged], made.entry.path.name())?))
-}
-
-/// Whether a directory ignores case in names. Tested with the name of a staged file.
-fn folds_case(root: &Root, staged: &StagedEntry) -> Result<bool> {
-    let Some(path) = staged.entry.staged() else { return Ok(false) };
-    let other = path.with_name(OsStr::new(&path.name().to_string_lossy().to_uppercase()));
-    Ok(look(root, &other)?.is_some_and(|found| found.identity == staged.identity))
-}
-
-/// Whether a directory that folds names takes `name` for the name of one of `others`. Tested with their
-/// staged files: is there one if its name has `name` in the other's place?
-fn is_one_of(root: &Root, others: &[&StagedEntry], name: &OsStr) -> Result<bool> {
-    for staged in others.iter().filter_map(|other| other.entry.staged()) {
-        let Some(id) = layout::parse_staged(staged.name()) else { continue };
-        let other = layout::staged(&staged.parent(), name, id);
-        // Long names that differ only where they are cut are taken for two.
-        if other != staged && look(root, &other)?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Equal for all names that some file system may take for one. Case is ignored. Two names with non-ASCII
-/// characters may be one if they have the same digits, dots and dashes. No letter with an accent is
-/// composed of these, and no case changes them (Unicode Standard Annex #15; `CaseFolding.txt`).
-fn folded(name: &str) -> String {
-    let lower = name.to_lowercase();
-    if lower.is_ascii() {
-        return lower;
-    }
-    let is_fixed = |c: &char| c.is_ascii_digit() || matches!(c, '.' | '-' | '_');
-    std::iter::once('\u{0}').chain(lower.chars().filter(is_fixed)).collect()
 }
 
 /// Checks the preconditions of a transaction.

@@ -19,6 +19,7 @@
 //! publish   one rename of the manifest
 //! batch     which transactions share a wave
 //! check     what can be refused before the commit point
+//! twins     two paths that are one file or directory
 //! built     directories that take the place of files
 //! refused   a commit that did nothing, to be tried again
 //! stage     changes, beside their targets
@@ -94,5 +95,6 @@ pub(crate) mod state;
 pub(crate) mod sweep;
 mod sync;
 pub(crate) mod tree;
+mod twins;
 pub(crate) mod verify;
 mod writers;

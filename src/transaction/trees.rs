@@ -197,9 +197,12 @@ impl Transaction {
             _ if removed.is_some() => removed,
             (false, _) if target.existing.is_none() => None,
             (true, Occupied::Replaced) => {
-                let (_, tree) = self.tree_to_go(to, Operation::MoveDirectory)?;
+                let (_, replaced) = self.tree_to_go(to, Operation::MoveDirectory)?;
+                if replaced == tree {
+                    return Err(Error::invalid(to, InvalidPath::Itself));
+                }
                 tree::may_be_deleted(self.root(), &target.path)?;
-                Some(HiddenTree { name: OsString::new(), tree })
+                Some(HiddenTree { name: OsString::new(), tree: replaced })
             }
             _ => {
                 let occupied = io::ErrorKind::AlreadyExists.into();

@@ -9,7 +9,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use cosave::{Error, Outcome, Store};
+use cosave::{Error, InvalidPath, Outcome, Store};
 
 use crate::common::{
     Crash, ROOT, assert_no_litter, child_arguments, child_root, put, quick, run, say, skipped, text, tree,
@@ -302,6 +302,12 @@ fn child_with_bind_mounts() {
     drop((here, there, part));
     fs::remove_dir_all(root.join("part/.cosave")).unwrap();
     assert_no_litter(&root.join("here"));
+    // What is staged in a directory under its other name would be deleted with it.
+    let all = Store::open(&root).unwrap();
+    let mut tx = all.begin().unwrap();
+    tx.remove_dir_all("here/d").unwrap();
+    tx.write("part/new", "").unwrap();
+    assert!(matches!(tx.commit(), Err(Error::InvalidPath { reason: InvalidPath::Alias, .. })));
     say("done");
 }
 

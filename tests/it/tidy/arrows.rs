@@ -81,12 +81,13 @@ protocol::recover::restore -> protocol::recover::rewrite protocol::recover::set_
 protocol::recover::rewrite -> protocol::apply protocol::copy protocol::resolve protocol::root protocol::layout error manifest fs generation path protocol::tree protocol::new_directory
 protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol::root protocol::layout report error fs generation path
 protocol::recover::plan -> protocol::original protocol::copy protocol::root report error manifest fs mutation generation path protocol::recover::trees protocol::tree
-protocol::batch -> protocol::check protocol::stage protocol::queue protocol::root error mutation
+protocol::batch -> protocol::twins protocol::stage protocol::queue protocol::root error mutation
 protocol::recover::trees -> protocol::tree protocol::root error manifest generation path protocol::original
 protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path progress protocol::tree protocol::new_directory protocol::session
 protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path preserve protocol::history protocol::writers
 protocol::history -> protocol::stage protocol::history_record protocol::state protocol::writers protocol::control protocol::copy protocol::layout protocol::root checksum error fs generation manifest mutation path
-protocol::check -> protocol::built protocol::stage protocol::state protocol::original protocol::resolve protocol::root protocol::layout error expect manifest fs mutation path protocol::tree protocol::permissions
+protocol::check -> protocol::built protocol::twins protocol::stage protocol::state protocol::original protocol::resolve protocol::root error expect manifest fs mutation path protocol::tree protocol::permissions
+protocol::twins -> protocol::stage protocol::resolve protocol::root protocol::layout error fs generation manifest mutation path
 protocol::leading -> protocol::stage protocol::queue protocol::lock protocol::root error generation
 protocol::permissions -> protocol::stage protocol::root error fs manifest mutation
 protocol::refused -> protocol::stage protocol::built error fs mutation
