@@ -456,6 +456,8 @@ pub struct Abandoned {
     pub in_place: Vec<RelativePath>,
     /// Its files that stay as they were before the commit.
     pub left: Vec<RelativePath>,
+    /// What could not get its own name back, since others use that by now: the names that it has instead.
+    pub set_aside: Vec<RelativePath>,
 }
 
 /// A file that was not what a manifest says; never destroyed.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::layout;
 use super::original;
-use super::root::{Root, if_found};
+use super::root::{Root, if_found, is_gone};
 use crate::error::{Error, Operation, Reason, Result};
 use crate::expect::Clash;
 use crate::fs::{CONTROL_DIRECTORY, DirectoryEntry, Kind, Metadata, Unsynced};
@@ -116,10 +116,15 @@ pub(crate) fn waiting(target: &RelativePath, hidden: &HiddenTree) -> RelativePat
     layout::single(target, Uuid::from_bytes(std::array::from_fn(|index| hash.as_bytes()[index])))
 }
 
+/// Where any tree that is moved can wait, also one that replaces nothing.
+fn beside(target: &RelativePath, moved: &MovedTree) -> RelativePath {
+    let nothing = || HiddenTree { name: moved.from.as_path().into(), tree: moved.tree };
+    waiting(target, &moved.replaced.clone().unwrap_or_else(nothing))
+}
+
 /// Where a tree that is to be moved is now; `None` if it is gone.
 pub(crate) fn place(root: &Root, target: &RelativePath, moved: &MovedTree) -> Result<Option<RelativePath>> {
-    let waiting = moved.replaced.as_ref().map(|hidden| waiting(target, hidden));
-    for path in [Some(target.clone()), waiting, Some(moved.from.clone())].into_iter().flatten() {
+    for path in [target.clone(), beside(target, moved), moved.from.clone()] {
         if is_at(root, &path, moved.tree)? {
             return Ok(Some(path));
         }
@@ -248,19 +253,21 @@ fn debt(root: &Root, path: &RelativePath) -> Result<Unsynced> {
     Ok(Unsynced::directory(above))
 }
 
+/// The debts for all names of a tree. Whoever was killed may have renamed it, and not waited.
+pub(crate) fn debts(root: &Root, entry: &Entry) -> Result<Unsynced> {
+    entry.paths().try_fold(Unsynced::default(), |owed, path| Ok(owed.and(debt(root, path)?)))
+}
+
 fn rename(root: &Root, from: &RelativePath, to: &RelativePath) -> Result<Unsynced> {
     root.fs.rename_directory(from, to).map_err(root.error(Operation::MoveDirectory, to))
 }
 
 /// Moves or hides a tree. Every step can be repeated, and does nothing if it is done.
 pub(crate) fn put(root: &Root, entry: &Entry) -> Result<Unsynced> {
-    let mut owed = debt(root, &entry.path)?;
+    let mut owed = debts(root, entry)?;
     match &entry.action {
         Action::RemoveTree(hidden) => owed.add(hide(root, &entry.path, hidden)?),
-        Action::MoveTree(moved) => {
-            owed.add(debt(root, &moved.from)?);
-            owed.add(put_moved(root, entry, moved)?);
-        }
+        Action::MoveTree(moved) => owed.add(put_moved(root, entry, moved)?),
         _ => {}
     }
     Ok(owed)
@@ -357,46 +364,70 @@ fn put_moved(root: &Root, entry: &Entry, moved: &MovedTree) -> Result<Unsynced> 
     if place != *target {
         owed.add(bring(root, (&place, target), moved.tree)?);
     }
-    if gives_way_at(root, entry, &waiting, replaced)? {
-        owed.add(rename(root, &waiting, &hidden)?);
-    }
+    owed.add(hide_replaced(root, entry)?);
     Ok(owed)
 }
 
-/// Undoes what `put` has done, as far as it has.
-pub(crate) fn take_back(root: &Root, entry: &Entry) -> Result<Unsynced> {
+/// Hides what a tree has replaced, if it still waits where no sweep removes it.
+pub(crate) fn hide_replaced(root: &Root, entry: &Entry) -> Result<Unsynced> {
+    let replaced = match &entry.action {
+        Action::MoveTree(moved) => moved.replaced.as_ref(),
+        _ => None,
+    };
+    let Some(replaced) = replaced else { return Ok(Unsynced::default()) };
+    let waiting = waiting(&entry.path, replaced);
+    match gives_way_at(root, entry, &waiting, replaced)? {
+        true => rename(root, &waiting, &entry.path.with_name(&replaced.name)),
+        false => Ok(Unsynced::default()),
+    }
+}
+
+/// The renames that undo what `put` has done, as far as it has, in order. Each is from where something is to
+/// where it was.
+pub(crate) fn ways_back(root: &Root, entry: &Entry) -> Result<Vec<(RelativePath, RelativePath)>> {
     let target = &entry.path;
-    let mut owed = Unsynced::default();
-    match &entry.action {
-        Action::RemoveTree(removed) => owed.add(show(root, target, removed)?),
-        Action::MoveTree(moved) => {
-            let Some(place) = place(root, target, moved)? else { return Ok(owed) };
-            if place != moved.from {
-                owed.add(rename(root, &place, &moved.from)?);
-            }
-            let Some(replaced) = &moved.replaced else { return Ok(owed) };
+    let mut ways = Vec::new();
+    match (&entry.action, &entry.over) {
+        (Action::MoveTree(moved), _) => {
+            let place = place(root, target, moved)?.filter(|place| *place != moved.from);
+            ways.extend(place.map(|place| (place, moved.from.clone())));
+            let Some(replaced) = &moved.replaced else { return Ok(ways) };
             for name in [waiting(target, replaced), target.with_name(&replaced.name)] {
                 if gives_way_at(root, entry, &name, replaced)? {
-                    owed.add(rename(root, &name, target)?);
+                    ways.push((name, target.clone()));
                 }
             }
         }
-        _ => {
-            if let Some(removed) = &entry.over {
-                owed.add(show(root, target, removed)?);
+        (Action::RemoveTree(removed), _) | (_, Some(removed)) => {
+            let hidden = target.with_name(&removed.name);
+            if is_at(root, &hidden, removed.tree)? {
+                ways.push((hidden, target.clone()));
             }
+        }
+        _ => {}
+    }
+    Ok(ways)
+}
+
+/// Undoes what `put` has done, so that it can be done again. If others use the old name of a moved tree by now,
+/// it goes to where it waits. A removed one stays hidden then: their own change of its name is new to sync.
+pub(crate) fn take_back(root: &Root, entry: &Entry) -> Result<Unsynced> {
+    let mut owed = Unsynced::default();
+    for (from, to) in ways_back(root, entry)? {
+        match (root.fs.rename_directory(&from, &to), &entry.action) {
+            (Err(error), Action::MoveTree(moved)) if is_taken(&error) && to == moved.from => {
+                owed.add(rename(root, &from, &beside(&entry.path, moved))?);
+            }
+            (Err(error), _) if is_taken(&error) => {}
+            (renamed, _) => owed.add(renamed.map_err(root.error(Operation::MoveDirectory, &to))?),
         }
     }
     Ok(owed)
 }
 
-/// Gives a hidden tree its name again.
-fn show(root: &Root, path: &RelativePath, removed: &HiddenTree) -> Result<Unsynced> {
-    let hidden = path.with_name(&removed.name);
-    match is_at(root, &hidden, removed.tree)? {
-        true => rename(root, &hidden, path),
-        false => Ok(Unsynced::default()),
-    }
+/// Whether something cannot have a name because others use it, or have removed the directory above it.
+pub(crate) fn is_taken(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AlreadyExists || is_gone(error)
 }
 
 /// Deletes a hidden tree, as far as that is allowed. Follows no symlink, and leaves what is mounted in it.

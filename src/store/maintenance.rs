@@ -109,7 +109,8 @@ impl Store {
     /// Gives up a generation that is published but cannot be recovered
     /// ([`Error::Corrupt`](crate::Error::Corrupt)). Its targets stay as they are. The next sweep
     /// removes its staged files, so copy what you need of them first. Later generations are not
-    /// affected.
+    /// affected. A directory that was hidden gets its name back. If others have made something there by now,
+    /// it is set aside: [`Abandoned::set_aside`].
     ///
     /// If such a generation prevents the root from opening, open it with [`StoreOptions::recover`](crate::StoreOptions::recover) set
     /// to `false`.

@@ -32,6 +32,7 @@ mod rules;
 mod script;
 mod single_file;
 mod strangers;
+mod stuck;
 mod sweeping;
 mod trees;
 mod undone;

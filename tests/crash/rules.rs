@@ -192,7 +192,7 @@ fn a_file_that_must_not_exist_is_looked_for_under_the_lock(disk: &SimDisk) -> Re
 
 /// Runs a case on a copy of the disk, with a kill after 0, 1, 2 ... steps, until a run ends without a
 /// kill.
-fn at_every_step(
+pub(crate) fn at_every_step(
     disk: &SimDisk,
     mut case: impl FnMut(&SimDisk, u64) -> Result<bool, String>,
 ) -> Result<(), String> {

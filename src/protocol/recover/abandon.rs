@@ -7,8 +7,9 @@ use super::super::lock::Locked;
 use super::super::root::Root;
 use super::super::tree;
 use super::restore::Lost;
+use super::set_aside;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::fs::{Barrier, Kind, Wave};
+use crate::fs::{Barrier, Kind, Unsynced, Wave};
 use crate::generation::Generation;
 use crate::manifest::{Action, Entry};
 use crate::report::Abandoned;
@@ -22,7 +23,8 @@ pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> R
         let reason = Reason::EarlierPending;
         return Err(Error::Unsupported { path: root.full(&path).into(), reason });
     }
-    let mut abandoned = Abandoned { generation, in_place: Vec::new(), left: Vec::new() };
+    let mut abandoned =
+        Abandoned { generation, in_place: Vec::new(), left: Vec::new(), set_aside: Vec::new() };
     // A manifest that cannot be read is given up too, but nobody can say what it named.
     let manifest = control::manifest(root, &path).ok().flatten();
     let manifests: Vec<_> = manifest.map(|manifest| (generation, Ok(manifest))).into_iter().collect();
@@ -37,18 +39,43 @@ pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> R
     }
     let mut wave = Wave::new(Barrier::Discarded);
     let entries = manifests.iter().flat_map(|(_, manifest)| manifest).flat_map(|manifest| &manifest.entries);
-    for entry in entries.filter(|entry| entry.is_of_tree() && abandoned.left.contains(&entry.path)) {
+    for entry in entries.filter(|entry| entry.is_of_tree()) {
+        wave.add(tree::debts(root, entry)?);
         // Otherwise a half moved tree would lie under a name that nobody knows any more.
-        wave.add(tree::take_back(root, entry)?);
+        wave.add(match abandoned.left.contains(&entry.path) {
+            true => take_back(root, entry, &mut abandoned)?,
+            false => tree::hide_replaced(root, entry)?,
+        });
     }
+    // Lost without this sync: the way back of trees, if a power loss keeps the decision. The sweep would delete
+    // those that are hidden.
+    let _durable = root.sync_always(wave)?;
+    let mut wave = Wave::new(Barrier::Discarded);
     let renamed = root.fs.rename(&path, &Fate::Abandoned.of(generation).path());
     wave.add(renamed.map_err(root.error(Operation::Abandon, &path))?);
-    // Lost without this sync: the decision, and the way back of trees. A power loss would bring the
-    // generation back.
+    // Lost without this sync: the decision. A power loss would bring the generation back.
     let _durable = root.sync_always(wave)?;
     let marker = Fate::SyncFailed.of(generation).path();
     root.try_remove(&marker, "the marker of a generation that is given up has no meaning any more");
     Ok(abandoned)
+}
+
+/// Undoes what was done with a tree. What cannot go back, because others use its name by now, is set aside.
+/// Otherwise nobody could give the commit up, or the sweep would delete what is hidden.
+fn take_back(root: &Root, entry: &Entry, abandoned: &mut Abandoned) -> Result<Unsynced> {
+    let mut owed = Unsynced::default();
+    for (from, to) in tree::ways_back(root, entry)? {
+        match root.fs.rename_directory(&from, &to) {
+            Err(error) if tree::is_taken(&error) => {
+                let files = (&entry.path, &from);
+                let (name, renamed) = set_aside::other_name(root, abandoned.generation, files)?;
+                abandoned.set_aside.push(name);
+                owed.add(renamed);
+            }
+            renamed => owed.add(renamed.map_err(root.error(Operation::MoveDirectory, &to))?),
+        }
+    }
+    Ok(owed)
 }
 
 /// If a staged file is gone, it is in place. If the target of a removal is gone, it is removed.

@@ -343,7 +343,11 @@ fn carry_out(
     }
     match &planned.step {
         Step::Nothing => {}
-        Step::Gone => wave.add(apply::others_removal(root, target)?),
+        Step::Gone => {
+            wave.add(apply::others_removal(root, target)?);
+            // Others may have removed a tree as soon as it was in place. What it has replaced still goes.
+            wave.add(tree::hide_replaced(root, entry)?);
+        }
         Step::Tree | Step::SetAsideAndTree => wave.add(tree::put(root, entry)?),
         Step::MakeDirectory { new } => wave.add(apply::make_directory(root, target, new)?),
         Step::RemoveDirectory => wave.add(apply::remove_directory(root, target)?),

@@ -27,8 +27,8 @@ pub(super) fn manifest(root: &Root, pending: &RelativePath) -> Result<Wave> {
 
 /// A move that is repeated with a new file.
 enum Again<'a> {
-    Written { fresh: RelativePath, staged: RelativePath, target: &'a RelativePath },
-    Removed { fresh: RelativePath, target: &'a RelativePath },
+    Written { fresh: &'a RelativePath, staged: RelativePath, target: &'a RelativePath },
+    Removed { fresh: &'a RelativePath, target: &'a RelativePath },
     Made { target: &'a RelativePath, new: NewDirectory, like: Metadata },
     Tree { entry: &'a Entry },
 }
@@ -42,14 +42,39 @@ pub(super) fn targets(
     mark: impl Fn(&RelativePath) -> RelativePath,
 ) -> Result<Wave> {
     let transaction = own_transaction(root, manifest);
+    let entries = manifest.entries.iter().filter(|entry| is_last(&entry.path));
+    let fresh = |(number, entry): (u64, _)| (entry, fresh(entry, StagedId { transaction, number }));
+    let copies: Vec<_> = (0..).zip(entries).map(fresh).collect();
+    let repeated = copy_all(root, &copies).and_then(|again| repeat(root, again, mark));
+    if repeated.is_err() {
+        for (_, fresh) in &copies {
+            // Otherwise each try would leave one more copy of every file.
+            root.try_remove(fresh, "a copy that comes back is swept");
+        }
+    }
+    repeated
+}
+
+/// The name of a new file for an entry.
+fn fresh(entry: &Entry, id: StagedId) -> RelativePath {
+    layout::staged(&entry.path.parent(), entry.path.name(), id)
+}
+
+/// Copies all files that are moved once more, durably.
+fn copy_all<'a>(root: &Root, copies: &'a [(&'a Entry, RelativePath)]) -> Result<Vec<Again<'a>>> {
     let mut again = Vec::new();
     let mut wave = Wave::new(Barrier::Recovered);
-    for (entry, number) in manifest.entries.iter().filter(|entry| is_last(&entry.path)).zip(0..) {
-        again.extend(copy_anew(root, entry, StagedId { transaction, number }, &mut wave)?);
+    for (entry, fresh) in copies {
+        again.extend(copy_anew(root, entry, fresh, &mut wave)?);
         root.sync_if_full(&mut wave, Barrier::Recovered)?;
     }
     // Lost without this sync: the bytes of the new files behind names that already lead to them.
     let _durable = root.sync_always(wave)?;
+    Ok(again)
+}
+
+/// Repeats the moves.
+fn repeat(root: &Root, again: Vec<Again<'_>>, mark: impl Fn(&RelativePath) -> RelativePath) -> Result<Wave> {
     let mut wave = Wave::new(Barrier::Recovered);
     for again in again.iter().rev() {
         // What is in it goes first. One in which others have put something stays. If the transaction's own
@@ -67,12 +92,12 @@ pub(super) fn targets(
         match again {
             Again::Written { fresh, staged, target } => {
                 // By way of the staged name, since its removal may not be durable either.
-                let renamed = root.fs.rename(&fresh, &staged);
+                let renamed = root.fs.rename(fresh, &staged);
                 wave.add(renamed.map_err(root.error(Operation::Move, target))?);
                 wave.add(apply::replace(root, &staged, target, || mark(target))?);
             }
             Again::Removed { fresh, target } => {
-                wave.add(apply::replace(root, &fresh, target, || mark(target))?);
+                wave.add(apply::replace(root, fresh, target, || mark(target))?);
                 wave.add(apply::remove(root, target)?);
             }
             Again::Made { target, new, like } => {
@@ -94,13 +119,20 @@ pub(super) fn own_transaction(root: &Root, manifest: &Manifest) -> TransactionId
     TransactionId { session: manifest.transaction.session, number }
 }
 
-fn copy_anew<'a>(root: &Root, entry: &'a Entry, id: StagedId, wave: &mut Wave) -> Result<Option<Again<'a>>> {
+fn copy_anew<'a>(
+    root: &Root,
+    entry: &'a Entry,
+    fresh: &'a RelativePath,
+    wave: &mut Wave,
+) -> Result<Option<Again<'a>>> {
     let target = &entry.path;
-    if entry.action.is_of_tree() {
-        return Ok(Some(Again::Tree { entry }));
+    match &entry.action {
+        // It is gone, or what came later has its place.
+        Action::MoveTree(moved) if !tree::is_at(root, target, moved.tree)? => return Ok(None),
+        Action::MoveTree(_) | Action::RemoveTree(_) => return Ok(Some(Again::Tree { entry })),
+        _ => {}
     }
     let failed = |error| root.error(Operation::Move, target)(error);
-    let fresh = layout::staged(&target.parent(), target.name(), id);
     let found = if_found(root.fs.metadata(target)).map_err(failed)?;
     if let (Some(found), Action::CreateDirectory(new)) = (found, &entry.action) {
         let found = Some(found).filter(|found| found.kind == Kind::Directory);
@@ -108,19 +140,19 @@ fn copy_anew<'a>(root: &Root, entry: &'a Entry, id: StagedId, wave: &mut Wave) -
     }
     match (entry.staged(), found.map(|found| found.kind)) {
         (Some(staged), Some(Kind::File)) => {
-            copy::file(root, target, &fresh, wave).map_err(failed)?;
+            copy::file(root, target, fresh, wave).map_err(failed)?;
             Ok(Some(Again::Written { fresh, staged, target }))
         }
         (Some(staged), Some(Kind::Symlink)) => {
             let to = root.fs.read_link(target).map_err(failed)?;
-            wave.add(root.fs.symlink(&to, &fresh).map_err(failed)?);
+            wave.add(root.fs.symlink(&to, fresh).map_err(failed)?);
             Ok(Some(Again::Written { fresh, staged, target }))
         }
         // A removed file appears for a moment, empty, so that the directory has a removal to sync
         // again.
         (None, None) => {
             // A directory that no longer exists has no names that could come back.
-            let made = if_found(root.fs.create_new(&fresh, NewFile::Private)).map_err(failed)?;
+            let made = if_found(root.fs.create_new(fresh, NewFile::Private)).map_err(failed)?;
             let Some((file, name)) = made else { return Ok(None) };
             wave.add(name.and(file.finish().map_err(failed)?.1));
             Ok(Some(Again::Removed { fresh, target }))

@@ -89,3 +89,20 @@ pub(super) fn second_name(
     }
     Err(failed(io::ErrorKind::AlreadyExists.into()))
 }
+
+/// Moves what is hidden beside a target to a name that says so.
+pub(super) fn other_name(
+    root: &Root,
+    generation: Generation,
+    (target, hidden): (&RelativePath, &RelativePath),
+) -> Result<(RelativePath, Unsynced)> {
+    let failed = |error| root.error(Operation::SetAside, target)(error);
+    for number in 0..NAME_TRIES_MAX {
+        let name = layout::set_aside(target, generation, number);
+        match root.fs.rename_directory(hidden, &name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            renamed => return Ok((name, renamed.map_err(failed)?)),
+        }
+    }
+    Err(failed(io::ErrorKind::AlreadyExists.into()))
+}

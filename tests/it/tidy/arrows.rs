@@ -74,7 +74,7 @@ protocol::read -> protocol::pending protocol::recover protocol::state protocol::
 protocol::sweep -> protocol::recover protocol::lock protocol::session protocol::control protocol::root protocol::layout error fs mutation path protocol::tree protocol::history
 protocol::verify -> protocol::pending protocol::lock protocol::original protocol::copy protocol::control protocol::root protocol::layout report error manifest fs generation protocol::tree path mutation
 protocol::recover -> protocol::recover::restore protocol::pending protocol::recover::abandon protocol::recover::doubt protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::recover::waived protocol::apply protocol::lock protocol::deferred protocol::control protocol::root protocol::layout report error manifest fs mutation options generation path progress protocol::tree protocol::history
-protocol::recover::abandon -> protocol::recover::restore protocol::lock protocol::control protocol::root protocol::layout report error manifest fs generation protocol::tree
+protocol::recover::abandon -> protocol::recover::restore protocol::recover::set_aside protocol::lock protocol::control protocol::root protocol::layout report error manifest fs generation protocol::tree
 protocol::recover::doubt -> protocol::lock protocol::control protocol::root protocol::layout report error generation
 protocol::recover::waived -> protocol::control protocol::root report error manifest fs mutation options generation path
 protocol::recover::restore -> protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::pending protocol::original protocol::control protocol::root protocol::layout report error manifest fs mutation generation path
