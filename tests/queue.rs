@@ -9,6 +9,33 @@
 mod sync {
     pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::sync::PoisonError;
+
+    use shuttle::rand::Rng as _;
+    use std::time::Duration;
+
+    /// Waits as long as `condition` holds, or until the checker says that the time is over.
+    pub(crate) fn wait_while<'a, T>(
+        mutex: &'a Mutex<T>,
+        _condvar: &Condvar,
+        mut guard: MutexGuard<'a, T>,
+        _most: Duration,
+        mut condition: impl FnMut(&mut T) -> bool,
+    ) -> MutexGuard<'a, T> {
+        let least = super::PATIENCE.get();
+        let mut looked = 0;
+        while condition(&mut guard) && (looked < least || shuttle::rand::thread_rng().r#gen()) {
+            looked += 1;
+            drop(guard);
+            shuttle::thread::yield_now();
+            guard = mutex.lock().unwrap();
+        }
+        guard
+    }
+}
+
+std::thread_local! {
+    /// How often a wait of this test lets the other threads go on before its time can be over.
+    static PATIENCE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 #[path = "../src/protocol/queue.rs"]
@@ -53,6 +80,11 @@ struct Seen {
     handed_back: std::collections::HashSet<u32>,
 }
 
+/// The checker alone says when a time is over.
+fn no_clock() -> std::time::Duration {
+    std::time::Duration::ZERO
+}
+
 /// Submits a job for each of `keys`, a thread each; returns the batches.
 fn run(keys: &[&[&'static str]]) -> Vec<Vec<u32>> {
     let queue = Arc::new(Queue::<Numbered, u32>::default());
@@ -63,7 +95,8 @@ fn run(keys: &[&[&'static str]]) -> Vec<Vec<u32>> {
             let (queue, seen, keys) = (Arc::clone(&queue), Arc::clone(&seen), keys.to_vec());
             thread::spawn(move || {
                 let work = |batch: Vec<Numbered>, round: &Round<'_, Numbered, u32>| lead(&seen, batch, round);
-                let answer = queue.submit(Numbered { id, keys }, work, |_| panic!("no leader panics here"));
+                let answer =
+                    queue.submit(Numbered { id, keys }, work, |_| panic!("no leader panics here"), no_clock);
                 assert_eq!(answer, id * 10, "an answer is one's own");
             })
         })
@@ -157,7 +190,7 @@ fn what_a_leader_hands_back_is_done_by_another_one() {
             thread::spawn(move || {
                 let work =
                     |batch: Vec<Numbered>, round: &Round<'_, Numbered, u32>| give_up(&seen, batch, round);
-                queue.submit(Numbered { id, keys }, work, |_| panic!("no leader panics here"))
+                queue.submit(Numbered { id, keys }, work, |_| panic!("no leader panics here"), no_clock)
             })
         });
         let threads: Vec<_> = threads.collect();
@@ -166,6 +199,41 @@ fn what_a_leader_hands_back_is_done_by_another_one() {
         assert_eq!(seen.lock().unwrap().handed_back.len(), 2, "each of the others was handed back once");
     };
     shuttle::check_pct(run, SCHEDULES, PREEMPTIONS);
+}
+
+#[test]
+fn those_who_are_answered_together_and_come_back_are_in_one_batch_again() {
+    const LAST: u32 = 3;
+    let together = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let reached = std::sync::Arc::clone(&together);
+    let run = move || {
+        PATIENCE.set(100);
+        let queue = Arc::new(Queue::<Numbered, u32>::default());
+        let batches = Arc::new(Mutex::new(Vec::<Vec<u32>>::new()));
+        let threads = [1, 2, 3].map(|thread| {
+            let (queue, batches) = (Arc::clone(&queue), Arc::clone(&batches));
+            thread::spawn(move || {
+                let work = |batch: Vec<Numbered>, round: &Round<'_, Numbered, u32>| {
+                    batches.lock().unwrap().push(batch.iter().map(|job| job.id % 10).collect());
+                    thread::yield_now();
+                    round.answer(batch.into_iter().map(|job| (job.id, 0)));
+                };
+                for turn in 1..=LAST {
+                    let job = Numbered { id: thread * 10 + turn, keys: vec![] };
+                    queue.submit(job, work, |_| panic!("no leader panics here"), no_clock);
+                }
+            })
+        });
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let batches = batches.lock().unwrap();
+        for pair in batches.windows(2).filter(|pair| pair[0].len() > 1 && !pair[0].contains(&LAST)) {
+            assert!(pair[1].len() >= pair[0].len(), "somebody missed a batch: {batches:?}");
+            reached.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    };
+    shuttle::check_pct(run, SCHEDULES, PREEMPTIONS);
+    PATIENCE.set(0);
+    assert!(together.load(std::sync::atomic::Ordering::SeqCst) > 0, "nobody was answered together");
 }
 
 #[test]

@@ -96,7 +96,7 @@ pub(crate) fn commit(
     let (own, patience) = (Some(staged.id), staged.caller.patience.clone());
     patience.iter().for_each(|patience| patience.begin(root.fs.elapsed()));
     let work = |batch, round: &Round<'_>| commit_batch(&Leader { root, round, own, refused }, queue, batch);
-    let answer = queue.threads.submit(staged, work, panicked);
+    let answer = queue.threads.submit(staged, work, panicked, || root.fs.elapsed());
     patience.iter().for_each(|patience| patience.end(root.fs.elapsed()));
     answer
 }

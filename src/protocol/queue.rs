@@ -3,15 +3,25 @@
 //!
 //! Jobs that arrive while a leader works form the next batch. Jobs that share a
 //! key are never in one batch, and stay in order. If others wait, a leader may
-//! leave jobs unanswered; then the next leader answers them. Generic: knows
-//! nothing of transactions. Takes its mutexes from `sync`, so that a model
-//! checker can replace them with its own.
+//! leave jobs unanswered; then the next leader answers them. Before that one
+//! begins, it waits a moment for those who were answered together. Generic:
+//! knows nothing of transactions. Takes its mutexes from `sync`, so that a
+//! model checker can replace them with its own.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
+use std::time::Duration;
 
-use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use super::sync::{self, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// For which part of the last leader's time the next one waits for those whom that one has answered. Measured
+/// for commits of two files, on a disk that flushes in 2 ms: 16 threads make 1020 a second instead of 660,
+/// and 4 threads 340 instead of 200.
+const PAUSE_PART: u32 = 8;
+
+/// For how long at most, whatever the last leader waited for.
+const PAUSE_MAX: Duration = Duration::from_millis(5);
 
 /// Work that can be done together with other work of its kind.
 pub(crate) trait Job {
@@ -28,6 +38,8 @@ pub(crate) trait Job {
 pub(crate) struct Queue<J: Job, A> {
     state: Mutex<State<J, A>>,
     changed: Condvar,
+    /// A job has arrived while somebody leads.
+    arrived: Condvar,
 }
 
 struct State<J: Job, A> {
@@ -36,6 +48,10 @@ struct State<J: Job, A> {
     unanswered: HashSet<J::Id>,
     answers: HashMap<J::Id, A>,
     leading: bool,
+    /// How many jobs the last leader has answered.
+    answered: usize,
+    /// For how long it worked.
+    worked: Duration,
 }
 
 impl<J: Job, A> fmt::Debug for Queue<J, A> {
@@ -51,8 +67,10 @@ impl<J: Job, A> Default for Queue<J, A> {
             unanswered: HashSet::new(),
             answers: HashMap::new(),
             leading: false,
+            answered: 0,
+            worked: Duration::ZERO,
         };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self { state: Mutex::new(state), changed: Condvar::new(), arrived: Condvar::new() }
     }
 }
 
@@ -63,16 +81,18 @@ impl<J: Job, A> Queue<J, A> {
 
     /// Gets a job done, by this thread or by another that leads. `work` answers every job that is
     /// unanswered, or leaves some to the next round if other jobs wait. `panicked` gives the answer to those
-    /// whose leader panicked.
+    /// whose leader panicked. `clock` tells the time.
     pub(crate) fn submit(
         &self,
         job: J,
         work: impl Fn(Vec<J>, &Round<'_, J, A>),
         panicked: impl Fn(J::Id) -> A,
+        clock: impl Fn() -> Duration,
     ) -> A {
         let id = job.id();
         let mut state = self.state();
         state.waiting.push(job);
+        self.arrived.notify_one();
         loop {
             if let Some(answer) = state.answers.remove(&id) {
                 return answer;
@@ -82,14 +102,26 @@ impl<J: Job, A> Queue<J, A> {
                 continue;
             }
             state.leading = true;
+            state = self.pause(state);
             let batch = state.take_batch();
             drop(state);
+            let begun = clock();
             let mut lead = Lead { queue: self, panicked: &panicked, is_done: false };
             work(batch, &Round { queue: self });
             lead.is_done = true;
             drop(lead);
             state = self.state();
+            state.worked = clock().saturating_sub(begun);
         }
+    }
+
+    /// Waits a moment for those who were answered together, since they often come back together. Whoever
+    /// misses a batch waits for two. A thread that is alone is answered alone, and so never waits here.
+    fn pause<'a>(&'a self, mut state: MutexGuard<'a, State<J, A>>) -> MutexGuard<'a, State<J, A>> {
+        let answered = std::mem::take(&mut state.answered);
+        let most = PAUSE_MAX.min(state.worked / PAUSE_PART);
+        let is_early = |state: &mut State<J, A>| answered > 1 && state.waiting.len() < answered;
+        sync::wait_while(&self.state, &self.arrived, state, most, is_early)
     }
 
     /// Gets all jobs done by this thread alone, in the batches that threads would make of them.
@@ -130,6 +162,7 @@ impl<J: Job, A> Round<'_, J, A> {
     pub(crate) fn answer(&self, answers: impl IntoIterator<Item = (J::Id, A)>) {
         let mut state = self.queue.state();
         for (id, answer) in answers {
+            state.answered += 1;
             state.unanswered.remove(&id);
             state.answers.insert(id, answer);
         }
