@@ -139,6 +139,8 @@ pub enum Rule {
     AskCaller,
     /// Treat a file whose directory is gone as missing, not as finished.
     MissDirectories,
+    /// Treat a file whose file system is not mounted as missing, not as finished or lost.
+    KnowMounts,
     /// Make the removal of a directory durable before a commit whose file was in it is retired.
     SyncRemovedDirectories,
     /// Do not believe a mark that files are in place if the machine was started since.

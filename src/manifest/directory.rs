@@ -31,6 +31,7 @@ mod tests {
         Manifest {
             transaction: TransactionId { session: Uuid::from_u128(1), number: 2 },
             time: TimeStamp::from(SystemTime::UNIX_EPOCH),
+            mounts: std::collections::BTreeSet::new(),
             entries: vec![Entry { path, before: None, action, over: None }],
             inline: None,
         }

@@ -7,6 +7,7 @@ pub(crate) mod name;
 pub(crate) mod text;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -291,6 +292,8 @@ pub struct Manifest {
     pub transaction: TransactionId,
     /// When it was written, by the writer's clock. For people; nothing is decided by it.
     pub time: TimeStamp,
+    /// The directories on the way to its files that were mount points.
+    pub mounts: BTreeSet<RelativePath>,
     /// What it changes, in the order of writing.
     pub entries: Vec<Entry>,
     /// The bytes of the written files, in the manifest of a small save; `None` in that of a long one.

@@ -39,6 +39,15 @@ impl Name {
     }
 }
 
+/// A list of paths as a field of a JSON object, with the comma after it; nothing if there are none.
+pub(super) fn field<'a>(name: &str, paths: impl IntoIterator<Item = &'a RelativePath>) -> String {
+    let names: Vec<_> = paths.into_iter().map(|path| Name::new(path.as_path().as_os_str())).collect();
+    match names.is_empty() {
+        true => String::new(),
+        false => format!("\"{name}\":{},", serde_json::to_string(&names).unwrap_or_default()),
+    }
+}
+
 fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

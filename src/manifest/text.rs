@@ -6,14 +6,14 @@
 //! follow the text. Each entry has the checksum of its own. Whatever does not
 //! match exactly is refused: no bytes can make decoding panic or guess.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::directory;
-use super::name::{Name, content, plain_name};
+use super::name::{self, Name, content, plain_name};
 use super::tree::TreeText;
 use super::{
     Action, Before, Entry, Inline, Manifest, ManifestError, NewDirectory, StagedContent, StagedLink, Stamp,
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::checksum::Checksum;
 use crate::generation::{Generation, TransactionId, parse_number};
+use crate::path::RelativePath;
 
 const FORMAT: &str = "cosave-manifest";
 const VERSION: &str = "1";
@@ -270,8 +271,9 @@ fn each_file_once(entries: &[Entry]) -> Result<(), ManifestError> {
 struct ManifestText {
     transaction: String,
     time: TimeStamp,
-    #[serde(default)]
     wave: Option<Generation>,
+    #[serde(default)]
+    mounts: Vec<Name>,
     entries: Vec<EntryText>,
 }
 
@@ -280,16 +282,16 @@ impl Manifest {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let wave = self.inline.as_ref().map(|inline| inline.wave);
-        let mut bytes = Self::encode_entries(self.transaction, self.time, wave, self.entries.iter());
+        let (head, entries) = ((self.transaction, self.time, wave), self.entries.iter());
+        let mut bytes = Self::encode_entries(head, &self.mounts, entries);
         bytes.extend(self.inline.iter().flat_map(|inline| &inline.bytes));
         bytes
     }
 
     /// Like `encode`, for entries that are stored elsewhere, and without the bytes of the files.
     pub(crate) fn encode_entries<'a>(
-        transaction: TransactionId,
-        time: TimeStamp,
-        wave: Option<Generation>,
+        (transaction, time, wave): (TransactionId, TimeStamp, Option<Generation>),
+        mounts: &BTreeSet<RelativePath>,
         entries: impl Iterator<Item = &'a Entry>,
     ) -> Vec<u8> {
         let mut needed = VERSION;
@@ -299,6 +301,7 @@ impl Manifest {
         if let Some(wave) = wave {
             body.push_str(&format!("\"wave\":{wave},"));
         }
+        body.push_str(&name::field("mounts", mounts));
         body.push_str("\"entries\":[");
         for (index, entry) in entries.enumerate() {
             needed = needed.max(version(entry));
@@ -380,7 +383,8 @@ impl Manifest {
         let entries = text.entries.into_iter().map(EntryText::decode).collect::<Result<Vec<_>, _>>()?;
         each_file_once(&entries)?;
         let inline = text.wave.map(|wave| Inline { wave, bytes: Vec::new() });
-        Ok(Self { transaction, time: text.time, entries, inline })
+        let mounts = text.mounts.into_iter().map(Name::path).collect::<Result<_, _>>()?;
+        Ok(Self { transaction, time: text.time, mounts, entries, inline })
     }
 }
 
@@ -452,6 +456,7 @@ mod tests {
         Manifest {
             transaction: TransactionId { session: Uuid::from_u128(1), number: 2 },
             time: TimeStamp::from(SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(9)),
+            mounts: [path("dir")].into(),
             entries: vec![
                 Entry { path: path("dir/a"), before: None, action: Action::Write(content), over: None },
                 Entry { path: path("b 'quoted'"), before: Some(old), action: Action::Remove, over: None },

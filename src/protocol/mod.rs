@@ -41,6 +41,7 @@
 //! copy      bytes, permissions, checksums
 //! writers   who may write in the root
 //! room      whether a long file fits on the disk
+//! mounts    which directories are a file system of their own
 //! root      what every step shares
 //! deferred  waits that were put off
 //! stamps    which time stamps prove something
@@ -71,6 +72,7 @@ mod leading;
 pub(crate) mod lease;
 pub(crate) mod lock;
 mod made;
+mod mounts;
 mod new_directory;
 pub(crate) mod open;
 pub(crate) mod original;

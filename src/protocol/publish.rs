@@ -10,12 +10,12 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 
 use super::control::Control;
-use super::history;
 use super::layout::{self, ControlName, Fate};
 use super::root::{MANIFEST_BYTES_MAX, Root, if_there};
 use super::session::Session;
 use super::stage::{Backing, Staged, StagedChange, StagedEntry};
 use super::writers::{Writers, is_listed};
+use super::{history, mounts};
 use crate::error::{Error, Operation, Reason, Result};
 use crate::fs::{Barrier, Durable, Metadata, NewFile, SET_ID, Unsynced, Wave};
 use crate::generation::{Generation, TransactionId};
@@ -82,7 +82,8 @@ impl Staged {
 pub(crate) fn write_manifest(root: &Root, staged: &mut Staged, path: &RelativePath) -> Result<Unsynced> {
     staged.readers = readers(root, &staged.entries).map_err(root.error(Operation::Stage, path))?;
     let entries = staged.entries.iter().map(|staged| &staged.entry);
-    let bytes = Manifest::encode_entries(staged.id, root.fs.now().into(), None, entries);
+    let mounts = mounts::above(root, entries.clone())?;
+    let bytes = Manifest::encode_entries((staged.id, root.fs.now().into(), None), &mounts, entries);
     write(root, path, staged.readers, &bytes)
 }
 
@@ -90,7 +91,9 @@ pub(crate) fn write_manifest(root: &Root, staged: &mut Staged, path: &RelativePa
 /// may write in the root and so must be able to recover it.
 fn write_with_contents(root: &Root, staged: &Staged, wave: Generation) -> Result<Unsynced> {
     let entries = staged.entries.iter().map(|staged| &staged.entry);
-    let mut bytes = Manifest::encode_entries(staged.id, root.fs.now().into(), Some(wave), entries);
+    let mounts = mounts::above(root, entries.clone())?;
+    let head = (staged.id, root.fs.now().into(), Some(wave));
+    let mut bytes = Manifest::encode_entries(head, &mounts, entries);
     staged.entries.iter().filter_map(|staged| staged.bytes.as_ref()).for_each(|own| bytes.extend(own));
     write(root, &staged.unpublished, NewFile::Private, &bytes)
 }

@@ -170,7 +170,8 @@ impl Transaction {
     /// Lets the directories that this transaction's removals and moves empty go with the commit, and those
     /// above that are empty then. Never the root, nor what [`create_dir_all`](Self::create_dir_all) was asked
     /// for. One in which something else is found by then stays. So does one that two transactions empty at the
-    /// same time: each can leave it to the other.
+    /// same time: each can leave it to the other. What moves or removes a whole directory
+    /// ([`remove_dir_all`](Self::remove_dir_all), [`rename`](Self::rename) of a directory) does not count.
     ///
     /// # Examples
     ///

@@ -5,6 +5,7 @@
 
 mod again;
 mod append;
+mod away;
 mod built;
 mod control;
 mod controls;

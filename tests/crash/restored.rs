@@ -1,5 +1,6 @@
 //! Files that recovery writes from the manifest of a small save.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use cosave::fs::sim::{Crash, Model, Rule, SimDisk, without};
@@ -26,7 +27,13 @@ fn with_a_manifest_alone(path: &str, bytes: &[u8], mode: u32) -> SimDisk {
     let path = RelativePath::new(path).unwrap();
     let entries = vec![Entry { path, before: None, action: Action::Write(content), over: None }];
     let inline = Some(Inline { wave: Generation::from(1), bytes: bytes.to_vec() });
-    let manifest = Manifest { transaction, time: SystemTime::UNIX_EPOCH.into(), entries, inline };
+    let manifest = Manifest {
+        transaction,
+        time: SystemTime::UNIX_EPOCH.into(),
+        mounts: BTreeSet::new(),
+        entries,
+        inline,
+    };
     disk.make_directory(".cosave/sessions", 0);
     disk.put(".cosave/1.pending-inline", &manifest.encode(), 0o600);
     disk.settle();

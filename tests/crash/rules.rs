@@ -1030,6 +1030,7 @@ const CASES: &[Case] = &[
     (Rule::CheckTargets, a_target_that_another_commit_replaced_is_no_foreign_file),
     (Rule::CheckFlags, a_target_that_was_frozen_since_is_not_published),
     (Rule::MissDirectories, a_file_whose_directory_is_gone_is_missing),
+    (Rule::KnowMounts, crate::away::a_commit_waits_for_the_file_system_that_its_files_are_on),
     (Rule::TellPlacesApart, two_names_of_one_new_file_are_one_conflict),
     (Rule::CheckNamesAfter, a_directory_that_another_of_the_batch_fills_has_changed),
     (Rule::CheckNamesAfter, of_two_that_expect_one_generation_one_commits),

@@ -6,10 +6,11 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use cosave::{Error, InvalidPath, Outcome, Store};
+use cosave::{Error, InvalidPath, Outcome, Progress, Store};
 
 use crate::common::{
     Crash, ROOT, assert_no_litter, child_arguments, child_root, put, quick, run, say, skipped, text, tree,
@@ -343,5 +344,53 @@ fn child_on_an_overlay() {
     store.update(|tx| tx.rename("own", "moved").and_then(|()| tx.write("a", "new"))).unwrap();
     assert!(root.join("moved/f").exists() && root.join("d/f").exists());
     drop(store);
+    say("done");
+}
+
+/// A root was opened before the file system below it was mounted. Recovery took what it did not find there for
+/// done, and the commit was torn.
+#[test]
+fn a_commit_waits_until_the_file_system_below_its_root_is_mounted() {
+    let root = tempfile::tempdir().unwrap();
+    let mount = "mkdir \"$ROOT/mnt\" \"$ROOT/keep\" && mount -t tmpfs tmpfs \"$ROOT/mnt\"";
+    run_under(mount, "mounts::child_whose_mount_is_missing", root.path());
+    assert!(!root.path().join("mnt/a").exists(), "the mount was not the child's own");
+}
+
+#[test]
+#[ignore = "child of a_commit_waits_until_the_file_system_below_its_root_is_mounted"]
+fn child_whose_mount_is_missing() {
+    let Some(root) = child_root() else { return };
+    let shell = |command: &str| {
+        let done = Command::new("sh").args(["-c", command]).env(ROOT, &root).status().unwrap();
+        assert!(done.success(), "{command}");
+    };
+    shell(&format!("mount --bind \"${ROOT}/mnt\" \"${ROOT}/keep\""));
+    for inline_max in [0, 1024] {
+        put(&Store::open(&root).unwrap(), &[("a", "1"), ("mnt/a", "1")]);
+        let panicking = |progress: &Progress| {
+            assert!(!matches!(progress, Progress::Applied { files: 1, .. }), "killed after one move");
+            ControlFlow::Continue(())
+        };
+        let store = Store::options().inline_max(inline_max).on_progress(panicking).open(&root).unwrap();
+        let mut tx = store.begin().unwrap();
+        tx.write("a", "2").unwrap();
+        tx.write("mnt/a", "2").unwrap();
+        let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tx.commit()));
+        assert!(killed.is_err());
+        drop(store);
+        assert_eq!((text(root.join("a")), text(root.join("mnt/a"))), ("2".into(), "1".into()));
+
+        shell(&format!("umount \"${ROOT}/mnt\""));
+        let error = Store::open(&root).unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Committed);
+        assert!(error.to_string().contains("mnt"), "{error}");
+        assert_eq!(fs::read_dir(root.join("mnt")).unwrap().count(), 0, "nothing is made below the mount");
+        shell(&format!("mount --bind \"${ROOT}/keep\" \"${ROOT}/mnt\""));
+        drop(Store::open(&root).unwrap());
+        assert_eq!((text(root.join("a")), text(root.join("mnt/a"))), ("2".into(), "2".into()));
+    }
+    shell(&format!("umount \"${ROOT}/keep\""));
+    assert_no_litter(&root);
     say("done");
 }

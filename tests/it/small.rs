@@ -293,6 +293,7 @@ fn a_save_that_makes_a_directory_is_a_long_one() {
 #[cfg(unix)]
 mod readers {
     use super::*;
+    use std::collections::BTreeSet;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
     use std::sync::{Arc, Mutex};
 
@@ -510,7 +511,7 @@ mod readers {
         let entries = vec![Entry { path, before, action: Action::Write(content), over: None }];
         let time = std::time::SystemTime::now().into();
         let inline = Some(Inline { wave: Generation::from(1), bytes });
-        let manifest = Manifest { transaction, time, entries, inline };
+        let manifest = Manifest { transaction, time, mounts: BTreeSet::new(), entries, inline };
         fs::write(root.join(".cosave/1.pending-inline"), manifest.encode()).unwrap();
     }
 

@@ -242,7 +242,7 @@ impl Machine {
             changed: Some(time(changed)),
             mode,
             owner: (0, 0),
-            identity: Some(Identity { device: 0, inode: inode.into() }),
+            identity: Some(Identity { device: self.state.device(inode).into(), inode: inode.into() }),
             links: 1,
         })
     }

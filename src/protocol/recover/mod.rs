@@ -31,7 +31,7 @@ use super::pending::{self, Pending};
 use super::root::Root;
 use super::{apply, history, tree};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, Unsynced, Wave};
+use crate::fs::{Barrier, Kind, Unsynced, Wave};
 use crate::generation::Generation;
 use crate::manifest::{Entry, Manifest};
 use crate::mutation::{Rule, keeps};
@@ -232,7 +232,8 @@ fn roll_forward(
     let mut findings = Vec::new();
     let at_once = if keeps(Rule::LookFirst) { manifest.entries.len() } else { 1 };
     for entries in manifest.entries.chunks(at_once.max(1)) {
-        let planned = plan::plan(root, (generation, trust), entries, copying, named, &mut findings);
+        let planned =
+            plan::plan(root, (generation, trust), (entries, &manifest.mounts), copying, named, &mut findings);
         let moves = planned.and_then(|planned| {
             let must_be_there = |path: &_| !may_miss && named.is_last(generation, path);
             refuse_missing(root, entries, &findings, must_be_there)?;
@@ -303,7 +304,8 @@ fn copying(control: &Control, generation: Generation, manifest: &Manifest) -> Ha
 }
 
 /// A file to write and its directory cannot be found. The directory may have been renamed, with the
-/// staged file in it. Nothing is moved until it is back, or the generation is given up.
+/// staged file in it. Or what is mounted there is not what was mounted when this was committed. Nothing is moved
+/// until it is back, or the generation is given up.
 fn refuse_missing(
     root: &Root,
     entries: &[Entry],
@@ -312,19 +314,22 @@ fn refuse_missing(
 ) -> Result<()> {
     let missing = findings.iter().filter(|found| found.finding == Finding::DirectoryMissing);
     let missing: HashSet<_> = missing.map(|found| &found.path).collect();
-    let is_missing = |entry: &&Entry| {
-        let is_made = entry.staged().is_some() || entry.action.is_new_directory();
-        is_made && missing.contains(&entry.path)
-    };
-    let Some(entry) = entries.iter().filter(is_missing).find(|entry| is_newest(&entry.path)) else {
-        return Ok(());
-    };
-    let directory = entry.path.parent();
-    let kind = match root.look(&directory)? {
-        Some(_) => io::ErrorKind::NotADirectory,
-        None => io::ErrorKind::NotFound,
-    };
-    Err(root.error(Operation::Look, &directory)(kind.into()))
+    let missing = entries.iter().filter(|entry| missing.contains(&entry.path) && is_newest(&entry.path));
+    for entry in missing {
+        let directory = entry.path.parent();
+        let error = match root.look(&directory)?.map(|found| found.kind) {
+            Some(Kind::Directory) => {
+                let reason = "something else is mounted here or above than when this was committed";
+                io::Error::new(io::ErrorKind::NotFound, reason)
+            }
+            // It has gone with its directory, or will not be in it.
+            _ if entry.staged().is_none() && !entry.action.is_new_directory() => continue,
+            Some(_) => io::ErrorKind::NotADirectory.into(),
+            None => io::ErrorKind::NotFound.into(),
+        };
+        return Err(root.error(Operation::Look, &directory)(error));
+    }
+    Ok(())
 }
 
 fn carry_out(

@@ -1,11 +1,11 @@
 //! What recovery will do with each entry of a published manifest, decided for
 //! all entries before anything is moved. Looks, and changes nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 
 use super::super::root::Root;
-use super::super::{copy, original, tree};
+use super::super::{copy, mounts, original, tree};
 use super::trees::{self, Left, Trees};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, Metadata};
@@ -177,7 +177,7 @@ impl Named {
 pub(super) fn plan<'a>(
     root: &Root,
     (generation, trust): (Generation, Trust),
-    entries: &'a [Entry],
+    (entries, mounts): (&'a [Entry], &BTreeSet<RelativePath>),
     copying: &HashSet<RelativePath>,
     named: &Named,
     findings: &mut Vec<Difference>,
@@ -190,6 +190,11 @@ pub(super) fn plan<'a>(
         let found = if tree::is_in_the_way(root, entry)? { None } else { root.look(&entry.path)? };
         let is_missing =
             found.is_none() && keeps(Rule::MissDirectories) && directory_is_gone(root, &entry.path)?;
+        if !is_missing && mounts::is_away(root, mounts, entry)? {
+            findings.push(Difference { path: entry.path.clone(), finding: Finding::DirectoryMissing });
+            planned.push(PlannedEntry { entry, step: Step::Nothing });
+            continue;
+        }
         if entry.action.is_of_tree() {
             let (step, finding) = moved(root, (generation, trust), entry, named)?;
             findings.extend(finding.map(|finding| Difference { path: entry.path.clone(), finding }));

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use super::super::control::Control;
 use super::super::layout::{self, StagedId};
+use super::super::mounts;
 use super::super::original;
 use super::super::pending;
 use super::super::root::Root;
@@ -85,7 +86,9 @@ impl<'a> Lost<'a> {
         let writer = root.look(&self.control.published(generation))?.map(|found| found.owner);
         for ((index, (entry, bytes)), number) in manifest.contents().enumerate().zip(0..) {
             let (Action::Write(content), Some(bytes)) = (&entry.action, bytes) else { continue };
-            if self.is_gone_or_torn((generation, manifest), (index, entry))? {
+            // Nothing is lost of what is on a file system that is not mounted now.
+            let is_lost = self.is_gone_or_torn((generation, manifest), (index, entry))?;
+            if is_lost && !mounts::is_away(root, &manifest.mounts, entry)? {
                 let id = StagedId { transaction, number };
                 let fresh = layout::staged(&entry.path.parent(), entry.path.name(), id);
                 let staged = entry.path.with_name(&content.name);

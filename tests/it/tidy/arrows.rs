@@ -77,14 +77,15 @@ protocol::recover -> protocol::recover::restore protocol::pending protocol::reco
 protocol::recover::abandon -> protocol::recover::restore protocol::recover::set_aside protocol::lock protocol::control protocol::root protocol::layout report error manifest fs generation protocol::tree
 protocol::recover::doubt -> protocol::lock protocol::control protocol::root protocol::layout report error generation
 protocol::recover::waived -> protocol::control protocol::root report error manifest fs mutation options generation path
-protocol::recover::restore -> protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::pending protocol::original protocol::control protocol::root protocol::layout report error manifest fs mutation generation path
+protocol::recover::restore -> protocol::recover::rewrite protocol::recover::set_aside protocol::recover::plan protocol::pending protocol::original protocol::control protocol::root protocol::layout report error manifest fs mutation generation path protocol::mounts
 protocol::recover::rewrite -> protocol::apply protocol::copy protocol::resolve protocol::root protocol::layout error manifest fs generation path protocol::tree protocol::new_directory
 protocol::recover::set_aside -> protocol::recover::plan protocol::copy protocol::root protocol::layout report error fs generation path
-protocol::recover::plan -> protocol::original protocol::copy protocol::root report error manifest fs mutation generation path protocol::recover::trees protocol::tree
+protocol::recover::plan -> protocol::original protocol::copy protocol::root report error manifest fs mutation generation path protocol::recover::trees protocol::tree protocol::mounts
 protocol::batch -> protocol::twins protocol::stage protocol::queue protocol::root error mutation
 protocol::recover::trees -> protocol::tree protocol::root error manifest generation path protocol::original
 protocol::apply -> protocol::control protocol::publish protocol::deferred protocol::copy protocol::root protocol::layout error manifest fs mutation generation path progress protocol::tree protocol::new_directory protocol::session
-protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path preserve protocol::history protocol::writers
+protocol::publish -> protocol::stage protocol::session protocol::control protocol::root protocol::layout error manifest fs mutation options generation path preserve protocol::history protocol::writers protocol::mounts
+protocol::mounts -> protocol::tree protocol::original protocol::root error manifest mutation path
 protocol::history -> protocol::stage protocol::history_record protocol::state protocol::writers protocol::control protocol::copy protocol::layout protocol::root checksum error fs generation manifest mutation path
 protocol::check -> protocol::built protocol::twins protocol::stage protocol::state protocol::original protocol::resolve protocol::root error expect manifest fs mutation path protocol::tree protocol::permissions
 protocol::twins -> protocol::stage protocol::resolve protocol::root protocol::layout error fs generation manifest mutation path
@@ -130,7 +131,7 @@ error -> error::operation error::reason expect generation path place preserve
 error::operation ->
 error::reason ->
 expect -> checksum generation
-manifest::text -> manifest::name manifest generation checksum manifest::tree manifest::directory
+manifest::text -> manifest::name manifest generation checksum manifest::tree manifest::directory path
 manifest::directory -> manifest::name manifest
 manifest::tree -> manifest::name manifest
 manifest::name -> manifest path
