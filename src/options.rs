@@ -56,7 +56,7 @@ pub enum SyncStrategy {
     /// One `syncfs` for each file system. Fastest for many files, but it waits for everything that any
     /// program has written to that disk. For callers who have the disk to themselves.
     ///
-    /// Only where that call reaches the medium: on ext4 with a journal, XFS and btrfs, with Linux 5.8 or later. Elsewhere
+    /// Only where that call reaches the medium: on ext4 with a journal, XFS and btrfs, with Linux 5.17 or later. Elsewhere
     /// the same as `PerFile`.
     FileSystem,
 }

@@ -6,12 +6,13 @@
 //! what is at their targets was never part of the commit. Looks, and changes
 //! nothing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
 
 use super::root::{Root, if_there};
 use super::{original, tree};
-use crate::error::{Operation, Result};
-use crate::manifest::{Action, Entry};
+use crate::error::{Error, Operation, Result};
+use crate::manifest::{Action, Entry, Manifest, Stamp};
 use crate::mutation::{Rule, keeps};
 use crate::path::RelativePath;
 
@@ -43,6 +44,23 @@ pub(crate) fn above<'a>(
     Ok(mounts)
 }
 
+/// The paths of a commit that are on a file system which is not there now.
+pub(crate) fn away(root: &Root, manifest: &Manifest) -> Result<HashSet<RelativePath>> {
+    let mut away = HashSet::new();
+    for entry in &manifest.entries {
+        if is_away(root, &manifest.mounts, entry)? {
+            away.insert(entry.path.clone());
+        }
+    }
+    Ok(away)
+}
+
+/// Says that a path is on a file system which is not there.
+pub(crate) fn missing(root: &Root, operation: Operation, path: &RelativePath) -> Error {
+    let reason = "something else is mounted here or above than when this was committed";
+    root.error(operation, &path.parent())(io::Error::new(io::ErrorKind::NotFound, reason))
+}
+
 /// Whether what an entry names cannot be found, and the file system that it was committed on is not there
 /// now. `noted` are the mounts of its commit.
 pub(crate) fn is_away(root: &Root, noted: &BTreeSet<RelativePath>, entry: &Entry) -> Result<bool> {
@@ -56,15 +74,20 @@ pub(crate) fn is_away(root: &Root, noted: &BTreeSet<RelativePath>, entry: &Entry
     if above(root, std::iter::once(entry))? == then || !keeps(Rule::KnowMounts) {
         return Ok(false);
     }
-    // All the same it can be there, if somebody has copied the root to another disk.
+    // All the same it can be there, if somebody has copied the root to another disk. Below a mount point there can
+    // be others of the same names, with the same bytes, and no directory can be told from those.
     let found = root.look(&entry.path)?;
     Ok(match (&entry.action, found) {
         (Action::Write(content), Some(found)) => {
-            !original::has_bytes(root, &entry.path, &found, content.after, content.checksum)?
+            Stamp::of(&found) != content.after
+                || !original::has_bytes(root, &entry.path, &found, content.after, content.checksum)?
         }
         (Action::Link(link), Some(found)) => !original::is_link(root, &entry.path, &found, link),
         (Action::MoveTree(moved), _) => tree::place(root, &entry.path, moved)?.is_none(),
         (Action::RemoveTree(hidden), Some(_)) => !tree::is_at(root, &entry.path, hidden.tree)?,
-        (_, found) => found.is_none(),
+        (Action::Remove, Some(found)) => {
+            !original::is_itself(root, &entry.path, entry.before.as_ref(), &found)?
+        }
+        _ => true,
     })
 }

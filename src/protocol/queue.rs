@@ -21,7 +21,7 @@ use super::sync::{self, Condvar, Mutex, MutexGuard, PoisonError};
 const PAUSE_PART: u32 = 8;
 
 /// For how long at most, whatever the last leader waited for.
-const PAUSE_MAX: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(2);
 
 /// Work that can be done together with other work of its kind.
 pub(crate) trait Job {

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use super::control::Control;
 use super::lock::{self, Share, Wait};
+use super::mounts;
 use super::original;
 use super::pending::{self, Pending};
 use super::recover;
@@ -198,6 +199,9 @@ impl Reading {
         let lost = recover::Lost::new(root, &share.control, &visible.manifests);
         for (generation, manifest) in &visible.manifests {
             let Ok(manifest) = manifest else { continue };
+            if let Some(path) = mounts::away(root, manifest)?.iter().min() {
+                return Err(mounts::missing(root, Operation::Look, path).not_applied(*generation).blocked());
+            }
             for (index, (entry, bytes)) in manifest.contents().enumerate() {
                 trees.extend(Tree::new(root, entry)?);
                 let over = match (&entry.action, bytes) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cosave::fs::sim::{Crash, Rule, SimDisk, without};
-use cosave::{Outcome, Store, Transaction};
+use cosave::{Durability, Error, Outcome, Store, Transaction};
 
 use crate::rules::{content, expect, sim};
 
@@ -70,11 +70,11 @@ pub(crate) fn a_commit_waits_for_the_file_system_that_its_files_are_on(disk: &Si
     expect(refused > 20 && finished > 20, &format!("refused {refused}, finished {finished}"))
 }
 
-/// As above, with one other change below the mount.
-fn waits_for_one(change: fn(&mut Transaction) -> cosave::Result<()>) {
+/// As above, with one other change, and with something below the mount point.
+fn waits_for_one(below: fn(&SimDisk), change: fn(&mut Transaction) -> cosave::Result<()>) {
     let disk = sim();
     with_a_mount(&disk);
-    for path in ["mnt/d/e", "mnt/empty"] {
+    for path in ["mnt/d/e", "mnt/empty", "mnt/deep/empty"] {
         disk.make_directory(path, 1);
     }
     disk.put("mnt/d/e/f", b"f0", 0o644);
@@ -85,13 +85,11 @@ fn waits_for_one(change: fn(&mut Transaction) -> cosave::Result<()>) {
         let is_named = |path: &String| path.starts_with("mnt/") && !path.contains(".cosave");
         all.filter(is_named).collect::<BTreeSet<_>>()
     };
-    let (old, mut refused, mut after) = (names(&disk), 0, 0);
-    let mut lefts = Vec::new();
+    let (old, mut lefts) = (names(&disk), Vec::new());
     let new = loop {
         let machine = disk.copy();
-        machine.crash_at(Crash { after, reversed: false });
-        let store = Store::options().open_on(machine.process());
-        let committed = store.and_then(|store| {
+        machine.crash_at(Crash { after: lefts.len() as u64, reversed: false });
+        let committed = Store::options().open_on(machine.process()).and_then(|store| {
             store.update(|tx| {
                 tx.write("a", "a1")?;
                 change(tx)
@@ -101,11 +99,15 @@ fn waits_for_one(change: fn(&mut Transaction) -> cosave::Result<()>) {
             break names(&machine);
         }
         lefts.push(machine.kill());
-        after += 1;
     };
+    let mut refused = 0;
     for left in lefts {
         unmount(&left, true);
+        below(&left);
+        left.settle();
+        let there = names(&left);
         refused += usize::from(Store::options().open_on(left.process()).is_err());
+        assert_eq!(names(&left), there, "something was made or removed below the mount point");
         mount_again(&left);
         Store::options().open_on(left.process()).unwrap();
         let is_new = content(&left, "a") == "a1";
@@ -116,12 +118,184 @@ fn waits_for_one(change: fn(&mut Transaction) -> cosave::Result<()>) {
 
 #[test]
 fn every_kind_of_change_waits_for_the_file_system_that_it_is_on() {
-    waits_for_one(|tx| tx.remove("mnt/b"));
-    waits_for_one(|tx| tx.symlink("mnt/link", "b"));
-    waits_for_one(|tx| tx.create_dir("mnt/made"));
-    waits_for_one(|tx| tx.remove_dir("mnt/empty"));
-    waits_for_one(|tx| tx.remove_dir_all("mnt/d"));
-    waits_for_one(|tx| tx.rename("mnt/d", "mnt/moved"));
+    let nothing = |_: &SimDisk| {};
+    waits_for_one(nothing, |tx| tx.remove("mnt/b"));
+    waits_for_one(nothing, |tx| tx.symlink("mnt/link", "b"));
+    waits_for_one(nothing, |tx| tx.create_dir("mnt/made"));
+    waits_for_one(nothing, |tx| tx.remove_dir("mnt/empty"));
+    waits_for_one(nothing, |tx| tx.remove_dir_all("mnt/d"));
+    waits_for_one(nothing, |tx| tx.rename("mnt/d", "mnt/moved"));
+}
+
+/// The directories above them were missing, too. So removals counted as done.
+#[test]
+fn a_change_deep_below_a_mount_waits_for_it() {
+    let nothing = |_: &SimDisk| {};
+    waits_for_one(nothing, |tx| tx.remove("mnt/d/e/f"));
+    waits_for_one(nothing, |tx| tx.remove_dir("mnt/deep/empty"));
+    waits_for_one(nothing, |tx| tx.remove_dir_all("mnt/d/e"));
+    waits_for_one(nothing, |tx| tx.rename("mnt/d/e", "mnt/d/x"));
+    waits_for_one(nothing, |tx| tx.create_dir("mnt/d/new"));
+    waits_for_one(nothing, |tx| {
+        tx.remove_dir_all("mnt/d/e")?;
+        tx.write("mnt/d/e", "file")
+    });
+    waits_for_one(|disk| disk.remove_all("mnt"), |tx| tx.remove("mnt/b"));
+}
+
+/// A service that starts too early makes the same files and directories below the mount point.
+#[test]
+fn what_lies_below_a_mount_point_is_not_taken_for_what_was_committed() {
+    waits_for_one(|disk| disk.put("mnt/b", b"below", 0o644), |tx| tx.remove("mnt/b"));
+    waits_for_one(|disk| disk.make_directory("mnt/made", 0), |tx| tx.create_dir("mnt/made"));
+    waits_for_one(|disk| disk.make_directory("mnt/empty", 0), |tx| tx.remove_dir("mnt/empty"));
+    waits_for_one(|disk| disk.put("mnt/flag", b"1", 0o644), |tx| tx.write("mnt/flag", "1"));
+}
+
+type Change = fn(&mut Transaction) -> cosave::Result<()>;
+
+/// The first of two pending commits was retired without its file, because the second one names it, too.
+#[test]
+fn each_of_several_pending_commits_waits() {
+    let chains: [[Change; 2]; 3] = [
+        [
+            |tx| tx.write("mnt/b", "b1"),
+            |tx| {
+                tx.write("a", "a2")?;
+                tx.remove("mnt/b")
+            },
+        ],
+        [
+            |tx| tx.write("mnt/d/f", "f1"),
+            |tx| {
+                tx.write("b", "b2")?;
+                tx.rename("mnt/d", "mnt/e")
+            },
+        ],
+        [
+            |tx| tx.write("mnt/b", "b1"),
+            |tx| {
+                tx.write("a", "a2")?;
+                tx.write("mnt/b", "b2")
+            },
+        ],
+    ];
+    let disk = sim();
+    with_a_mount(&disk);
+    disk.make_directory("mnt/d", 1);
+    disk.put("mnt/d/f", b"f0", 0o644);
+    disk.settle();
+    for ([first, second], inline_max) in chains.into_iter().flat_map(|chain| [(chain, 0), (chain, 1024)]) {
+        let (mut after, mut refused) = (0, 0);
+        loop {
+            let machine = disk.copy();
+            machine.crash_at(Crash { after, reversed: false });
+            let options = Store::options().inline_max(inline_max).durability(Durability::Committed);
+            let committed = options.clone().open_on(machine.process()).and_then(|store| {
+                store.update(|tx| {
+                    tx.write("a", "a1")?;
+                    first(tx)
+                })?;
+                store.update(second)
+            });
+            for left in machine.power_losses(16, after).into_iter().chain([machine.kill()]) {
+                let always = left.copy();
+                drop(options.clone().open_on(always.process()));
+                unmount(&left, true);
+                refused += usize::from(options.clone().open_on(left.process()).is_err());
+                mount_again(&left);
+                drop(options.clone().open_on(left.process()).unwrap());
+                let state = |disk: &SimDisk| {
+                    let files = disk.files().into_iter();
+                    files.filter(|(path, _)| !path.contains(".cosave")).collect::<Vec<_>>()
+                };
+                assert_eq!(state(&left), state(&always), "after {after} steps");
+            }
+            if committed.is_ok() {
+                break;
+            }
+            after += 1;
+        }
+        assert!(refused > 20, "{refused}");
+    }
+}
+
+/// Publishes a commit on a mount that is missing then, and shows it to `look` at each moment when recovery
+/// refuses it.
+fn refused(look: impl Fn(&SimDisk), change: Change) {
+    let disk = sim();
+    with_a_mount(&disk);
+    disk.make_directory("mnt/d", 1);
+    disk.put("mnt/d/f", b"f0", 0o644);
+    disk.settle();
+    let (mut after, mut refused) = (0, 0);
+    loop {
+        let machine = disk.copy();
+        machine.crash_at(Crash { after, reversed: false });
+        let committed = Store::options().keep(3).open_on(machine.process()).and_then(|store| {
+            store.update(|tx| {
+                tx.write("a", "a1")?;
+                change(tx)
+            })
+        });
+        let left = machine.kill();
+        unmount(&left, false);
+        if Store::options().keep(3).open_on(left.process()).is_err() {
+            refused += 1;
+            look(&left);
+        }
+        if committed.is_ok() {
+            break;
+        }
+        after += 1;
+    }
+    assert!(refused > 2, "{refused}");
+}
+
+/// It was said to be in place, since neither its staged file nor anything else was there.
+#[test]
+fn what_is_given_up_while_its_file_system_is_missing_is_left() {
+    let look = |left: &SimDisk| {
+        let store = Store::options().recover(false).open_on(left.process()).unwrap();
+        let abandoned = store.abandon(1).unwrap();
+        assert!(abandoned.in_place.iter().all(|path| path.to_string() == "a"), "{abandoned:?}");
+    };
+    refused(look, |tx| {
+        tx.write("mnt/b", "b1")?;
+        tx.remove("mnt/old")
+    });
+    let look = |left: &SimDisk| {
+        let store = Store::options().recover(false).open_on(left.process()).unwrap();
+        store.abandon(1).unwrap_err();
+        drop(store);
+        mount_again(left);
+        drop(Store::options().open_on(left.process()).unwrap());
+        assert_eq!((content(left, "a"), content(left, "mnt/e/f")), ("a1".into(), "f0".into()));
+    };
+    refused(look, |tx| tx.rename("mnt/d", "mnt/e"));
+}
+
+/// Its originals were looked for below the mount point, and the list of them said that nothing was kept.
+#[test]
+fn a_commit_that_waited_for_its_file_system_can_be_undone() {
+    let look = |left: &SimDisk| {
+        mount_again(left);
+        let store = Store::options().keep(3).open_on(left.process()).unwrap();
+        store.undo().unwrap();
+        assert_eq!((content(left, "a"), content(left, "mnt/b")), ("a0".into(), "b0".into()));
+    };
+    refused(look, |tx| tx.write("mnt/b", "b1"));
+}
+
+/// A view of a read-only store showed one file of the commit, and one that had nothing to do with it.
+#[test]
+fn a_view_waits_for_the_file_system_too() {
+    let look = |left: &SimDisk| {
+        let store = Store::options().read_only(true).open_on(left.process()).unwrap();
+        let error = store.view().map(drop).unwrap_err();
+        assert!(matches!(error, Error::Blocked { .. }), "{error}");
+    };
+    refused(look, |tx| tx.write("mnt/b", "b1"));
 }
 
 /// A root that was copied to one disk has all files, and no mount.

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use fiemap::{Fiemap, FiemapFlags};
-use rustix::fs::{Advice, AtFlags, Mode, OFlags, StatxAttributes, StatxFlags, XattrFlags};
+use rustix::fs::{Advice, AtFlags, Mode, OFlags, StatVfsMountFlags, StatxAttributes, StatxFlags, XattrFlags};
 use rustix::io::Errno;
 use uuid::Uuid;
 
@@ -62,7 +62,7 @@ pub(super) fn dirty_bytes() -> Option<u64> {
 pub(super) struct FileSystems<'a>(BTreeMap<u64, (BorrowedFd<'a>, &'a RelativePath)>);
 
 impl<'a> FileSystems<'a> {
-    /// Those of these handles. `None` on kernels before 5.8, which do not report errors of write-back, and if
+    /// Those of these handles. `None` on kernels before 5.17, which do not report all errors, and if
     /// one of the file systems is not known to reach the medium by this call.
     pub(super) fn of(
         handles: impl Iterator<Item = (BorrowedFd<'a>, &'a RelativePath)>,
@@ -90,12 +90,20 @@ impl<'a> FileSystems<'a> {
         let mut failed = None;
         for (handle, path) in self.0.into_values() {
             // Lost without this sync: everything in the wave on this file system.
-            if let Err(error) = rustix::fs::syncfs(handle) {
+            let synced = rustix::fs::syncfs(handle).and_then(|()| stayed_writable(handle));
+            if let Err(error) = synced {
                 failed.get_or_insert(SyncError { path: path.clone(), attempted: true, source: error.into() });
             }
         }
         failed.map_or(Ok(()), Err)
     }
+}
+
+/// Of a file system that is read-only by now, after an error of its journal, `sync_filesystem` syncs nothing and
+/// reports nothing. We have just written to it.
+fn stayed_writable(handle: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let flags = rustix::fs::fstatvfs(handle)?.f_flag;
+    if flags.contains(StatVfsMountFlags::RDONLY) { Err(Errno::ROFS) } else { Ok(()) }
 }
 
 /// The magic number of ext2, ext3 and ext4 (statfs(2)).
@@ -390,7 +398,8 @@ fn attribute(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::i
     Err(Errno::RANGE)
 }
 
-/// Since Linux 5.8 syncfs reports errors of write-back (syncfs(2), VERSIONS).
+/// Since Linux 5.8 syncfs reports errors of write-back (syncfs(2), VERSIONS), and since 5.17 those of the file
+/// system's own sync (`sync_filesystem` returned none of `->sync_fs` before).
 fn reports_errors() -> bool {
     static REPORTS: OnceLock<bool> = OnceLock::new();
     *REPORTS.get_or_init(|| {
@@ -398,7 +407,7 @@ fn reports_errors() -> bool {
         let release = name.release().to_string_lossy().into_owned();
         let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
         let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        version >= (5, 8)
+        version >= (5, 17)
     })
 }
 

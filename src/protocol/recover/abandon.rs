@@ -4,6 +4,7 @@
 use super::super::control;
 use super::super::layout::Fate;
 use super::super::lock::Locked;
+use super::super::mounts;
 use super::super::root::Root;
 use super::super::tree;
 use super::restore::Lost;
@@ -32,7 +33,12 @@ pub(crate) fn abandon(root: &Root, locked: &Locked, generation: Generation) -> R
     for manifest in manifests.iter().flat_map(|(_, manifest)| manifest) {
         for (index, entry) in manifest.entries.iter().enumerate() {
             let is_lost = lost.is_lost(generation, manifest, (index, entry)).unwrap_or(true);
-            let is_in_place = !is_lost && is_in_place(root, entry);
+            let is_away = mounts::is_away(root, &manifest.mounts, entry)?;
+            if is_away && entry.is_of_tree() {
+                // It could not be taken back, and would stay under a name that nobody knows any more.
+                return Err(mounts::missing(root, Operation::Abandon, &entry.path));
+            }
+            let is_in_place = !is_lost && !is_away && is_in_place(root, entry);
             let list = if is_in_place { &mut abandoned.in_place } else { &mut abandoned.left };
             list.push(entry.path.clone());
         }

@@ -29,9 +29,9 @@ use super::layout::{self, ControlName, Fate};
 use super::lock::Locked;
 use super::pending::{self, Pending};
 use super::root::Root;
-use super::{apply, history, tree};
+use super::{apply, history, mounts, tree};
 use crate::error::{Error, Operation, Result};
-use crate::fs::{Barrier, Kind, Unsynced, Wave};
+use crate::fs::{Barrier, Unsynced, Wave};
 use crate::generation::Generation;
 use crate::manifest::{Entry, Manifest};
 use crate::mutation::{Rule, keeps};
@@ -92,9 +92,9 @@ fn finish_all(root: &Root, locked: &mut Locked) -> Result<Recovered> {
             // Once the files are in place, others may remove them, directory and all.
             let may_miss =
                 is_living || control.is_in_place(root, generation) || !not_in_place.contains(&generation);
-            prepare(root, control, (generation, &manifest), &mut wave)?;
+            let away = prepare(root, control, (generation, &manifest, may_miss), &mut wave)?;
             let published = (generation, &manifest, trust, may_miss);
-            roll_forward(root, published, &copying, &named, &mut wave, &mut report)?;
+            roll_forward(root, published, (&copying, &away), &named, &mut wave, &mut report)?;
             if sync_failed && keeps(Rule::WriteAnew) {
                 let is_last = |target: &_| named.is_last(generation, target);
                 let mark = |target: &_| copying_mark(generation, &manifest, target);
@@ -224,7 +224,7 @@ fn remove_other_names(root: &Root, control: &Control, generation: Generation) {
 fn roll_forward(
     root: &Root,
     (generation, manifest, trust, may_miss): (Generation, &Manifest, Trust, bool),
-    copying: &HashSet<RelativePath>,
+    (copying, away): (&HashSet<RelativePath>, &HashSet<RelativePath>),
     named: &Named,
     wave: &mut Wave,
     report: &mut RecoveryReport,
@@ -232,8 +232,7 @@ fn roll_forward(
     let mut findings = Vec::new();
     let at_once = if keeps(Rule::LookFirst) { manifest.entries.len() } else { 1 };
     for entries in manifest.entries.chunks(at_once.max(1)) {
-        let planned =
-            plan::plan(root, (generation, trust), (entries, &manifest.mounts), copying, named, &mut findings);
+        let planned = plan::plan(root, (generation, trust), (entries, away), copying, named, &mut findings);
         let moves = planned.and_then(|planned| {
             let must_be_there = |path: &_| !may_miss && named.is_last(generation, path);
             refuse_missing(root, entries, &findings, must_be_there)?;
@@ -264,15 +263,21 @@ fn roll_forward(
     Ok(())
 }
 
-/// What must be durable before the first move of a generation.
+/// What must be true and durable before the first move of a generation. Returns the paths that are on a file
+/// system which is not mounted now, if they may be missing.
 fn prepare(
     root: &Root,
     control: &Control,
-    (generation, manifest): (Generation, &Manifest),
+    (generation, manifest, may_miss): (Generation, &Manifest, bool),
     wave: &mut Wave,
-) -> Result<()> {
+) -> Result<HashSet<RelativePath>> {
+    let away = mounts::away(root, manifest)?;
+    if let Some(path) = away.iter().min().filter(|_| !may_miss) {
+        return Err(mounts::missing(root, Operation::Look, path).not_applied(generation));
+    }
     settle_before_trees(root, (generation, manifest), wave)?;
-    history::keep_late(root, control, generation, manifest)
+    history::keep_late(root, control, generation, manifest)?;
+    Ok(away)
 }
 
 /// Makes the moves of earlier generations durable before a tree is moved that they may lie in.
@@ -304,8 +309,7 @@ fn copying(control: &Control, generation: Generation, manifest: &Manifest) -> Ha
 }
 
 /// A file to write and its directory cannot be found. The directory may have been renamed, with the
-/// staged file in it. Or what is mounted there is not what was mounted when this was committed. Nothing is moved
-/// until it is back, or the generation is given up.
+/// staged file in it. Nothing is moved until it is back, or the generation is given up.
 fn refuse_missing(
     root: &Root,
     entries: &[Entry],
@@ -314,22 +318,19 @@ fn refuse_missing(
 ) -> Result<()> {
     let missing = findings.iter().filter(|found| found.finding == Finding::DirectoryMissing);
     let missing: HashSet<_> = missing.map(|found| &found.path).collect();
-    let missing = entries.iter().filter(|entry| missing.contains(&entry.path) && is_newest(&entry.path));
-    for entry in missing {
-        let directory = entry.path.parent();
-        let error = match root.look(&directory)?.map(|found| found.kind) {
-            Some(Kind::Directory) => {
-                let reason = "something else is mounted here or above than when this was committed";
-                io::Error::new(io::ErrorKind::NotFound, reason)
-            }
-            // It has gone with its directory, or will not be in it.
-            _ if entry.staged().is_none() && !entry.action.is_new_directory() => continue,
-            Some(_) => io::ErrorKind::NotADirectory.into(),
-            None => io::ErrorKind::NotFound.into(),
-        };
-        return Err(root.error(Operation::Look, &directory)(error));
-    }
-    Ok(())
+    let is_missing = |entry: &&Entry| {
+        let is_made = entry.staged().is_some() || entry.action.is_new_directory();
+        is_made && missing.contains(&entry.path)
+    };
+    let Some(entry) = entries.iter().filter(is_missing).find(|entry| is_newest(&entry.path)) else {
+        return Ok(());
+    };
+    let directory = entry.path.parent();
+    let kind = match root.look(&directory)? {
+        Some(_) => io::ErrorKind::NotADirectory,
+        None => io::ErrorKind::NotFound,
+    };
+    Err(root.error(Operation::Look, &directory)(kind.into()))
 }
 
 fn carry_out(

@@ -1,11 +1,11 @@
 //! What recovery will do with each entry of a published manifest, decided for
 //! all entries before anything is moved. Looks, and changes nothing.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use super::super::root::Root;
-use super::super::{copy, mounts, original, tree};
+use super::super::{copy, original, tree};
 use super::trees::{self, Left, Trees};
 use crate::error::{Error, Operation, Result};
 use crate::fs::{Kind, Metadata};
@@ -177,7 +177,7 @@ impl Named {
 pub(super) fn plan<'a>(
     root: &Root,
     (generation, trust): (Generation, Trust),
-    (entries, mounts): (&'a [Entry], &BTreeSet<RelativePath>),
+    (entries, away): (&'a [Entry], &HashSet<RelativePath>),
     copying: &HashSet<RelativePath>,
     named: &Named,
     findings: &mut Vec<Difference>,
@@ -185,16 +185,11 @@ pub(super) fn plan<'a>(
     let mut planned = Vec::with_capacity(entries.len());
     let makes = entries.iter().filter(|entry| entry.action.is_new_directory());
     let made: HashSet<_> = makes.map(|entry| &entry.path).collect();
-    for entry in entries {
+    for entry in entries.iter().filter(|entry| !away.contains(&entry.path)) {
         // A tree that it replaces is moved out of the way first.
         let found = if tree::is_in_the_way(root, entry)? { None } else { root.look(&entry.path)? };
         let is_missing =
             found.is_none() && keeps(Rule::MissDirectories) && directory_is_gone(root, &entry.path)?;
-        if !is_missing && mounts::is_away(root, mounts, entry)? {
-            findings.push(Difference { path: entry.path.clone(), finding: Finding::DirectoryMissing });
-            planned.push(PlannedEntry { entry, step: Step::Nothing });
-            continue;
-        }
         if entry.action.is_of_tree() {
             let (step, finding) = moved(root, (generation, trust), entry, named)?;
             findings.extend(finding.map(|finding| Difference { path: entry.path.clone(), finding }));
