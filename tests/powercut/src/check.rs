@@ -148,6 +148,7 @@ fn loose(plan: &Plan, writer: usize, bounds: &Bounds) -> BTreeSet<String> {
 fn check_states(root: &Path, plan: &Plan, writers: &[Bounds], blocks: Blocks) {
     let mut files = BTreeSet::new();
     let mut directories = BTreeSet::new();
+    let mut all_loose = BTreeSet::new();
     for (writer, bounds) in writers.iter().enumerate() {
         let trees = plan.trees(writer);
         let found = versions(root, plan, &trees, plan.steps);
@@ -179,14 +180,18 @@ fn check_states(root: &Path, plan: &Plan, writers: &[Bounds], blocks: Blocks) {
         }
         let until = if plan.promise == Promise::Mixed { bounds.begun } else { state.unwrap_or(bounds.begun) };
         files.extend(found.into_keys());
+        all_loose.extend(loose);
         for tree in &trees[..=until] {
             directories.extend(tree.keys().flat_map(|path| parents(path)));
         }
     }
     walk(root, "", &mut |path, is_directory| {
         let known = if is_directory { directories.contains(path) } else { files.contains(path) };
-        // A `Process` commit waits for nothing, so not for the record of where it stages either.
+        // A `Process` commit waits for nothing, so not for the record of where it stages either. If a power loss
+        // has taken its manifest and left its file, that one is a stranger's to an earlier `Process` commit.
+        let is_loose = path.rsplit_once(SET_ASIDE).is_some_and(|(path, _)| all_loose.contains(path));
         let excused = plan.promise == Promise::Mixed && is_staged(path)
+            || is_loose
             || blocks == Blocks::Reused && path.contains(SET_ASIDE);
         if !known && !excused {
             violation(format!("left over: {path} (writer {:?})", owner(path)));
