@@ -1,5 +1,6 @@
 //! A commit in a root with a mount below it, recovered while that is not mounted.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use cosave::fs::sim::{Crash, Rule, SimDisk, without};
@@ -220,9 +221,9 @@ fn each_of_several_pending_commits_waits() {
     }
 }
 
-/// Publishes a commit on a mount that is missing then, and shows it to `look` at each moment when recovery
-/// refuses it.
-fn refused(look: impl Fn(&SimDisk), change: Change) {
+/// Publishes a commit on a mount that is missing then. Shows it to `look` whenever recovery refuses it,
+/// with a copy of the disk on which it is mounted.
+fn refused(look: impl Fn(&SimDisk, &SimDisk), change: Change) {
     let disk = sim();
     with_a_mount(&disk);
     disk.make_directory("mnt/d", 1);
@@ -238,11 +239,13 @@ fn refused(look: impl Fn(&SimDisk), change: Change) {
                 change(tx)
             })
         });
-        let left = machine.kill();
-        unmount(&left, false);
-        if Store::options().keep(3).open_on(left.process()).is_err() {
-            refused += 1;
-            look(&left);
+        for left in machine.power_losses(16, after).into_iter().chain([machine.kill()]) {
+            let mounted = left.copy();
+            unmount(&left, false);
+            if Store::options().keep(3).open_on(left.process()).is_err() {
+                refused += 1;
+                look(&left, &mounted);
+            }
         }
         if committed.is_ok() {
             break;
@@ -255,7 +258,7 @@ fn refused(look: impl Fn(&SimDisk), change: Change) {
 /// It was said to be in place, since neither its staged file nor anything else was there.
 #[test]
 fn what_is_given_up_while_its_file_system_is_missing_is_left() {
-    let look = |left: &SimDisk| {
+    let look = |left: &SimDisk, _: &SimDisk| {
         let store = Store::options().recover(false).open_on(left.process()).unwrap();
         let abandoned = store.abandon(1).unwrap();
         assert!(abandoned.in_place.iter().all(|path| path.to_string() == "a"), "{abandoned:?}");
@@ -264,7 +267,7 @@ fn what_is_given_up_while_its_file_system_is_missing_is_left() {
         tx.write("mnt/b", "b1")?;
         tx.remove("mnt/old")
     });
-    let look = |left: &SimDisk| {
+    let look = |left: &SimDisk, _: &SimDisk| {
         let store = Store::options().recover(false).open_on(left.process()).unwrap();
         store.abandon(1).unwrap_err();
         drop(store);
@@ -278,19 +281,25 @@ fn what_is_given_up_while_its_file_system_is_missing_is_left() {
 /// Its originals were looked for below the mount point, and the list of them said that nothing was kept.
 #[test]
 fn a_commit_that_waited_for_its_file_system_can_be_undone() {
-    let look = |left: &SimDisk| {
+    let undone = Cell::new(0);
+    let look = |left: &SimDisk, mounted: &SimDisk| {
         mount_again(left);
-        let store = Store::options().keep(3).open_on(left.process()).unwrap();
-        store.undo().unwrap();
-        assert_eq!((content(left, "a"), content(left, "mnt/b")), ("a0".into(), "b0".into()));
+        let undo = |disk: &SimDisk| {
+            let store = Store::options().keep(3).open_on(disk.process()).unwrap();
+            store.undo().map(|_| (content(disk, "a"), content(disk, "mnt/b"))).ok()
+        };
+        let wanted = undo(mounted);
+        undone.set(undone.get() + usize::from(wanted == Some(("a0".into(), "b0".into()))));
+        assert_eq!(undo(left), wanted);
     };
     refused(look, |tx| tx.write("mnt/b", "b1"));
+    assert!(undone.get() > 20, "{}", undone.get());
 }
 
 /// A view of a read-only store showed one file of the commit, and one that had nothing to do with it.
 #[test]
 fn a_view_waits_for_the_file_system_too() {
-    let look = |left: &SimDisk| {
+    let look = |left: &SimDisk, _: &SimDisk| {
         let store = Store::options().read_only(true).open_on(left.process()).unwrap();
         let error = store.view().map(drop).unwrap_err();
         assert!(matches!(error, Error::Blocked { .. }), "{error}");
